@@ -1,0 +1,53 @@
+"""The one exception a user ever sees: what was expected, what was found, where, and the remedy, in at most four lines."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NndiffError(Exception):
+    """A mistake in the input or on the machine that a person can mend. Bugs of our own raise anything else."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        expected: object = None,
+        found: object = None,
+        where: object = None,
+        remedy: str | None = None,
+    ):
+        self.what, self.expected, self.found, self.where, self.remedy = what, expected, found, where, remedy
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        pair = [
+            f"{word} {value}"
+            for word, value in (("expected", self.expected), ("found", self.found))
+            if value is not None
+        ]
+        if pair:
+            lines.append("  " + "; ".join(pair))
+        if self.where is not None:
+            lines.append(f"  where: {self.where}")
+        if self.remedy is not None:
+            lines.append(f"  remedy: {self.remedy}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:  # keyword-only fields must survive the way back from a worker process
+        return _rebuild, (type(self), self.what, self.expected, self.found, self.where, self.remedy)
+
+
+def _rebuild(
+    cls: type[NndiffError], what: str, expected: object, found: object, where: object, remedy: str | None
+) -> NndiffError:
+    return cls(what, expected=expected, found=found, where=where, remedy=remedy)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """«Did you mean …?», or the list of what is known: the tail of every error about a wrong name."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names) or 'none'}"

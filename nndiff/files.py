@@ -1,0 +1,92 @@
+"""Files that are either whole or absent: everything nndiff writes goes through `atomic`."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nndiff.errors import NndiffError
+
+PART = ".part-"  # prefix of a file that is being written; never a final name
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a name beside `path` to write to; on success it becomes `path` in one step, on failure it vanishes.
+
+    The ending is kept, since writers choose the format by it.
+    """
+    part = path.with_name(f"{PART}{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        with open(part, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise _explained(error, path) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def write_json(path: Path, data: Any) -> None:
+    with atomic(path) as part:
+        part.write_text(dumps(data) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, remedy: str | None = None) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NndiffError(f"{path.name} is missing.", where=path, remedy=remedy) from None
+    except OSError as error:
+        raise _explained(error, path) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise NndiffError(f"{path.name} is not valid JSON.", found=error, where=path, remedy=remedy) from None
+
+
+def dumps(data: Any, indent: int = 0) -> str:
+    """JSON as a person would lay it out: a list of plain values on one line, everything else indented."""
+    pad, inner = "  " * indent, "  " * (indent + 1)
+    if isinstance(data, dict) and data:
+        if all(_plain(value) for value in data.values()) and len(line := json.dumps(data, ensure_ascii=False)) <= 88:
+            return line
+        rows = [
+            f"{inner}{json.dumps(str(key), ensure_ascii=False)}: {dumps(value, indent + 1)}"
+            for key, value in data.items()
+        ]
+        return "{\n" + ",\n".join(rows) + f"\n{pad}}}"
+    if isinstance(data, (list, tuple)) and not all(_plain(value) for value in data):
+        rows = [inner + dumps(value, indent + 1) for value in data]
+        line = json.dumps(data, ensure_ascii=False)
+        if len(line) <= 100 and all(isinstance(value, (list, tuple)) for value in data):
+            return line
+        return "[\n" + ",\n".join(rows) + f"\n{pad}]"
+    return json.dumps(data, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int, float, bool))
+
+
+def _explained(error: OSError, path: Path) -> NndiffError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NndiffError(
+            "The disk is full.",
+            where=path,
+            remedy="free some space and run the same command again; finished files are kept",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        return NndiffError(
+            f"Cannot write {path.name}.",
+            found=error.strerror,
+            where=path.parent,
+            remedy="choose a folder that you may write to",
+        )
+    return NndiffError(f"Cannot read or write {path.name}.", found=error.strerror or error, where=path)

@@ -1,0 +1,252 @@
+"""The words that stages hand each other as JSON: Fingerprint (the data), Budget (the machine), Plan (what was decided, and why).
+
+Every triple is (z, y, x). Every word decodes strictly (`strict_json`) and encodes back to the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nndiff import strict_json
+from nndiff.errors import NndiffError
+from nndiff.files import read_json, write_json
+from nndiff.volume import Spacing, Triple
+
+T = TypeVar("T")
+
+
+# ---------------------------------------------------------------- the data
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """Intensities of one channel, in the file's units. Percentiles, mean and std over the foreground."""
+
+    minimum: float
+    maximum: float
+    peak: float  # P99.99 of the whole volume: PET's own scale
+    mean: float
+    std: float
+    percentiles: dict[str, float]  # "0.5" … "99.5"
+    foreground: float  # share of the volume
+
+
+@dataclass(frozen=True)
+class Link:
+    """What ties one source channel to one target channel, over the foreground of both."""
+
+    correlation: float
+    source_mean: float
+    source_std: float
+    target_mean: float
+    target_std: float
+    noise_share: float  # of the difference's power; the rest is structure
+    rmse: float  # in normalised units, each side under its kind's own map
+    matched_step: int  # of 1000: where the diffusion noise is NOISE_MULTIPLE times that rmse
+
+
+@dataclass(frozen=True)
+class CaseFingerprint:
+    name: str
+    group: str
+    shape: Triple
+    spacing: Spacing
+    cropped_shape: Triple
+    layout: str  # the file's own axes, fastest first, e.g. LPS
+    source: tuple[ChannelStatistics, ...]
+    target: tuple[ChannelStatistics, ...]
+    links: tuple[tuple[Link, ...], ...]  # [target channel][source channel]
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    dataset: str
+    task: str  # translation | generation
+    channel_names: tuple[str, ...]
+    target_names: tuple[str, ...]
+    file_ending: str
+    pooled_source: tuple[ChannelStatistics, ...]
+    pooled_target: tuple[ChannelStatistics, ...]
+    cases: tuple[CaseFingerprint, ...]
+
+
+# ---------------------------------------------------------------- the machine
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a plan may use. `memory_bytes` is the device's total, context and workspace included."""
+
+    device: str  # cuda | cpu | mps
+    device_name: str
+    memory_bytes: int
+    memory_from: str  # where that number comes from, in words
+    bf16: bool
+    cores: int
+    ram_bytes: int
+    disk_bytes: int
+
+
+# ---------------------------------------------------------------- the decisions
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A row of some table and its settings, e.g. {"name": "fixed", "options": {"low": -1024, "high": 3071}}."""
+
+    name: str
+    options: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Channel:
+    name: str
+    kind: str  # ct | pet | mr: what the intensities mean
+    normalization: Scheme
+    background: float  # the value of nothing, in the file's units: what lies outside the crop
+
+
+@dataclass(frozen=True)
+class Crop:
+    enabled: bool
+    margin_mm: float
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The network between puzzle and unpuzzle. One entry a level in multipliers, kernels and strides."""
+
+    name: str  # unet
+    in_channels: int  # image channels of x_t and condition together, before the puzzle
+    out_channels: int  # image channels of the output
+    width: int
+    multipliers: tuple[int, ...]
+    kernels: tuple[Triple, ...]
+    strides: tuple[Triple, ...]  # strides[0] is (1, 1, 1)
+    blocks: int  # residual blocks a level, on each side
+    head_width: int  # of the light full-resolution head after the puzzle; 0 = none
+    recompute: str  # none | norms | blocks: what is computed twice to save memory
+
+
+@dataclass(frozen=True)
+class Stage:
+    trains: str  # which part of the network: all
+    loss: Scheme
+    share: float  # of the training steps
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What the planned step was predicted to cost, on the device, before context and workspace."""
+
+    training_bytes: int
+    prediction_bytes: int
+    training_flops: int
+    prediction_flops: int
+
+
+@dataclass(frozen=True)
+class Configuration:
+    budget: Budget
+    spacing: Spacing
+    volume_shape: Triple  # of the median case, cropped and resampled
+    puzzle_factor: Triple
+    patch_size: Triple
+    batch_size: int
+    accumulate: int  # batches summed before a step
+    network: NetworkSpec
+    precision: str  # bf16 | fp32
+    process: Scheme
+    prediction: str  # x0 | eps | v | residual
+    stages: tuple[Stage, ...]
+    learning_rate: float
+    warmup_steps: int
+    training_steps: int
+    ema_half_life: int  # in steps
+    start: str  # source | noise | shortcut | draft
+    start_step: int  # of 1000; 1000 = from the very beginning
+    steps: int  # network evaluations a volume, reuse steps counted
+    reuse_interval: int  # 1 = no reuse
+    reuse_depth: int
+    tile_overlap: float
+    predicted: Predicted
+
+
+@dataclass(frozen=True)
+class Alternative:
+    value: Any
+    note: str  # what it would cost or why it was passed over
+
+
+@dataclass(frozen=True)
+class Decision:
+    configuration: str  # "" = the whole dataset
+    name: str
+    value: Any
+    reason: str
+    alternatives: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """All that turns a case into a training pair and back; equal for configurations that share their preprocessed data."""
+
+    task: str
+    source_channels: tuple[Channel, ...]
+    target_channels: tuple[Channel, ...]
+    anchor: tuple[int, ...]  # for each target channel, the source channel it starts from; empty in generation
+    crop: Crop
+    spacing: Spacing
+    volume_shape: Triple | None  # generation: the one shape that all volumes take
+
+
+@dataclass(frozen=True)
+class Plan:
+    version: int
+    dataset: str
+    task: str
+    file_ending: str
+    source_channels: tuple[Channel, ...]
+    target_channels: tuple[Channel, ...]
+    anchor: tuple[int, ...]
+    crop: Crop
+    target_range: tuple[tuple[float, float], ...]  # normalised, a target channel each; the sampler clamps to it
+    configurations: dict[str, Configuration]
+    overrides: dict[str, Any]  # what --set asked for
+    decisions: tuple[Decision, ...]
+    seals: dict[str, str]  # digest of each part as the planner left it: tells a plan edited by hand
+
+    def preparation(self, name: str) -> Preparation:
+        configuration = self.configurations[name]
+        shape = configuration.volume_shape if self.task == "generation" else None
+        return Preparation(
+            self.task, self.source_channels, self.target_channels, self.anchor, self.crop, configuration.spacing, shape
+        )
+
+
+PLAN_VERSION = 1
+DATASET_WIDE = ("task", "file_ending", "source_channels", "target_channels", "anchor", "crop", "target_range")
+
+
+def digest(value: Any) -> str:
+    """A short fingerprint of any word or JSON value."""
+    text = json.dumps(strict_json.encode(value), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load(cls: type[T], path: Path, remedy: str | None = None) -> T:
+    data = read_json(path, remedy)
+    try:
+        return strict_json.decode(cls, data)
+    except NndiffError as error:
+        raise NndiffError(
+            error.what, expected=error.expected, found=error.found, where=path, remedy=error.remedy
+        ) from None
+
+
+def save(path: Path, word: Any) -> None:
+    write_json(path, strict_json.encode(word))

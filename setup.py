@@ -1,0 +1,49 @@
+"""nndiff: self-configuring 3D diffusion models that translate medical volumes."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="nndiff",
+    version="0.1.0",
+    description="Self-configuring 3D diffusion models that translate medical volumes",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["nndiff", "nndiff.*"]),
+    package_data={"nndiff": ["py.typed"]},
+    install_requires=[
+        "torch>=2.8",
+        "numpy>=1.26",
+        "SimpleITK>=2.3",
+        "batchgenerators>=0.25.1",
+        "scipy>=1.11",
+        "pandas>=2.0",
+        "tqdm>=4.65",
+        "matplotlib>=3.7",
+    ],
+    extras_require={
+        "dev": [
+            "pytest",
+            "pytest-xdist",
+            "pytest-cov",
+            "hypothesis",
+            "scikit-image",
+            "ruff",
+            "mypy",
+        ],
+    },
+    entry_points={
+        "console_scripts": [
+            "nndiff_extract_fingerprint = nndiff.cli.extract_fingerprint:main",
+            "nndiff_plan = nndiff.cli.plan:main",
+            "nndiff_preprocess = nndiff.cli.preprocess:main",
+            "nndiff_plan_and_preprocess = nndiff.cli.plan_and_preprocess:main",
+        ],
+    },
+)
