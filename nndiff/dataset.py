@@ -15,7 +15,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nndiff import strict_json
 from nndiff.errors import NndiffError
@@ -59,7 +58,7 @@ class DatasetJson:
     file_ending: str
     channel_names: dict[str, str] = field(default_factory=dict)
     task: str | None = None
-    numTraining: int | None = None  # noqa: N815 - nnU-Net's spelling
+    numTraining: int | None = None  # nnU-Net's spelling
     dataset: dict[str, InPlace] | None = None
     groups: dict[str, str] = field(default_factory=dict)
     name: str = ""
@@ -121,6 +120,16 @@ def read(folder: Path) -> Dataset:
     return Dataset(
         folder.name, folder, task, channel_names, target_names, words.file_ending, tuple(cases), tuple(findings)
     )
+
+
+def kind_of(channel_name: str) -> str:
+    """What a channel's numbers mean, from its name: HU (ct), activity (pet), or arbitrary units (mr)."""
+    words = set(re.split(r"[^A-Z0-9]+", channel_name.upper()))
+    if words & {"PET", "PT", "SUV", "NAC", "SPECT"} or "PET" in channel_name.upper():
+        return "pet"
+    if words & {"CT", "CBCT", "HU", "LDCT", "NCCT", "CTA"}:
+        return "ct"
+    return "mr"
 
 
 # ---------------------------------------------------------------- dataset.json
@@ -370,7 +379,3 @@ def _count_findings(words: DatasetJson, cases: list[Case], folder: Path) -> list
 
 def _place(finding: Finding) -> str:
     return f"Case {finding.case}: " if finding.case else ""
-
-
-def as_json(findings: Iterable[Finding]) -> Any:
-    return [strict_json.encode(finding) for finding in findings]

@@ -40,8 +40,10 @@ def type_at(cls: Any, path: str) -> Any:
         origin, arguments = typing.get_origin(current), typing.get_args(current)
         if origin is dict:
             current = arguments[1]
+        elif origin is tuple and name.isdigit():
+            current = arguments[0]
         elif dataclasses.is_dataclass(current):
-            hints = _hints(typing.cast(type, current))
+            hints = hints_of(typing.cast(type, current))
             if name not in hints:
                 raise _unknown(name, hints, ".".join(walked))
             current = hints[name]
@@ -90,7 +92,7 @@ def _decode_tuple(arguments: tuple[Any, ...], data: Any, where: str) -> tuple[An
 
 def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
     _demand(isinstance(data, dict), "an object", data, where)
-    hints = _hints(cls)
+    hints = hints_of(cls)
     for key in data:
         if key not in hints:
             raise _unknown(key, hints, where)
@@ -106,7 +108,8 @@ def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def hints_of(cls: type) -> dict[str, Any]:
+    """Field name → declared type."""
     return typing.get_type_hints(cls)
 
 

@@ -1,0 +1,226 @@
+"""Peak memory, predicted against measured: one row a case, each measured in a fresh process over two real steps.
+
+    python -m benchmarks.memory [--device cuda] [--quick]
+
+On a CPU measured = the process's peak resident memory (VmHWM) over what it held after imports and a tiny warm-up step.
+The child's malloc returns every freed block of 64 KiB or more to the system at once: with glibc's default, a threshold
+that grows to 32 MiB, the peak would also hold what was freed and kept for later.
+On CUDA measured = torch.cuda.max_memory_allocated; what the allocator reserved stands beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from nndiff.plan import NetworkSpec
+from nndiff.volume import Triple
+
+RESULTS = Path(__file__).parent / "results" / "memory.csv"
+BELOW, ABOVE = -0.05, 0.10  # of the measured peak
+SMALL_BYTES, SMALL_TOLERANCE_BYTES = 200 * 10**6, 20 * 10**6
+MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+FULL, HALF, SLICES, QUARTER = (1, 1, 1), (2, 2, 2), (1, 2, 2), (4, 4, 4)
+
+
+@dataclass(frozen=True)
+class Case:
+    step: str  # train | predict
+    puzzle: Triple
+    patch: Triple
+    batch: int
+    precision: str
+    recompute: str
+    width: int = 32
+    levels: int = 3
+    head_width: int = 0
+    flat: bool = False  # thick slices: level 0 does not look across them, level 1 does not pool them
+
+    @property
+    def spec(self) -> NetworkSpec:
+        kernels = ((1, 3, 3) if self.flat else (3, 3, 3), *((3, 3, 3),) * (self.levels - 1))
+        strides = (FULL, (1, 2, 2) if self.flat else (2, 2, 2), *((2, 2, 2),) * (self.levels - 2))
+        multipliers = tuple(min(2**level, 8) for level in range(self.levels))
+        return NetworkSpec("unet", 2, 1, self.width, multipliers, kernels, strides, 2, self.head_width, self.recompute)
+
+    def __str__(self) -> str:
+        flat = " flat" if self.flat else ""
+        head = f" head {self.head_width}" if self.head_width else ""
+        return (
+            f"{self.step:7} r={_x(self.puzzle)} {_x(self.patch):>11} B={self.batch} {self.precision} {self.recompute:6}"
+            f" width {self.width} x{self.levels}{head}{flat}"
+        )
+
+
+def _x(triple: Triple) -> str:
+    return "x".join(map(str, triple))
+
+
+CASES = (
+    Case("train", FULL, (64, 64, 64), 1, "fp32", "none"),
+    Case("train", FULL, (64, 64, 64), 2, "bf16", "none"),
+    Case("train", FULL, (64, 64, 64), 2, "bf16", "norms"),
+    Case("train", FULL, (64, 64, 64), 2, "bf16", "blocks"),
+    Case("train", FULL, (64, 64, 64), 2, "fp32", "norms"),
+    Case("train", FULL, (96, 96, 96), 1, "bf16", "norms", head_width=8),
+    Case("train", FULL, (24, 128, 128), 2, "bf16", "none", flat=True),
+    Case("train", HALF, (64, 64, 64), 1, "fp32", "none"),
+    Case("train", HALF, (64, 64, 64), 4, "fp32", "none"),
+    Case("train", HALF, (96, 96, 96), 2, "fp32", "none"),
+    Case("train", HALF, (96, 96, 96), 2, "bf16", "none"),
+    Case("train", HALF, (96, 96, 96), 3, "bf16", "norms", head_width=12),
+    Case("train", HALF, (128, 128, 128), 1, "fp32", "blocks", levels=4),
+    Case("train", HALF, (128, 128, 128), 1, "bf16", "none", width=48, levels=4, head_width=12),
+    Case("train", HALF, (160, 160, 160), 1, "bf16", "norms", levels=4, head_width=8),
+    Case("train", HALF, (90, 101, 87), 1, "bf16", "none", levels=3),
+    Case("train", SLICES, (32, 128, 128), 2, "bf16", "none", flat=True),
+    Case("train", SLICES, (32, 128, 128), 1, "fp32", "norms", flat=True, head_width=8),
+    Case("train", QUARTER, (128, 128, 128), 2, "fp32", "none", width=64),
+    Case("train", QUARTER, (160, 160, 160), 2, "bf16", "none", width=64),
+    Case("predict", FULL, (96, 96, 96), 1, "fp32", "none"),
+    Case("predict", FULL, (96, 96, 96), 1, "bf16", "none", head_width=8),
+    Case("predict", HALF, (160, 160, 160), 1, "fp32", "none", head_width=12),
+    Case("predict", HALF, (160, 160, 160), 1, "bf16", "none", width=64),
+)
+QUICK = (1, 8, 12, 22)
+
+
+# ---------------------------------------------------------------- one case, in its own process
+
+
+def run_steps(case: Case, device: str, steps: int = 2) -> None:
+    import torch
+
+    from nndiff import memory
+    from nndiff.assemble import build_network
+
+    network = build_network(case.spec, case.puzzle).to(device)
+    pair = memory.Pair.empty(case.spec, case.patch, case.batch, device)
+    for tensor in (pair.x0, pair.condition):
+        if tensor is not None:
+            tensor.normal_()
+    if case.step == "predict":
+        for _ in range(steps):
+            memory.evaluate(network, pair, case.precision)
+        return
+    weights = list(network.parameters())
+    optimiser = torch.optim.AdamW(weights, fused=True)
+    average = [weight.detach().clone() for weight in weights]
+    for _ in range(steps):
+        optimiser.zero_grad(set_to_none=True)
+        memory.backward(network, pair, memory._loss, case.precision)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimiser.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(average, weights, 0.01)
+
+
+def measure(case: Case, device: str) -> dict[str, float]:
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    tiny = Case("train", HALF, (16, 16, 16), 2, case.precision, case.recompute, 8, 2, case.head_width)
+    run_steps(tiny, device, 1)
+    start = time.perf_counter()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run_steps(case, device)
+        torch.cuda.synchronize()
+        reserved = torch.cuda.max_memory_reserved()
+        return _row(torch.cuda.max_memory_allocated() - before, reserved, start)
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+    before = _status("VmRSS")
+    run_steps(case, device)
+    return _row(_status("VmHWM") - before, 0, start)
+
+
+def _row(peak: int, reserved: int, start: float) -> dict[str, float]:
+    return {"measured": peak, "reserved": reserved, "seconds": time.perf_counter() - start}
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+# ---------------------------------------------------------------- the table
+
+
+def compare(index: int, device: str) -> dict[str, object]:
+    from nndiff.memory import prediction_cost, training_cost
+
+    case = CASES[index]
+    start = time.perf_counter()
+    if case.step == "train":
+        cost = training_cost(case.spec, case.puzzle, case.patch, case.batch, case.precision, device)
+    else:
+        cost = prediction_cost(case.spec, case.puzzle, case.patch, case.precision, device)
+    traced = time.perf_counter() - start
+    command = [sys.executable, "-m", "benchmarks.memory", "--case", str(index), "--device", device]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | MALLOC).stdout
+    found = json.loads(output.splitlines()[-1])
+    error = cost.bytes - found["measured"]
+    return {
+        "case": str(case),
+        "predicted_mb": round(cost.bytes / 1e6, 1),
+        "measured_mb": round(found["measured"] / 1e6, 1),
+        "reserved_mb": round(found["reserved"] / 1e6, 1),
+        "error_mb": round(error / 1e6, 1),
+        "error_percent": round(100 * error / found["measured"], 1),
+        "trace_s": round(traced, 2),
+        "steps_s": round(found["seconds"], 1),
+        "verdict": "PASS" if within(cost.bytes, found["measured"]) else "FAIL",
+    }
+
+
+def within(predicted: float, measured: float) -> bool:
+    if measured < SMALL_BYTES:
+        return abs(predicted - measured) <= SMALL_TOLERANCE_BYTES
+    return BELOW <= predicted / measured - 1 <= ABOVE
+
+
+def table(indices: tuple[int, ...], device: str) -> list[dict[str, object]]:
+    rows = []
+    for index in indices:
+        row = compare(index, device)
+        rows.append(row)
+        print(
+            f"{row['case']:84} {row['predicted_mb']:>8} {row['measured_mb']:>8} MB {row['error_percent']:>6} %"
+            f" {row['error_mb']:>7} MB  {row['steps_s']:>5} s  {row['verdict']}",
+            flush=True,
+        )
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--quick", action="store_true", help="a handful of cases; the CSV is left alone")
+    parser.add_argument("--case", type=int, help="measure one case in this process and print it as JSON")
+    arguments = parser.parse_args()
+    if arguments.case is not None:
+        print(json.dumps(measure(CASES[arguments.case], arguments.device)))
+        return 0
+    rows = table(QUICK if arguments.quick else tuple(range(len(CASES))), arguments.device)
+    if not arguments.quick:
+        RESULTS.parent.mkdir(exist_ok=True)
+        with RESULTS.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    failed = sum(row["verdict"] == "FAIL" for row in rows)
+    print(f"{len(rows) - failed} of {len(rows)} within bounds")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""Plan → objects: the only room that turns names into classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+import torch
+from torch import nn
+
+from nndiff.networks.puzzle import HEAD_CHANNELS, Head, Puzzled
+from nndiff.networks.unet import UNet
+from nndiff.plan import NetworkSpec
+from nndiff.registry import Registry
+from nndiff.volume import Triple
+
+Core = Callable[[NetworkSpec, int, int], nn.Module]  # (spec, channels in, channels out), counted after the puzzle
+
+
+def build_network(spec: NetworkSpec, puzzle_factor: Triple) -> nn.Module:
+    """The network (x_t, t, condition) → output of a plan, in image space; weights channels last."""
+    pieces = prod(puzzle_factor)
+    out = HEAD_CHANNELS if spec.head_width else spec.out_channels
+    core = NETWORKS[spec.name](spec, spec.in_channels * pieces, out * pieces)
+    head = Head(HEAD_CHANNELS + spec.in_channels, spec.out_channels, spec.head_width) if spec.head_width else None
+    network = Puzzled(core, puzzle_factor, multiple(spec, puzzle_factor), head)
+    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
+
+
+def multiple(spec: NetworkSpec, puzzle_factor: Triple) -> Triple:
+    """What every axis of a patch is padded to a multiple of: the puzzle's factor times all strides."""
+    z, y, x = (r * prod(axis) for r, axis in zip(puzzle_factor, zip(*spec.strides, strict=True), strict=True))
+    return z, y, x
+
+
+def _unet(spec: NetworkSpec, c_in: int, c_out: int) -> nn.Module:
+    return UNet(c_in, c_out, spec.width, spec.multipliers, spec.kernels, spec.strides, spec.blocks, spec.recompute)
+
+
+NETWORKS: Registry[Core] = Registry("network", {"unet": _unet})

@@ -1,0 +1,150 @@
+"""What all commands share: flags with one dash or two, the three roots, errors without tracebacks, nnU-Net's flags explained."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from nndiff.errors import NndiffError, nearest
+from nndiff.paths import Paths
+
+# Flags that nnU-Net's users type and that mean nothing here → what to use instead.
+NNUNET_FLAGS = {
+    "-fpe": "one fingerprint serves all plans; drop the flag",
+    "-npfp": "use -np: one number of workers for every stage",
+    "-pl": "use --set key=value: the planner's decisions are fields, not classes",
+    "-preprocessor_name": "use --set key=value: the planner's decisions are fields, not classes",
+    "-overwrite_plans_name": "one plan.json holds all configurations; change fields with --set",
+    "-plans_name": "one plan.json holds all configurations",
+}
+
+
+class Command:
+    """A command line under construction; `run` parses it, calls the work and turns errors into words."""
+
+    def __init__(self, name: str, description: str):
+        self.parser = _Parser(
+            prog=name,
+            description=description,
+            allow_abbrev=False,
+            formatter_class=_OneSpelling,
+        )
+        for root, holds in (
+            ("raw", "raw datasets"),
+            ("preprocessed", "plans and prepared cases"),
+            ("results", "trained models"),
+        ):
+            self.flag(
+                root,
+                type=Path,
+                metavar="FOLDER",
+                default=argparse.SUPPRESS,
+                help=f"{holds} (instead of nndiff_{root} in the environment)",
+            )
+        self.flag("debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+
+    def flag(self, name: str, short: str | None = None, **options: Any) -> None:
+        """A flag that works as -name and as --name."""
+        first = [f"-{short}"] if short else []
+        self.parser.add_argument(*first, f"-{name}", f"--{name}", dest=name.replace("-", "_"), **options)
+
+    def switch(self, name: str, default: bool, help: str) -> None:
+        """--name and --no-name."""
+        self.parser.add_argument(f"-{name}", f"--{name}", dest=name, action="store_true", default=default, help=help)
+        self.parser.add_argument(
+            f"-no-{name}",
+            f"--no-{name}",
+            dest=name,
+            action="store_false",
+            default=argparse.SUPPRESS,
+            help=f"not {name}",
+        )
+
+    def run(self, work: Callable[[argparse.Namespace], None], argv: Sequence[str] | None) -> int:
+        words = sys.argv[1:] if argv is None else list(argv)
+        _refuse_nnunet_flags(self.parser, words)
+        arguments = self.parser.parse_args(words)
+        debug = getattr(arguments, "debug", False)
+        with contextlib.suppress(ValueError):  # called from a thread: whoever runs it minds the signals
+            signal.signal(signal.SIGTERM, _terminated)
+        try:
+            work(arguments)
+        except NndiffError as error:
+            if debug:
+                traceback.print_exc()
+            print(f"\nError: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("\nStopped. What is finished is kept; the same command goes on from here.", file=sys.stderr)
+            return 130
+        return 0
+
+
+def paths_of(arguments: argparse.Namespace) -> Paths:
+    return Paths(*(getattr(arguments, root, None) for root in ("raw", "preprocessed", "results")))
+
+
+def add_dataset(command: Command) -> None:
+    command.flag("dataset", short="d", nargs="+", required=True, metavar="ID", help="dataset numbers or names")
+
+
+def add_workers(command: Command) -> None:
+    command.flag(
+        "np",
+        type=int,
+        default=None,
+        metavar="N",
+        help="worker processes at most; 0 works serially, unset follows cores and free RAM",
+    )
+
+
+def add_configurations(command: Command) -> None:
+    command.flag(
+        "configurations",
+        short="c",
+        nargs="+",
+        default=None,
+        metavar="NAME",
+        help="configurations; unset means all that the task allows",
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that names the nearest flag."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ").split()
+        if message.startswith("unrecognized") and unknown and unknown[0].startswith("-"):
+            known = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+            message = f"unknown flag {unknown[0]}: {nearest('--' + unknown[0].lstrip('-'), known)}"
+        self.exit(2, f"{self.prog}: {message}\n{self.prog} -h explains every flag\n")
+
+
+class _OneSpelling(argparse.HelpFormatter):
+    """Help lists a long flag once, with two dashes; one dash works as well."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        flags = [flag for flag in action.option_strings if flag.startswith("--") or "-" + flag not in action.option_strings]
+        if not flags:
+            return super()._format_action_invocation(action)
+        values = "" if action.nargs == 0 else " " + self._format_args(action, action.dest.upper())
+        return ", ".join(flags) + values
+
+
+def _refuse_nnunet_flags(
+    parser: argparse.ArgumentParser, words: Sequence[str], known: Mapping[str, str] = NNUNET_FLAGS
+) -> None:
+    for word in words:
+        flag = "-" + word.lstrip("-").partition("=")[0]
+        if word.startswith("-") and flag in known and flag not in parser._option_string_actions:
+            parser.exit(2, f"{parser.prog}: nnU-Net's {flag} has no meaning here: {known[flag]}\n")
+
+
+def _terminated(signum: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,50 @@
+"""nndiff_extract_fingerprint: look at every file of a raw dataset; write fingerprint.json."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from nndiff.cli.command import Command, add_dataset, add_workers, paths_of
+from nndiff.paths import Paths
+from nndiff.plan import Fingerprint
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    command = Command("nndiff_extract_fingerprint", __doc__ or "")
+    add_dataset(command)
+    add_workers(command)
+    add_verification(command)
+    return command.run(_work, argv)
+
+
+def add_verification(command: Command) -> None:
+    command.switch("verify_dataset_integrity", True, "look for NaN, empty scans, overflows, doubles, clashing grids")
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    paths = paths_of(arguments)
+    for wanted in arguments.dataset:
+        extract(paths, paths.dataset_name(wanted), arguments.np, arguments.verify_dataset_integrity)
+
+
+def extract(paths: Paths, name: str, workers: int | None, verify: bool, write: bool = True) -> Fingerprint:
+    """The stage, with what a person sees of it."""
+    from nndiff import dataset, fingerprint
+    from nndiff.cli.tables import fingerprint_table
+    from nndiff.plan import save
+
+    found, warnings = fingerprint.extract(dataset.read(paths.raw / name), workers, verify)
+    for warning in warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
+    print(f"\n{name}\n{fingerprint_table(found)}")
+    if write:
+        path = paths.preprocessed / name / "fingerprint.json"
+        save(path, found)
+        print(f"\nWrote {path}")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

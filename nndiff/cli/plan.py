@@ -1,0 +1,93 @@
+"""nndiff_plan: from fingerprint.json and this machine (or -gpu_memory_target) to plan.json, every decision with its reason."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from nndiff.cli.command import Command, add_configurations, add_dataset, paths_of
+from nndiff.paths import Paths
+from nndiff.plan import Fingerprint, Plan
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    command = Command("nndiff_plan", __doc__ or "")
+    add_dataset(command)
+    add_configurations(command)
+    add_planning(command)
+    return command.run(_work, argv)
+
+
+def add_planning(command: Command) -> None:
+    command.flag(
+        "gpu_memory_target",
+        type=float,
+        default=None,
+        metavar="GB",
+        help="plan for a GPU of this total memory; unset means the GPU found, else RAM",
+    )
+    command.flag(
+        "overwrite_target_spacing",
+        type=float,
+        nargs=3,
+        default=None,
+        metavar="MM",
+        help="target spacing z y x, instead of the planner's",
+    )
+    command.flag(
+        "set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="decide by hand, e.g. configurations.bridge.batch_size=4",
+    )
+    command.flag("clean", action="store_true", help="forget the plan there is, hand-made changes included")
+    command.flag("dry-run", action="store_true", help="print the decisions and write nothing")
+    command.flag("verbose", action="store_true", help="print also what each decision was preferred to")
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    from nndiff.plan import load
+
+    paths = paths_of(arguments)
+    for wanted in arguments.dataset:
+        name = paths.dataset_name(wanted)
+        remedy = f"extract it first: nndiff_extract_fingerprint -d {wanted}"
+        make_plan(paths, load(Fingerprint, paths.preprocessed / name / "fingerprint.json", remedy), arguments)
+
+
+def make_plan(paths: Paths, fingerprint: Fingerprint, arguments: argparse.Namespace) -> Plan:
+    """The stage, with what a person sees of it."""
+    from nndiff import machine
+    from nndiff.cli.tables import plan_table
+    from nndiff.planning import lifecycle, overrides, planner, recipe
+
+    path = paths.preprocessed / fingerprint.dataset / lifecycle.PLAN_FILE
+    wanted = arguments.configurations or recipe.configurations(fingerprint.task)
+    assignments = [*arguments.set, *_spacing(arguments.overwrite_target_spacing, wanted)]
+    by_hand = overrides.parse(assignments, wanted)
+    budget = machine.budget(arguments.gpu_memory_target, path.parent)
+
+    settled = lifecycle.settle(
+        path, wanted, by_hand, arguments.clean, lambda names, fixed: planner.plan(fingerprint, budget, names, fixed)
+    )
+    plan = lifecycle.read(settled)
+    print(f"\n{plan_table(plan, wanted, arguments.verbose)}\n")
+    for note in settled.notes:
+        print(f"Note: {note}")
+    if arguments.dry_run:
+        print("Dry run: nothing was written.")
+    else:
+        lifecycle.write(path, settled)
+        print(f"Wrote {path}")
+    return plan
+
+
+def _spacing(spacing: Sequence[float] | None, configurations: Sequence[str]) -> list[str]:
+    return [f"configurations.{name}.spacing={list(spacing)}" for name in configurations] if spacing else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

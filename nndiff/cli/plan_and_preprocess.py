@@ -1,0 +1,38 @@
+"""nndiff_plan_and_preprocess: fingerprint, plan and preprocess a raw dataset, in one go."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from nndiff.cli.command import Command, add_configurations, add_dataset, add_workers, paths_of
+from nndiff.cli.extract_fingerprint import add_verification, extract
+from nndiff.cli.plan import add_planning, make_plan
+from nndiff.cli.preprocess import prepare_cases
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    command = Command("nndiff_plan_and_preprocess", __doc__ or "")
+    add_dataset(command)
+    add_configurations(command)
+    add_workers(command)
+    add_verification(command)
+    add_planning(command)
+    command.flag("no_pp", action="store_true", help="stop after the plan")
+    return command.run(_work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    paths = paths_of(arguments)
+    for wanted in arguments.dataset:
+        name = paths.dataset_name(wanted)
+        write = not arguments.dry_run
+        fingerprint = extract(paths, name, arguments.np, arguments.verify_dataset_integrity, write)
+        plan = make_plan(paths, fingerprint, arguments)
+        if write and not arguments.no_pp:
+            prepare_cases(paths, plan, arguments.configurations or list(plan.configurations), arguments.np)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""nndiff_preprocess: bring every case to the plan's grid and range, ready to be read by patch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from nndiff.cli.command import Command, add_configurations, add_dataset, add_workers, paths_of
+from nndiff.paths import Paths
+from nndiff.plan import Plan
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    command = Command("nndiff_preprocess", __doc__ or "")
+    add_dataset(command)
+    add_configurations(command)
+    add_workers(command)
+    return command.run(_work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    from nndiff.plan import load
+
+    paths = paths_of(arguments)
+    for wanted in arguments.dataset:
+        name = paths.dataset_name(wanted)
+        plan = load(Plan, paths.preprocessed / name / "plan.json", f"plan it first: nndiff_plan -d {wanted}")
+        prepare_cases(paths, plan, arguments.configurations or list(plan.configurations), arguments.np)
+
+
+def prepare_cases(paths: Paths, plan: Plan, configurations: Sequence[str], workers: int | None) -> None:
+    """The stage, with what a person sees of it."""
+    from nndiff import dataset
+    from nndiff.preprocess import preprocess
+
+    raw = dataset.read(paths.raw / plan.dataset)
+    for summary in preprocess(raw, plan, configurations, paths.preprocessed / plan.dataset, workers):
+        done = (
+            f"{summary.done} prepared, {summary.skipped} were ready" if summary.skipped else f"{summary.done} prepared"
+        )
+        gone = f", {summary.removed} removed that the dataset no longer has" if summary.removed else ""
+        print(f"{summary.configuration}: {done}{gone}; in {summary.folder}")
+        print(
+            f"  the way back errs by at most {summary.worst_error:.1e} rms of the normalised range (case {summary.worst_case})"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""How a fingerprint and a plan look in a terminal."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from nndiff.plan import Decision, Fingerprint, Plan
+
+
+def fingerprint_table(fingerprint: Fingerprint) -> str:
+    cases = fingerprint.cases
+    rows = [
+        ("cases", f"{len(cases)} of {len({case.group for case in cases})} patients, task {fingerprint.task}"),
+        ("spacing", _between([case.spacing for case in cases]) + " mm"),
+        ("shape", _between([case.shape for case in cases])),
+        ("inside the crop", _between([case.cropped_shape for case in cases])),
+    ]
+    for side, names, pooled in (
+        ("source", fingerprint.channel_names, fingerprint.pooled_source),
+        ("target", fingerprint.target_names, fingerprint.pooled_target),
+    ):
+        for name, row in zip(names, pooled, strict=True):
+            levels = (
+                f"median {row.percentiles['50']:.4g}, P99.5 {row.percentiles['99.5']:.4g}, largest {row.maximum:.4g}"
+            )
+            rows.append((f"{side} {name}", levels))
+    for t, target in enumerate(fingerprint.target_names if fingerprint.channel_names else ()):
+        for s, source in enumerate(fingerprint.channel_names):
+            links = [case.links[t][s] for case in cases]
+            words = (
+                f"|r| {_median([abs(link.correlation) for link in links]):.2f}, "
+                f"rmse {_median([link.rmse for link in links]):.4f} (normalised), "
+                f"{_median([link.noise_share for link in links]):.0%} noise, "
+                f"matched step {_median([link.matched_step for link in links]):.0f} of 1000"
+            )
+            rows.append((f"{source} → {target}", words))
+    return _laid_out(rows)
+
+
+def plan_table(plan: Plan, configurations: Sequence[str], verbose: bool = False) -> str:
+    """Every decision, its value and its reason; with `verbose` also what was passed over."""
+    parts = [f"Plan for {plan.dataset}"]
+    for configuration in ("", *configurations):
+        decisions = [decision for decision in plan.decisions if decision.configuration == configuration]
+        parts.append(f"\n{f'Configuration {configuration}' if configuration else 'The whole dataset'}\n")
+        if configuration:
+            parts.append(_device(plan, configuration))
+        parts += [_decision(decision, verbose) for decision in decisions]
+    return "\n".join(parts)
+
+
+def _device(plan: Plan, configuration: str) -> str:
+    budget = plan.configurations[configuration].budget
+    return _row("device", f"{budget.device_name}, {budget.memory_bytes / 1e9:.1f} GB", f"{budget.memory_from}")
+
+
+def _decision(decision: Decision, verbose: bool) -> str:
+    lines = [_row(decision.name, _value(decision.value), decision.reason)]
+    if verbose:
+        lines += [_row("", f"not {_value(other.value)}", other.note) for other in decision.alternatives]
+    return "\n".join(lines)
+
+
+def _row(name: str, value: str, reason: str) -> str:
+    width = max(72, min(120, shutil.get_terminal_size((100, 24)).columns))
+    head = f"  {name:<18}{value}"
+    body = textwrap.fill(reason, width, initial_indent=" " * 22, subsequent_indent=" " * 22)
+    return f"{textwrap.fill(head, width, subsequent_indent=' ' * 20)}\n{body}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict) and set(value) == {"name", "options"}:
+        options = ", ".join(f"{key} {_value(option)}" for key, option in value["options"].items())
+        return f"{value['name']} ({options})" if options else str(value["name"])
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_value(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)) and value and all(isinstance(item, (int, float)) for item in value):
+        return (
+            " x ".join(_value(item) for item in value) if len(value) == 3 else ", ".join(_value(item) for item in value)
+        )
+    if isinstance(value, (list, tuple)):
+        return "; ".join(_value(item) for item in value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _between(triples: Sequence[Sequence[float]]) -> str:
+    low, high = ([f(values) for values in zip(*triples, strict=True)] for f in (min, max))
+    words = [" x ".join(f"{value:.4g}" for value in row) for row in (low, high)]
+    return words[0] if words[0] == words[1] else f"{words[0]} to {words[1]}"
+
+
+def _median(values: Sequence[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]
+
+
+def _laid_out(rows: Sequence[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in rows) + 2
+    return "\n".join(f"  {name:<{width}}{value}" for name, value in rows)

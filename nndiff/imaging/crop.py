@@ -1,0 +1,150 @@
+"""The part of a volume worth computing: the body's box.
+
+    foreground → union over channels → components ≥ 1 % of the largest → bounding box + margin
+
+`crop` is a view; `uncrop ∘ crop` is the identity inside the box, and outside it the channel's background value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from nndiff.registry import Registry
+from nndiff.volume import Box, FloatArray, Triple
+
+Mask = npt.NDArray[np.bool_]
+
+SAMPLE = 4_000_000  # voxels at most, for levels and for labelling: enough for a box, and a second at most
+SMALLEST_PART = 0.01  # of the largest component: what is smaller is noise or a bed screw
+CT_AIR = -500.0  # HU, half way from air to water
+PET_SHARE = 0.02  # of the peak
+MR_SHARE = 0.10  # of the way from the darkest to the brightest
+
+
+# ---------------------------------------------------------------- foreground
+
+
+def foreground(channel: FloatArray, kind: str) -> Mask:
+    """Where there is something, after the channel's kind. A constant channel is foreground throughout."""
+    assert channel.ndim == 3, channel.shape
+    if channel.min() == channel.max():
+        return np.ones(channel.shape, dtype=np.bool_)
+    return FOREGROUNDS[kind](channel)
+
+
+def _ct(channel: FloatArray) -> Mask:
+    return channel > CT_AIR
+
+
+def _pet(channel: FloatArray) -> Mask:
+    """The mean of 27 voxels carries a fifth of the noise: what counts scatter outside the body falls under the line."""
+    smooth = ndimage.uniform_filter(channel.astype(np.float32, copy=False), size=3, mode="nearest")
+    (peak,) = _levels(smooth, 99.9)
+    body: Mask = smooth > PET_SHARE * peak
+    return body
+
+
+def _mr(channel: FloatArray) -> Mask:
+    dark, bright = _levels(channel, 0.5, 99.0)
+    return channel > dark + MR_SHARE * (bright - dark)
+
+
+def _levels(channel: FloatArray, *percents: float) -> list[float]:
+    return [float(value) for value in np.percentile(_thinned(channel), np.array(percents))]
+
+
+# ---------------------------------------------------------------- box
+
+
+def body_box(array: FloatArray, kinds: Sequence[str], margin_voxels: Triple) -> Box:
+    """The box of all that is foreground in any channel of `array` [C, Z, Y, X]; the whole volume when nothing is."""
+    shape = array.shape[1:]
+    strides = _strides(shape)
+    masks = [foreground(_every(channel, strides), kind) for channel, kind in zip(array, kinds, strict=True)]
+    body = _large_parts(np.logical_or.reduce(masks))
+    if not body.any():
+        return Box((0, 0, 0), shape)
+    occupied = [np.flatnonzero(body.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+    (a, d), (b, e), (c, f) = map(_span, occupied, strides, margin_voxels, shape)
+    return Box((a, b, c), (d, e, f))
+
+
+def _large_parts(mask: Mask) -> Mask:
+    labels, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    keep: Mask = (sizes >= SMALLEST_PART * sizes.max()) & (sizes > 0)
+    kept: Mask = keep[labels]
+    return kept
+
+
+def _span(hits: npt.NDArray[np.intp], stride: int, margin: int, length: int) -> tuple[int, int]:
+    """From the first hit to the last on one axis; between two sampled voxels the body may reach up to the next."""
+    start = int(hits[0]) * stride - (stride - 1) - margin
+    stop = int(hits[-1]) * stride + stride + margin
+    return max(0, start), min(length, stop)
+
+
+def _strides(shape: Sequence[int]) -> Triple:
+    """Thin the longest axis first, until SAMPLE voxels are left."""
+    steps = [1, 1, 1]
+    while np.prod(left := [-(-n // step) for n, step in zip(shape, steps, strict=True)]) > SAMPLE:
+        steps[int(np.argmax(left))] += 1
+    return steps[0], steps[1], steps[2]
+
+
+def _every(channel: npt.NDArray[Any], strides: Triple) -> npt.NDArray[Any]:
+    return channel[tuple(slice(None, None, step) for step in strides)]
+
+
+def _thinned(channel: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return _every(channel, _strides(channel.shape))
+
+
+# ---------------------------------------------------------------- crop and back
+
+
+def crop(array: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
+    """A view of `array` [..., Z, Y, X]."""
+    return array[(..., *box.slices)]
+
+
+def uncrop(array: npt.NDArray[Any], box: Box, shape: Triple, background: Sequence[float]) -> npt.NDArray[Any]:
+    """[C, z, y, x] → [C, *shape], with each channel's background value outside the box."""
+    assert array.shape[1:] == box.shape, (array.shape, box)
+    whole = np.empty((array.shape[0], *shape), dtype=array.dtype)  # [C, Z, Y, X]
+    for channel, value in zip(whole, background, strict=True):
+        channel[...] = value
+    whole[(slice(None), *box.slices)] = array
+    return whole
+
+
+def place(array: FloatArray, offset: Triple, shape: Triple, background: Sequence[float]) -> FloatArray:
+    """[C, z, y, x] laid at `offset` into a volume [C, *shape] of background; what sticks out is cut off.
+
+    `place(place(a, o, ...), -o, a's shape, ...)` is `a` wherever nothing stuck out.
+    """
+    if offset == (0, 0, 0) and array.shape[1:] == shape:
+        return array
+    whole = np.empty((array.shape[0], *shape), dtype=array.dtype)  # [C, Z, Y, X]
+    for channel, value in zip(whole, background, strict=True):
+        channel[...] = value
+    to, of = zip(*(_overlap(o, n, m) for o, n, m in zip(offset, array.shape[1:], shape, strict=True)), strict=True)
+    whole[(slice(None), *to)] = array[(slice(None), *of)]
+    return whole
+
+
+def _overlap(offset: int, length: int, room: int) -> tuple[slice, slice]:
+    """On one axis: where the piece lands, and which part of it that is."""
+    start, stop = max(0, offset), max(0, min(room, offset + length))
+    return slice(start, stop), slice(start - offset, max(start, stop) - offset)
+
+
+FOREGROUNDS: Registry[Callable[[FloatArray], Mask]] = Registry("foreground", {"ct": _ct, "pet": _pet, "mr": _mr})

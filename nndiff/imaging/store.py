@@ -1,0 +1,121 @@
+"""Prepared cases on disk: NAME_source.npy, NAME_target.npy, NAME_mask.npy, and NAME.json beside them.
+
+The arrays are read as memory maps, so a patch costs its own bytes. The JSON is written last and removed first: where it
+stands, the case is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nndiff.errors import NndiffError
+from nndiff.files import PART, atomic, read_json, write_json
+
+ARRAYS = ("source", "target", "mask")
+REMEDY = "run the preprocessing again"
+
+
+def write_case(folder: Path, name: str, arrays: Mapping[str, npt.NDArray[Any]], record: dict[str, Any]) -> None:
+    assert set(arrays) <= set(ARRAYS), sorted(arrays)
+    _remove(folder, name, keep=arrays)
+    for key, array in arrays.items():
+        with atomic(_array_path(folder, name, key)) as part, open(part, "wb") as stream:
+            np.save(stream, np.ascontiguousarray(array))
+    described = {key: {"shape": list(array.shape), "dtype": str(array.dtype)} for key, array in arrays.items()}
+    write_json(_record_path(folder, name), {"arrays": described, "record": record})
+
+
+def read_record(folder: Path, name: str) -> dict[str, Any] | None:
+    """What was given to `write_case`, or None where there is no such case."""
+    contents = _contents(folder, name)
+    return None if contents is None else dict(contents["record"])
+
+
+def open_case(folder: Path, name: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays by name, as read-only memory maps."""
+    contents = _contents(folder, name)
+    if contents is None:
+        raise NndiffError(f"Case {name} is not prepared.", where=folder, remedy=REMEDY)
+    return {
+        key: _open_array(_array_path(folder, name, key), tuple(described["shape"]), described["dtype"])
+        for key, described in contents["arrays"].items()
+    }
+
+
+def cases(folder: Path) -> list[str]:
+    """The names of all whole cases, sorted."""
+    if not folder.is_dir():
+        return []
+    names = [path.name[: -len(".json")] for path in folder.glob("*.json") if not path.name.startswith(PART)]
+    return sorted(name for name in names if any(_array_path(folder, name, key).exists() for key in ARRAYS))
+
+
+def link_case(source_folder: Path, target_folder: Path, name: str) -> None:
+    """The same case in another folder, sharing its bytes where the file system allows."""
+    contents = _contents(source_folder, name)
+    if contents is None:
+        raise NndiffError(f"Case {name} is not prepared.", where=source_folder, remedy=REMEDY)
+    _remove(target_folder, name, keep=contents["arrays"])
+    for key in contents["arrays"]:
+        with atomic(_array_path(target_folder, name, key)) as part:
+            _link(_array_path(source_folder, name, key), part)
+    write_json(_record_path(target_folder, name), contents)
+
+
+def _link(source: Path, target: Path) -> None:
+    if not source.exists():
+        raise NndiffError(f"{source.name} is missing.", where=source, remedy=REMEDY)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+
+
+def _remove(folder: Path, name: str, keep: Mapping[str, Any]) -> None:
+    """Take the commit marker away, then what the new case will not overwrite."""
+    stale = [_array_path(folder, name, key) for key in ARRAYS if key not in keep]
+    for path in [_record_path(folder, name), *stale]:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _contents(folder: Path, name: str) -> dict[str, Any] | None:
+    path = _record_path(folder, name)
+    if not path.exists():
+        return None
+    contents = read_json(path, REMEDY)
+    if not isinstance(contents, dict) or set(contents) != {"arrays", "record"}:
+        raise NndiffError(f"{path.name} is not a prepared case.", where=path, remedy=REMEDY)
+    return contents
+
+
+def _open_array(path: Path, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise NndiffError(f"{path.name} is missing or damaged.", found=error, where=path, remedy=REMEDY) from None
+    if array.shape != shape or str(array.dtype) != dtype:
+        raise NndiffError(
+            f"{path.name} is not the array that its case describes.",
+            expected=f"{shape} {dtype}",
+            found=f"{array.shape} {array.dtype}",
+            where=path,
+            remedy=REMEDY,
+        )
+    return array
+
+
+def _array_path(folder: Path, name: str, key: str) -> Path:
+    return folder / f"{name}_{key}.npy"
+
+
+def _record_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"

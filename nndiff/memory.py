@@ -1,0 +1,201 @@
+"""What a step will cost before it runs: peak bytes and FLOPs, by tracing that very step on tensors without storage.
+
+    peak = max over the step's operations of  Σ bytes of the storages alive after it  +  the operation's own scratch
+
+The network is built on the meta device, its weights become fake tensors, and forward, loss and backward run under
+FakeTensorMode while a dispatch mode follows every storage from birth to death. The trace runs as CPU code whatever the
+device; what differs between devices is the operations' scratch (`_scratch`).
+
+The optimiser's state exists from the second step on, so it counts from the start: weights, AdamW's moments, the EMA.
+The gradients appear in the trace. A fused AdamW, clipping and the EMA's update work in place and add nothing.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from nndiff.assemble import build_network
+from nndiff.plan import NetworkSpec
+from nndiff.volume import Triple
+
+COPIES_BESIDE_WEIGHTS = 3  # AdamW's two moments and the EMA
+
+# Ours on CUDA = (total - context) / overhead: context and cuDNN's workspace, fragmentation. A start, to be measured.
+CUDA_CONTEXT_BYTES, CUDA_OVERHEAD = 10**9, 1.1
+HOST_BYTES, HOST_SHARE = 5 * 10**8, 0.7  # CPU and MPS share the machine's memory with everything else
+
+
+@dataclass(frozen=True)
+class Cost:
+    bytes: int  # peak, on the device, before context and workspace
+    flops: int
+
+
+@lru_cache(maxsize=4096)
+def training_cost(
+    spec: NetworkSpec, puzzle_factor: Triple, patch: Triple, batch: int, precision: str, device: str = "cuda"
+) -> Cost:
+    """One step: x_t, network, loss, backward, clipping, AdamW, EMA."""
+
+    def step(network: nn.Module) -> None:
+        backward(network, Pair.empty(spec, patch, batch), _loss, precision)
+
+    return _trace(spec, puzzle_factor, device, step, COPIES_BESIDE_WEIGHTS)
+
+
+@lru_cache(maxsize=4096)
+def prediction_cost(
+    spec: NetworkSpec, puzzle_factor: Triple, patch: Triple, precision: str, device: str = "cuda"
+) -> Cost:
+    """One evaluation of one tile and the sampler's arithmetic on it; the volume it is cut from comes on top."""
+
+    def step(network: nn.Module) -> None:
+        evaluate(network, Pair.empty(spec, patch, 1), precision)
+
+    return _trace(spec, puzzle_factor, device, step, 0)
+
+
+# ---------------------------------------------------------------- the step
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a batch holds: the target, and the source where there is one."""
+
+    x0: Tensor  # [B, out, Z, Y, X]
+    condition: Tensor | None  # [B, in - out, Z, Y, X]
+
+    @staticmethod
+    def empty(spec: NetworkSpec, patch: Triple, batch: int, device: str = "cpu") -> Pair:
+        sources = spec.in_channels - spec.out_channels
+        condition = torch.empty(batch, sources, *patch, device=device) if sources else None
+        return Pair(torch.empty(batch, spec.out_channels, *patch, device=device), condition)
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def backward(network: nn.Module, pair: Pair, loss: Loss, precision: str) -> None:
+    """Forward and backward of one step on the bridge row, x0-prediction: it leaves gradients in the weights."""
+    x_t, t, eps = _sample(pair)
+    with _autocast(pair.x0.device.type, precision):
+        estimate = network(x_t, t, pair.condition)
+    loss(estimate.float(), pair.x0).backward()  # type: ignore[no-untyped-call]
+    del eps  # kept until here, as a training loop keeps it for predictions of the noise
+
+
+def evaluate(network: nn.Module, pair: Pair, precision: str) -> Tensor:
+    """One evaluation and one step of a sampler."""
+    with torch.no_grad():
+        x_t, t, eps = _sample(pair)
+        with _autocast(pair.x0.device.type, precision):
+            estimate: Tensor = network(x_t, t, pair.condition)
+        return 0.5 * x_t + 0.5 * estimate.float() + eps
+
+
+def _sample(pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
+    """x_t = (1-t)·x0 + t·y + sigma·eps, with x0 in the place of y: as many bytes."""
+    t = torch.rand(pair.x0.shape[0], device=pair.x0.device)
+    s, eps = t[:, None, None, None, None], torch.randn_like(pair.x0)
+    return (1 - s) * pair.x0 + s * pair.x0 + (s * (1 - s)).sqrt() * eps, t, eps
+
+
+def _loss(estimate: Tensor, x0: Tensor) -> Tensor:  # [B, C, Z, Y, X] each
+    """‖e‖₁ + Σ_axis ‖D_axis e‖₁ of the error e."""
+    error = estimate - x0
+    terms = [error, *(error.diff(dim=axis) for axis in (2, 3, 4))]
+    return torch.stack([term.abs().mean() for term in terms]).sum()
+
+
+def _autocast(device: str, precision: str) -> AbstractContextManager[Any]:
+    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+# ---------------------------------------------------------------- the trace
+
+
+def _trace(
+    spec: NetworkSpec, puzzle_factor: Triple, device: str, step: Callable[[nn.Module], None], copies: int
+) -> Cost:
+    with torch.device("meta"):
+        network = build_network(spec, puzzle_factor)
+    tracer = _Tracer(device)
+    with FakeTensorMode(), tracer:
+        _materialise(network)
+        tracer.live += copies * tracer.live
+        step(network)
+    return Cost(tracer.peak, tracer.flops)
+
+
+def _materialise(network: nn.Module) -> None:
+    """Meta weights → fake CPU weights of the same strides (a module's own .to() fails under FakeTensorMode)."""
+    for module in network.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            fake = torch.empty_strided(weight.shape, weight.stride(), dtype=weight.dtype, device="cpu")
+            module.register_parameter(name, nn.Parameter(fake))
+
+
+class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows storages by weak reference; a view shares the storage of what it looks at."""
+
+    def __init__(self, device: str):
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.device = device
+        self.live = self.peak = self.flops = 0
+        self.alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._follow(tensor.untyped_storage())
+        self.peak = max(self.peak, self.live + _scratch(func, args, self.device))
+        if (count := flop_registry.get(func._overloadpacket)) is not None:
+            self.flops += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.alive:
+            return
+
+        def died(_: object) -> None:
+            del self.alive[key]
+            self.live -= size
+
+        self.alive[key] = weakref.ref(storage, died)
+        self.live += size
+
+
+def _scratch(func: Any, args: Any, device: str) -> int:
+    """Bytes an operation takes beside its inputs and outputs, and gives back before it returns."""
+    return 0
+
+
+# ---------------------------------------------------------------- the device
+
+
+def usable_bytes(memory_bytes: int, device: str) -> int:
+    """What a step may use of a device's total memory; on CUDA a start to be measured (see CUDA_OVERHEAD)."""
+    if device == "cuda":
+        return max(0, int((memory_bytes - CUDA_CONTEXT_BYTES) / CUDA_OVERHEAD))
+    return max(0, int(memory_bytes * HOST_SHARE) - HOST_BYTES)
+
+
+def total_needed(step_bytes: int, device: str) -> int:
+    """The device's total memory that a step of this size asks for: the inverse of `usable_bytes`."""
+    if device == "cuda":
+        return int(step_bytes * CUDA_OVERHEAD) + CUDA_CONTEXT_BYTES + 2
+    return int((step_bytes + HOST_BYTES) / HOST_SHARE) + 2

@@ -1,0 +1,139 @@
+"""What the UNet is made of.
+
+    residual(x, t) = shortcut(x) + W₂·SiLU((1 + scale(t))·GN(W₁·SiLU(GN(x))) + shift(t))          W₂ = 0 at the start
+
+Norm, activation and convolution are one unit (`NormConv`), because that is also the unit of recomputation: the
+convolution's backward needs the activation's output, and the two maps before it are cheap to do twice.
+GroupNorm stays in the tensor's dtype: under autocast PyTorch's own would turn a bf16 volume into an fp32 one, which
+doubles a step's memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from nndiff.volume import Triple
+
+MAX_GROUPS = 32  # as in Wu & He 2018
+CHANNELS_A_GROUP = 4  # at least
+TIME_SCALE = 1000.0  # t in [0, 1] → the 1000 steps for which the embedding's frequencies were made
+MAX_PERIOD = 10000.0
+
+
+def groups(channels: int) -> int:
+    """The largest divisor of `channels` that is at most 32 and leaves four channels a group."""
+    most = max(1, min(MAX_GROUPS, channels // CHANNELS_A_GROUP))
+    return next(n for n in range(most, 0, -1) if channels % n == 0)
+
+
+def conv(c_in: int, c_out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:
+    """A convolution that keeps n/stride voxels of every n."""
+    return nn.Conv3d(c_in, c_out, kernel, stride, padding=(kernel[0] // 2, kernel[1] // 2, kernel[2] // 2))
+
+
+def zeroed(layer: nn.Conv3d) -> nn.Conv3d:
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def recomputed(run: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
+    """run(*inputs), keeping only the inputs for the backward pass; nothing here draws random numbers."""
+    if not torch.is_grad_enabled():
+        return run(*inputs)
+    return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-any-return]
+
+
+class GroupNorm(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.groups = groups(channels)
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, Z, Y, X]
+        with torch.autocast(x.device.type, enabled=False):
+            return F.group_norm(x, self.groups, self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
+class TimeEmbedding(nn.Module):
+    """t → (cos ω·t, sin ω·t) at geometrically spaced ω → a two-layer network."""
+
+    def __init__(self, width: int, out: int):
+        super().__init__()
+        self.frequencies = width // 2
+        self.mlp = nn.Sequential(nn.Linear(2 * self.frequencies, out), nn.SiLU(), nn.Linear(out, out), nn.SiLU())
+
+    def forward(self, t: Tensor) -> Tensor:  # [B] → [B, out]
+        exponent = torch.arange(self.frequencies, device=t.device, dtype=torch.float32) / self.frequencies
+        angle = TIME_SCALE * t.float()[:, None] * torch.exp(-math.log(MAX_PERIOD) * exponent)
+        return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=1))  # type: ignore[no-any-return]
+
+
+class NormConv(nn.Module):
+    """GroupNorm, the time's scale and shift if any, SiLU, convolution; `recompute` does all but the convolution twice.
+
+    The second time stops before the convolution: all that the backward pass asks for is there by then.
+    """
+
+    def __init__(self, c_in: int, c_out: int, kernel: Triple, recompute: bool, zero: bool = False):
+        super().__init__()
+        self.norm = GroupNorm(c_in)
+        self.conv = zeroed(conv(c_in, c_out, kernel)) if zero else conv(c_in, c_out, kernel)
+        self.recompute = recompute
+
+    def forward(self, x: Tensor, film: Tensor | None = None) -> Tensor:  # [B, C, Z, Y, X], [B, 2C]
+        return recomputed(self._run, x, film) if self.recompute else self._run(x, film)
+
+    def _run(self, x: Tensor, film: Tensor | None) -> Tensor:
+        h = self.norm(x)
+        if film is not None:
+            scale, shift = film.to(h.dtype)[..., None, None, None].chunk(2, dim=1)  # [B, C, 1, 1, 1] each
+            h = torch.addcmul(shift, h, 1 + scale)
+        return self.conv(F.silu(h))  # type: ignore[no-any-return]
+
+
+class ResidualBlock(nn.Module):
+    """Takes its input in parts, so that a decoder's concatenation is recomputed with the rest of the block."""
+
+    def __init__(self, c_in: int, c_out: int, c_time: int, kernel: Triple, recompute: str):
+        super().__init__()
+        self.first = NormConv(c_in, c_out, kernel, recompute == "norms")
+        self.film = nn.Linear(c_time, 2 * c_out)
+        self.second = NormConv(c_out, c_out, kernel, recompute == "norms", zero=True)
+        self.shortcut = nn.Identity() if c_in == c_out else conv(c_in, c_out, (1, 1, 1))
+        self.recompute = recompute == "blocks"
+
+    def forward(self, time: Tensor, *parts: Tensor) -> Tensor:  # [B, c_time], [B, C, Z, Y, X]s → [B, c_out, Z, Y, X]
+        return recomputed(self._run, time, *parts) if self.recompute else self._run(time, *parts)
+
+    def _run(self, time: Tensor, *parts: Tensor) -> Tensor:
+        x = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        return self.shortcut(x) + self.second(self.first(x), self.film(time))  # type: ignore[no-any-return]
+
+
+class Up(nn.Module):
+    """Channels first, then each voxel repeated `stride` times an axis: 1/∏stride of the work of the other order."""
+
+    def __init__(self, c_in: int, c_out: int, stride: Triple):
+        super().__init__()
+        self.conv = conv(c_in, c_out, (1, 1, 1))
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, Z, Y, X] → [B, C', Z·s_z, Y·s_y, X·s_x]
+        return repeat(self.conv(x), self.stride)
+
+
+def repeat(x: Tensor, stride: Triple) -> Tensor:
+    """Nearest-neighbour enlargement by a view and one copy, channels last whatever the device."""
+    b, c, z, y, w = x.shape
+    (sz, sy, sx), rows = stride, x.movedim(1, -1)  # [B, Z, Y, X, C]
+    rows = rows[:, :, None, :, None, :, None].expand(b, z, sz, y, sy, w, sx, c)
+    return rows.reshape(b, z * sz, y * sy, w * sx, c).movedim(-1, 1)

@@ -1,0 +1,97 @@
+"""The puzzle operator, and the wrapper that lets any network work on a puzzled volume (PPDM).
+
+    (P x)[(c, i, j, k), z, y, w] = x[c, z·r_z + i, y·r_y + j, w·r_x + k]      C → C·r_z·r_y·r_x channels, each axis / r
+
+P is a permutation: its inverse is exact, it keeps the norm, white noise stays white.
+So it commutes with every Gaussian process,
+
+    f(x_t, t, y) = P⁻¹ core(P[x_t; y], t)
+
+and schedule, loss and sampler stay in image space. At equal width, activations and FLOPs fall by r_z·r_y·r_x.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nndiff.networks.blocks import conv, zeroed
+from nndiff.volume import Triple
+
+HEAD_CHANNELS = 4  # a voxel, from the core to the full-resolution head
+
+
+def puzzle(x: Tensor, factor: Triple) -> Tensor:  # [B, C, Z, Y, X] → [B, C·r_z·r_y·r_x, Z/r_z, Y/r_y, X/r_x]
+    assert all(n % r == 0 for n, r in zip(x.shape[2:], factor, strict=True)), (tuple(x.shape), factor)
+    (b, c, z, y, w), (rz, ry, rx) = x.shape, factor
+    pieces = x.reshape(b, c, z // rz, rz, y // ry, ry, w // rx, rx)
+    rows = pieces.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, z // rz, y // ry, w // rx, c * rz * ry * rx)
+    return rows.movedim(-1, 1).contiguous(memory_format=torch.channels_last_3d)
+
+
+def unpuzzle(x: Tensor, factor: Triple) -> Tensor:  # [B, C·r_z·r_y·r_x, Z, Y, X] → [B, C, Z·r_z, Y·r_y, X·r_x]
+    assert x.shape[1] % prod(factor) == 0, (tuple(x.shape), factor)
+    (b, _, z, y, w), (rz, ry, rx) = x.shape, factor
+    pieces = x.reshape(b, -1, rz, ry, rx, z, y, w)
+    rows = pieces.permute(0, 5, 2, 6, 3, 7, 4, 1).reshape(b, z * rz, y * ry, w * rx, -1)
+    return rows.movedim(-1, 1).contiguous(memory_format=torch.channels_last_3d)
+
+
+def haar(x: Tensor) -> Tensor:  # [B, C·8, Z, Y, X] → the same
+    """Each voxel's eight puzzle channels mixed by H⊗H⊗H, H = [[1, 1], [1, -1]]/√2: orthogonal and its own inverse."""
+    h = torch.tensor([[1.0, 1.0], [1.0, -1.0]], device=x.device, dtype=x.dtype)
+    mix = torch.kron(torch.kron(h, h), h)
+    with torch.autocast(x.device.type, enabled=False):  # the signs are exact in every dtype; the scale comes after
+        rows = x.movedim(1, -1)  # [B, Z, Y, X, C·8]
+        mixed = rows.reshape(*rows.shape[:-1], -1, 8) @ mix * 8**-0.5
+    return mixed.flatten(-2).movedim(-1, 1)
+
+
+class Head(nn.Module):
+    """Two convolutions at full resolution over the core's answer and its input: they mend what the puzzle leaves."""
+
+    def __init__(self, c_in: int, c_out: int, width: int):
+        super().__init__()
+        self.first = conv(c_in, width, (3, 3, 3))
+        self.last = zeroed(conv(width, c_out, (3, 3, 3)))
+
+    def forward(self, core: Tensor, seen: Tensor) -> Tensor:  # [B, 4, Z, Y, X], [B, C, Z, Y, X] → [B, out, Z, Y, X]
+        return self.last(F.silu(self.first(torch.cat([core, seen], dim=1))))  # type: ignore[no-any-return]
+
+
+class Puzzled(nn.Module):
+    """The network's contract around a core: (x_t, t, condition) → output, at any size, in image space.
+
+    Axes are padded at their far end, by repeating the border, to a multiple of `multiple`, and cropped back.
+    """
+
+    def __init__(self, core: nn.Module, factor: Triple, multiple: Triple, head: nn.Module | None, haar: bool = False):
+        super().__init__()
+        assert all(m % r == 0 for m, r in zip(multiple, factor, strict=True)), (multiple, factor)
+        assert not haar or factor == (2, 2, 2), factor
+        self.core, self.head = core, head
+        self.factor, self.multiple, self.haar = factor, multiple, haar
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:  # [B, C, Z, Y, X], [B]
+        seen = x_t if condition is None else torch.cat([x_t, condition], dim=1)
+        pieces = self._enter(pad(seen, self.multiple))
+        z, y, w = x_t.shape[2:]
+        output: Tensor = self._leave(self.core(pieces, t))[:, :, :z, :y, :w]
+        return output if self.head is None else self.head(output, seen)
+
+    def _enter(self, x: Tensor) -> Tensor:
+        pieces = puzzle(x, self.factor)
+        return haar(pieces) if self.haar else pieces
+
+    def _leave(self, pieces: Tensor) -> Tensor:
+        return unpuzzle(haar(pieces) if self.haar else pieces, self.factor)
+
+
+def pad(x: Tensor, multiple: Triple) -> Tensor:  # [B, C, Z, Y, X] → [B, C, Z', Y', X']
+    after = [-n % m for n, m in zip(x.shape[2:], multiple, strict=True)]
+    if not any(after):
+        return x
+    return F.pad(x, (0, after[2], 0, after[1], 0, after[0]), mode="replicate")

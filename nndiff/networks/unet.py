@@ -1,0 +1,88 @@
+"""A 3D UNet without attention, cut so that its shallow part can run on a cached deep part.
+
+    h_0 = stem(x)        h_k = E_k(h'_{k-1})        h' = h, or its reduction where a level begins
+    d_K = D_K(h_K, h'_{K-1})        d_k = D_k(d'_{k+1}, h'_{k-1})        output = head(d_1)
+
+D_k sees the *input* of E_k, so D_1 sees the stem's output, and whoever keeps d'_{m+1} needs only the stem and
+E_1 … E_{m-1} to finish a pass with fresh skips (LIM, Eq. 9-11).
+Encoder and decoder are flat lists of K blocks: depth m means one thing.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from nndiff.errors import NndiffError, nearest
+from nndiff.networks.blocks import NormConv, ResidualBlock, TimeEmbedding, Up, conv
+from nndiff.volume import Triple
+
+RECOMPUTE = ("none", "norms", "blocks")
+
+
+class UNet(nn.Module):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        width: int,  # channels of level 0 = width · multipliers[0]
+        multipliers: tuple[int, ...],  # one a level
+        kernels: tuple[Triple, ...],  # one a level
+        strides: tuple[Triple, ...],  # one a level, from the level above; strides[0] is (1, 1, 1)
+        blocks: int = 2,  # a level, on each side
+        recompute: str = "none",  # done twice to save memory: nothing, norms and activations, whole blocks
+    ):
+        super().__init__()
+        _check(multipliers, kernels, strides, recompute)
+        channels, c_time = [width * m for m in multipliers], 4 * width
+        self.time = TimeEmbedding(width, c_time)
+        self.stem = conv(in_channels, channels[0], kernels[0])
+        self.downs, self.encoder = nn.ModuleList(), nn.ModuleList()  # before E_k, E_k
+        self.decoder, self.ups = nn.ModuleList(), nn.ModuleList()  # D_k, after D_k
+        for level, (c, kernel, stride) in enumerate(zip(channels, kernels, strides, strict=True)):
+            for block in range(blocks):
+                begins = level > 0 and block == 0
+                self.downs.append(conv(channels[level - 1], c, kernel, stride) if begins else nn.Identity())
+                self.encoder.append(ResidualBlock(c, c, c_time, kernel, recompute))
+                self.decoder.append(ResidualBlock(2 * c, c, c_time, kernel, recompute))
+                self.ups.append(Up(c, channels[level - 1], stride) if begins else nn.Identity())
+        self.head = NormConv(channels[0], out_channels, kernels[0], recompute != "none", zero=True)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:  # [B, C, Z, Y, X], [B] → [B, out, Z, Y, X]
+        time = self.time(t)
+        h, skips = self.encode(x, time)
+        return self.head(self.decode(h, skips, time))  # type: ignore[no-any-return]
+
+    def encode(self, x: Tensor, time: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """E_K's output, and the input of each E_k."""
+        h, skips = self.stem(x), []
+        for down, block in zip(self.downs, self.encoder, strict=True):
+            h = down(h)
+            skips.append(h)
+            h = block(time, h)
+        return h, skips
+
+    def decode(self, h: Tensor, skips: list[Tensor], time: Tensor) -> Tensor:
+        """D_k … D_1 for k = len(skips); every skip is let go once it was used."""
+        for k in reversed(range(len(skips))):
+            h = self.ups[k](self.decoder[k](time, h, skips.pop()))
+        return h
+
+
+def _check(
+    multipliers: tuple[int, ...], kernels: tuple[Triple, ...], strides: tuple[Triple, ...], recompute: str
+) -> None:
+    lengths = len(multipliers), len(kernels), len(strides)
+    if len(set(lengths)) != 1 or not multipliers:
+        raise NndiffError(
+            "A UNet needs one multiplier, one kernel and one stride a level.",
+            expected="three lists of one length",
+            found=f"{lengths[0]} multipliers, {lengths[1]} kernels, {lengths[2]} strides",
+        )
+    if strides[0] != (1, 1, 1):
+        raise NndiffError(
+            "Level 0 of a UNet is the input's own grid.", expected="strides[0] = (1, 1, 1)", found=strides[0]
+        )
+    if any(k % 2 == 0 for kernel in kernels for k in kernel):
+        raise NndiffError("A kernel must be odd along every axis, so that it has a centre.", found=kernels)
+    if recompute not in RECOMPUTE:
+        raise NndiffError(f"There is no recompute mode '{recompute}'.", remedy=nearest(recompute, RECOMPUTE))

@@ -1,0 +1,219 @@
+"""Rules about the data: anchor, normalisation, crop, range, spacing, shape. Each takes plain facts and returns a Verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from nndiff.dataset import kind_of
+from nndiff.plan import Alternative, CaseFingerprint, Channel, ChannelStatistics, Crop, Fingerprint, Scheme
+from nndiff.planning.verdict import Verdict, in_words
+from nndiff.prepare import CROP_MARGIN_MM, TIED
+from nndiff.volume import Spacing, Triple
+
+CROP_WORTH = 0.8  # crop when the median case keeps at most this share of its voxels
+ANISOTROPIC = 3.0  # an axis this much coarser than the finest counts as thick slices
+RANGE_MARGIN = 0.1  # of the range, added on either side: a new case may be a little hotter than any seen
+CT_WINDOW = {"translation": (-1024.0, 3071.0), "generation": (-1000.0, 1000.0)}
+BACKGROUND = {"ct": -1024.0, "pet": 0.0, "mr": 0.0}
+
+Map = Callable[[float], float]
+
+
+def anchors(fingerprint: Fingerprint) -> Verdict[tuple[int, ...]]:
+    """For each target channel the source channel that a bridge starts from: same name, else highest correlation."""
+    chosen, reasons = [], []
+    for t, name in enumerate(fingerprint.target_names):
+        correlations = [
+            float(np.median([abs(case.links[t][s].correlation) for case in fingerprint.cases]))
+            for s in range(len(fingerprint.channel_names))
+        ]
+        same = [s for s, source in enumerate(fingerprint.channel_names) if source == name]
+        s = same[0] if same else int(np.argmax(correlations))
+        why = "the same name" if same else "the highest correlation" if len(correlations) > 1 else "the only source"
+        chosen.append(s)
+        reasons.append(f"{name} starts from {fingerprint.channel_names[s]}: {why} (|r| = {correlations[s]:.2f})")
+    return Verdict(tuple(chosen), "; ".join(reasons) or "generation starts from noise")
+
+
+def source_channel(name: str) -> Verdict[Channel]:
+    kind = kind_of(name)
+    scheme, reason = {
+        "ct": (
+            _window("translation"),
+            "Hounsfield units are absolute: one fixed window for all cases, wide enough for bone and metal",
+        ),
+        "pet": (
+            Scheme("maximum", {"percentile": 99.99}),
+            "activity spans orders of magnitude between scans: each is divided by its own P99.99, never clipped",
+        ),
+        "mr": (
+            Scheme("percentiles", {"low": 0.5, "high": 99.5}),
+            "MR units are arbitrary: each scan's foreground P0.5 and P99.5 go to -1 and 1",
+        ),
+    }[kind]
+    return Verdict(Channel(name, kind, scheme, BACKGROUND[kind]), reason)
+
+
+def target_channel(
+    t: int, fingerprint: Fingerprint, anchor: Channel | None, anchor_index: int | None
+) -> Verdict[Channel]:
+    """A map that needs no target: fixed for CT, else tied to the anchor or one for the dataset, whichever spreads less."""
+    name = fingerprint.target_names[t]
+    kind = kind_of(name)
+    if kind == "ct":
+        low, high = CT_WINDOW[fingerprint.task]
+        reason = (
+            f"Hounsfield units are absolute: [{low:g}, {high:g}] for every case, undone exactly; values beyond stay"
+        )
+        return Verdict(Channel(name, kind, _window(fingerprint.task), BACKGROUND[kind]), reason)
+    fixed = _dataset_map(kind, fingerprint.pooled_target[t])
+    if anchor is None or anchor_index is None:
+        reason = "generation: one map for the whole dataset"
+        return Verdict(Channel(name, kind, fixed, BACKGROUND[kind]), reason)
+    spread_fixed = _spread(
+        [case.target[t] for case in fingerprint.cases], [scheme_map(fixed, None)] * len(fingerprint.cases)
+    )
+    spread_tied = _spread(
+        [case.target[t] for case in fingerprint.cases],
+        [scheme_map(anchor.normalization, case.source[anchor_index]) for case in fingerprint.cases],
+    )
+    tied = spread_tied < spread_fixed
+    spreads = {True: spread_tied, False: spread_fixed}
+    words = {True: f"tied to its anchor {anchor.name}", False: "one map for the dataset"}
+    reason = f"{words[tied]}: normalised target percentiles spread {spreads[tied]:.3f} between cases"
+    other = Alternative(TIED if not tied else "dataset", f"{words[not tied]} would spread {spreads[not tied]:.3f}")
+    return Verdict(Channel(name, kind, Scheme(TIED, {}) if tied else fixed, BACKGROUND[kind]), reason, (other,))
+
+
+def crop(fingerprint: Fingerprint) -> Verdict[Crop]:
+    kept = float(np.median([math.prod(case.cropped_shape) / math.prod(case.shape) for case in fingerprint.cases]))
+    enabled = kept <= CROP_WORTH
+    side = "source" if fingerprint.channel_names else "target"
+    reason = (
+        f"the body's box in the {side}, {CROP_MARGIN_MM:g} mm wider, keeps {kept:.0%} of the median case's voxels"
+        f"{'' if enabled else f'; above {CROP_WORTH:.0%} a crop is not worth its risk'}"
+    )
+    return Verdict(Crop(enabled, CROP_MARGIN_MM), reason)
+
+
+def target_range(
+    fingerprint: Fingerprint, sources: Sequence[Channel], targets: Sequence[Channel], anchor: Sequence[int]
+) -> Verdict[tuple[tuple[float, float], ...]]:
+    """What the sampler clamps its estimate to: the training targets' normalised range and a tenth more."""
+    ranges = []
+    for t, channel in enumerate(targets):
+        maps = [_map_of(channel, case, sources, anchor[t] if anchor else None) for case in fingerprint.cases]
+        low = min(m(case.target[t].minimum) for m, case in zip(maps, fingerprint.cases, strict=True))
+        high = max(m(case.target[t].maximum) for m, case in zip(maps, fingerprint.cases, strict=True))
+        margin = RANGE_MARGIN * (high - low)
+        ranges.append((_rounded(low - margin), _rounded(high + margin)))
+    reason = (
+        f"the training targets' normalised range, {RANGE_MARGIN:.0%} wider on either side; estimates are clamped to it"
+    )
+    return Verdict(tuple(ranges), reason)
+
+
+def normalised_rmse(
+    fingerprint: Fingerprint, sources: Sequence[Channel], targets: Sequence[Channel], anchor: Sequence[int]
+) -> list[float]:
+    """Per case, the rms over target channels of (anchor - target) in the plan's own units, from the stored moments."""
+    per_case = []
+    for case in fingerprint.cases:
+        squares = []
+        for t, channel in enumerate(targets):
+            s = anchor[t]
+            link = case.links[t][s]
+            source_map, target_map = (
+                scheme_map(sources[s].normalization, case.source[s]),
+                _map_of(channel, case, sources, s),
+            )
+            source_slope, target_slope = source_map(1.0) - source_map(0.0), target_map(1.0) - target_map(0.0)
+            gap = source_map(link.source_mean) - target_map(link.target_mean)
+            sy, sx = source_slope * link.source_std, target_slope * link.target_std
+            squares.append(gap**2 + sy**2 + sx**2 - 2 * link.correlation * sy * sx)
+        per_case.append(math.sqrt(max(0.0, float(np.mean(squares)))))
+    return per_case
+
+
+def spacing(fingerprint: Fingerprint) -> Verdict[Spacing]:
+    """The median spacing; on thick slices the finer tenth percentile, so that thin-sliced cases are not thrown away."""
+    spacings = np.array([case.spacing for case in fingerprint.cases])
+    median = np.median(spacings, axis=0)
+    thick = int(np.argmax(median))
+    anisotropic = median[thick] > ANISOTROPIC * median.min()
+    if anisotropic:
+        median[thick] = max(np.percentile(spacings[:, thick], 10, method="lower"), np.delete(median, thick).max())
+    a, b, c = (float(f"{value:.6g}") for value in median)
+    same = float(np.mean(np.all(np.isclose(spacings, (a, b, c), rtol=1e-3), axis=1)))
+    reason = f"the median spacing; {same:.0%} of the cases have it and are not resampled"
+    if anisotropic:
+        reason = f"the median in plane, the finer tenth percentile across thick slices; {same:.0%} of the cases have it"
+    return Verdict((a, b, c), reason)
+
+
+def volume_shape(fingerprint: Fingerprint, crop: Crop, spacing: Spacing) -> Verdict[Triple]:
+    """Voxels of the median case after crop and resampling; in generation of all cases, so the largest within reason."""
+    shapes = np.array([_prepared_shape(case, crop, spacing) for case in fingerprint.cases])
+    if fingerprint.task == "generation":
+        z, y, x = (int(v) for v in np.percentile(shapes, 95, axis=0, method="lower"))
+        whole = float(np.mean(np.all(shapes <= (z, y, x), axis=1)))
+        return Verdict((z, y, x), f"one shape for all: {whole:.0%} of the cases fit whole, larger ones lose their rim")
+    z, y, x = (int(v) for v in np.median(shapes, axis=0))
+    return Verdict((z, y, x), "the median case after crop and resampling")
+
+
+def scheme_map(scheme: Scheme, statistics: ChannelStatistics | None) -> Map:
+    """The affine map of a scheme for a case, from its fingerprint alone."""
+    if scheme.name == "maximum":
+        assert statistics is not None
+        peak = statistics.peak or 1.0
+        return lambda value: value / peak
+    if scheme.name == "percentiles":
+        assert statistics is not None
+        low, high = statistics.percentiles["0.5"], statistics.percentiles["99.5"]
+        return lambda value: 2 * (value - low) / ((high - low) or 1.0) - 1
+    low, high = scheme.options["low"], scheme.options["high"]
+    onto_low, onto_high = scheme.options.get("onto_low", -1.0), scheme.options.get("onto_high", 1.0)
+    return lambda value: onto_low + (value - low) / (high - low) * (onto_high - onto_low)
+
+
+def _map_of(channel: Channel, case: CaseFingerprint, sources: Sequence[Channel], anchor: int | None) -> Map:
+    if channel.normalization.name == TIED:
+        assert anchor is not None
+        return scheme_map(sources[anchor].normalization, case.source[anchor])
+    return scheme_map(channel.normalization, None)
+
+
+def _spread(cases: Sequence[ChannelStatistics], maps: Sequence[Map]) -> float:
+    """Between-case std of the normalised P50, P95 and P99, over the mean normalised width: 0 = all cases look alike."""
+    rows = np.array([[m(case.percentiles[p]) for p in ("50", "95", "99")] for case, m in zip(cases, maps, strict=True)])
+    widths = [m(case.percentiles["99.5"]) - m(case.percentiles["0.5"]) for case, m in zip(cases, maps, strict=True)]
+    return float(rows.std(axis=0).mean() / max(float(np.mean(widths)), 1e-12))
+
+
+def _dataset_map(kind: str, pooled: ChannelStatistics) -> Scheme:
+    if kind == "pet":
+        return Scheme("fixed", {"low": 0.0, "high": pooled.peak, "onto_low": 0.0, "onto_high": 1.0})
+    return Scheme("fixed", {"low": pooled.percentiles["0.5"], "high": pooled.percentiles["99.5"]})
+
+
+def _window(task: str) -> Scheme:
+    low, high = CT_WINDOW[task]
+    return Scheme("fixed", {"low": low, "high": high})
+
+
+def _prepared_shape(case: CaseFingerprint, crop: Crop, spacing: Spacing) -> Triple:
+    shape = case.cropped_shape if crop.enabled else case.shape
+    z, y, x = (max(1, round(n * s / new)) for n, s, new in zip(shape, case.spacing, spacing, strict=True))
+    return z, y, x
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def shape_words(shape: Triple, spacing: Spacing) -> str:
+    return f"{in_words(shape)} voxels of {in_words(spacing)} mm"

@@ -1,0 +1,107 @@
+"""plan.json over time: what is planned anew, what is left alone, what a person has edited.
+
+planned anew    the configurations asked for, and what is dataset-wide
+left alone      every other configuration, byte for byte
+edited by hand  kept, and said so, unless --clean; told by the seal that the planner put on each part
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nndiff import strict_json
+from nndiff.errors import NndiffError
+from nndiff.files import read_json, write_json
+from nndiff.plan import PLAN_VERSION, Plan, digest, load
+from nndiff.planning.planner import part_of
+from nndiff.strict_json import encode
+
+PLAN_FILE = "plan.json"
+FIXED_WHEN_EDITED = ("source_channels", "target_channels", "anchor", "crop", "target_range")
+
+MakePlan = Callable[[Sequence[str], dict[str, Any]], Plan]  # configurations, overrides → plan
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The plan.json to be, and what a person should know of it."""
+
+    data: dict[str, Any]
+    kept: tuple[str, ...]  # configurations edited by hand, left as they are
+    notes: tuple[str, ...]
+
+
+def settle(path: Path, wanted: Sequence[str], overrides: dict[str, Any], clean: bool, make: MakePlan) -> Settled:
+    """Plan what is asked for around what must stay. Writes nothing."""
+    existing = None if clean or not path.exists() else _existing(path)
+    if existing is None:
+        return Settled(encode(make(wanted, overrides)), (), ())
+    old, raw = existing
+    edited = [part for part in ("", *old.configurations) if digest(part_of(old, part)) != old.seals.get(part)]
+    kept = tuple(name for name in wanted if name in edited)
+    anew = [name for name in wanted if name not in edited]
+    notes = [f"configuration {name} was edited by hand and is kept (--clean plans it anew)" for name in kept]
+    if "" in edited:
+        overrides = {**{name: encode(getattr(old, name)) for name in FIXED_WHEN_EDITED}, **overrides}
+        notes.append("the dataset-wide choices were edited by hand and are kept (--clean decides them anew)")
+    if not anew:
+        return Settled(raw, kept, tuple(notes))
+    new = make(anew, overrides)
+    others = [name for name in old.configurations if name not in anew]
+    _demand_agreement(old, new, others, path)
+    return Settled(_merged(raw, new, others), kept, tuple(notes))
+
+
+def read(settled: Settled) -> Plan:
+    return strict_json.decode(Plan, settled.data)
+
+
+def write(path: Path, settled: Settled) -> None:
+    write_json(path, settled.data)
+
+
+def _existing(path: Path) -> tuple[Plan, dict[str, Any]]:
+    raw = read_json(path)
+    if isinstance(raw, dict) and raw.get("version") != PLAN_VERSION:
+        raise NndiffError(
+            "plan.json was made by another version of nndiff.",
+            expected=f"version {PLAN_VERSION}",
+            found=raw.get("version"),
+            where=path,
+            remedy="plan anew with --clean",
+        )
+    return load(Plan, path, "plan anew with --clean"), raw
+
+
+def _demand_agreement(old: Plan, new: Plan, others: Sequence[str], path: Path) -> None:
+    """Configurations that stay rest on the dataset-wide choices they were planned with."""
+    if others and part_of(old, "") != part_of(new, ""):
+        differing = [name for name, value in part_of(new, "").items() if value != part_of(old, "")[name]]
+        raise NndiffError(
+            f"The dataset-wide choices ({', '.join(differing)}) are no longer those that {', '.join(others)} rests on.",
+            where=path,
+            remedy=f"plan {' and '.join(others)} as well (-c), or start over with --clean",
+        )
+
+
+def _merged(raw: dict[str, Any], new: Plan, others: Sequence[str]) -> dict[str, Any]:
+    """The new plan with the old parts of the other configurations put back untouched, in the old order."""
+    data = encode(new)
+    order = [*raw["configurations"], *(name for name in new.configurations if name not in raw["configurations"])]
+    old_parts = {name: raw["configurations"][name] for name in others}
+    data["configurations"] = {name: old_parts.get(name, data["configurations"].get(name)) for name in order}
+    rows = [row for row in raw["decisions"] if row["configuration"] in others]
+    data["decisions"] = sorted(data["decisions"] + rows, key=lambda row: _rank(row["configuration"], order))
+    about_others = {
+        key: value for key, value in raw["overrides"].items() if key.split(".")[1:2] and key.split(".")[1] in others
+    }
+    data["overrides"] = {**about_others, **data["overrides"]}
+    data["seals"] = {**{name: raw["seals"][name] for name in others}, **data["seals"]}
+    return data
+
+
+def _rank(configuration: str, order: Sequence[str]) -> int:
+    return order.index(configuration) if configuration else -1

@@ -1,0 +1,85 @@
+"""`--set a.b=value`: checked against the plan's own types, applied where the rule would decide, recorded in the plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nndiff.errors import NndiffError
+from nndiff.plan import Configuration, Plan
+from nndiff.strict_json import decode, encode, hints_of, type_at
+
+
+class Overrides:
+    """What a person fixed by hand, by dotted path; the rules decide around it."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        self.values = dict(values)
+
+    def apply(self, path: str, value: Any) -> tuple[Any, list[str]]:
+        """`value`, decided at `path`, with every override at or below that path put in; and the paths that were used."""
+        used = [key for key in self.values if key == path or key.startswith(path + ".")]
+        for key in used:
+            inside = key[len(path) + 1 :]
+            tree = _put(encode(value), inside.split("."), self.values[key]) if inside else self.values[key]
+            value = decode(type_at(Plan, path), tree, key)
+        return value, used
+
+    def get(self, path: str) -> Any:
+        return self.values.get(path)
+
+
+def parse(assignments: Sequence[str], configurations: Sequence[str]) -> dict[str, Any]:
+    """["configurations.bridge.puzzle_factor=[1,1,1]"] → {path: value}, each path and type checked."""
+    values = {}
+    for text in assignments:
+        path, equals, written = text.partition("=")
+        if not equals:
+            raise NndiffError("--set needs key=value.", found=text, remedy="for instance --set crop.enabled=false")
+        values[path] = _checked(path, _value(written), configurations)
+    return values
+
+
+def _checked(path: str, value: Any, configurations: Sequence[str]) -> Any:
+    first, *rest = path.split(".")
+    if first in hints_of(Configuration):
+        raise NndiffError(
+            f"--set: '{first}' belongs to a configuration.", remedy=f"write configurations.{configurations[0]}.{path}=…"
+        )
+    if first in ("decisions", "seals", "overrides", "version", "configurations") and (
+        first != "configurations" or len(rest) < 2
+    ):
+        raise NndiffError(
+            f"--set: '{path}' is not a decision.", remedy="name one field, such as configurations.bridge.batch_size"
+        )
+    if first == "configurations" and rest[0] not in configurations:
+        raise NndiffError(
+            f"--set: configuration '{rest[0]}' is not being planned.",
+            expected=" or ".join(configurations),
+            remedy="add it to -c",
+        )
+    try:
+        decode(type_at(Plan, path), value, path)
+    except NndiffError as error:
+        raise NndiffError(
+            f"--set: {error.what}", expected=error.expected, found=error.found, remedy=error.remedy
+        ) from None
+    return value
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text  # a bare word is a text: precision=fp32
+
+
+def _put(tree: Any, keys: Sequence[str], value: Any) -> Any:
+    head, *rest = keys
+    if isinstance(tree, list):
+        return [
+            _put(item, rest, value) if i == int(head) and rest else value if i == int(head) else item
+            for i, item in enumerate(tree)
+        ]
+    return {**tree, head: _put(tree[head], rest, value) if rest else value}

@@ -1,0 +1,259 @@
+"""The ordered list: from a fingerprint and a budget, rule by rule, to a plan with a reason beside each decision.
+
+A rule that follows from an overridden decision is decided anew, since each one sees what was really chosen before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from nndiff.errors import NndiffError, nearest
+from nndiff.memory import prediction_cost, total_needed, training_cost, usable_bytes
+from nndiff.plan import (
+    DATASET_WIDE,
+    PLAN_VERSION,
+    Alternative,
+    Budget,
+    Channel,
+    Configuration,
+    Decision,
+    Fingerprint,
+    NetworkSpec,
+    Plan,
+    Predicted,
+    digest,
+)
+from nndiff.planning import data, recipe, size
+from nndiff.planning.overrides import Overrides
+from nndiff.planning.verdict import Verdict
+from nndiff.strict_json import encode
+from nndiff.volume import Triple
+
+T = TypeVar("T")
+
+
+@dataclass
+class Ledger:
+    """Decisions in the order they fall; an override replaces the rule's value and says so."""
+
+    overrides: Overrides
+    decisions: list[Decision] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+
+    def decide(self, configuration: str, name: str, verdict: Verdict[T]) -> T:
+        path = f"configurations.{configuration}.{name}" if configuration else name
+        value, used = self.overrides.apply(path, verdict.value)
+        reason, alternatives = verdict.reason, verdict.alternatives
+        if used:
+            self.used.update(used)
+            reason = f"set by hand ({', '.join(used)}); the rule would say {encode(verdict.value)}"
+            alternatives = (Alternative(encode(verdict.value), verdict.reason),)
+        plain = tuple(Alternative(encode(other.value), other.note) for other in alternatives)
+        self.decisions.append(Decision(configuration, name, encode(value), reason, plain))
+        return value  # type: ignore[no-any-return]
+
+
+def plan(
+    fingerprint: Fingerprint,
+    budget: Budget,
+    configurations: Sequence[str],
+    overrides: Mapping[str, Any] | None = None,
+    predict: size.Predict | None = None,
+) -> Plan:
+    """Decide everything. `predict` replaces the traced memory model (tests pass a closed form)."""
+    _demand_allowed(fingerprint, configurations)
+    ledger = Ledger(Overrides(overrides or {}))
+    sources = tuple(
+        ledger.decide("", f"source_channels.{i}", data.source_channel(name))
+        for i, name in enumerate(fingerprint.channel_names)
+    )
+    anchor = ledger.decide("", "anchor", data.anchors(fingerprint))
+    targets = tuple(
+        ledger.decide("", f"target_channels.{t}", _target(t, fingerprint, sources, anchor))
+        for t in range(len(fingerprint.target_names))
+    )
+    crop = ledger.decide("", "crop", data.crop(fingerprint))
+    target_range = ledger.decide("", "target_range", data.target_range(fingerprint, sources, targets, anchor))
+    whole = Plan(
+        PLAN_VERSION,
+        fingerprint.dataset,
+        fingerprint.task,
+        fingerprint.file_ending,
+        sources,
+        targets,
+        anchor,
+        crop,
+        target_range,
+        {},
+        dict(overrides or {}),
+        (),
+        {},
+    )
+    planned = {name: _configuration(name, fingerprint, whole, budget, ledger, predict) for name in configurations}
+    _demand_used(ledger)
+    return sealed(replace(whole, configurations=planned, decisions=tuple(ledger.decisions)))
+
+
+def sealed(plan: Plan) -> Plan:
+    """The plan with the digest of each of its parts as they stand now."""
+    return replace(plan, seals={part: digest(part_of(plan, part)) for part in ("", *plan.configurations)})
+
+
+def part_of(plan: Plan, part: str) -> Any:
+    """What a seal covers: one configuration, or ("") all that is dataset-wide."""
+    if part:
+        return encode(plan.configurations[part])
+    return {name: encode(getattr(plan, name)) for name in DATASET_WIDE}
+
+
+def _target(t: int, fingerprint: Fingerprint, sources: Sequence[Channel], anchor: Sequence[int]) -> Verdict[Channel]:
+    index = anchor[t] if anchor else None
+    return data.target_channel(t, fingerprint, sources[index] if index is not None else None, index)
+
+
+def _configuration(
+    name: str, fingerprint: Fingerprint, plan: Plan, budget: Budget, ledger: Ledger, predict: size.Predict | None
+) -> Configuration:
+    def decide(field_name: str, verdict: Verdict[T]) -> T:
+        return ledger.decide(name, field_name, verdict)
+
+    spacing = decide("spacing", data.spacing(fingerprint))
+    shape = decide("volume_shape", data.volume_shape(fingerprint, plan.crop, spacing))
+    precision = decide("precision", recipe.precision(budget))
+    process = decide("process", recipe.process(name))
+    prediction = decide("prediction", recipe.prediction(name))
+
+    sized = _size(name, fingerprint, budget, shape, spacing, precision, ledger, predict)
+    rung, network = sized.rung, sized.network
+    if rung.spacing != spacing:
+        spacing, shape = rung.spacing, rung.patch_size
+        ledger.decisions.append(
+            Decision(name, "spacing", spacing, "coarser, so that the whole volume fits: generation is never tiled")
+        )
+        ledger.decisions.append(Decision(name, "volume_shape", shape, "follows from the coarser spacing"))
+
+    stages = decide("stages", recipe.stages(name, rung.puzzle_factor))
+    learning_rate = decide("learning_rate", recipe.learning_rate(network.width))
+    accumulate = decide("accumulate", recipe.accumulate(rung.batch_size))
+    training_steps = decide("training_steps", recipe.training_steps(budget, sized.cost.flops * accumulate))
+    warmup_steps = decide("warmup_steps", recipe.warmup_steps(training_steps))
+    ema_half_life = decide("ema_half_life", recipe.ema_half_life(training_steps))
+    noise = recipe.noise_or_structure(fingerprint, plan.anchor)
+    start = decide("start", recipe.start(name, fingerprint.task))
+    start_step = decide("start_step", recipe.start_step(name, start, _rmse(fingerprint, plan), noise))
+    steps = decide("steps", recipe.steps(name, start_step))
+    reuse_interval = decide("reuse_interval", recipe.reuse_interval(name, start, steps))
+    reuse_depth = decide("reuse_depth", recipe.reuse_depth())
+    tile_overlap = decide("tile_overlap", recipe.tile_overlap(rung.patch_size == shape))
+    predicted = _predicted(sized, precision, budget, predict)
+    return Configuration(
+        budget=budget,
+        spacing=spacing,
+        volume_shape=shape,
+        puzzle_factor=rung.puzzle_factor,
+        patch_size=rung.patch_size,
+        batch_size=rung.batch_size,
+        accumulate=accumulate,
+        network=network,
+        precision=precision,
+        process=process,
+        prediction=prediction,
+        stages=stages,
+        learning_rate=learning_rate,
+        warmup_steps=warmup_steps,
+        training_steps=training_steps,
+        ema_half_life=ema_half_life,
+        start=start,
+        start_step=start_step,
+        steps=steps,
+        reuse_interval=reuse_interval,
+        reuse_depth=reuse_depth,
+        tile_overlap=tile_overlap,
+        predicted=predicted,
+    )
+
+
+# ---------------------------------------------------------------- size
+
+
+def _size(
+    name: str,
+    fingerprint: Fingerprint,
+    budget: Budget,
+    shape: Triple,
+    spacing: tuple[float, float, float],
+    precision: str,
+    ledger: Ledger,
+    predict: size.Predict | None,
+) -> size.Sized:
+    """One verdict, five decisions: what is fixed by hand leaves the ladder only the rungs that agree with it."""
+    in_channels = len(fingerprint.target_names) + len(fingerprint.channel_names)
+    path = f"configurations.{name}"
+
+    def build(rung: size.Rung) -> NetworkSpec:
+        spec = size.network(rung, in_channels, len(fingerprint.target_names))
+        return ledger.overrides.apply(f"{path}.network", spec)[0]  # type: ignore[no-any-return]
+
+    def traced(spec: NetworkSpec, puzzle: Triple, patch: Triple, batch: int) -> size.Cost:
+        return training_cost(spec, puzzle, patch, batch, precision, budget.device)
+
+    tiled = fingerprint.task != "generation"
+    rungs = _fixed(list(size.ladder(shape, spacing, tiled, budget.device)), ledger.overrides, path)
+    usable = usable_bytes(budget.memory_bytes, budget.device)
+    limits = size.Limits(usable, size.step_flops(budget), lambda step: total_needed(step, budget.device))
+    verdict = size.choose(rungs, build, predict or traced, limits)
+    sized = verdict.value
+    for field_name in ("puzzle_factor", "patch_size", "batch_size"):
+        ledger.decide(name, field_name, Verdict(getattr(sized.rung, field_name), verdict.reason, verdict.alternatives))
+    levels = len(sized.network.strides)
+    reason = f"{levels} levels, pooled an axis at a time as its spacing and length allow; width as the ladder found"
+    ledger.decide(name, "network", Verdict(sized.network, reason))
+    return sized
+
+
+def _fixed(rungs: Sequence[size.Rung], overrides: Overrides, path: str) -> list[size.Rung]:
+    """The ladder with what was set by hand put into every rung, in the ladder's order."""
+    fields = {"puzzle_factor": "puzzle_factor", "patch_size": "patch_size", "batch_size": "batch_size"}
+    fields |= {"network.width": "width", "network.recompute": "recompute"}
+    given = {rung_field: overrides.get(f"{path}.{name}") for name, rung_field in fields.items()}
+    changes = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
+    }
+    return list(dict.fromkeys(replace(rung, **changes) for rung in rungs))
+
+
+def _predicted(sized: size.Sized, precision: str, budget: Budget, predict: size.Predict | None) -> Predicted:
+    rung = sized.rung
+    if predict is None:
+        forward = prediction_cost(sized.network, rung.puzzle_factor, rung.patch_size, precision, budget.device)
+        return Predicted(sized.cost.bytes, forward.bytes, sized.cost.flops, forward.flops)
+    return Predicted(sized.cost.bytes, sized.cost.bytes, sized.cost.flops, sized.cost.flops)
+
+
+def _rmse(fingerprint: Fingerprint, plan: Plan) -> list[float]:
+    if fingerprint.task == "generation":
+        return []
+    return data.normalised_rmse(fingerprint, plan.source_channels, plan.target_channels, plan.anchor)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def _demand_allowed(fingerprint: Fingerprint, configurations: Sequence[str]) -> None:
+    allowed = recipe.configurations(fingerprint.task)
+    for name in configurations:
+        if name not in allowed:
+            raise NndiffError(
+                f"Configuration '{name}' does not exist for task {fingerprint.task}.",
+                expected=" or ".join(allowed),
+                remedy=nearest(name, allowed),
+            )
+
+
+def _demand_used(ledger: Ledger) -> None:
+    unused = sorted(set(ledger.overrides.values) - ledger.used)
+    if unused:
+        known = [f"configurations.{d.configuration}.{d.name}" if d.configuration else d.name for d in ledger.decisions]
+        raise NndiffError(f"--set: '{unused[0]}' is not a decision of this plan.", remedy=nearest(unused[0], known))

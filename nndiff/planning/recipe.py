@@ -1,0 +1,162 @@
+"""Rules about the method: process, what the network predicts, loss, precision, schedule, where prediction starts, what it reuses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from nndiff.diffusion.process import DDPM, noise_ratio
+from nndiff.diffusion.start import NOISE_MULTIPLE, STEPS, noise_matched_step
+from nndiff.plan import Alternative, Budget, Fingerprint, Scheme, Stage
+from nndiff.planning.verdict import Verdict
+
+# Useful work an hour of training does, by device: a fraction of the peak that 3D convolutions reach.
+FLOPS_A_SECOND = {"cuda": 30e12, "mps": 2e12, "cpu": 100e9}  # cpu: a core
+TRAINING_HOURS = {"cuda": 24.0, "mps": 12.0, "cpu": 0.5}
+TRAINING_STEPS = {"cuda": (20_000, 250_000), "mps": (5_000, 100_000), "cpu": (500, 20_000)}
+LEARNING_RATE = 2e-4
+WIDEST_AT_FULL_RATE = 64
+
+
+def configurations(task: str) -> tuple[str, ...]:
+    """What a task allows, and what -c defaults to."""
+    return ("bridge", "ddpm") if task == "translation" else ("ddpm",)
+
+
+def precision(budget: Budget) -> Verdict[str]:
+    if budget.bf16:
+        return Verdict("bf16", f"{budget.device_name} computes in bf16: half the memory, and faster; weights stay fp32")
+    return Verdict("fp32", f"{budget.device_name} has no fast bf16")
+
+
+def process(name: str) -> Verdict[Scheme]:
+    if name == "bridge":
+        return Verdict(
+            Scheme("bridge", {"gamma": 0.1}),
+            "starts at the source itself; a little noise (gamma 0.1) keeps many steps as good as one",
+            (Alternative({"gamma": 0.0}, "without noise every t < 1 only teaches copying: good for one step alone"),),
+        )
+    return Verdict(
+        Scheme("ddpm", {"steps": float(STEPS), "beta_first": 1e-4, "beta_last": 2e-2}),
+        "the linear schedule of 1000 steps that the published starting steps refer to",
+    )
+
+
+def prediction(name: str) -> Verdict[str]:
+    if name == "bridge":
+        return Verdict("x0", "x0 is defined all along a bridge, and one step from the source is a regression")
+    return Verdict("eps", "what the accelerated models predict; x0 follows from it wherever a > 0")
+
+
+def stages(name: str, puzzle_factor: Sequence[int]) -> Verdict[tuple[Stage, ...]]:
+    if name == "bridge":
+        grid = (
+            "and keeps the puzzle's grid out of the image" if math.prod(puzzle_factor) > 1 else "and keeps edges sharp"
+        )
+        return Verdict(
+            (Stage("all", Scheme("gradient", {"weight": 0.3}), 1.0),),
+            f"one stage: L1 and 0.3 of the gradients' L1, which was worth 0.8 dB in a trial {grid}",
+        )
+    return Verdict((Stage("all", Scheme("squared", {}), 1.0),), "one stage: the squared error of the noise")
+
+
+def learning_rate(width: int) -> Verdict[float]:
+    rate = LEARNING_RATE * min(1.0, WIDEST_AT_FULL_RATE / width)
+    return Verdict(
+        rate,
+        "AdamW with warm-up and cosine; twice this rate never left the start in trials",
+        (Alternative(4e-4, "width 48 stayed at the source's error"),),
+    )
+
+
+def training_steps(budget: Budget, step_flops: int) -> Verdict[int]:
+    rate = FLOPS_A_SECOND[budget.device] * (budget.cores if budget.device == "cpu" else 1)
+    hours = TRAINING_HOURS[budget.device]
+    low, high = TRAINING_STEPS[budget.device]
+    wanted = hours * 3600 * rate / max(1, step_flops)
+    steps = int(np.clip(_two_digits(wanted), low, high))
+    expected = steps * step_flops / rate / 3600
+    return Verdict(
+        steps, f"about {expected:.2g} hours on this class of device ({low} to {high} steps); --time_budget overrules it"
+    )
+
+
+def warmup_steps(steps: int) -> Verdict[int]:
+    return Verdict(max(20, min(1000, steps // 20)), "a twentieth of the training, at most 1000")
+
+
+def ema_half_life(steps: int) -> Verdict[int]:
+    return Verdict(
+        max(10, min(5000, steps // 20)), "a twentieth of the training: a longer memory would still hold the start"
+    )
+
+
+def start(name: str, task: str) -> Verdict[str]:
+    if name == "bridge":
+        return Verdict("source", "a bridge's path begins at the source")
+    if task == "generation":
+        return Verdict("noise", "there is no source to start from")
+    return Verdict("shortcut", "the source, noised to the starting step, replaces all steps before it")
+
+
+def start_step(name: str, start: str, rmse: Sequence[float], noise: str) -> Verdict[int]:
+    """The step whose noise is NOISE_MULTIPLE times the rmse between source and target, median over cases."""
+    if start != "shortcut":
+        return Verdict(STEPS, "the whole path" + (", walked in few steps" if name == "bridge" else ""))
+    steps = [noise_matched_step(value) for value in rmse]
+    chosen = int(np.median(steps))
+    low, high = (int(v) for v in np.percentile(steps, [10, 90]))
+    reason = (
+        f"its noise, {noise_ratio(DDPM(STEPS), chosen / STEPS):.3f}, is {NOISE_MULTIPLE:g} times the source's distance from the target "
+        f"({float(np.median(rmse)):.4f} rms in normalised units); cases range from {low} to {high}"
+    )
+    other = Alternative(noise_matched_step(float(np.median(rmse)), 5.0), "5 times the distance, the least published")
+    return Verdict(chosen, f"{reason}; {noise}; tuning after training decides", (other,))
+
+
+def steps(name: str, start_step: int) -> Verdict[int]:
+    if name == "bridge":
+        return Verdict(1, "one step from the source is the best PSNR; more steps buy texture, tuning decides")
+    return Verdict(start_step, "every step from the start down, as published: fewer steps of an eps model lose quality")
+
+
+def reuse_interval(name: str, start: str, steps: int) -> Verdict[int]:
+    if steps < 3 or name == "bridge":
+        return Verdict(1, "too few steps for a feature to be used twice")
+    if start == "noise":
+        return Verdict(1, "reuse was published for translation; not assumed for generation")
+    return Verdict(3, "features refreshed every third step: half the time at no loss in the published table")
+
+
+def reuse_depth() -> Verdict[int]:
+    return Verdict(
+        1, "between refreshes only the stem, the last decoder block and the head are computed: the cheapest branch"
+    )
+
+
+def tile_overlap(whole: bool) -> Verdict[float]:
+    reason = "the patch is the whole median volume; larger cases are tiled" if whole else "volumes are tiled"
+    return Verdict(0.5, f"{reason}: half a patch of overlap, blended with Gaussian weights")
+
+
+def accumulate(batch_size: int) -> Verdict[int]:
+    if batch_size > 1:
+        return Verdict(1, f"a batch of {batch_size} is enough for a step")
+    return Verdict(2, "a batch of 1 is noisy: two are summed before a step")
+
+
+def noise_or_structure(fingerprint: Fingerprint, anchor: Sequence[int]) -> str:
+    """A sentence on what separates source and target."""
+    shares = [case.links[t][s].noise_share for case in fingerprint.cases for t, s in enumerate(anchor)]
+    if not shares:
+        return ""
+    share = float(np.median(shares))
+    what = "mostly noise" if share > 0.6 else "mostly structure" if share < 0.3 else "noise and structure"
+    return f"what separates source and target is {what} ({share:.0%} of its power is noise)"
+
+
+def _two_digits(value: float) -> int:
+    scale = 10 ** max(0, int(math.log10(max(1.0, value))) - 1)
+    return int(value // scale * scale)

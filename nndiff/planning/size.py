@@ -1,0 +1,300 @@
+"""Size is one decision: a ladder of (puzzle, patch, batch, width, recompute), best first.
+
+The first rung whose predicted memory fits the device and whose step costs no more than the device's class should spend is taken.
+Down the ladder the patch never grows and the puzzle never shrinks, so more memory is never worse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from nndiff.errors import NndiffError
+from nndiff.plan import Alternative, Budget, NetworkSpec
+from nndiff.planning.verdict import Verdict, in_words
+from nndiff.volume import Spacing, Triple
+
+GB = 10**9
+TFLOP = 10**12
+SAME_SCALE = 2.0  # axes within this ratio of the finest are pooled and puzzled alike
+SMALLEST_FEATURE = 4  # voxels an axis keeps at the bottom of the network
+MAX_LEVELS = 5
+MAX_MULTIPLIER = 4
+FLOOR_PATCH = 64  # voxels of the finest spacing: below this the puzzle grows before the patch shrinks further
+SMALLEST_PATCH = 32
+HEAD_WIDTH = 12
+CORE_SLACK = 0.9  # cost over voxels falls at most this much as a patch shrinks: what lets a rung be skipped unseen
+
+# FLOPs a training step may cost, by device: about a second of work. A GPU's memory stands for its class.
+CUDA_STEP_TFLOP = ((40, 100.0), (16, 30.0), (0, 15.0))  # from GB of memory
+CPU_STEP_TFLOP_A_CORE = 0.08
+MPS_STEP_TFLOP = 2.0
+
+
+class Cost(Protocol):
+    @property
+    def bytes(self) -> int: ...
+
+    @property
+    def flops(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Rung:
+    puzzle_factor: Triple
+    patch_size: Triple
+    spacing: Spacing
+    batch_size: int
+    width: int
+    recompute: str
+
+    def __str__(self) -> str:
+        again = "" if self.recompute == "none" else f", {self.recompute} computed twice"
+        return (
+            f"puzzle {in_words(self.puzzle_factor)}, patch {in_words(self.patch_size)}, "
+            f"batch {self.batch_size}, width {self.width}{again}"
+        )
+
+
+@dataclass(frozen=True)
+class Sized:
+    """The rung taken, with its network and its cost."""
+
+    rung: Rung
+    network: NetworkSpec
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Limits:
+    bytes: int  # usable for the step, context and workspace already taken off
+    flops: int
+    total_needed: Callable[[int], int]  # step bytes → device total, for refusals
+
+
+Predict = Callable[[NetworkSpec, Triple, Triple, int], Cost]  # network, puzzle, patch, batch
+Build = Callable[[Rung], NetworkSpec]
+
+
+# ---------------------------------------------------------------- the ladder
+
+
+def ladder(shape: Triple, spacing: Spacing, tiled: bool, device: str) -> Iterator[Rung]:
+    """All rungs, best first. Untiled (generation) the volume stays whole and the spacing grows instead of the patch shrinking."""
+    for puzzle, patch, coarser in _sizes(shape, spacing, tiled):
+        for width, batch, recompute in _variants(device, puzzle):
+            yield Rung(puzzle, patch, coarser, batch, width, recompute)
+
+
+def first_puzzle(shape: Triple, spacing: Spacing) -> Triple:
+    """2 on every axis that is fine and long enough; 1 across thick slices."""
+    finest = min(spacing)
+    z, y, x = (
+        2 if s < SAME_SCALE * finest and n >= 4 * SMALLEST_FEATURE else 1 for n, s in zip(shape, spacing, strict=True)
+    )
+    return z, y, x
+
+
+def _sizes(shape: Triple, spacing: Spacing, tiled: bool) -> Iterator[tuple[Triple, Triple, Spacing]]:
+    fine = first_puzzle(shape, spacing)
+    coarse = _doubled(fine, shape)
+    if not tiled:
+        yield fine, shape, spacing
+        yield coarse, shape, spacing
+        yield from ((coarse, smaller, wider) for smaller, wider in _coarsened(shape, spacing))
+        return
+    patches = list(_patches(shape, spacing))
+    floor = [patch for patch in patches if _above_floor(patch, shape, spacing)]
+    yield from ((fine, patch, spacing) for patch in floor)
+    yield from ((coarse, patch, spacing) for patch in patches[len(floor) - 1 :])
+
+
+def _patches(shape: Triple, spacing: Spacing) -> Iterator[Triple]:
+    """The whole volume, then ever smaller: the longest side in mm gives up a quarter, until all are at the smallest."""
+    patch = list(shape)
+    yield shape
+    while True:
+        smallest = [min(n, _at_spacing(SMALLEST_PATCH, s, spacing)) for n, s in zip(shape, spacing, strict=True)]
+        open_axes = [i for i in range(3) if patch[i] > smallest[i]]
+        if not open_axes:
+            return
+        axis = max(open_axes, key=lambda i: (patch[i] * spacing[i], -i))
+        patch[axis] = max(smallest[axis], _neat(patch[axis] * 3 / 4))
+        yield patch[0], patch[1], patch[2]
+
+
+def _above_floor(patch: Triple, shape: Triple, spacing: Spacing) -> bool:
+    return all(
+        n >= min(whole, _at_spacing(FLOOR_PATCH, s, spacing)) for n, whole, s in zip(patch, shape, spacing, strict=True)
+    )
+
+
+def _coarsened(shape: Triple, spacing: Spacing) -> Iterator[tuple[Triple, Spacing]]:
+    factor = 1.0
+    while True:
+        factor *= 1.15
+        smaller = [max(1, round(n / factor)) for n in shape]
+        if max(smaller) < SMALLEST_PATCH:
+            return
+        wider = [float(f"{n * s / m:.6g}") for n, s, m in zip(shape, spacing, smaller, strict=True)]
+        yield (smaller[0], smaller[1], smaller[2]), (wider[0], wider[1], wider[2])
+
+
+def _doubled(puzzle: Triple, shape: Triple) -> Triple:
+    z, y, x = (2 * r if r > 1 and n >= 8 * SMALLEST_FEATURE else r for r, n in zip(puzzle, shape, strict=True))
+    return z, y, x
+
+
+def _at_spacing(voxels: int, s: float, spacing: Spacing) -> int:
+    """As many voxels as `voxels` of the finest spacing, at least 8."""
+    return max(8, _neat(voxels * min(spacing) / s))
+
+
+def _neat(size: float) -> int:
+    """Down to a multiple of 16, 8 or 4, so that puzzle and pooling divide it."""
+    step = 16 if size >= 64 else 8 if size >= 24 else 4
+    return max(step, int(size) // step * step)
+
+
+def _variants(device: str, puzzle: Triple) -> list[tuple[int, int, str]]:
+    """(width, batch, recompute) tried at one puzzle and patch, best first."""
+    wide = 48 if math.prod(puzzle) > 8 else 0  # many channels enter: a narrow stem would lose them
+    if device == "cuda":
+        small_batches = [(64, 8, "none"), (64, 4, "none")]
+        middle = [(w, 2, again) for w in (64, 48, 32) for again in ("none", "norms")]
+        last = [(32, 2, "blocks"), (32, 1, "norms"), (32, 1, "blocks")]
+        rows = small_batches + middle + last
+    else:
+        rows = [(32, 8, "none"), (32, 4, "none"), (32, 2, "none"), (32, 1, "none"), (24, 2, "none"), (24, 1, "none")]
+        rows += [(16, 2, "none"), (16, 1, "none"), (16, 1, "norms"), (16, 1, "blocks")]
+    return list(dict.fromkeys((max(width, wide), batch, again) for width, batch, again in rows))
+
+
+# ---------------------------------------------------------------- the network on a rung
+
+
+def topology(
+    patch: Triple, puzzle: Triple, spacing: Spacing
+) -> tuple[tuple[int, ...], tuple[Triple, ...], tuple[Triple, ...]]:
+    """(multipliers, kernels, strides) a level: an axis is pooled while it is as fine as the finest and long enough."""
+    size = [math.ceil(n / r) for n, r in zip(patch, puzzle, strict=True)]
+    grain = [s * r for s, r in zip(spacing, puzzle, strict=True)]
+    kernels, strides = [_kernel(grain)], [(1, 1, 1)]
+    while len(strides) < MAX_LEVELS:
+        long_enough = [i for i in range(3) if size[i] >= 2 * SMALLEST_FEATURE]
+        pooled = [i for i in long_enough if grain[i] < SAME_SCALE * min(grain[j] for j in long_enough)]
+        if not pooled:
+            break
+        z, y, x = (2 if i in pooled else 1 for i in range(3))
+        size = [math.ceil(n / step) for n, step in zip(size, (z, y, x), strict=True)]
+        grain = [g * step for g, step in zip(grain, (z, y, x), strict=True)]
+        strides.append((z, y, x))
+        kernels.append(_kernel(grain))
+    multipliers = tuple(min(2**level, MAX_MULTIPLIER) for level in range(len(strides)))
+    return multipliers, tuple(kernels), tuple(strides)
+
+
+def network(rung: Rung, in_channels: int, out_channels: int) -> NetworkSpec:
+    multipliers, kernels, strides = topology(rung.patch_size, rung.puzzle_factor, rung.spacing)
+    head = HEAD_WIDTH if math.prod(rung.puzzle_factor) > 1 else 0
+    return NetworkSpec(
+        "unet", in_channels, out_channels, rung.width, multipliers, kernels, strides, 2, head, rung.recompute
+    )
+
+
+def _kernel(grain: Sequence[float]) -> Triple:
+    """3 on every axis, 1 across slices much thicker than the rest."""
+    z, y, x = (3 if g < SAME_SCALE * min(grain) else 1 for g in grain)
+    return z, y, x
+
+
+# ---------------------------------------------------------------- which rung
+
+
+def step_flops(budget: Budget) -> int:
+    """What a training step may cost on this class of device."""
+    if budget.device == "cuda":
+        return int(next(cap for gigabytes, cap in CUDA_STEP_TFLOP if budget.memory_bytes >= gigabytes * GB) * TFLOP)
+    return int((MPS_STEP_TFLOP if budget.device == "mps" else CPU_STEP_TFLOP_A_CORE * budget.cores) * TFLOP)
+
+
+def choose(rungs: Sequence[Rung], build: Build, predict: Predict, limits: Limits) -> Verdict[Sized]:
+    """The first rung within both limits; else the least costly one that fits the memory; else a refusal with the number."""
+    search = _Search(build, predict, limits)
+    for i, rung in enumerate(rungs):
+        sized = search.tried(rung)
+        if sized is not None and search.affordable(sized):
+            return Verdict(sized, _fits(sized, limits), search.alternatives(rungs, i))
+    last = rungs[-1]
+    smallest = [
+        search.sized(r) for r in rungs if (r.patch_size, r.puzzle_factor) == (last.patch_size, last.puzzle_factor)
+    ]
+    fitting = [sized for sized in smallest if sized.cost.bytes <= limits.bytes]
+    if fitting:
+        cheapest = min(fitting, key=lambda sized: sized.cost.flops)
+        return Verdict(cheapest, _fits(cheapest, limits) + "; the smallest there is, yet slow on this device")
+    least = min(smallest, key=lambda sized: sized.cost.bytes)
+    raise NndiffError(
+        "No plan fits this memory.",
+        expected=f"at least {limits.total_needed(least.cost.bytes) / GB:.2f} GB in all ({least.rung})",
+        found=f"{limits.total_needed(limits.bytes) / GB:.2f} GB",
+        remedy="raise -gpu_memory_target, plan a coarser spacing, or use a larger device",
+    )
+
+
+class _Search:
+    """Predicts rungs, skipping those that a larger patch of the same kind shows to be hopeless."""
+
+    def __init__(self, build: Build, predict: Predict, limits: Limits):
+        self.build, self.predict, self.limits = build, predict, limits
+        self.costs: dict[Rung, Sized] = {}
+        self.larger: dict[tuple[Triple, int, int, str], Sized] = {}
+
+    def tried(self, rung: Rung) -> Sized | None:
+        kin = (rung.puzzle_factor, rung.batch_size, rung.width, rung.recompute)
+        if kin in self.larger:
+            before = self.larger[kin]
+            share = CORE_SLACK * math.prod(rung.patch_size) / math.prod(before.rung.patch_size)
+            cap = self.flops_allowed(rung)
+            if share * before.cost.bytes > self.limits.bytes or share * before.cost.flops > cap:
+                return None
+        sized = self.larger[kin] = self.sized(rung)
+        return sized
+
+    def sized(self, rung: Rung) -> Sized:
+        if rung not in self.costs:
+            spec = self.build(rung)
+            self.costs[rung] = Sized(
+                rung, spec, self.predict(spec, rung.puzzle_factor, rung.patch_size, rung.batch_size)
+            )
+        return self.costs[rung]
+
+    def flops_allowed(self, rung: Rung) -> float:
+        """A batch above 2 buys little: only while the step stays far below what it may cost."""
+        return self.limits.flops / 4 if rung.batch_size > 2 else self.limits.flops
+
+    def affordable(self, sized: Sized) -> bool:
+        return sized.cost.bytes <= self.limits.bytes and sized.cost.flops <= self.flops_allowed(sized.rung)
+
+    def alternatives(self, rungs: Sequence[Rung], taken: int) -> tuple[Alternative, ...]:
+        """The best rung there is, the last one tried in vain, and the next below: enough to see the trade."""
+        tried_in_vain = [rung for rung in rungs[:taken] if rung in self.costs]
+        shown = dict.fromkeys([*tried_in_vain[:1], *tried_in_vain[-1:], *rungs[taken + 1 : taken + 2]])
+        return tuple(Alternative(str(rung), self._note(self.sized(rung))) for rung in shown)
+
+    def _note(self, sized: Sized) -> str:
+        cost = f"{sized.cost.bytes / GB:.2f} GB and {sized.cost.flops / TFLOP:.3g} TFLOP a step"
+        if sized.cost.bytes > self.limits.bytes:
+            return f"{cost}: more memory than there is"
+        if sized.cost.flops > self.flops_allowed(sized.rung):
+            return f"{cost}: more work than a step should cost here"
+        return f"{cost}: would fit too, but gives up quality"
+
+
+def _fits(sized: Sized, limits: Limits) -> str:
+    return (
+        f"{sized.rung}: predicted {sized.cost.bytes / GB:.2f} GB of the {limits.bytes / GB:.2f} GB usable, "
+        f"{sized.cost.flops / TFLOP:.3g} TFLOP a step of at most {limits.flops / TFLOP:.3g}"
+    )

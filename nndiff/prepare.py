@@ -1,0 +1,161 @@
+"""One case → what a network sees, and the way back.
+
+    prepared = prepare(source, target, mask, preparation)      crop → normalise → resample (→ one shape, in generation)
+    volume   = prepared.undo(estimate)                         the source's grid, the target's units
+
+Training has source and target, prediction a source alone, generation a target alone. Neither the crop, nor the maps, nor `undo`
+ever look at the target when there is a source: what cannot be known at test time is not used in training either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nndiff.errors import NndiffError
+from nndiff.imaging.crop import body_box, crop, foreground, place
+from nndiff.imaging.normalize import NORMALIZERS, Affine
+from nndiff.imaging.resample import new_shape, resample, resample_mask
+from nndiff.plan import Channel, Preparation, Scheme
+from nndiff.volume import Box, FloatArray, Grid, Layout, Triple, Volume
+
+CROP_MARGIN_MM = 10.0  # around the body: room for what a threshold misses
+TIED = "tied"  # a target scheme: the map of the channel that it starts from
+
+Mask = npt.NDArray[np.bool_]  # [Z, Y, X]
+
+
+@dataclass(frozen=True)
+class Undo:
+    """All that brings an estimate home; plain words, so that it is kept beside the preprocessed case."""
+
+    original: Grid
+    layout: Layout | None
+    box: Box  # of the original, what was kept
+    resampled: Grid  # the box at the plan's spacing
+    offset: Triple  # of the resampled box inside the network's volume; (0, 0, 0) unless generation fits one shape
+    maps: tuple[Affine, ...]  # a target channel each
+    background: tuple[float, ...]
+
+    def __call__(self, estimate: FloatArray) -> Volume:
+        """Normalised [C, z, y, x] on the network's grid → the target's units on the original grid."""
+        back = (-self.offset[0], -self.offset[1], -self.offset[2])
+        nothing = [float(m.forward(np.float32(value))) for m, value in zip(self.maps, self.background, strict=True)]
+        fitted = place(estimate, back, self.resampled.shape, nothing)
+        refined = resample(fitted, self.box.shape)
+        values = np.stack([m.inverse(channel) for m, channel in zip(self.maps, refined, strict=True)])
+        whole = place(values, self.box.start, self.original.shape, self.background)
+        return Volume(whole, self.original, self.layout)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    source: FloatArray | None  # [C, z, y, x], normalised
+    target: FloatArray | None  # [C', z, y, x], normalised
+    mask: Mask | None  # [z, y, x]
+    grid: Grid  # on which all three lie
+    undo: Undo
+
+
+def prepare(source: Volume | None, target: Volume | None, mask: Volume | None, preparation: Preparation) -> Prepared:
+    """Bring one case to the plan's grid and range. Translation needs a source, generation a target."""
+    reference = source if preparation.source_channels else target
+    assert reference is not None, "translation needs a source, generation a target"
+    _demand_channels(source, preparation.source_channels, "source")
+    _demand_channels(target, preparation.target_channels, "target")
+
+    source_maps = _source_maps(source, preparation.source_channels)
+    target_maps = _target_maps(source_maps, preparation)
+    kinds = [channel.kind for channel in preparation.source_channels or preparation.target_channels]
+    box = body(reference, kinds, preparation.crop.margin_mm) if preparation.crop.enabled else _whole(reference.grid)
+    cut = reference.grid.cropped(box)
+    resampled = cut.resampled(new_shape(cut, preparation.spacing))
+    shape = preparation.volume_shape or resampled.shape
+    offset = _centred(resampled.shape, shape)
+
+    backgrounds = [
+        tuple(float(m.forward(np.float32(c.background))) for m, c in zip(maps, channels, strict=True))
+        for maps, channels in ((source_maps, preparation.source_channels), (target_maps, preparation.target_channels))
+    ]
+
+    def shaped(volume: Volume | None, maps: Sequence[Affine], background: Sequence[float]) -> FloatArray | None:
+        if volume is None:
+            return None
+        normalised = np.stack([m.forward(channel) for m, channel in zip(maps, crop(volume.array, box), strict=True)])
+        return place(resample(normalised, resampled.shape), offset, shape, background)
+
+    undo_background = tuple(channel.background for channel in preparation.target_channels)
+    undo = Undo(reference.grid, reference.layout, box, resampled, offset, target_maps, undo_background)
+    return Prepared(
+        shaped(source if preparation.source_channels else None, source_maps, backgrounds[0]),
+        shaped(target, target_maps, backgrounds[1]),
+        _shaped_mask(mask, box, resampled.shape, offset, shape),
+        resampled.moved(tuple(-o for o in offset), shape),
+        undo,
+    )
+
+
+def body(volume: Volume, kinds: Sequence[str], margin_mm: float) -> Box:
+    """The box around the patient, with a margin; found in the source, since a target is not always there."""
+    a, b, c = (round(margin_mm / spacing) for spacing in volume.spacing)
+    return body_box(volume.array, kinds, (a, b, c))
+
+
+def fit(scheme: Scheme, channel: FloatArray, kind: str) -> Affine:
+    """The affine map of one channel [Z, Y, X] under a scheme of the plan."""
+    normalizer = NORMALIZERS[scheme.name](**scheme.options)
+    return normalizer.fit(channel, foreground(channel, kind))
+
+
+def _source_maps(source: Volume | None, channels: tuple[Channel, ...]) -> tuple[Affine, ...]:
+    if source is None or not channels:
+        return ()
+    maps = []
+    for channel, array in zip(channels, source.array, strict=True):
+        try:
+            maps.append(fit(channel.normalization, array, channel.kind))
+        except NndiffError as error:
+            raise NndiffError(
+                f"Source channel {channel.name}: {error.what}", found=error.found, remedy=error.remedy
+            ) from None
+    return tuple(maps)
+
+
+def _target_maps(source_maps: tuple[Affine, ...], preparation: Preparation) -> tuple[Affine, ...]:
+    """A target's map is fixed or its anchor's: never fitted to the target, which prediction does not have."""
+    nothing = np.zeros((1, 1, 1), dtype=np.float32)
+    return tuple(
+        source_maps[preparation.anchor[i]]
+        if channel.normalization.name == TIED
+        else fit(channel.normalization, nothing, channel.kind)
+        for i, channel in enumerate(preparation.target_channels)
+    )
+
+
+def _demand_channels(volume: Volume | None, channels: tuple[Channel, ...], side: str) -> None:
+    if volume is not None and volume.channels != len(channels):
+        names = ", ".join(channel.name for channel in channels) or "none"
+        raise NndiffError(
+            f"The {side} has the wrong number of channels.",
+            expected=f"{len(channels)} ({names})",
+            found=volume.channels,
+        )
+
+
+def _shaped_mask(mask: Volume | None, box: Box, resampled: Triple, offset: Triple, shape: Triple) -> Mask | None:
+    if mask is None:
+        return None
+    inside = resample_mask(crop(mask.array, box)[0] > 0.5, resampled)
+    return place(inside[None].astype(np.float32), offset, shape, [0.0])[0] > 0.5
+
+
+def _whole(grid: Grid) -> Box:
+    return Box((0, 0, 0), grid.shape)
+
+
+def _centred(inner: Triple, outer: Triple) -> Triple:
+    a, b, c = ((n - m) // 2 for m, n in zip(inner, outer, strict=True))
+    return a, b, c

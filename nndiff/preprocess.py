@@ -1,0 +1,209 @@
+"""Raw cases → the store of each configuration, by the plan.
+
+Parallel, bounded by RAM, resumable: a case is done when its record stands and names this preparation and these very files.
+Configurations with one preparation share one set of files: the second folder gets hard links.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nndiff.dataset import Case, Dataset
+from nndiff.errors import NndiffError
+from nndiff.imaging import io, store
+from nndiff.machine import GB, disk_free
+from nndiff.plan import Plan, Preparation, digest
+from nndiff.prepare import Prepared, prepare
+from nndiff.strict_json import encode
+from nndiff.volume import FloatArray, Volume
+from nndiff.workers import Failure, demand_success, run, worker_count
+
+BYTES_A_VOXEL_AND_CHANNEL = 24  # of the larger grid, in a worker: raw, normalised, resampled, undone, temporaries
+
+
+@dataclass(frozen=True)
+class Summary:
+    configuration: str
+    folder: Path
+    done: int
+    skipped: int
+    removed: int  # of cases that the dataset no longer has
+    worst_error: float  # of undo, over the target's normalised range
+    worst_case: str
+
+
+def preprocess(
+    dataset: Dataset, plan: Plan, configurations: Sequence[str], folder: Path, workers: int | None = None
+) -> list[Summary]:
+    """Bring every case to every configuration's folder below `folder`."""
+    dataset.demand_sound()
+    summaries: list[Summary] = []
+    first_with: dict[str, str] = {}
+    for name in configurations:
+        preparation = _preparation(plan, name)
+        twin = first_with.setdefault(digest(preparation), name)
+        target = folder / name
+        removed = _remove_strangers(target, {case.name for case in dataset.cases})
+        if twin != name:
+            done = _link(folder / twin, target, dataset, digest(preparation))
+        else:
+            done = _prepare_all(dataset, preparation, target, workers)
+        summaries.append(_summary(name, target, dataset, done, removed))
+    return summaries
+
+
+def _preparation(plan: Plan, name: str) -> Preparation:
+    if name not in plan.configurations:
+        raise NndiffError(
+            f"The plan has no configuration '{name}'.",
+            expected=" or ".join(plan.configurations),
+            remedy=f"plan it first: nndiff_plan -d {plan.dataset[7:10]} -c {name}",
+        )
+    return plan.preparation(name)
+
+
+def _prepare_all(dataset: Dataset, preparation: Preparation, folder: Path, workers: int | None) -> int:
+    task = _Task(preparation, folder)
+    todo = [case for case in dataset.cases if not task.done(case)]
+    if not todo:
+        return 0
+    voxels = _voxels(todo[0], preparation)
+    channels = len(preparation.source_channels) + len(preparation.target_channels)
+    _demand_disk(folder, voxels * (4 * channels + 1) * len(todo))
+    count = worker_count(workers, len(todo), BYTES_A_VOXEL_AND_CHANNEL * channels * voxels)
+    outcomes = list(run(task, todo, count, f"Preprocess {folder.name}"))
+    demand_success([outcome for _, outcome in outcomes if isinstance(outcome, Failure)], len(todo), "Preprocess")
+    return len(todo)
+
+
+@dataclass(frozen=True)
+class _Task:
+    preparation: Preparation
+    folder: Path
+
+    def done(self, case: Case) -> bool:
+        record = store.read_record(self.folder, case.name)
+        return (
+            record is not None
+            and record.get("preparation") == digest(self.preparation)
+            and record.get("files") == _signatures(case)
+            and record.get("group") == case.group
+        )
+
+    def __call__(self, case: Case) -> None:
+        source = io.read(case.source) if case.source else None
+        target = io.read(case.target)
+        mask = io.read([case.mask]) if case.mask else None
+        _demand_one_grid(source, target, mask)
+        _demand_finite(source, target)
+        prepared = prepare(source, target, mask, self.preparation)
+        arrays = {"source": prepared.source, "target": prepared.target, "mask": prepared.mask}
+        present = {name: array for name, array in arrays.items() if array is not None}
+        store.write_case(self.folder, case.name, present, self._record(case, prepared, target))
+
+    def _record(self, case: Case, prepared: Prepared, target: Volume) -> dict[str, Any]:
+        error = undo_error(prepared, target)
+        return {
+            "case": case.name,
+            "group": case.group,
+            "preparation": digest(self.preparation),
+            "files": _signatures(case),
+            "shape": list(prepared.grid.shape),
+            "spacing": list(prepared.grid.spacing),
+            "undo_error": float(f"{error:.3g}"),
+            "undo": encode(prepared.undo),
+        }
+
+
+def undo_error(prepared: Prepared, target: Volume) -> float:
+    """rms of undo(prepared target) - target inside the crop, in normalised units: what resampling costs."""
+    assert prepared.target is not None
+    home = prepared.undo(prepared.target)
+    inside = (slice(None), *prepared.undo.box.slices)
+    squares = [
+        np.square((a - b) / m.scale, dtype=np.float64).mean()
+        for a, b, m in zip(home.array[inside], target.array[inside], prepared.undo.maps, strict=True)
+    ]
+    return math.sqrt(float(np.mean(squares)))
+
+
+# ---------------------------------------------------------------- around it
+
+
+def _link(source: Path, target: Path, dataset: Dataset, preparation: str) -> int:
+    linked = 0
+    for case in dataset.cases:
+        record = store.read_record(target, case.name)
+        if record is None or record != store.read_record(source, case.name):
+            store.link_case(source, target, case.name)
+            linked += 1
+    return linked
+
+
+def _remove_strangers(folder: Path, known: set[str]) -> int:
+    strangers = [name for name in store.cases(folder) if name not in known] if folder.is_dir() else []
+    for name in strangers:
+        store.remove_case(folder, name)
+    return len(strangers)
+
+
+def _summary(name: str, folder: Path, dataset: Dataset, done: int, removed: int) -> Summary:
+    errors = {case.name: (store.read_record(folder, case.name) or {}).get("undo_error", 0.0) for case in dataset.cases}
+    worst = max(errors, key=lambda case: errors[case])
+    return Summary(name, folder, done, len(dataset.cases) - done, removed, errors[worst], worst)
+
+
+def _signatures(case: Case) -> dict[str, list[int]]:
+    """Size and time of each file: a changed scan is prepared again."""
+    stats = {path: path.stat() for path in case.files}
+    return {str(path): [stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()}
+
+
+def _voxels(case: Case, preparation: Preparation) -> int:
+    """Of a case as it is prepared, without opening it."""
+    if preparation.volume_shape:
+        return math.prod(preparation.volume_shape)
+    header = io.read_header(case.files[0])
+    grown = math.prod(header.spacing) / math.prod(preparation.spacing)
+    return int(math.prod(header.shape) * max(1.0, grown))
+
+
+def _demand_disk(folder: Path, needed: int) -> None:
+    free = disk_free(folder)
+    if needed > free:
+        raise NndiffError(
+            "There is not enough disk for the preprocessed data.",
+            expected=f"{needed / GB:.1f} GB at most",
+            found=f"{free / GB:.1f} GB free",
+            where=folder,
+            remedy="free some space, pass --preprocessed on another disk, or prepare one configuration (-c)",
+        )
+
+
+def _demand_one_grid(source: Volume | None, target: Volume, mask: Volume | None) -> None:
+    reference = source or target
+    for side, volume in (("target", target), ("mask", mask)):
+        difference = reference.grid.difference(volume.grid) if volume is not None else None
+        if difference is not None:
+            raise NndiffError(
+                f"The {side} lies on another grid: {difference}.", remedy="resample one onto the other before training"
+            )
+
+
+def _demand_finite(source: Volume | None, target: Volume) -> None:
+    for side, volume in (("source", source), ("target", target)):
+        if volume is not None and not _finite(volume.array):
+            raise NndiffError(
+                f"The {side} holds NaN or infinite voxels.",
+                remedy="mend the file; nndiff does not guess what belongs there",
+            )
+
+
+def _finite(array: FloatArray) -> bool:
+    return bool(np.isfinite(array).all())
