@@ -22,6 +22,7 @@ from nndiff.files import PART, read_json
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+PLAIN_NAME = re.compile(r"^[^./\\][^/\\]*$")  # one that stays in its folder
 TASKS = ("translation", "generation")
 
 
@@ -145,8 +146,9 @@ _NNUNET_ONLY = {
 def _read_json(folder: Path) -> DatasetJson:
     path = folder / "dataset.json"
     data = read_json(path, remedy="every dataset folder needs one: see documentation/reference/dataset_format.md")
-    for key in _NNUNET_ONLY.keys() & (data if isinstance(data, dict) else {}):
-        instead = _NNUNET_ONLY[key]
+    foreign = [key for key in _NNUNET_ONLY if isinstance(data, dict) and key in data]
+    if foreign:
+        key, instead = foreign[0], _NNUNET_ONLY[foreign[0]]
         raise NndiffError(
             f"dataset.json: '{key}' belongs to segmentation.",
             where=path,
@@ -215,6 +217,11 @@ def _in_place(words: DatasetJson, folder: Path) -> tuple[Channels, Channels, dic
     masks: dict[str, Path] = {}
     findings = []
     for case, row in (words.dataset or {}).items():
+        if not PLAIN_NAME.match(case):
+            what = f"'{case}' cannot be the name of a case."
+            remedy = "use letters, digits, - and _: files are named after it"
+            findings.append(Finding(case, str(folder / "dataset.json"), what, remedy))
+            continue
         sources[case] = {i: folder / name for i, name in enumerate(row.images)}
         targets[case] = {i: folder / name for i, name in enumerate(row.targets)}
         if row.mask:
@@ -322,7 +329,7 @@ def _whole_cases(
             "correct the name in groups",
             "warning",
         )
-        for name in sorted(words.groups.keys() - sources.keys() - targets.keys())
+        for name in sorted(words.groups.keys() - sources.keys() - targets.keys() - (words.dataset or {}).keys())
     ]
     return cases, findings
 
@@ -332,6 +339,11 @@ def _channel_findings(
 ) -> Iterable[Finding]:
     key = "channel_names" if side == "imagesTr" else "target_names"
     missing = [i for i in range(n) if i not in files]
+    if words.dataset is not None:
+        if len(files) != n:
+            what = f"lists {len(files)} {side.removesuffix('Tr')}, but {key} has {n}."
+            yield Finding(case, str(folder / "dataset.json"), what, 'correct "dataset" in dataset.json')
+        return
     if missing and not files:
         yield Finding(
             case,

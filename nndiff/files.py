@@ -42,20 +42,30 @@ def write_json(path: Path, data: Any) -> None:
 
 def read_json(path: Path, remedy: str | None = None) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        text = path.read_text(encoding="utf-8-sig")  # Windows' editors put a mark first
+        return json.loads(text, object_pairs_hook=_each_key_once)
+    except (FileNotFoundError, NotADirectoryError):
         raise NndiffError(f"{path.name} is missing.", where=path, remedy=remedy) from None
     except OSError as error:
-        raise _explained(error, path) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise NndiffError(f"Cannot read {path.name}.", found=error.strerror or error, where=path) from error
+    except ValueError as error:
         raise NndiffError(f"{path.name} is not valid JSON.", found=error, where=path, remedy=remedy) from None
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two equal keys JSON would silently keep the last."""
+    once = dict(pairs)
+    if len(once) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"'{next(key for key in keys if keys.count(key) > 1)}' stands there twice")
+    return once
 
 
 def dumps(data: Any, indent: int = 0) -> str:
     """JSON as a person would lay it out: a list of plain values on one line, everything else indented."""
     pad, inner = "  " * indent, "  " * (indent + 1)
     if isinstance(data, dict) and data:
-        if all(_plain(value) for value in data.values()) and len(line := json.dumps(data, ensure_ascii=False)) <= 88:
+        if all(_plain(value) for value in data.values()) and len(line := _line(data)) <= 88:
             return line
         rows = [
             f"{inner}{json.dumps(str(key), ensure_ascii=False)}: {dumps(value, indent + 1)}"
@@ -64,10 +74,14 @@ def dumps(data: Any, indent: int = 0) -> str:
         return "{\n" + ",\n".join(rows) + f"\n{pad}}}"
     if isinstance(data, (list, tuple)) and not all(_plain(value) for value in data):
         rows = [inner + dumps(value, indent + 1) for value in data]
-        line = json.dumps(data, ensure_ascii=False)
+        line = _line(data)
         if len(line) <= 100 and all(isinstance(value, (list, tuple)) for value in data):
             return line
         return "[\n" + ",\n".join(rows) + f"\n{pad}]"
+    return _line(data)
+
+
+def _line(data: Any) -> str:
     return json.dumps(data, ensure_ascii=False, allow_nan=False)
 
 
@@ -89,4 +103,4 @@ def _explained(error: OSError, path: Path) -> NndiffError:
             where=path.parent,
             remedy="choose a folder that you may write to",
         )
-    return NndiffError(f"Cannot read or write {path.name}.", found=error.strerror or error, where=path)
+    return NndiffError(f"Cannot write {path.name}.", found=error.strerror or error, where=path)

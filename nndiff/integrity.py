@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +84,7 @@ def across_cases(contents: dict[str, str], groups: dict[str, str]) -> list[Findi
     return findings
 
 
-def other_units(bright: dict[str, Sequence[float]], names: Sequence[str]) -> list[Finding]:
+def other_units(bright: Mapping[str, Sequence[float]], names: Sequence[str]) -> list[Finding]:
     """Channels whose brightness (P99, case → channels) is far off the other cases': Bq/ml among SUV, say."""
     findings = []
     for channel, name in enumerate(names):

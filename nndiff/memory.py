@@ -4,7 +4,7 @@
 
 The network is built on the meta device, its weights become fake tensors, and forward, loss and backward run under
 FakeTensorMode while a dispatch mode follows every storage from birth to death. The trace runs as CPU code whatever the
-device; what differs between devices is the operations' scratch (`_scratch`).
+device; what differs between devices is the operations' scratch.
 
 The optimiser's state exists from the second step on, so it counts from the start: weights, AdamW's moments, the EMA.
 The gradients appear in the trace. A fused AdamW, clipping and the EMA's update work in place and add nothing.
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import torch
@@ -152,7 +153,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, device: str):
         super().__init__()  # type: ignore[no-untyped-call]
-        self.device = device
+        self.scratch = _cuda_scratch if device == "cuda" else _cpu_scratch
         self.live = self.peak = self.flops = 0
         self.alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
@@ -161,7 +162,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
                 self._follow(tensor.untyped_storage())
-        self.peak = max(self.peak, self.live + _scratch(func, args, self.device))
+        self.peak = max(self.peak, self.live + self.scratch(func._overloadpacket, args, out))
         if (count := flop_registry.get(func._overloadpacket)) is not None:
             self.flops += count(*args, **(kwargs or {}), out_val=out)
         return out
@@ -179,9 +180,57 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.live += size
 
 
-def _scratch(func: Any, args: Any, device: str) -> int:
-    """Bytes an operation takes beside its inputs and outputs, and gives back before it returns."""
+# ---------------------------------------------------------------- the operations' scratch
+
+aten = torch.ops.aten
+ONEDNN_BLOCK = 16  # channels
+ONEDNN_FLOOR = 20480  # N·C·Z·Y up to which fp32 at batch 1 goes to slow_conv3d (Convolution.cpp, use_mkldnn)
+
+
+def _cuda_scratch(op: Any, args: Any, out: Any) -> int:
+    """PyTorch's CUDA GroupNorm works and answers channels first, cuDNN channels last: each copies what it gets.
+
+    Read from the sources, not yet measured on a card.
+    """
+    if op in (aten.native_group_norm, aten.convolution):
+        return _bytes(args[0])
+    if op in (aten.native_group_norm_backward, aten.convolution_backward):
+        return _bytes(args[0]) + _bytes(args[1])
     return 0
+
+
+def _cpu_scratch(op: Any, args: Any, out: Any) -> int:
+    """Convolutions alone: seen by reading the peak resident memory around every operation of a real step (two threads).
+
+    oneDNN transposes input and gradient for the gradient of bf16 weights, channels rounded up to its blocks; a gradient
+    that is a slice of a concatenation's is copied; and a small fp32 map at batch 1 is unfolded into columns.
+    """
+    if op is aten.convolution:
+        return _columns(args[0], args[1], out)
+    if op is not aten.convolution_backward:
+        return 0
+    grad, x, weight = args[:3]
+    if columns := _columns(x, weight, grad):
+        return columns
+    copied = 0 if grad.is_contiguous(memory_format=torch.channels_last_3d) else _bytes(grad)
+    transposed = x.dtype == torch.bfloat16 and prod(weight.shape[2:]) > 1
+    return copied + (_blocked(x) + _blocked(grad) if transposed else 0)
+
+
+def _columns(x: Tensor, weight: Tensor, out: Tensor) -> int:
+    kernel = prod(weight.shape[2:])
+    small = x.shape[0] == 1 and x.shape[1] * x.shape[2] * x.shape[3] <= ONEDNN_FLOOR
+    if x.dtype != torch.float32 or not small or kernel == 1:
+        return 0
+    return x.shape[1] * kernel * prod(out.shape[2:]) * 4
+
+
+def _blocked(x: Tensor) -> int:
+    return _bytes(x) * -(-x.shape[1] // ONEDNN_BLOCK) * ONEDNN_BLOCK // x.shape[1]
+
+
+def _bytes(x: Tensor) -> int:
+    return x.numel() * x.element_size()
 
 
 # ---------------------------------------------------------------- the device

@@ -35,7 +35,7 @@ class Paths:
     def dataset_name(self, wanted: str) -> str:
         """'1', '001' or 'Dataset001_Name' → the folder's name, looked for among the raw and the preprocessed datasets."""
         names = sorted({name for root in self._searched() for name in _dataset_folders(root)})
-        matches = [name for name in names if name == wanted or (wanted.isdigit() and int(name[7:10]) == int(wanted))]
+        matches = [name for name in names if name == wanted or (wanted.isdecimal() and int(name[7:10]) == int(wanted))]
         if len(matches) == 1:
             return matches[0]
         roots = ", ".join(str(root) for root in self._searched())
@@ -48,7 +48,7 @@ class Paths:
             )
         raise NndiffError(
             f"There is no dataset '{wanted}'.",
-            expected=f"a folder such as Dataset{int(wanted) if wanted.isdigit() else 1:03d}_Name",
+            expected=f"a folder such as Dataset{int(wanted) if wanted.isdecimal() else 1:03d}_Name",
             found=", ".join(names) or "none",
             where=roots,
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,6 +95,52 @@ class Budget:
 # ---------------------------------------------------------------- the decisions
 
 
+def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value in names, " or ".join(names)
+
+
+def _at_least(low: float) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: all(v >= low for v in _as_tuple(value)), f"at least {low:g}"
+
+
+def _within(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: low <= value <= high, f"{low:g} to {high:g}"
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+# What a field may hold, whoever wrote it: the planner, --set, or a person's editor.
+CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "spacing": (lambda value: all(v > 0 for v in value), "above 0 mm"),
+    "volume_shape": _at_least(1),
+    "puzzle_factor": _at_least(1),
+    "patch_size": _at_least(4),
+    "batch_size": _at_least(1),
+    "accumulate": _at_least(1),
+    "width": _at_least(4),
+    "recompute": _one_of("none", "norms", "blocks"),
+    "precision": _one_of("bf16", "fp32"),
+    "prediction": _one_of("x0", "eps", "v", "residual"),
+    "learning_rate": (lambda value: 0 < value < 1, "between 0 and 1"),
+    "training_steps": _at_least(1),
+    "warmup_steps": _at_least(0),
+    "ema_half_life": _at_least(1),
+    "start": _one_of("source", "noise", "shortcut", "draft"),
+    "start_step": _within(1, 1000),
+    "steps": _within(1, 1000),
+    "reuse_interval": _at_least(1),
+    "reuse_depth": _at_least(1),
+    "tile_overlap": _within(0, 0.9),
+}
+
+
+def demand_valid(name: str, value: Any) -> None:
+    if name in CHECKS and not CHECKS[name][0](value):
+        raise NndiffError(f"'{name}' has a value that it cannot have.", expected=CHECKS[name][1], found=value)
+
+
 @dataclass(frozen=True)
 class Scheme:
     """A row of some table and its settings, e.g. {"name": "fixed", "options": {"low": -1024, "high": 3071}}."""
@@ -130,6 +177,10 @@ class NetworkSpec:
     blocks: int  # residual blocks a level, on each side
     head_width: int  # of the light full-resolution head after the puzzle; 0 = none
     recompute: str  # none | norms | blocks: what is computed twice to save memory
+
+    def __post_init__(self) -> None:
+        demand_valid("width", self.width)
+        demand_valid("recompute", self.recompute)
 
 
 @dataclass(frozen=True)
@@ -174,6 +225,10 @@ class Configuration:
     reuse_depth: int
     tile_overlap: float
     predicted: Predicted
+
+    def __post_init__(self) -> None:
+        for name in CHECKS.keys() & vars(self).keys():
+            demand_valid(name, getattr(self, name))
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Undo:
     def __call__(self, estimate: FloatArray) -> Volume:
         """Normalised [C, z, y, x] on the network's grid → the target's units on the original grid."""
         back = (-self.offset[0], -self.offset[1], -self.offset[2])
-        nothing = [float(m.forward(np.float32(value))) for m, value in zip(self.maps, self.background, strict=True)]
+        nothing = _normalised(self.maps, self.background)
         fitted = place(estimate, back, self.resampled.shape, nothing)
         refined = resample(fitted, self.box.shape)
         values = np.stack([m.inverse(channel) for m, channel in zip(self.maps, refined, strict=True)])
@@ -76,22 +76,18 @@ def prepare(source: Volume | None, target: Volume | None, mask: Volume | None, p
     shape = preparation.volume_shape or resampled.shape
     offset = _centred(resampled.shape, shape)
 
-    backgrounds = [
-        tuple(float(m.forward(np.float32(c.background))) for m, c in zip(maps, channels, strict=True))
-        for maps, channels in ((source_maps, preparation.source_channels), (target_maps, preparation.target_channels))
-    ]
-
-    def shaped(volume: Volume | None, maps: Sequence[Affine], background: Sequence[float]) -> FloatArray | None:
+    def shaped(volume: Volume | None, maps: Sequence[Affine], channels: Sequence[Channel]) -> FloatArray | None:
         if volume is None:
             return None
         normalised = np.stack([m.forward(channel) for m, channel in zip(maps, crop(volume.array, box), strict=True)])
-        return place(resample(normalised, resampled.shape), offset, shape, background)
+        nothing = _normalised(maps, [channel.background for channel in channels])
+        return place(resample(normalised, resampled.shape), offset, shape, nothing)
 
-    undo_background = tuple(channel.background for channel in preparation.target_channels)
-    undo = Undo(reference.grid, reference.layout, box, resampled, offset, target_maps, undo_background)
+    background = tuple(channel.background for channel in preparation.target_channels)
+    undo = Undo(reference.grid, reference.layout, box, resampled, offset, target_maps, background)
     return Prepared(
-        shaped(source if preparation.source_channels else None, source_maps, backgrounds[0]),
-        shaped(target, target_maps, backgrounds[1]),
+        shaped(source if preparation.source_channels else None, source_maps, preparation.source_channels),
+        shaped(target, target_maps, preparation.target_channels),
         _shaped_mask(mask, box, resampled.shape, offset, shape),
         resampled.moved(tuple(-o for o in offset), shape),
         undo,
@@ -108,6 +104,10 @@ def fit(scheme: Scheme, channel: FloatArray, kind: str) -> Affine:
     """The affine map of one channel [Z, Y, X] under a scheme of the plan."""
     normalizer = NORMALIZERS[scheme.name](**scheme.options)
     return normalizer.fit(channel, foreground(channel, kind))
+
+
+def _normalised(maps: Sequence[Affine], values: Sequence[float]) -> list[float]:
+    return [(value - m.offset) / m.scale for m, value in zip(maps, values, strict=True)]
 
 
 def _source_maps(source: Volume | None, channels: tuple[Channel, ...]) -> tuple[Affine, ...]:
@@ -149,7 +149,8 @@ def _shaped_mask(mask: Volume | None, box: Box, resampled: Triple, offset: Tripl
     if mask is None:
         return None
     inside = resample_mask(crop(mask.array, box)[0] > 0.5, resampled)
-    return place(inside[None].astype(np.float32), offset, shape, [0.0])[0] > 0.5
+    placed: Mask = place(inside[None].astype(np.float32), offset, shape, [0.0])[0] > 0.5
+    return placed
 
 
 def _whole(grid: Grid) -> Box:

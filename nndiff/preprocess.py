@@ -36,6 +36,7 @@ class Summary:
     removed: int  # of cases that the dataset no longer has
     worst_error: float  # of undo, over the target's normalised range
     worst_case: str
+    cut: tuple[str, ...]  # cases that do not fit the one shape of generation
 
 
 def preprocess(
@@ -108,7 +109,7 @@ class _Task:
         store.write_case(self.folder, case.name, present, self._record(case, prepared, target))
 
     def _record(self, case: Case, prepared: Prepared, target: Volume) -> dict[str, Any]:
-        error = undo_error(prepared, target)
+        cut = cut_away(prepared)
         return {
             "case": case.name,
             "group": case.group,
@@ -116,7 +117,8 @@ class _Task:
             "files": _signatures(case),
             "shape": list(prepared.grid.shape),
             "spacing": list(prepared.grid.spacing),
-            "undo_error": float(f"{error:.3g}"),
+            "cut": round(cut, 4),
+            "undo_error": 0.0 if cut else float(f"{undo_error(prepared, target):.3g}"),
             "undo": encode(prepared.undo),
         }
 
@@ -131,6 +133,12 @@ def undo_error(prepared: Prepared, target: Volume) -> float:
         for a, b, m in zip(home.array[inside], target.array[inside], prepared.undo.maps, strict=True)
     ]
     return math.sqrt(float(np.mean(squares)))
+
+
+def cut_away(prepared: Prepared) -> float:
+    """Share of the case that does not fit the one shape of generation; 0 in translation."""
+    kept = [min(n, m) / n for n, m in zip(prepared.undo.resampled.shape, prepared.grid.shape, strict=True)]
+    return 1 - math.prod(kept)
 
 
 # ---------------------------------------------------------------- around it
@@ -154,9 +162,10 @@ def _remove_strangers(folder: Path, known: set[str]) -> int:
 
 
 def _summary(name: str, folder: Path, dataset: Dataset, done: int, removed: int) -> Summary:
-    errors = {case.name: (store.read_record(folder, case.name) or {}).get("undo_error", 0.0) for case in dataset.cases}
-    worst = max(errors, key=lambda case: errors[case])
-    return Summary(name, folder, done, len(dataset.cases) - done, removed, errors[worst], worst)
+    records = {case.name: store.read_record(folder, case.name) or {} for case in dataset.cases}
+    worst = max(records, key=lambda case: records[case]["undo_error"])
+    cut = tuple(case for case, record in records.items() if record["cut"] > 0)
+    return Summary(name, folder, done, len(dataset.cases) - done, removed, records[worst]["undo_error"], worst, cut)
 
 
 def _signatures(case: Case) -> dict[str, list[int]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import reprlib
 import types
 import typing
 from typing import Any, TypeVar
@@ -119,4 +120,5 @@ def _unknown(name: str, known: dict[str, Any], where: str) -> NndiffError:
 
 def _demand(condition: bool, expected: str, found: Any, where: str) -> None:
     if not condition:
-        raise NndiffError(f"'{where or 'value'}' has the wrong type.", expected=expected, found=repr(found))
+        shown = reprlib.repr(found)  # a line, however much there is
+        raise NndiffError(f"'{where or 'value'}' has the wrong type.", expected=expected, found=shown)

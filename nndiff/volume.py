@@ -60,7 +60,8 @@ class Grid:
         return a, b, c
 
     def position(self, index: tuple[float, ...]) -> npt.NDArray[np.float64]:
-        return np.array(self.origin) + self.matrix @ (np.array(self.spacing) * np.array(index))
+        offset: npt.NDArray[np.float64] = self.matrix @ (np.array(self.spacing) * np.array(index))
+        return np.array(self.origin) + offset
 
     def moved(self, index: tuple[float, ...], shape: Triple, spacing: Spacing | None = None) -> Grid:
         """The grid whose voxel (0, 0, 0) lies at `index` of this one."""
@@ -88,7 +89,11 @@ class Grid:
             return None
         if not np.allclose(self.direction, other.direction, atol=1e-3):
             return f"direction {_short(other.direction)} instead of {_short(self.direction)}"
-        return f"origin {_short(other.origin)} instead of {_short(self.origin)} mm ({gap:.3g} mm apart)"
+        if np.linalg.norm(np.subtract(self.origin, other.origin)) > POSITION_TOLERANCE * min(self.spacing):
+            return f"origin {_short(other.origin)} instead of {_short(self.origin)} mm ({gap:.3g} mm apart)"
+        word = "direction" if np.allclose(self.spacing, other.spacing, rtol=1e-6, atol=0) else "spacing"
+        pair = [_short(getattr(grid, word)) for grid in (other, self)]
+        return f"{word} {pair[0]} instead of {pair[1]}, which adds up to {gap:.3g} mm at the far corner"
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,9 @@ class _OneSpelling(argparse.HelpFormatter):
     """Help lists a long flag once, with two dashes; one dash works as well."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        flags = [flag for flag in action.option_strings if flag.startswith("--") or "-" + flag not in action.option_strings]
+        flags = [
+            flag for flag in action.option_strings if flag.startswith("--") or "-" + flag not in action.option_strings
+        ]
         if not flags:
             return super()._format_action_invocation(action)
         values = "" if action.nargs == 0 else " " + self._format_args(action, action.dest.upper())

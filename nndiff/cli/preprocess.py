@@ -41,9 +41,10 @@ def prepare_cases(paths: Paths, plan: Plan, configurations: Sequence[str], worke
         )
         gone = f", {summary.removed} removed that the dataset no longer has" if summary.removed else ""
         print(f"{summary.configuration}: {done}{gone}; in {summary.folder}")
-        print(
-            f"  the way back errs by at most {summary.worst_error:.1e} rms of the normalised range (case {summary.worst_case})"
-        )
+        error = f"{summary.worst_error:.1e} rms of the normalised range"
+        print(f"  the way back errs by at most {error} (case {summary.worst_case})")
+        if summary.cut:
+            print(f"  larger than the one shape of generation, so their rim is cut: {', '.join(summary.cut)}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 from nndiff.plan import Decision, Fingerprint, Plan
@@ -31,41 +32,41 @@ def fingerprint_table(fingerprint: Fingerprint) -> str:
         for s, source in enumerate(fingerprint.channel_names):
             links = [case.links[t][s] for case in cases]
             words = (
-                f"|r| {_median([abs(link.correlation) for link in links]):.2f}, "
-                f"rmse {_median([link.rmse for link in links]):.4f} (normalised), "
-                f"{_median([link.noise_share for link in links]):.0%} noise, "
-                f"matched step {_median([link.matched_step for link in links]):.0f} of 1000"
+                f"|r| {median([abs(link.correlation) for link in links]):.2f}, "
+                f"rmse {median([link.rmse for link in links]):.4f} (normalised), "
+                f"{median([link.noise_share for link in links]):.0%} noise, "
+                f"matched step {median([link.matched_step for link in links]):.0f} of 1000"
             )
             rows.append((f"{source} → {target}", words))
     return _laid_out(rows)
 
 
-def plan_table(plan: Plan, configurations: Sequence[str], verbose: bool = False) -> str:
+def plan_table(plan: Plan, configurations: Sequence[str], verbose: bool = False, width: int | None = None) -> str:
     """Every decision, its value and its reason; with `verbose` also what was passed over."""
+    width = width or max(72, min(120, shutil.get_terminal_size((100, 24)).columns))
     parts = [f"Plan for {plan.dataset}"]
     for configuration in ("", *configurations):
         decisions = [decision for decision in plan.decisions if decision.configuration == configuration]
         parts.append(f"\n{f'Configuration {configuration}' if configuration else 'The whole dataset'}\n")
         if configuration:
-            parts.append(_device(plan, configuration))
-        parts += [_decision(decision, verbose) for decision in decisions]
+            parts.append(_device(plan, configuration, width))
+        parts += [_decision(decision, verbose, width) for decision in decisions]
     return "\n".join(parts)
 
 
-def _device(plan: Plan, configuration: str) -> str:
+def _device(plan: Plan, configuration: str, width: int) -> str:
     budget = plan.configurations[configuration].budget
-    return _row("device", f"{budget.device_name}, {budget.memory_bytes / 1e9:.1f} GB", f"{budget.memory_from}")
+    return _row("device", f"{budget.device_name}, {budget.memory_bytes / 1e9:.1f} GB", budget.memory_from, width)
 
 
-def _decision(decision: Decision, verbose: bool) -> str:
-    lines = [_row(decision.name, _value(decision.value), decision.reason)]
+def _decision(decision: Decision, verbose: bool, width: int) -> str:
+    lines = [_row(decision.name, _value(decision.value), decision.reason, width)]
     if verbose:
-        lines += [_row("", f"not {_value(other.value)}", other.note) for other in decision.alternatives]
+        lines += [_row("", f"not {_value(other.value)}", other.note, width) for other in decision.alternatives]
     return "\n".join(lines)
 
 
-def _row(name: str, value: str, reason: str) -> str:
-    width = max(72, min(120, shutil.get_terminal_size((100, 24)).columns))
+def _row(name: str, value: str, reason: str, width: int) -> str:
     head = f"  {name:<18}{value}"
     body = textwrap.fill(reason, width, initial_indent=" " * 22, subsequent_indent=" " * 22)
     return f"{textwrap.fill(head, width, subsequent_indent=' ' * 20)}\n{body}"
@@ -82,7 +83,7 @@ def _value(value: Any) -> str:
             " x ".join(_value(item) for item in value) if len(value) == 3 else ", ".join(_value(item) for item in value)
         )
     if isinstance(value, (list, tuple)):
-        return "; ".join(_value(item) for item in value) or "none"
+        return ", ".join(_value(item).replace(" ", "") for item in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -90,11 +91,6 @@ def _between(triples: Sequence[Sequence[float]]) -> str:
     low, high = ([f(values) for values in zip(*triples, strict=True)] for f in (min, max))
     words = [" x ".join(f"{value:.4g}" for value in row) for row in (low, high)]
     return words[0] if words[0] == words[1] else f"{words[0]} to {words[1]}"
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2]
 
 
 def _laid_out(rows: Sequence[tuple[str, str]]) -> str:

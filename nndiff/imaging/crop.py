@@ -119,14 +119,10 @@ def crop(array: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
 def uncrop(array: npt.NDArray[Any], box: Box, shape: Triple, background: Sequence[float]) -> npt.NDArray[Any]:
     """[C, z, y, x] → [C, *shape], with each channel's background value outside the box."""
     assert array.shape[1:] == box.shape, (array.shape, box)
-    whole = np.empty((array.shape[0], *shape), dtype=array.dtype)  # [C, Z, Y, X]
-    for channel, value in zip(whole, background, strict=True):
-        channel[...] = value
-    whole[(slice(None), *box.slices)] = array
-    return whole
+    return place(array, box.start, shape, background)
 
 
-def place(array: FloatArray, offset: Triple, shape: Triple, background: Sequence[float]) -> FloatArray:
+def place(array: npt.NDArray[Any], offset: Triple, shape: Triple, background: Sequence[float]) -> npt.NDArray[Any]:
     """[C, z, y, x] laid at `offset` into a volume [C, *shape] of background; what sticks out is cut off.
 
     `place(place(a, o, ...), -o, a's shape, ...)` is `a` wherever nothing stuck out.

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +82,8 @@ def read_header(path: Path) -> Header:
     spacing = tuple(reader.GetSpacing()[::-1])
     if _is_nifti(path, reader):
         # ITK drops trailing axes of length 1 and puts 1 mm where a size is missing: ask the file itself
-        dimension = max(dimension, int(reader.GetMetaData("dim[0]")))
+        if reader.GetNumberOfComponents() == 1:  # else the fifth axis holds the components
+            dimension = max(dimension, int(reader.GetMetaData("dim[0]")))
         stored = _stored_spacing(path)
         spacing = spacing if _positive(stored) else stored
     return Header(
@@ -270,14 +271,11 @@ def _positive(spacing: Sequence[float]) -> bool:
 
 
 def _stored_spacing(path: Path) -> tuple[float, ...]:
-    """pixdim[3..1]: float32 from byte 76 of NIfTI-1, float64 from byte 104 of NIfTI-2, in either byte order."""
+    """pixdim[3..1] of a NIfTI-1 header, float32 from byte 76; its first number, 348, tells the byte order."""
     with _opened(path) as stream:
-        start = stream.read(168)
-    for kind, offset, size in (("8f", 76, 348), ("8d", 104, 540)):
-        for order in "<>":
-            if struct.unpack_from(f"{order}i", start) == (size,):
-                return struct.unpack_from(order + kind, start, offset)[3:0:-1]
-    raise _damaged(path, "no NIfTI header")
+        start = stream.read(108)
+    order = "<" if struct.unpack_from("<i", start) == (348,) else ">"
+    return struct.unpack_from(f"{order}8f", start, 76)[3:0:-1]
 
 
 def _check_whole(path: Path) -> None:
@@ -294,7 +292,7 @@ def _check_whole(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as stream:
             yield stream

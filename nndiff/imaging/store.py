@@ -70,6 +70,11 @@ def link_case(source_folder: Path, target_folder: Path, name: str) -> None:
     write_json(_record_path(target_folder, name), contents)
 
 
+def remove_case(folder: Path, name: str) -> None:
+    """The record first, so that a case half removed is no case."""
+    _remove(folder, name, keep={})
+
+
 def _link(source: Path, target: Path) -> None:
     if not source.exists():
         raise NndiffError(f"{source.name} is missing.", where=source, remedy=REMEDY)

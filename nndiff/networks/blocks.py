@@ -32,12 +32,22 @@ def groups(channels: int) -> int:
     return next(n for n in range(most, 0, -1) if channels % n == 0)
 
 
-def conv(c_in: int, c_out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:
+class Conv(nn.Conv3d):
+    """Answers channels last, even where a small fp32 map on a CPU makes PyTorch fall back on a kernel that does not.
+
+    One such answer would turn the layout of all that follows, and every convolution would copy its input back.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, Z, Y, X] → [B, C', Z', Y', X']
+        return super().forward(x).contiguous(memory_format=torch.channels_last_3d)
+
+
+def conv(c_in: int, c_out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> Conv:
     """A convolution that keeps n/stride voxels of every n."""
-    return nn.Conv3d(c_in, c_out, kernel, stride, padding=(kernel[0] // 2, kernel[1] // 2, kernel[2] // 2))
+    return Conv(c_in, c_out, kernel, stride, padding=(kernel[0] // 2, kernel[1] // 2, kernel[2] // 2))
 
 
-def zeroed(layer: nn.Conv3d) -> nn.Conv3d:
+def zeroed(layer: Conv) -> Conv:
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -6,15 +6,16 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from nndiff.dataset import kind_of
 from nndiff.plan import Alternative, CaseFingerprint, Channel, ChannelStatistics, Crop, Fingerprint, Scheme
-from nndiff.planning.verdict import Verdict, in_words
+from nndiff.planning.verdict import Verdict
 from nndiff.prepare import CROP_MARGIN_MM, TIED
 from nndiff.volume import Spacing, Triple
 
 CROP_WORTH = 0.8  # crop when the median case keeps at most this share of its voxels
-ANISOTROPIC = 3.0  # an axis this much coarser than the finest counts as thick slices
+FINER_AT_MOST = 4.0  # times the median case's voxels: what keeping the finest cases' detail may cost
 RANGE_MARGIN = 0.1  # of the range, added on either side: a new case may be a little hotter than any seen
 CT_WINDOW = {"translation": (-1024.0, 3071.0), "generation": (-1000.0, 1000.0)}
 BACKGROUND = {"ct": -1024.0, "pet": 0.0, "mr": 0.0}
@@ -24,6 +25,8 @@ Map = Callable[[float], float]
 
 def anchors(fingerprint: Fingerprint) -> Verdict[tuple[int, ...]]:
     """For each target channel the source channel that a bridge starts from: same name, else highest correlation."""
+    if not fingerprint.channel_names:
+        return Verdict((), "generation has no source to start from")
     chosen, reasons = [], []
     for t, name in enumerate(fingerprint.target_names):
         correlations = [
@@ -35,7 +38,7 @@ def anchors(fingerprint: Fingerprint) -> Verdict[tuple[int, ...]]:
         why = "the same name" if same else "the highest correlation" if len(correlations) > 1 else "the only source"
         chosen.append(s)
         reasons.append(f"{name} starts from {fingerprint.channel_names[s]}: {why} (|r| = {correlations[s]:.2f})")
-    return Verdict(tuple(chosen), "; ".join(reasons) or "generation starts from noise")
+    return Verdict(tuple(chosen), "; ".join(reasons))
 
 
 def source_channel(name: str) -> Verdict[Channel]:
@@ -139,19 +142,44 @@ def normalised_rmse(
 
 
 def spacing(fingerprint: Fingerprint) -> Verdict[Spacing]:
-    """The median spacing; on thick slices the finer tenth percentile, so that thin-sliced cases are not thrown away."""
+    """Translation must give back what it was given: the finer tenth percentile an axis, while the voxels stay affordable.
+
+    A spline refined and brought back is the volume it was; coarsened, it has lost detail for good.
+    """
     spacings = np.array([case.spacing for case in fingerprint.cases])
-    median = np.median(spacings, axis=0)
-    thick = int(np.argmax(median))
-    anisotropic = median[thick] > ANISOTROPIC * median.min()
-    if anisotropic:
-        median[thick] = max(np.percentile(spacings[:, thick], 10, method="lower"), np.delete(median, thick).max())
-    a, b, c = (float(f"{value:.6g}") for value in median)
-    same = float(np.mean(np.all(np.isclose(spacings, (a, b, c), rtol=1e-3), axis=1)))
-    reason = f"the median spacing; {same:.0%} of the cases have it and are not resampled"
-    if anisotropic:
-        reason = f"the median in plane, the finer tenth percentile across thick slices; {same:.0%} of the cases have it"
-    return Verdict((a, b, c), reason)
+    median = _triple(np.median(spacings, axis=0))
+    fine = _triple(np.percentile(spacings, 10, axis=0, method="lower"))
+    growth = math.prod(median) / math.prod(fine)
+    if fingerprint.task == "translation" and growth <= FINER_AT_MOST:
+        chosen, other = (
+            fine,
+            Alternative(
+                median, f"the median would lose the detail of {_share(spacings, median, finer=True):.0%} of the cases"
+            ),
+        )
+        cost = f", {growth:.2g} times the voxels of the median" if growth > 1.01 else ""
+        reason = f"the finer tenth percentile an axis, so that the way back loses no detail{cost}"
+    else:
+        chosen, other = (
+            median,
+            Alternative(fine, f"the finer tenth percentile would make {growth:.2g} times the voxels"),
+        )
+        reason = "the median"
+    reason += f"; {_share(spacings, chosen):.0%} of the cases have it and are not resampled"
+    return Verdict(chosen, reason, (other,) if other.value != chosen else ())
+
+
+def _share(spacings: npt.NDArray[np.float64], of: Spacing, finer: bool = False) -> float:
+    """Of the cases, those with this spacing; or those finer than it on some axis."""
+    rows = (
+        np.any(spacings < 0.99 * np.array(of), axis=1) if finer else np.all(np.isclose(spacings, of, rtol=1e-3), axis=1)
+    )
+    return float(np.mean(rows))
+
+
+def _triple(values: npt.NDArray[np.float64]) -> Spacing:
+    a, b, c = (float(f"{value:.6g}") for value in values)
+    return a, b, c
 
 
 def volume_shape(fingerprint: Fingerprint, crop: Crop, spacing: Spacing) -> Verdict[Triple]:
@@ -213,7 +241,3 @@ def _prepared_shape(case: CaseFingerprint, crop: Crop, spacing: Spacing) -> Trip
 
 def _rounded(value: float) -> float:
     return float(f"{value:.4g}")
-
-
-def shape_words(shape: Triple, spacing: Spacing) -> str:
-    return f"{in_words(shape)} voxels of {in_words(spacing)} mm"

@@ -20,7 +20,6 @@ from nndiff.planning.planner import part_of
 from nndiff.strict_json import encode
 
 PLAN_FILE = "plan.json"
-FIXED_WHEN_EDITED = ("source_channels", "target_channels", "anchor", "crop", "target_range")
 
 MakePlan = Callable[[Sequence[str], dict[str, Any]], Plan]  # configurations, overrides → plan
 
@@ -45,7 +44,7 @@ def settle(path: Path, wanted: Sequence[str], overrides: dict[str, Any], clean: 
     anew = [name for name in wanted if name not in edited]
     notes = [f"configuration {name} was edited by hand and is kept (--clean plans it anew)" for name in kept]
     if "" in edited:
-        overrides = {**{name: encode(getattr(old, name)) for name in FIXED_WHEN_EDITED}, **overrides}
+        overrides = {**_as_overrides(old), **overrides}
         notes.append("the dataset-wide choices were edited by hand and are kept (--clean decides them anew)")
     if not anew:
         return Settled(raw, kept, tuple(notes))
@@ -76,6 +75,14 @@ def _existing(path: Path) -> tuple[Plan, dict[str, Any]]:
     return load(Plan, path, "plan anew with --clean"), raw
 
 
+def _as_overrides(old: Plan) -> dict[str, Any]:
+    """The dataset-wide choices as if each had been set by hand, in the order in which they are decided."""
+    sides = {"source_channels": old.source_channels, "target_channels": old.target_channels}
+    channels = {f"{side}.{i}": channel for side, row in sides.items() for i, channel in enumerate(row)}
+    rest = {name: getattr(old, name) for name in ("anchor", "crop", "target_range")}
+    return {path: encode(value) for path, value in {**channels, **rest}.items()}
+
+
 def _demand_agreement(old: Plan, new: Plan, others: Sequence[str], path: Path) -> None:
     """Configurations that stay rest on the dataset-wide choices they were planned with."""
     if others and part_of(old, "") != part_of(new, ""):
@@ -89,7 +96,7 @@ def _demand_agreement(old: Plan, new: Plan, others: Sequence[str], path: Path) -
 
 def _merged(raw: dict[str, Any], new: Plan, others: Sequence[str]) -> dict[str, Any]:
     """The new plan with the old parts of the other configurations put back untouched, in the old order."""
-    data = encode(new)
+    data: dict[str, Any] = encode(new)
     order = [*raw["configurations"], *(name for name in new.configurations if name not in raw["configurations"])]
     old_parts = {name: raw["configurations"][name] for name in others}
     data["configurations"] = {name: old_parts.get(name, data["configurations"].get(name)) for name in order}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nndiff.errors import NndiffError
-from nndiff.plan import Configuration, Plan
+from nndiff.plan import Configuration, Plan, demand_valid
 from nndiff.strict_json import decode, encode, hints_of, type_at
 
 
@@ -60,7 +60,7 @@ def _checked(path: str, value: Any, configurations: Sequence[str]) -> Any:
             remedy="add it to -c",
         )
     try:
-        decode(type_at(Plan, path), value, path)
+        demand_valid(path.split(".")[-1], decode(type_at(Plan, path), value, path))
     except NndiffError as error:
         raise NndiffError(
             f"--set: {error.what}", expected=error.expected, found=error.found, remedy=error.remedy

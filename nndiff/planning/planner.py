@@ -54,6 +54,13 @@ class Ledger:
         self.decisions.append(Decision(configuration, name, encode(value), reason, plain))
         return value  # type: ignore[no-any-return]
 
+    def revise(self, configuration: str, name: str, value: Any, reason: str) -> None:
+        """A later rule overrules an earlier one: the record says what holds, and what was first wanted."""
+        for i, decision in enumerate(self.decisions):
+            if (decision.configuration, decision.name) == (configuration, name):
+                first = Alternative(decision.value, decision.reason)
+                self.decisions[i] = Decision(configuration, name, encode(value), reason, (first,))
+
 
 def plan(
     fingerprint: Fingerprint,
@@ -129,10 +136,10 @@ def _configuration(
     rung, network = sized.rung, sized.network
     if rung.spacing != spacing:
         spacing, shape = rung.spacing, rung.patch_size
-        ledger.decisions.append(
-            Decision(name, "spacing", spacing, "coarser, so that the whole volume fits: generation is never tiled")
+        ledger.revise(
+            name, "spacing", spacing, "coarser than the data, so that a whole volume fits: generation is never tiled"
         )
-        ledger.decisions.append(Decision(name, "volume_shape", shape, "follows from the coarser spacing"))
+        ledger.revise(name, "volume_shape", shape, "the same extent at the coarser spacing")
 
     stages = decide("stages", recipe.stages(name, rung.puzzle_factor))
     learning_rate = decide("learning_rate", recipe.learning_rate(network.width))
@@ -146,7 +153,9 @@ def _configuration(
     steps = decide("steps", recipe.steps(name, start_step))
     reuse_interval = decide("reuse_interval", recipe.reuse_interval(name, start, steps))
     reuse_depth = decide("reuse_depth", recipe.reuse_depth())
-    tile_overlap = decide("tile_overlap", recipe.tile_overlap(rung.patch_size == shape))
+    tile_overlap = decide(
+        "tile_overlap", recipe.tile_overlap(rung.patch_size == shape, tiled=fingerprint.task != "generation")
+    )
     predicted = _predicted(sized, precision, budget, predict)
     return Configuration(
         budget=budget,
@@ -203,13 +212,11 @@ def _size(
     rungs = _fixed(list(size.ladder(shape, spacing, tiled, budget.device)), ledger.overrides, path)
     usable = usable_bytes(budget.memory_bytes, budget.device)
     limits = size.Limits(usable, size.step_flops(budget), lambda step: total_needed(step, budget.device))
-    verdict = size.choose(rungs, build, predict or traced, limits)
-    sized = verdict.value
-    for field_name in ("puzzle_factor", "patch_size", "batch_size"):
-        ledger.decide(name, field_name, Verdict(getattr(sized.rung, field_name), verdict.reason, verdict.alternatives))
-    levels = len(sized.network.strides)
-    reason = f"{levels} levels, pooled an axis at a time as its spacing and length allow; width as the ladder found"
-    ledger.decide(name, "network", Verdict(sized.network, reason))
+    sized = size.choose(rungs, build, predict or traced, limits)
+    for field_name, verdict in size.reasons(
+        sized, shape if tiled else sized.rung.patch_size, build, predict or traced, limits
+    ).items():
+        ledger.decide(name, field_name, verdict)
     return sized
 
 
@@ -218,7 +225,7 @@ def _fixed(rungs: Sequence[size.Rung], overrides: Overrides, path: str) -> list[
     fields = {"puzzle_factor": "puzzle_factor", "patch_size": "patch_size", "batch_size": "batch_size"}
     fields |= {"network.width": "width", "network.recompute": "recompute"}
     given = {rung_field: overrides.get(f"{path}.{name}") for name, rung_field in fields.items()}
-    changes = {
+    changes: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
     }
     return list(dict.fromkeys(replace(rung, **changes) for rung in rungs))

@@ -119,7 +119,7 @@ def start_step(name: str, start: str, rmse: Sequence[float], noise: str) -> Verd
 def steps(name: str, start_step: int) -> Verdict[int]:
     if name == "bridge":
         return Verdict(1, "one step from the source is the best PSNR; more steps buy texture, tuning decides")
-    return Verdict(start_step, "every step from the start down, as published: fewer steps of an eps model lose quality")
+    return Verdict(start_step, "every step from the start down: an eps model that skips steps loses quality")
 
 
 def reuse_interval(name: str, start: str, steps: int) -> Verdict[int]:
@@ -136,7 +136,9 @@ def reuse_depth() -> Verdict[int]:
     )
 
 
-def tile_overlap(whole: bool) -> Verdict[float]:
+def tile_overlap(whole: bool, tiled: bool) -> Verdict[float]:
+    if not tiled:
+        return Verdict(0.0, "generation is never tiled: every volume is made whole")
     reason = "the patch is the whole median volume; larger cases are tiled" if whole else "volumes are tiled"
     return Verdict(0.5, f"{reason}: half a patch of overlap, blended with Gaussian weights")
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any, Protocol
 
 from nndiff.errors import NndiffError
 from nndiff.plan import Alternative, Budget, NetworkSpec
@@ -73,6 +74,20 @@ class Limits:
     flops: int
     total_needed: Callable[[int], int]  # step bytes → device total, for refusals
 
+    def flops_for(self, rung: Rung) -> float:
+        """A batch above 2 buys little: only while the step stays far below what it may cost."""
+        return self.flops / 4 if rung.batch_size > 2 else self.flops
+
+    def affordable(self, sized: Sized) -> bool:
+        return sized.cost.bytes <= self.bytes and sized.cost.flops <= self.flops_for(sized.rung)
+
+    def note(self, sized: Sized) -> str:
+        if sized.cost.bytes > self.bytes:
+            return f"{_cost(sized.cost)}: more memory than there is"
+        if sized.cost.flops > self.flops_for(sized.rung):
+            return f"{_cost(sized.cost)}: more work than a step should cost here"
+        return f"{_cost(sized.cost)}: would fit"
+
 
 Predict = Callable[[NetworkSpec, Triple, Triple, int], Cost]  # network, puzzle, patch, batch
 Build = Callable[[Rung], NetworkSpec]
@@ -83,7 +98,7 @@ Build = Callable[[Rung], NetworkSpec]
 
 def ladder(shape: Triple, spacing: Spacing, tiled: bool, device: str) -> Iterator[Rung]:
     """All rungs, best first. Untiled (generation) the volume stays whole and the spacing grows instead of the patch shrinking."""
-    for puzzle, patch, coarser in _sizes(shape, spacing, tiled):
+    for puzzle, patch, coarser in dict.fromkeys(_sizes(shape, spacing, tiled)):
         for width, batch, recompute in _variants(device, puzzle):
             yield Rung(puzzle, patch, coarser, batch, width, recompute)
 
@@ -159,7 +174,7 @@ def _neat(size: float) -> int:
 
 
 def _variants(device: str, puzzle: Triple) -> list[tuple[int, int, str]]:
-    """(width, batch, recompute) tried at one puzzle and patch, best first."""
+    """(width, batch, recompute) tried at one puzzle and patch, best first; the last needs the least memory of all."""
     wide = 48 if math.prod(puzzle) > 8 else 0  # many channels enter: a narrow stem would lose them
     if device == "cuda":
         small_batches = [(64, 8, "none"), (64, 4, "none")]
@@ -168,8 +183,9 @@ def _variants(device: str, puzzle: Triple) -> list[tuple[int, int, str]]:
         rows = small_batches + middle + last
     else:
         rows = [(32, 8, "none"), (32, 4, "none"), (32, 2, "none"), (32, 1, "none"), (24, 2, "none"), (24, 1, "none")]
-        rows += [(16, 2, "none"), (16, 1, "none"), (16, 1, "norms"), (16, 1, "blocks")]
-    return list(dict.fromkeys((max(width, wide), batch, again) for width, batch, again in rows))
+        rows += [(16, 2, "none"), (16, 1, "none"), (16, 1, "norms")]
+    leanest = (16, 1, "blocks")
+    return [*dict.fromkeys((max(width, wide), batch, again) for width, batch, again in rows), leanest]
 
 
 # ---------------------------------------------------------------- the network on a rung
@@ -220,81 +236,122 @@ def step_flops(budget: Budget) -> int:
     return int((MPS_STEP_TFLOP if budget.device == "mps" else CPU_STEP_TFLOP_A_CORE * budget.cores) * TFLOP)
 
 
-def choose(rungs: Sequence[Rung], build: Build, predict: Predict, limits: Limits) -> Verdict[Sized]:
-    """The first rung within both limits; else the least costly one that fits the memory; else a refusal with the number."""
+def choose(rungs: Sequence[Rung], build: Build, predict: Predict, limits: Limits) -> Sized:
+    """The first rung within both limits; else the least work among the smallest; else a refusal with the number."""
     search = _Search(build, predict, limits)
-    for i, rung in enumerate(rungs):
-        sized = search.tried(rung)
-        if sized is not None and search.affordable(sized):
-            return Verdict(sized, _fits(sized, limits), search.alternatives(rungs, i))
+    for _, same_size in groupby(rungs, key=lambda rung: (rung.puzzle_factor, rung.patch_size)):
+        variants = list(same_size)
+        if search.too_large(variants[-1]):
+            continue
+        for rung in variants:
+            if not search.hopeless(rung) and limits.affordable(sized := search.sized(rung)):
+                return sized
     last = rungs[-1]
     smallest = [
         search.sized(r) for r in rungs if (r.patch_size, r.puzzle_factor) == (last.patch_size, last.puzzle_factor)
     ]
     fitting = [sized for sized in smallest if sized.cost.bytes <= limits.bytes]
     if fitting:
-        cheapest = min(fitting, key=lambda sized: sized.cost.flops)
-        return Verdict(cheapest, _fits(cheapest, limits) + "; the smallest there is, yet slow on this device")
+        return min(fitting, key=lambda sized: sized.cost.flops)
     least = min(smallest, key=lambda sized: sized.cost.bytes)
     raise NndiffError(
         "No plan fits this memory.",
-        expected=f"at least {limits.total_needed(least.cost.bytes) / GB:.2f} GB in all ({least.rung})",
+        expected=f"at least {_rounded_up(limits.total_needed(least.cost.bytes))} GB in all ({least.rung})",
         found=f"{limits.total_needed(limits.bytes) / GB:.2f} GB",
         remedy="raise -gpu_memory_target, plan a coarser spacing, or use a larger device",
     )
 
 
+def _rounded_up(total: int) -> float:
+    return math.ceil(total / GB * 100) / 100
+
+
 class _Search:
-    """Predicts rungs, skipping those that a larger patch of the same kind shows to be hopeless."""
+    """Predicts rungs, passing over those that a larger patch of the same kind shows to be hopeless."""
 
     def __init__(self, build: Build, predict: Predict, limits: Limits):
         self.build, self.predict, self.limits = build, predict, limits
-        self.costs: dict[Rung, Sized] = {}
-        self.larger: dict[tuple[Triple, int, int, str], Sized] = {}
-
-    def tried(self, rung: Rung) -> Sized | None:
-        kin = (rung.puzzle_factor, rung.batch_size, rung.width, rung.recompute)
-        if kin in self.larger:
-            before = self.larger[kin]
-            share = CORE_SLACK * math.prod(rung.patch_size) / math.prod(before.rung.patch_size)
-            cap = self.flops_allowed(rung)
-            if share * before.cost.bytes > self.limits.bytes or share * before.cost.flops > cap:
-                return None
-        sized = self.larger[kin] = self.sized(rung)
-        return sized
+        self.larger: dict[tuple[Triple, int, int, str], Sized] = {}  # the last one predicted, of each kind
 
     def sized(self, rung: Rung) -> Sized:
-        if rung not in self.costs:
-            spec = self.build(rung)
-            self.costs[rung] = Sized(
-                rung, spec, self.predict(spec, rung.puzzle_factor, rung.patch_size, rung.batch_size)
-            )
-        return self.costs[rung]
+        spec = self.build(rung)
+        sized = Sized(rung, spec, self.predict(spec, rung.puzzle_factor, rung.patch_size, rung.batch_size))
+        self.larger[_kind(rung)] = sized
+        return sized
 
-    def flops_allowed(self, rung: Rung) -> float:
-        """A batch above 2 buys little: only while the step stays far below what it may cost."""
-        return self.limits.flops / 4 if rung.batch_size > 2 else self.limits.flops
+    def too_large(self, rung: Rung) -> bool:
+        """Whether even this leanest rung of a size exceeds the memory: then so do all of that size."""
+        return self._at_least_bytes(rung) > self.limits.bytes or self.sized(rung).cost.bytes > self.limits.bytes
 
-    def affordable(self, sized: Sized) -> bool:
-        return sized.cost.bytes <= self.limits.bytes and sized.cost.flops <= self.flops_allowed(sized.rung)
+    def hopeless(self, rung: Rung) -> bool:
+        before = self.larger.get(_kind(rung))
+        flops = 0.0 if before is None else _share(rung, before.rung) * before.cost.flops
+        return self._at_least_bytes(rung) > self.limits.bytes or flops > self.limits.flops_for(rung)
 
-    def alternatives(self, rungs: Sequence[Rung], taken: int) -> tuple[Alternative, ...]:
-        """The best rung there is, the last one tried in vain, and the next below: enough to see the trade."""
-        tried_in_vain = [rung for rung in rungs[:taken] if rung in self.costs]
-        shown = dict.fromkeys([*tried_in_vain[:1], *tried_in_vain[-1:], *rungs[taken + 1 : taken + 2]])
-        return tuple(Alternative(str(rung), self._note(self.sized(rung))) for rung in shown)
-
-    def _note(self, sized: Sized) -> str:
-        cost = f"{sized.cost.bytes / GB:.2f} GB and {sized.cost.flops / TFLOP:.3g} TFLOP a step"
-        if sized.cost.bytes > self.limits.bytes:
-            return f"{cost}: more memory than there is"
-        if sized.cost.flops > self.flops_allowed(sized.rung):
-            return f"{cost}: more work than a step should cost here"
-        return f"{cost}: would fit too, but gives up quality"
+    def _at_least_bytes(self, rung: Rung) -> float:
+        before = self.larger.get(_kind(rung))
+        return 0.0 if before is None else _share(rung, before.rung) * before.cost.bytes
 
 
-def _fits(sized: Sized, limits: Limits) -> str:
-    return (
-        f"{sized.rung}: predicted {sized.cost.bytes / GB:.2f} GB of the {limits.bytes / GB:.2f} GB usable, "
-        f"{sized.cost.flops / TFLOP:.3g} TFLOP a step of at most {limits.flops / TFLOP:.3g}"
-    )
+def _kind(rung: Rung) -> tuple[Triple, int, int, str]:
+    return rung.puzzle_factor, rung.batch_size, rung.width, rung.recompute
+
+
+def _share(rung: Rung, larger: Rung) -> float:
+    """Of a larger patch's cost, what a smaller one has at the very least: its share of the voxels, and a little slack."""
+    return CORE_SLACK * math.prod(rung.patch_size) / math.prod(larger.patch_size)
+
+
+# ---------------------------------------------------------------- why
+
+
+def reasons(sized: Sized, whole: Triple, build: Build, predict: Predict, limits: Limits) -> dict[str, Verdict[Any]]:
+    """The rung taken, field by field: each with what its neighbours would cost, everything else as chosen."""
+    rung = sized.rung
+
+    def verdict(value: Any, reason: str, *others: tuple[Any, dict[str, Any]]) -> Verdict[Any]:
+        search = _Search(build, predict, limits)
+        changed = [(shown, search.sized(replace(rung, **changes))) for shown, changes in others]
+        return Verdict(value, reason, tuple(Alternative(shown, limits.note(other)) for shown, other in changed))
+
+    fits = f"predicted {_cost(sized.cost)}, of {limits.bytes / GB:.2f} GB usable and at most {limits.flops / TFLOP:.3g} TFLOP"
+    if not limits.affordable(sized):
+        fits += "; the smallest there is, yet slow on this device"
+    is_whole = rung.patch_size == whole
+    coarse = _doubled(rung.puzzle_factor, rung.patch_size)
+    puzzles = [(p, {"puzzle_factor": p}) for p in dict.fromkeys([(1, 1, 1), coarse]) if p != rung.puzzle_factor]
+    grain = tuple(n * s for n, s in zip(rung.patch_size, rung.spacing, strict=True))
+    larger = [] if is_whole else [(whole, {"patch_size": whole})]
+    batches = [(2 * rung.batch_size, {"batch_size": 2 * rung.batch_size})]
+    wider = rung.width * 3 // 2
+    again = "norms" if rung.recompute == "none" else "none"
+    levels = len(sized.network.strides)
+    return {
+        "puzzle_factor": verdict(rung.puzzle_factor, f"{_puzzle_words(rung.puzzle_factor)}; {fits}", *puzzles),
+        "patch_size": verdict(
+            rung.patch_size,
+            f"{'the whole volume' if is_whole else 'the largest part of the volume that fits'}, {in_words(grain)} mm",
+            *larger,
+        ),
+        "batch_size": verdict(
+            rung.batch_size, "more than 2 only while a step stays a quarter of what it may cost", *batches
+        ),
+        "network": verdict(
+            sized.network,
+            f"{levels} levels, each axis pooled as its spacing and length allow; "
+            f"width {rung.width}, recompute {rung.recompute}: the best on the ladder that fits",
+            (f"width {wider}", {"width": wider}),
+            (f"recompute {again}", {"recompute": again}),
+        ),
+    }
+
+
+def _puzzle_words(puzzle: Triple) -> str:
+    if max(puzzle) == 1:
+        return "no puzzle: the volume is too small to gain from one"
+    thick = ", none across thick or short axes" if min(puzzle) == 1 else ""
+    return f"{max(puzzle)} along each fine axis{thick}: {math.prod(puzzle)} times fewer positions to compute"
+
+
+def _cost(cost: Cost) -> str:
+    return f"{cost.bytes / GB:.2f} GB and {cost.flops / TFLOP:.3g} TFLOP a step"

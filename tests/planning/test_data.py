@@ -1,0 +1,114 @@
+"""Rules about the data, one by one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nndiff.plan import Crop, Scheme
+from nndiff.planning import data
+from tests.planning.fingerprints import fingerprint, link, statistics, with_spacings
+
+PETCT = fingerprint("Dataset001_A", (40, 40, 40), (3.0, 2.0, 2.0), ("CT", "PET"), ("PET",))
+
+
+def channels(found):
+    sources = tuple(data.source_channel(name).value for name in found.channel_names)
+    anchor = data.anchors(found).value
+    targets = tuple(
+        data.target_channel(t, found, sources[anchor[t]] if anchor else None, anchor[t] if anchor else None).value
+        for t in range(len(found.target_names))
+    )
+    return sources, targets, anchor
+
+
+def test_the_anchor_has_the_same_name_even_where_another_correlates_more() -> None:
+    case = PETCT.cases[0]
+    ct, pet = case.source
+    rows = ((link(ct, case.target[0], 0.1, 0.5, 0.99), link(pet, case.target[0], 0.1, 0.5, 0.5)),)
+    found = replace(PETCT, cases=(replace(case, links=rows),))
+    assert data.anchors(found).value == (1,)
+    renamed = replace(found, target_names=("FLAIR",))
+    assert data.anchors(renamed).value == (0,)
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"), [("CT", "fixed"), ("CBCT", "fixed"), ("NAC PET", "maximum"), ("T1", "percentiles")]
+)
+def test_a_channel_is_normalised_as_its_kind_asks(name: str, scheme: str) -> None:
+    assert data.source_channel(name).value.normalization.name == scheme
+
+
+def test_a_target_that_follows_its_source_from_case_to_case_is_tied_to_it() -> None:
+    found = fingerprint("Dataset001_A", (40, 40, 40), (2.0, 2.0, 2.0), ("PET",), ("PET",))
+    gains = [0.2, 1.0, 5.0]
+    together = [
+        replace(case, source=(statistics("pet", g),), target=(statistics("pet", g),))
+        for case, g in zip(found.cases, gains, strict=False)
+    ]
+    source_only = [
+        replace(case, source=(statistics("pet", g),), target=(statistics("pet", 1.0),))
+        for case, g in zip(found.cases, gains, strict=False)
+    ]
+    pet = data.source_channel("PET").value
+    assert data.target_channel(0, replace(found, cases=tuple(together)), pet, 0).value.normalization == Scheme(
+        "tied", {}
+    )
+    assert data.target_channel(0, replace(found, cases=tuple(source_only)), pet, 0).value.normalization.name == "fixed"
+
+
+def test_ct_is_never_tied_and_its_window_depends_on_the_task() -> None:
+    translation = fingerprint("Dataset001_A", (40, 40, 40), (2.0, 2.0, 2.0), ("T1",), ("CT",))
+    generation = fingerprint("Dataset001_A", (40, 40, 40), (2.0, 2.0, 2.0), (), ("CT",))
+    assert data.target_channel(0, translation, data.source_channel("T1").value, 0).value.normalization.options == {
+        "low": -1024,
+        "high": 3071,
+    }
+    assert data.target_channel(0, generation, None, None).value.normalization.options == {"low": -1000, "high": 1000}
+
+
+@pytest.mark.parametrize(("kept", "enabled"), [(0.5, True), (0.99, False)])
+def test_the_crop_is_taken_when_it_saves_enough(kept: float, enabled: bool) -> None:
+    found = fingerprint("Dataset001_A", (100, 100, 100), (2.0, 2.0, 2.0), ("PET",), ("PET",), kept)
+    assert data.crop(found).value.enabled is enabled
+
+
+def test_the_range_holds_every_training_target_and_a_tenth_more() -> None:
+    sources, targets, anchor = channels(PETCT)
+    ((low, high),) = data.target_range(PETCT, sources, targets, anchor).value
+    tops = [case.target[0].maximum / case.source[1].peak for case in PETCT.cases]
+    assert high == pytest.approx(max(tops) + 0.1 * max(tops), rel=1e-3)
+    assert low == pytest.approx(-0.1 * max(tops), rel=1e-3)
+
+
+def test_the_rmse_from_moments_is_that_of_the_voxels() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.gamma(2.0, 1.0, 4000)
+    x = 0.7 * y + rng.normal(0, 0.3, 4000) + 0.2
+    pet, target = statistics("pet"), statistics("pet")
+    row = link(pet, target, 0.0, 0.0, float(np.corrcoef(x, y)[0, 1]))
+    row = replace(row, source_mean=y.mean(), source_std=y.std(), target_mean=x.mean(), target_std=x.std())
+    found = fingerprint("Dataset001_A", (40, 40, 40), (2.0, 2.0, 2.0), ("PET",), ("PET",), cases=1)
+    found = replace(found, cases=(replace(found.cases[0], source=(pet,), links=((row,),)),))
+    sources = (data.source_channel("PET").value,)
+    tied = replace(sources[0], normalization=Scheme("tied", {}))
+    assert data.normalised_rmse(found, sources, (tied,), (0,)) == pytest.approx(
+        [np.sqrt(np.mean((y - x) ** 2)) / pet.peak]
+    )
+
+
+def test_translation_keeps_the_finest_detail_while_that_is_affordable() -> None:
+    mixed = with_spacings(PETCT, [(3.0, 2.0, 2.0)] * 3 + [(3.0, 1.5, 1.5)] * 2)
+    assert data.spacing(mixed).value == (3.0, 1.5, 1.5)
+    wild = with_spacings(PETCT, [(3.0, 2.0, 2.0)] * 3 + [(1.0, 0.5, 0.5)] * 2)
+    assert data.spacing(wild).value == (3.0, 2.0, 2.0)
+    assert "voxels" in data.spacing(wild).alternatives[0].note
+
+
+def test_generation_takes_one_shape_that_holds_nearly_all() -> None:
+    found = fingerprint("Dataset001_A", (40, 50, 60), (2.0, 2.0, 2.0), (), ("CT",), cases=20)
+    odd = replace(found.cases[0], shape=(90, 90, 90), cropped_shape=(90, 90, 90))
+    found = replace(found, cases=(*found.cases[1:], odd))
+    assert data.volume_shape(found, Crop(False, 10.0), (2.0, 2.0, 2.0)).value == (40, 50, 60)

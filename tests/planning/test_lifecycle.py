@@ -1,0 +1,113 @@
+"""plan.json over time."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nndiff.errors import NndiffError
+from nndiff.plan import Plan, load
+from nndiff.planning import lifecycle
+from nndiff.planning.planner import plan
+from tests.laws.test_planner_laws import closed_form
+from tests.planning.fingerprints import budget, fingerprint
+
+FOUND = fingerprint("Dataset001_A", (64, 64, 64), (2.0, 2.0, 2.0), ("PET",), ("PET",))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "plan.json"
+
+
+def settle(path, *names, found=FOUND, memory=24, clean=False, overrides=None):
+    settled = lifecycle.settle(
+        path,
+        names,
+        overrides or {},
+        clean,
+        lambda wanted, fixed: plan(found, budget(memory), wanted, fixed, closed_form),
+    )
+    lifecycle.write(path, settled)
+    return settled
+
+
+def section(path, name: str) -> str:
+    text = path.read_text()
+    start = text.index(f'    "{name}": {{')
+    return text[start : text.index("\n    }", start)]
+
+
+def edit(path, change) -> None:
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data, indent=2))
+
+
+def test_planning_one_configuration_leaves_the_others_byte_for_byte(path) -> None:
+    settle(path, "bridge", "ddpm", memory=80)
+    before = section(path, "ddpm")
+    settle(path, "bridge", memory=4)
+    assert section(path, "ddpm") == before
+    made = load(Plan, path)
+    assert made.configurations["bridge"].budget.memory_bytes == 4 * 10**9
+    assert made.configurations["ddpm"].budget.memory_bytes == 80 * 10**9
+    assert {d.configuration for d in made.decisions} == {"", "bridge", "ddpm"}
+
+
+def test_the_same_command_twice_writes_the_same_bytes(path) -> None:
+    settle(path, "bridge", "ddpm")
+    before = path.read_bytes()
+    settle(path, "bridge", "ddpm")
+    assert path.read_bytes() == before
+
+
+def test_an_edited_configuration_is_kept_until_clean(path) -> None:
+    settle(path, "bridge", "ddpm")
+    edit(path, lambda data: data["configurations"]["bridge"].update(batch_size=7))
+    settled = settle(path, "bridge", "ddpm", memory=80)
+    assert settled.kept == ("bridge",)
+    assert any("edited by hand" in note for note in settled.notes)
+    assert load(Plan, path).configurations["bridge"].batch_size == 7
+    assert load(Plan, path).configurations["ddpm"].budget.memory_bytes == 80 * 10**9
+    assert settle(path, "bridge", "ddpm", clean=True).kept == ()
+    assert load(Plan, path).configurations["bridge"].batch_size != 7
+
+
+def test_edited_dataset_wide_choices_are_kept_and_planned_around(path) -> None:
+    settle(path, "bridge", "ddpm")
+    edit(path, lambda data: data["crop"].update(margin_mm=25.0))
+    settled = settle(path, "bridge", "ddpm")
+    assert load(Plan, path).crop.margin_mm == 25.0
+    assert any("dataset-wide" in note for note in settled.notes)
+
+
+def test_new_data_under_an_old_configuration_is_refused(path) -> None:
+    settle(path, "bridge", "ddpm")
+    other = fingerprint("Dataset001_A", (64, 64, 64), (2.0, 2.0, 2.0), ("PET",), ("PET",), kept=0.5)
+    with pytest.raises(NndiffError, match="ddpm rests on"):
+        settle(path, "bridge", found=other)
+    settle(path, "bridge", "ddpm", found=other)
+
+
+def test_overrides_of_the_others_are_remembered(path) -> None:
+    settle(path, "ddpm", overrides={"configurations.ddpm.batch_size": 1})
+    settle(path, "bridge", overrides={"configurations.bridge.batch_size": 2})
+    assert load(Plan, path).overrides == {"configurations.ddpm.batch_size": 1, "configurations.bridge.batch_size": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data: data.update(version=0), "another version"),
+        (lambda data: data["configurations"]["bridge"].update(bach_size=1), "did you mean 'batch_size'"),
+        (lambda data: data["configurations"]["bridge"].pop("batch_size"), "'batch_size' is missing"),
+        (lambda data: data["configurations"]["bridge"].update(batch_size=0), "at least 1"),
+    ],
+)
+def test_a_broken_plan_is_refused_in_words(path, change, words) -> None:
+    settle(path, "bridge")
+    edit(path, change)
+    with pytest.raises(NndiffError, match=words):
+        settle(path, "bridge")
