@@ -44,6 +44,7 @@ setup(
             "nndiff_plan = nndiff.cli.plan:main",
             "nndiff_preprocess = nndiff.cli.preprocess:main",
             "nndiff_plan_and_preprocess = nndiff.cli.plan_and_preprocess:main",
+            "nndiff_demo = nndiff.cli.demo:main",
         ],
     },
 )

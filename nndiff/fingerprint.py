@@ -43,7 +43,7 @@ def extract(dataset: Dataset, workers: int | None = None, verify: bool = True) -
             bright = {row.name: row.bright(side) for row in rows if row.case is not None}
             findings += other_units(bright, names)
     demand_success(failures, len(dataset.cases), "Fingerprint")
-    _demand_sound(dataset, findings)
+    _demand_sound(dataset, findings, verify)
     return _assembled(dataset, rows), [finding for finding in findings if finding.severity == "warning"]
 
 
@@ -51,7 +51,11 @@ def report(dataset: Dataset, findings: Sequence[Finding]) -> str:
     """Every finding, each with its case, file and remedy."""
     errors = [finding for finding in findings if finding.severity == "error"]
     warnings = [finding for finding in findings if finding.severity != "error"]
-    parts = [f"{len(errors)} errors and {len(warnings)} warnings in {dataset.name}"]
+    counts = [
+        f"{len(group)} {word}{'' if len(group) == 1 else 's'}"
+        for word, group in (("error", errors), ("warning", warnings))
+    ]
+    parts = [f"{' and '.join(counts)} in {dataset.name}"]
     parts += [
         f"{word.upper()}  {finding}" for word, group in (("error", errors), ("warning", warnings)) for finding in group
     ]
@@ -165,13 +169,11 @@ def _pooled(
     return tuple(pooled)
 
 
-def _demand_sound(dataset: Dataset, findings: Sequence[Finding]) -> None:
+def _demand_sound(dataset: Dataset, findings: Sequence[Finding], verify: bool) -> None:
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
-        raise NndiffError(
-            report(dataset, findings),
-            remedy="mend these and run the same command again (--no-verify_dataset_integrity skips the look at the voxels)",
-        )
+        skip = " (--no-verify_dataset_integrity skips the look at the voxels)" if verify else ""
+        raise NndiffError(report(dataset, findings), remedy=f"mend these and run the same command again{skip}")
 
 
 def _bytes_a_case(dataset: Dataset) -> int:

@@ -41,28 +41,29 @@ class Examined:
 
 
 def examine(case: Case, dataset: Dataset, verify: bool = True) -> Examined:
-    """Read a case; with `verify`, look at every voxel too. Unreadable files and clashing grids are always findings."""
+    """Read a case; with `verify`, look at every voxel too. Unreadable files, clashing grids and NaN are always findings."""
     findings: list[Finding] = []
     volumes = {path: _read(case, path, findings) for path in case.files}
     reference = next((volume for volume in volumes.values() if volume is not None), None)
     for path, volume in volumes.items():
         if volume is not None and reference is not None and volume is not reference:
             findings += _geometry(case, path, reference, volume)
-    if verify:
-        for path, volume in volumes.items():
-            if volume is not None:
-                is_mask = path == case.mask
-                findings += (
-                    _mask(case, path, volume.array[0])
-                    if is_mask
-                    else _intensities(case, path, volume.array[0], dataset)
-                )
-        findings += _roles(case)
+    for path, volume in volumes.items():
+        if volume is None:
+            continue
+        array = volume.array[0]  # [Z, Y, X]
+        if path == case.mask:
+            findings += _mask(case, path, array) if verify else ()
+        elif not np.isfinite(array).all():
+            findings.append(_not_finite(case, path, array))
+        elif verify:
+            findings += _intensities(case, path, array, dataset)
+    findings += _roles(case) if verify else ()
     if any(finding.severity == "error" for finding in findings):
         return Examined(None, None, None, tuple(findings), "")
     source, target = (_stack([volumes[path] for path in paths]) for paths in (case.source, case.target))
     mask = volumes[case.mask] if case.mask else None
-    return Examined(source, target, mask, tuple(findings), _content(volumes.values()))
+    return Examined(source, target, mask, tuple(findings), _content((source, target)))
 
 
 def across_cases(contents: dict[str, str], groups: dict[str, str]) -> list[Finding]:
@@ -121,13 +122,14 @@ def _geometry(case: Case, path: Path, reference: Volume, volume: Volume) -> Iter
         yield Finding(case.name, str(path), what, "resample one onto the other before training")
 
 
-def _intensities(case: Case, path: Path, array: FloatArray, dataset: Dataset) -> Iterable[Finding]:
+def _not_finite(case: Case, path: Path, array: FloatArray) -> Finding:
     bad = ~np.isfinite(array)
-    if bad.any():
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
-        what = f"{int(bad.sum())} voxels are NaN or infinite, the first at (z, y, x) = {first}."
-        yield Finding(case.name, str(path), what, "mend the file; nndiff does not guess what belongs there")
-        return
+    first = tuple(int(i) for i in np.argwhere(bad)[0])
+    what = f"{int(bad.sum())} of {bad.size} voxels are NaN or infinite, the first at (z, y, x) = {first}."
+    return Finding(case.name, str(path), what, "mend the file; nndiff does not guess what belongs there")
+
+
+def _intensities(case: Case, path: Path, array: FloatArray, dataset: Dataset) -> Iterable[Finding]:
     low, high = float(array.min()), float(array.max())
     if low == high:
         yield Finding(
@@ -157,7 +159,7 @@ def _integer_limits(case: Case, path: Path, array: FloatArray) -> Iterable[Findi
         return
     count = int(sum((array == limit).sum() for limit in limits if limit is not None))
     if count:
-        what = f"{count} voxels sit at the limit of {kind}: the values overflowed or were clipped."
+        what = f"{count} of {array.size} voxels sit at the limit of {kind}: the values overflowed or were clipped."
         yield Finding(case.name, str(path), what, "export again with a wider type or a rescale slope", "warning")
     if limits[0] is None and float((array > 60000).mean()) > 0.01 and float((array < 5000).mean()) > 0.01:
         what = "unsigned values just below 65536 beside small ones: negative numbers that wrapped around."

@@ -5,6 +5,7 @@ One dial: `-gpu_memory_target`. With it a plan is made for a GPU of that size, w
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -17,7 +18,7 @@ GB = 10**9
 
 def budget(gpu_memory_target: float | None, disk_folder: Path) -> Budget:
     """The Budget of this machine, or of a GPU of `gpu_memory_target` GB when that is given."""
-    if gpu_memory_target is not None and not gpu_memory_target > 0:
+    if gpu_memory_target is not None and not 0 < gpu_memory_target < math.inf:
         raise NndiffError("-gpu_memory_target must be a positive number of GB.", found=gpu_memory_target)
     device, name, total, bf16, source = _device(gpu_memory_target)
     return Budget(device, name, total, source, bf16, available_cores(), available_ram(), disk_free(disk_folder))
@@ -62,7 +63,7 @@ def free_ram() -> int:
     except (OSError, KeyError, ValueError):
         return available_ram() // 2
     used = _read_number(Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"))
-    return min(available, max(0, available_ram() - used)) if used else available
+    return min(available, max(0, available_ram() - used + _cached_files())) if used else available
 
 
 def disk_free(folder: Path) -> int:
@@ -80,6 +81,17 @@ def _cgroup_cores() -> float | None:
     quota_us = _read_number(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
     period_us = _read_number(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
     return quota_us / period_us if quota_us and period_us and quota_us > 0 else None
+
+
+def _cached_files() -> int:
+    """Bytes of files that the cgroup counts as used and the kernel gives back when asked."""
+    for path, key in (("memory.stat", "inactive_file"), ("memory/memory.stat", "total_inactive_file")):
+        try:
+            rows = dict(line.split() for line in Path("/sys/fs/cgroup", path).read_text().splitlines())
+            return int(rows[key])
+        except (OSError, KeyError, ValueError):
+            continue
+    return 0
 
 
 def _read_number(*paths: Path) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +45,18 @@ def preprocess(
     """Bring every case to every configuration's folder below `folder`."""
     dataset.demand_sound()
     summaries: list[Summary] = []
-    first_with: dict[str, str] = {}
     for name in configurations:
-        preparation = _preparation(plan, name)
-        twin = first_with.setdefault(digest(preparation), name)
-        target = folder / name
-        removed = _remove_strangers(target, {case.name for case in dataset.cases})
-        if twin != name:
-            done = _link(folder / twin, target, dataset, digest(preparation))
-        else:
-            done = _prepare_all(dataset, preparation, target, workers)
-        summaries.append(_summary(name, target, dataset, done, removed))
+        task = _Task(_preparation(plan, name), folder / name)
+        removed = _remove_strangers(task.folder, {case.name for case in dataset.cases})
+        todo = [case for case in dataset.cases if not task.done(case)]
+        twins = [replace(task, folder=folder / other) for other in plan.configurations if other != name]
+        twin = next((twin for twin in twins if todo and all(map(twin.done, dataset.cases))), None)
+        if twin is not None:
+            for case in todo:
+                store.link_case(twin.folder, task.folder, case.name)
+        elif todo:
+            _prepare_all(task, todo, workers)
+        summaries.append(_summary(name, task.folder, dataset, len(todo), removed))
     return summaries
 
 
@@ -69,18 +70,13 @@ def _preparation(plan: Plan, name: str) -> Preparation:
     return plan.preparation(name)
 
 
-def _prepare_all(dataset: Dataset, preparation: Preparation, folder: Path, workers: int | None) -> int:
-    task = _Task(preparation, folder)
-    todo = [case for case in dataset.cases if not task.done(case)]
-    if not todo:
-        return 0
-    voxels = _voxels(todo[0], preparation)
-    channels = len(preparation.source_channels) + len(preparation.target_channels)
-    _demand_disk(folder, voxels * (4 * channels + 1) * len(todo))
+def _prepare_all(task: _Task, todo: Sequence[Case], workers: int | None) -> None:
+    voxels = _voxels(todo, task.preparation)
+    channels = len(task.preparation.source_channels) + len(task.preparation.target_channels)
+    _demand_disk(task.folder, voxels * (4 * channels + 1) * len(todo))
     count = worker_count(workers, len(todo), BYTES_A_VOXEL_AND_CHANNEL * channels * voxels)
-    outcomes = list(run(task, todo, count, f"Preprocess {folder.name}"))
+    outcomes = list(run(task, todo, count, f"Preprocess {task.folder.name}"))
     demand_success([outcome for _, outcome in outcomes if isinstance(outcome, Failure)], len(todo), "Preprocess")
-    return len(todo)
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,12 @@ class _Task:
     folder: Path
 
     def done(self, case: Case) -> bool:
-        record = store.read_record(self.folder, case.name)
+        try:
+            record = store.read_record(self.folder, case.name)
+            if record is not None:
+                store.open_case(self.folder, case.name)
+        except NndiffError:  # damaged, and this very run mends it
+            return False
         return (
             record is not None
             and record.get("preparation") == digest(self.preparation)
@@ -144,16 +145,6 @@ def cut_away(prepared: Prepared) -> float:
 # ---------------------------------------------------------------- around it
 
 
-def _link(source: Path, target: Path, dataset: Dataset, preparation: str) -> int:
-    linked = 0
-    for case in dataset.cases:
-        record = store.read_record(target, case.name)
-        if record is None or record != store.read_record(source, case.name):
-            store.link_case(source, target, case.name)
-            linked += 1
-    return linked
-
-
 def _remove_strangers(folder: Path, known: set[str]) -> int:
     strangers = [name for name in store.cases(folder) if name not in known] if folder.is_dir() else []
     for name in strangers:
@@ -174,13 +165,18 @@ def _signatures(case: Case) -> dict[str, list[int]]:
     return {str(path): [stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()}
 
 
-def _voxels(case: Case, preparation: Preparation) -> int:
-    """Of a case as it is prepared, without opening it."""
+def _voxels(cases: Sequence[Case], preparation: Preparation) -> int:
+    """Of the first readable case as it is prepared, without opening it."""
     if preparation.volume_shape:
         return math.prod(preparation.volume_shape)
-    header = io.read_header(case.files[0])
-    grown = math.prod(header.spacing) / math.prod(preparation.spacing)
-    return int(math.prod(header.shape) * max(1.0, grown))
+    for case in cases:
+        try:
+            header = io.read_header(case.files[0])
+        except NndiffError:  # this case will fail by itself, and alone
+            continue
+        grown = math.prod(header.spacing) / math.prod(preparation.spacing)
+        return int(math.prod(header.shape) * max(1.0, grown))
+    return 1
 
 
 def _demand_disk(folder: Path, needed: int) -> None:

@@ -119,7 +119,8 @@ def noise_share(y: FloatArray, x: FloatArray, where: Mask) -> float:
     difference = y - x
     difference = np.where(where, difference - difference[where].mean(), 0)
     power = float(np.square(difference[where], dtype=np.float64).mean())
-    if power == 0:
+    largest = max(float(np.abs(side[where]).max()) for side in (x, y))
+    if power <= (np.finfo(np.float32).eps * largest) ** 2:  # rounding
         return 0.0
     smooth = ndimage.gaussian_filter(difference, SMOOTHING, mode="nearest")
     removed = 1 - float(np.square(smooth[where], dtype=np.float64).mean()) / power

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -88,7 +90,7 @@ def _serial(function: Callable[[C], R], cases: Sequence[C]) -> Iterator[tuple[C,
 
 def _parallel(function: Callable[[C], R], cases: Sequence[C], workers: int) -> Iterator[tuple[C, R | Failure]]:
     with _one_thread_each():
-        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_mind_the_parent)
         waiting = list(reversed(cases))
         running: dict[Future[R | Failure], C] = {}
         try:
@@ -109,6 +111,19 @@ def _parallel(function: Callable[[C], R], cases: Sequence[C], workers: int) -> I
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _mind_the_parent() -> None:
+    """In a worker: leave without a word on Ctrl-C, and do not outlive a parent that was killed."""
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(1))
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def outlived() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=outlived, daemon=True).start()
 
 
 class _Guarded(Generic[C, R]):

@@ -116,7 +116,9 @@ def test_a_channel_too_many(build):
     assert "not in target_names, which has 1" in finding.what
 
 
-@pytest.mark.parametrize("name", ["a.nii.gz", "a_000.nii.gz", "a_0000.nii", "_0000.nii.gz", "notes.txt", "a_0000.NII.GZ"])
+@pytest.mark.parametrize(
+    "name", ["a.nii.gz", "a_000.nii.gz", "a_0000.nii", "_0000.nii.gz", "notes.txt", "a_0000.NII.GZ"]
+)
 def test_a_name_that_is_not_read_says_how_to_name_it(build, name):
     finding = only(read(build([*pair("b"), f"imagesTr/{name}"])))
     assert finding.file.endswith(name)

@@ -33,8 +33,10 @@ class Command:
             prog=name,
             description=description,
             allow_abbrev=False,
+            add_help=False,
             formatter_class=_OneSpelling,
         )
+        self.flag("help", short="h", action="help", default=argparse.SUPPRESS, help="show this and stop")
         for root, holds in (
             ("raw", "raw datasets"),
             ("preprocessed", "plans and prepared cases"),
@@ -97,11 +99,17 @@ def add_dataset(command: Command) -> None:
 def add_workers(command: Command) -> None:
     command.flag(
         "np",
-        type=int,
+        type=_count,
         default=None,
         metavar="N",
         help="worker processes at most; 0 works serially, unset follows cores and free RAM",
     )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more; found {text}")
+    return int(text)
 
 
 def add_configurations(command: Command) -> None:

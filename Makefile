@@ -1,0 +1,40 @@
+# make setup | demo | test | check | bench
+#
+# Everything happens in .venv, with the versions of constraints.txt. PYTHON chooses the interpreter that .venv is made of.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+DEMO   := demo
+CORES  := $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: setup demo test check bench clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: setup
+	$(BIN)/nndiff_demo --raw $(DEMO)/raw
+	$(BIN)/nndiff_plan_and_preprocess -d 900 901 -c bridge --raw $(DEMO)/raw --preprocessed $(DEMO)/preprocessed
+	@echo
+	@echo "The plans stand in $(DEMO)/preprocessed/*/plan.json: every decision with its reason. Edit one and plan again."
+
+test: setup
+	$(BIN)/python -m pytest -n $(CORES) --dist worksteal
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py
+
+bench: setup
+	$(BIN)/python benchmarks/preprocess.py
+	$(BIN)/python benchmarks/memory.py
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
