@@ -2,9 +2,9 @@
 
     python benchmarks/preprocess.py [--quick]
 
-Each row resamples one volume with cubic splines to another spacing; ratios are medians over the repetitions. The difference is
-against scipy.ndimage's own order-3 result on the same grid, relative to the volume's range. Down-sampling is compared without
-anti-aliasing, as both others do it; nndiff's default, which anti-aliases, is timed beside it.
+Each row resamples one volume with cubic splines to another spacing; ratios are medians over the repetitions. The
+difference is against scipy.ndimage's own order-3 result on the same grid, relative to the volume's range. Down-sampling
+is compared without anti-aliasing, as both others do it; nndiff's default, which anti-aliases, is timed beside it.
 """
 
 from __future__ import annotations

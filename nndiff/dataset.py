@@ -166,6 +166,7 @@ def _read_json(folder: Path) -> DatasetJson:
             expected=" ".join(FILE_ENDINGS),
             found=words.file_ending,
             where=path,
+            remedy="correct it, or convert the files",
         )
     return words
 

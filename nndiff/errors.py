@@ -1,4 +1,4 @@
-"""The one exception a user ever sees: what was expected, what was found, where, and the remedy, in at most four lines."""
+"""The one exception a user ever sees: what was expected, what was found, where, and the remedy, in four lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A raw dataset → fingerprint.json: spacings, shapes, intensities, and what links source to target. Facts of the data only."""
+"""A raw dataset → fingerprint.json: spacings, shapes, intensities, what ties source to target. Data only, no machine."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Open every file of a case once; say everything that is wrong with it.
 
-Geometry may differ between the files of a case by SPACING_TOLERANCE (relative) and, at the corners, by POSITION_TOLERANCE of the
-smallest voxel edge (`volume.py`). Between cases everything may differ: spacing, shape, orientation.
+Geometry may differ between the files of a case by SPACING_TOLERANCE (relative) and, at the corners, by
+POSITION_TOLERANCE of the smallest voxel edge (`volume.py`). Between cases everything may differ: spacing, shape,
+orientation.
 
 The volumes that this pass has read go on to the fingerprint, so that no file is opened twice.
 """
@@ -41,7 +42,7 @@ class Examined:
 
 
 def examine(case: Case, dataset: Dataset, verify: bool = True) -> Examined:
-    """Read a case; with `verify`, look at every voxel too. Unreadable files, clashing grids and NaN are always findings."""
+    """Read a case; with `verify`, judge its voxels too. Unreadable files, clashing grids, NaN always count."""
     findings: list[Finding] = []
     volumes = {path: _read(case, path, findings) for path in case.files}
     reference = next((volume for volume in volumes.values() if volume is not None), None)
@@ -67,7 +68,7 @@ def examine(case: Case, dataset: Dataset, verify: bool = True) -> Examined:
 
 
 def across_cases(contents: dict[str, str], groups: dict[str, str]) -> list[Finding]:
-    """Cases whose voxels are the same, case → digest: in one group a waste, in two a leak from training into validation."""
+    """Cases of the same voxels, case → digest: in one group a waste, in two a leak from training into validation."""
     same = defaultdict(list)
     for case, content in sorted(contents.items()):
         if content:

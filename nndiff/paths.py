@@ -33,7 +33,7 @@ class Paths:
         return _root("results", self.results_root)
 
     def dataset_name(self, wanted: str) -> str:
-        """'1', '001' or 'Dataset001_Name' → the folder's name, looked for among the raw and the preprocessed datasets."""
+        """'1', '001' or 'Dataset001_Name' → the folder's name, looked for among raw and preprocessed datasets."""
         names = sorted({name for root in self._searched() for name in _dataset_folders(root)})
         matches = [name for name in names if name == wanted or (wanted.isdecimal() and int(name[7:10]) == int(wanted))]
         if len(matches) == 1:
@@ -51,6 +51,7 @@ class Paths:
             expected=f"a folder such as Dataset{int(wanted) if wanted.isdecimal() else 1:03d}_Name",
             found=", ".join(names) or "none",
             where=roots,
+            remedy="correct the number, or name the folder that holds it (export nndiff_raw=…, or --raw)",
         )
 
     def _searched(self) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The words that stages hand each other as JSON: Fingerprint (the data), Budget (the machine), Plan (what was decided, and why).
+"""The words that stages hand each other as JSON: Fingerprint (the data), Budget (the machine), Plan (what, and why).
 
 Every triple is (z, y, x). Every word decodes strictly (`strict_json`) and encodes back to the same bytes.
 """
@@ -248,7 +248,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Preparation:
-    """All that turns a case into a training pair and back; equal for configurations that share their preprocessed data."""
+    """All that turns a case into a training pair and back; equal for configurations that share their prepared cases."""
 
     task: str
     source_channels: tuple[Channel, ...]

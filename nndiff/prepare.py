@@ -3,8 +3,9 @@
     prepared = prepare(source, target, mask, preparation)      crop → normalise → resample (→ one shape, in generation)
     volume   = prepared.undo(estimate)                         the source's grid, the target's units
 
-Training has source and target, prediction a source alone, generation a target alone. Neither the crop, nor the maps, nor `undo`
-ever look at the target when there is a source: what cannot be known at test time is not used in training either.
+Training has source and target, prediction a source alone, generation a target alone. Neither the crop, nor the maps,
+nor `undo` ever look at the target when there is a source: what cannot be known at test time is not used in training
+either.
 """
 
 from __future__ import annotations

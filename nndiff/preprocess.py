@@ -1,7 +1,7 @@
 """Raw cases → the store of each configuration, by the plan.
 
-Parallel, bounded by RAM, resumable: a case is done when its record stands and names this preparation and these very files.
-Configurations with one preparation share one set of files: the second folder gets hard links.
+Parallel, bounded by RAM, resumable: a case is done when its arrays are whole and its record names this preparation and
+these very files. Configurations with one preparation share one set of files: the second folder gets hard links.
 """
 
 from __future__ import annotations

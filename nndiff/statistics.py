@@ -1,7 +1,8 @@
 """What a fingerprint measures on one case: intensities of each channel, and what links source to target.
 
-**Noise or structure?** Of the difference d between source and target, noise is what (a) local averaging removes and (b) does not
-follow the target's own detail. With G a Gaussian of 1.5 voxels, which leaves the share KEPT of white noise's power,
+**Noise or structure?** Of the difference d between source and target, noise is what (a) local averaging removes and
+(b) does not follow the target's own detail. With G a Gaussian of 1.5 voxels, which leaves the share KEPT of white
+noise's power,
 
     noise_share = (1 - |G d|² / |d|²) / (1 - KEPT) · (1 - corr²(d - G d, x - G x))
 

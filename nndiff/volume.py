@@ -1,11 +1,12 @@
 """A volume and where it lies in space.
 
-Arrays are [C, Z, Y, X]; every triple is in the same order (z, y, x). Positions are millimetres in the patient's LPS frame:
+Arrays are [C, Z, Y, X]; every triple is in the same order (z, y, x). Positions are millimetres in the patient's LPS
+frame:
 
     position(index) = origin + direction · (spacing ⊙ index)          direction's column k = unit vector of array axis k
 
-In memory a volume is *canonical*: axis 0 runs to the head (S), axis 1 to the back (P), axis 2 to the left (L), as nearly as its
-axes allow. `Layout` remembers how the file had it, so that what is written lies exactly where the source lay.
+In memory a volume is *canonical*: axis 0 runs to the head (S), axis 1 to the back (P), axis 2 to the left (L), as
+nearly as its axes allow. `Layout` remembers how the file had it, so that what is written lies exactly where the source lay.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Grid:
         return self.moved(shift, shape, (a, b, c))
 
     def difference(self, other: Grid) -> str | None:
-        """What separates two grids, in words with the numbers, or None when they are one within the stated tolerances."""
+        """What separates two grids, in words with the numbers, or None when they are one within the tolerances."""
         if self.shape != other.shape:
             return f"shape {other.shape} instead of {self.shape}"
         if not np.allclose(self.spacing, other.spacing, rtol=SPACING_TOLERANCE, atol=0):
@@ -98,7 +99,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file stores a canonical volume: canonical axis k is the file's axis `axes[k]`, reversed where `flips[k]`."""
+    """How a file stores a canonical volume: canonical axis k is the file's `axes[k]`, reversed where `flips[k]`."""
 
     axes: Triple
     flips: tuple[bool, bool, bool]

@@ -2,8 +2,8 @@
 
     for case, outcome in run(function, cases, workers): ...      outcome = a result, or the Failure that says why not
 
-A case that fails is reported with its traceback and the others go on. A worker that dies (killed, out of memory) ends the
-run with a message that names the cases it may have been working on. `workers = 0` runs everything here, in order.
+A case that fails is reported with its traceback and the others go on. A worker that dies (killed, out of memory) ends
+the run with a message that names the cases it may have been working on. `workers = 0` runs everything here, in order.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _parallel(function: Callable[[C], R], cases: Sequence[C], workers: int) -> I
             raise NndiffError(
                 "A worker process died; most likely the machine ran out of memory.",
                 found=f"at work on {names}",
-                remedy="run the same command again with fewer workers (-np 1; -np 0 runs in this process); finished cases are kept",
+                remedy="run it again with fewer workers (-np 1; -np 0 runs in this process); finished cases are kept",
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -24,7 +24,7 @@ FLOORS = [
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-# Within a floor: files of floors 0, 2 and 4 may use one another; of the stages only these two, which share one pass over the files.
+# Files of floors 0, 2 and 4 may use one another; of the stages only these two, which share one pass over the files.
 STAGES_TOGETHER = {("fingerprint", "integrity")}
 WORDS_MAY_USE = {"numpy"}
 MECHANISMS_NEVER_SEE = {"plan", "dataset"}

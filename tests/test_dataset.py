@@ -12,7 +12,7 @@ WORDS = {"channel_names": {"0": "PET"}, "target_names": {"0": "PET"}, "file_endi
 
 @pytest.fixture
 def build(tmp_path):
-    """build(["imagesTr/a_0000.nii.gz", …], key=value, …) → the folder; the files are empty, the words dataset.json's."""
+    """build(["imagesTr/a_0000.nii.gz", …], key=value, …) → the folder; files are empty, words are dataset.json's."""
 
     def make(files, **words):
         folder = tmp_path / "Dataset001_Tiny"

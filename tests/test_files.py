@@ -29,9 +29,14 @@ def test_a_file_appears_in_one_step_and_keeps_its_ending(tmp_path):
 def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "plan.json"
     path.write_text("old")
-    with pytest.raises(type(error)) as raised, atomic(path) as part:
-        part.write_text("ha")
-        raise error
+
+    def write():
+        with atomic(path) as part:
+            part.write_text("ha")
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        write()
     assert raised.value is error
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["plan.json"]

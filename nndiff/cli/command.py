@@ -1,4 +1,4 @@
-"""What all commands share: flags with one dash or two, the three roots, errors without tracebacks, nnU-Net's flags explained."""
+"""What all commands share: flags with one dash or two, the roots, errors in words, nnU-Net's flags explained."""
 
 from __future__ import annotations
 

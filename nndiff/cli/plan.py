@@ -1,4 +1,4 @@
-"""nndiff_plan: from fingerprint.json and this machine (or -gpu_memory_target) to plan.json, every decision with its reason."""
+"""nndiff_plan: fingerprint.json and this machine (or -gpu_memory_target) → plan.json, each decision with its reason."""
 
 from __future__ import annotations
 

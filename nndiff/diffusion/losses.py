@@ -1,7 +1,9 @@
 """What training minimises, on the image (the puzzle is undone before any of these).
 
-gradient   mean|x̂ - x| + weight · sum_axis mean|D_axis x̂ - D_axis x|      puzzle-gradient loss (PPDM), D the forward difference
-squared    mean (x̂ - x)²                                                  what an eps-prediction minimises
+    gradient   mean|e| + weight · sum_axis mean|D_axis e|,  e = estimate - truth      puzzle-gradient loss (PPDM)
+    squared    mean e²                                                                what an eps-prediction minimises
+
+D is the forward difference.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where the reverse path starts.
 
-The published rule in words, the open part as a number: the starting step is the one whose noise-to-signal ratio is a small multiple
-of the distance between source and target,  sigma/a (ts) = NOISE_MULTIPLE · rmse(y, x0).
+The published rule in words, the open part as a number: the starting step is the one whose noise-to-signal ratio is a
+small multiple of the distance between source and target,  sigma/a (ts) = NOISE_MULTIPLE · rmse(y, x0).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rules about the data: anchor, normalisation, crop, range, spacing, shape. Each takes plain facts and returns a Verdict."""
+"""Rules about the data: anchor, normalisation, crop, range, spacing, shape. Plain facts in, a Verdict out."""
 
 from __future__ import annotations
 
@@ -63,7 +63,10 @@ def source_channel(name: str) -> Verdict[Channel]:
 def target_channel(
     t: int, fingerprint: Fingerprint, anchor: Channel | None, anchor_index: int | None
 ) -> Verdict[Channel]:
-    """A map that needs no target: fixed for CT, else tied to the anchor or one for the dataset, whichever spreads less."""
+    """A map that needs no target: fixed for CT, else tied to the anchor or one for all, whichever spreads less.
+
+    Spread is between cases, of normalised percentiles.
+    """
     name = fingerprint.target_names[t]
     kind = kind_of(name)
     if kind == "ct":
@@ -142,7 +145,7 @@ def normalised_rmse(
 
 
 def spacing(fingerprint: Fingerprint) -> Verdict[Spacing]:
-    """Translation must give back what it was given: the finer tenth percentile an axis, while the voxels stay affordable.
+    """Translation must give back what it was given: the finer tenth percentile an axis, while that is affordable.
 
     A spline refined and brought back is the volume it was; coarsened, it has lost detail for good.
     """

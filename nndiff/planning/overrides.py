@@ -1,4 +1,4 @@
-"""`--set a.b=value`: checked against the plan's own types, applied where the rule would decide, recorded in the plan."""
+"""`--set a.b=value`: checked against the plan's own types, applied where a rule would decide, recorded in the plan."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ class Overrides:
         self.values = dict(values)
 
     def apply(self, path: str, value: Any) -> tuple[Any, list[str]]:
-        """`value`, decided at `path`, with every override at or below that path put in; and the paths that were used."""
+        """`value`, decided at `path`, with every override at or below that path put in; and the paths that were used.
+
+        An override below the path changes that part alone.
+        """
         used = [key for key in self.values if key == path or key.startswith(path + ".")]
         for key in used:
             inside = key[len(path) + 1 :]

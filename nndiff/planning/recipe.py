@@ -1,4 +1,4 @@
-"""Rules about the method: process, what the network predicts, loss, precision, schedule, where prediction starts, what it reuses."""
+"""Rules about the method: process, prediction, loss, precision, schedule, where prediction starts, what it reuses."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def start_step(name: str, start: str, rmse: Sequence[float], noise: str) -> Verd
     chosen = int(np.median(steps))
     low, high = (int(v) for v in np.percentile(steps, [10, 90]))
     reason = (
-        f"its noise, {noise_ratio(DDPM(STEPS), chosen / STEPS):.3f}, is {NOISE_MULTIPLE:g} times the source's distance from the target "
-        f"({float(np.median(rmse)):.4f} rms in normalised units); cases range from {low} to {high}"
+        f"its noise, {noise_ratio(DDPM(STEPS), chosen / STEPS):.3f}, is {NOISE_MULTIPLE:g} times the source's distance "
+        f"from the target ({float(np.median(rmse)):.4f} rms in normalised units); cases range from {low} to {high}"
     )
     other = Alternative(noise_matched_step(float(np.median(rmse)), 5.0), "5 times the distance, the least published")
     return Verdict(chosen, f"{reason}; {noise}; tuning after training decides", (other,))

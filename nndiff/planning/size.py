@@ -1,7 +1,7 @@
 """Size is one decision: a ladder of (puzzle, patch, batch, width, recompute), best first.
 
-The first rung whose predicted memory fits the device and whose step costs no more than the device's class should spend is taken.
-Down the ladder the patch never grows and the puzzle never shrinks, so more memory is never worse.
+The first rung whose predicted memory fits the device and whose step costs no more than the device's class should spend
+is taken. Down the ladder the patch never grows and the puzzle never shrinks, so more memory is never worse.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ Build = Callable[[Rung], NetworkSpec]
 
 
 def ladder(shape: Triple, spacing: Spacing, tiled: bool, device: str) -> Iterator[Rung]:
-    """All rungs, best first. Untiled (generation) the volume stays whole and the spacing grows instead of the patch shrinking."""
+    """All rungs, best first. Untiled (generation) the volume stays whole: its spacing grows instead."""
     for puzzle, patch, coarser in dict.fromkeys(_sizes(shape, spacing, tiled)):
         for width, batch, recompute in _variants(device, puzzle):
             yield Rung(puzzle, patch, coarser, batch, width, recompute)
@@ -298,7 +298,7 @@ def _kind(rung: Rung) -> tuple[Triple, int, int, str]:
 
 
 def _share(rung: Rung, larger: Rung) -> float:
-    """Of a larger patch's cost, what a smaller one has at the very least: its share of the voxels, and a little slack."""
+    """Of a larger patch's cost, what a smaller one has at least: its share of the voxels, less a little slack."""
     return CORE_SLACK * math.prod(rung.patch_size) / math.prod(larger.patch_size)
 
 
@@ -314,7 +314,8 @@ def reasons(sized: Sized, whole: Triple, build: Build, predict: Predict, limits:
         changed = [(shown, search.sized(replace(rung, **changes))) for shown, changes in others]
         return Verdict(value, reason, tuple(Alternative(shown, limits.note(other)) for shown, other in changed))
 
-    fits = f"predicted {_cost(sized.cost)}, of {limits.bytes / GB:.2f} GB usable and at most {limits.flops / TFLOP:.3g} TFLOP"
+    usable = f"{limits.bytes / GB:.2f} GB usable and at most {limits.flops / TFLOP:.3g} TFLOP"
+    fits = f"predicted {_cost(sized.cost)}, of {usable}"
     if not limits.affordable(sized):
         fits += "; the smallest there is, yet slow on this device"
     is_whole = rung.patch_size == whole

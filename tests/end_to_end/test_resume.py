@@ -1,0 +1,253 @@
+"""Stopped anywhere, the same command goes on from there: what is finished is kept, what changed is done again."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nndiff import dataset, fingerprint
+from nndiff.cli.preprocess import main
+from nndiff.files import PART
+from nndiff.imaging import store
+from nndiff.memory import Cost
+from nndiff.plan import Budget, save
+from nndiff.planning import planner
+from tests.conftest import SHAPE, make_phantom, save_volume
+
+BUDGET = Budget("cuda", "any", 8 * 10**9, "test", True, 2, 8 * 10**9, 10**11)
+
+
+def cheap(spec, puzzle, patch, batch):
+    """A closed form in place of the traced memory."""
+    return Cost(10**6, 10**9)
+
+
+@pytest.fixture
+def planned(raw_dataset, roots, run_cli):
+    """planned(cases=…) → the raw folder, the prepared one, and the command; the plan stands, nothing is prepared yet."""
+
+    def make(cases=3, configurations=("bridge",), **words):
+        raw = raw_dataset(cases=cases, **words)
+        found, _ = fingerprint.extract(dataset.read(raw), 0)
+        folder = roots.preprocessed / raw.name
+        save(folder / "plan.json", planner.plan(found, BUDGET, configurations, predict=cheap))
+        return raw, folder, lambda *flags: run_cli(main, "-d", "1", "-np", "0", *flags)
+
+    return make
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def times(folder):
+    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.iterdir())}
+
+
+def test_done_is_done(planned):
+    _, folder, prepare = planned(masks=True)
+    assert "bridge: 3 prepared; in" in prepare().out
+    before = times(folder / "bridge")
+    assert len(before) == 12
+    assert "0 prepared, 3 were ready" in prepare().out
+    assert times(folder / "bridge") == before
+
+
+def test_after_a_failure_only_the_rest_is_done(planned):
+    raw, folder, prepare = planned()
+    path = raw / "imagesTr" / "case_0_0000.nii.gz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000])
+    code, out, err = prepare()
+    assert code == 1
+    assert "1 of 3 cases failed" in err
+    assert "case_0_0000.nii.gz is damaged" in err
+    assert str(path) in err
+    assert "same command again" in err
+    assert "Traceback" not in out + err
+    assert store.cases(folder / "bridge") == ["case_1", "case_2"]
+    kept = times(folder / "bridge")
+    path.write_bytes(whole)
+    code, out, _ = prepare()
+    assert (code, "1 prepared, 2 were ready" in out) == (0, True)
+    assert {name: when for name, when in times(folder / "bridge").items() if "case_0" not in name} == kept
+
+
+@pytest.mark.parametrize("lost", ["case_1.json", "case_1_target.npy", "case_1_source.npy"])
+@pytest.mark.parametrize("how", ["gone", "empty", "cut"])
+def test_what_was_lost_or_damaged_is_done_again(planned, lost, how):
+    """The remedy that a damaged case names is this very command."""
+    _, folder, prepare = planned()
+    prepare()
+    before = contents(folder / "bridge")
+    path = folder / "bridge" / lost
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"" if how == "empty" else before[lost][: len(before[lost]) // 2])
+    code, out, err = prepare()
+    assert code == 0, err
+    assert "1 prepared, 2 were ready" in out
+    assert contents(folder / "bridge") == before
+
+
+def test_a_changed_scan_is_prepared_again(planned):
+    raw, folder, prepare = planned()
+    prepare()
+    before = contents(folder / "bridge")
+    save_volume(raw / "targetsTr" / "case_1_0000.nii.gz", make_phantom(77))
+    assert "1 prepared, 2 were ready" in prepare().out
+    changed = {name for name, data in contents(folder / "bridge").items() if data != before[name]}
+    assert changed == {"case_1.json", "case_1_target.npy"}
+
+
+def test_a_new_mask_or_patient_is_taken_up(planned):
+    raw, folder, prepare = planned(groups={"case_0": "p"})
+    prepare()
+    save_volume(raw / "masksTr" / "case_1.nii.gz", make_phantom(0) > 0.5, dtype=np.uint8)
+    text = (raw / "dataset.json").read_text()
+    (raw / "dataset.json").write_text(text.replace('"case_0": "p"', '"case_0": "p", "case_2": "p"'))
+    assert "2 prepared, 1 were ready" in prepare().out
+    assert (folder / "bridge" / "case_1_mask.npy").exists()
+    assert store.read_record(folder / "bridge", "case_2")["group"] == "p"
+    (raw / "masksTr" / "case_1.nii.gz").unlink()
+    prepare()
+    assert not (folder / "bridge" / "case_1_mask.npy").exists()
+
+
+def test_another_plan_prepares_anew(planned):
+    from dataclasses import replace
+
+    from nndiff.plan import Plan, load
+
+    _, folder, prepare = planned()
+    prepare()
+    plan = load(Plan, folder / "plan.json")
+    coarse = replace(plan.configurations["bridge"], spacing=(4.0, 4.0, 4.0))
+    save(folder / "plan.json", replace(plan, configurations={"bridge": coarse}))
+    assert "bridge: 3 prepared; in" in prepare().out
+    assert store.open_case(folder / "bridge", "case_0")["source"].shape == (1, *(n // 2 for n in SHAPE))
+
+
+def test_a_case_that_left_the_dataset_leaves_the_store(planned):
+    raw, folder, prepare = planned()
+    prepare()
+    for side in ("imagesTr", "targetsTr"):
+        (raw / side / "case_1_0000.nii.gz").unlink()
+    out = prepare().out
+    assert "1 removed that the dataset no longer has" in out
+    assert {path.name.split("_")[1][0] for path in (folder / "bridge").iterdir()} == {"0", "2"}
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_configurations_with_one_preparation_share_their_files(planned, together):
+    _, folder, prepare = planned(configurations=("bridge", "ddpm"))
+    if together:
+        prepare()
+    else:
+        prepare("-c", "bridge")
+        prepare("-c", "ddpm")
+    for path in (folder / "bridge").glob("*.npy"):
+        assert path.samefile(folder / "ddpm" / path.name)
+    assert contents(folder / "bridge") == contents(folder / "ddpm")
+    assert "0 prepared, 3 were ready" in prepare("-c", "ddpm").out
+
+
+def test_a_shared_case_that_changes_changes_in_both(planned):
+    raw, folder, prepare = planned(configurations=("bridge", "ddpm"))
+    prepare()
+    save_volume(raw / "targetsTr" / "case_1_0000.nii.gz", make_phantom(77))
+    out = prepare().out
+    assert out.count("1 prepared, 2 were ready") == 2
+    assert contents(folder / "bridge") == contents(folder / "ddpm")
+    assert (folder / "bridge" / "case_1_target.npy").samefile(folder / "ddpm" / "case_1_target.npy")
+
+
+HANG_HALF_WAY = """
+import sys, time
+import numpy as np
+save = np.save
+def half(stream, array):
+    if "case_1_target" in stream.name:
+        stream.write(b"half")
+        stream.flush()
+        print("HALF", flush=True)
+        time.sleep(60)
+    save(stream, array)
+np.save = half
+from nndiff.cli.preprocess import main
+sys.exit(main(["-d", "1", "-np", "0"]))
+"""
+
+
+def test_killed_while_a_file_is_written_and_run_again(planned, tmp_path):
+    _, folder, prepare = planned()
+    script = tmp_path / "hang.py"
+    script.write_text(HANG_HALF_WAY)
+    process = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2]
+    )
+    assert process.stdout.readline() == b"HALF\n"
+    process.kill()
+    process.communicate()
+
+    final = [path for path in (folder / "bridge").iterdir() if not path.name.startswith(PART)]
+    assert {path.name for path in final} >= {"case_0.json", "case_0_source.npy", "case_0_target.npy"}
+    assert not (folder / "bridge" / "case_1.json").exists()
+    for path in final:
+        if path.suffix == ".npy":
+            np.load(path)  # whole
+    code, out, _ = prepare()
+    assert (code, "2 prepared, 1 were ready" in out) == (0, True)
+    assert store.cases(folder / "bridge") == ["case_0", "case_1", "case_2"]
+
+
+def test_a_full_disk_keeps_what_is_finished(planned, monkeypatch):
+    import errno
+
+    _, folder, prepare = planned()
+    replace_file = os.replace
+
+    def full(source, target):
+        if "case_1_target" in str(target):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    code, _, err = prepare()
+    assert code == 1
+    assert "The disk is full" in err
+    assert "case_1" in err
+    monkeypatch.setattr(os, "replace", replace_file)
+    assert [path.name for path in (folder / "bridge").iterdir() if path.name.startswith(PART)] == []
+    assert "1 prepared, 2 were ready" in prepare().out
+
+
+def test_too_little_disk_is_said_before_the_work(planned, monkeypatch):
+    from nndiff import preprocess
+
+    _, folder, prepare = planned()
+    monkeypatch.setattr(preprocess, "disk_free", lambda _: 1000)
+    code, _, err = prepare()
+    assert code == 1
+    assert "not enough disk" in err
+    assert "--preprocessed" in err
+    assert not (folder / "bridge").exists()
+
+
+def test_without_a_plan_or_with_a_broken_one(planned):
+    _, folder, prepare = planned()
+    path = folder / "plan.json"
+    text = path.read_text()
+    path.unlink()
+    assert "nndiff_plan -d 1" in prepare().err
+    path.write_text(text.replace('"batch_size"', '"batch_sise"'))
+    code, _, err = prepare()
+    assert (code, "did you mean 'batch_size'?" in err, str(path) in err) == (1, True, True)
+    path.write_text(text)
+    code, _, err = prepare("-c", "ddpm")
+    assert code == 1
+    assert "nndiff_plan -d 001 -c ddpm" in err
