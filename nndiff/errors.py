@@ -36,15 +36,6 @@ class NndiffError(Exception):
             lines.append(f"  remedy: {self.remedy}")
         return "\n".join(lines)
 
-    def __reduce__(self) -> tuple[object, ...]:  # keyword-only fields must survive the way back from a worker process
-        return _rebuild, (type(self), self.what, self.expected, self.found, self.where, self.remedy)
-
-
-def _rebuild(
-    cls: type[NndiffError], what: str, expected: object, found: object, where: object, remedy: str | None
-) -> NndiffError:
-    return cls(what, expected=expected, found=found, where=where, remedy=remedy)
-
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """«Did you mean …?», or the list of what is known: the tail of every error about a wrong name."""

@@ -260,7 +260,7 @@ def test_a_mask_does_not_hide_a_double(raw_dataset):
 
 
 def test_three_times_the_same_is_said_of_two():
-    findings = across_cases({"a": "x", "b": "x", "c": "x", "d": "y", "e": ""}, dict.fromkeys("abcde", "p"))
+    findings = across_cases({"a": "x", "b": "x", "c": "x", "d": "y", "e": "", "f": ""}, dict.fromkeys("abcdef", "p"))
     assert [finding.case for finding in findings] == ["b", "c"]
 
 

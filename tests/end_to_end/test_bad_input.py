@@ -1,4 +1,4 @@
-"""Bad input through the whole command: exit 1, what was expected and found, which case and file, the remedy, and no debris."""
+"""Bad input through the whole command: exit 1, expected and found, which case and file, the remedy, and no debris."""
 
 import gzip
 import json

@@ -1,6 +1,7 @@
 """Stopped anywhere, the same command goes on from there: what is finished is kept, what changed is done again."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ def cheap(spec, puzzle, patch, batch):
 
 @pytest.fixture
 def planned(raw_dataset, roots, run_cli):
-    """planned(cases=…) → the raw folder, the prepared one, and the command; the plan stands, nothing is prepared yet."""
+    """planned(cases=…) → the raw folder, the prepared one, the command; the plan stands, nothing is prepared yet."""
 
     def make(cases=3, configurations=("bridge",), **words):
         raw = raw_dataset(cases=cases, **words)
@@ -47,24 +48,26 @@ def times(folder):
     return {path.name: path.stat().st_mtime_ns for path in sorted(folder.iterdir())}
 
 
-def test_done_is_done(planned):
-    _, folder, prepare = planned(masks=True)
+@pytest.mark.parametrize("words", [{"masks": True}, {"in_place": True}, {"targets": ("PET", "CT")}], ids=str)
+def test_done_is_done(planned, words):
+    _, folder, prepare = planned(**words)
     assert "bridge: 3 prepared; in" in prepare().out
     before = times(folder / "bridge")
-    assert len(before) == 12
+    assert len(before) == (12 if "masks" in words else 9)
     assert "0 prepared, 3 were ready" in prepare().out
     assert times(folder / "bridge") == before
 
 
-def test_after_a_failure_only_the_rest_is_done(planned):
+@pytest.mark.parametrize(("left", "words"), [(1000, "is damaged"), (10, "cannot be read")])
+def test_after_a_failure_only_the_rest_is_done(planned, left, words):
     raw, folder, prepare = planned()
     path = raw / "imagesTr" / "case_0_0000.nii.gz"
     whole = path.read_bytes()
-    path.write_bytes(whole[:1000])
+    path.write_bytes(whole[:left])
     code, out, err = prepare()
     assert code == 1
     assert "1 of 3 cases failed" in err
-    assert "case_0_0000.nii.gz is damaged" in err
+    assert f"case_0_0000.nii.gz {words}" in err
     assert str(path) in err
     assert "same command again" in err
     assert "Traceback" not in out + err
@@ -183,16 +186,26 @@ sys.exit(main(["-d", "1", "-np", "0"]))
 """
 
 
-def test_killed_while_a_file_is_written_and_run_again(planned, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_killed_while_a_file_is_written_and_run_again(planned, tmp_path, how):
     _, folder, prepare = planned()
     script = tmp_path / "hang.py"
     script.write_text(HANG_HALF_WAY)
     process = subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2]
+        [sys.executable, script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
     )
-    assert process.stdout.readline() == b"HALF\n"
-    process.kill()
-    process.communicate()
+    assert process.stdout.readline() == "HALF\n"
+    process.send_signal(how)
+    _, err = process.communicate()
+    if how != signal.SIGKILL:
+        assert process.returncode == 130
+        assert "What is finished is kept" in err
+        assert "Traceback" not in err
+        assert [path for path in (folder / "bridge").iterdir() if path.name.startswith(PART)] == []
 
     final = [path for path in (folder / "bridge").iterdir() if not path.name.startswith(PART)]
     assert {path.name for path in final} >= {"case_0.json", "case_0_source.npy", "case_0_target.npy"}
