@@ -4,7 +4,8 @@
 
 On a CPU measured = the process's peak resident memory (VmHWM) over what it held after imports and a tiny warm-up step.
 The child's malloc returns every freed block of 64 KiB or more to the system at once: with glibc's default, a threshold
-that grows to 32 MiB, the peak would also hold what was freed and kept for later.
+that grows to 32 MiB, the peak would also hold what was freed and kept for later. MKL likewise gives its packing buffers
+back (it would keep some 10 MB a thread as long as the process lives: memory.HOST_BYTES covers that).
 On CUDA measured = torch.cuda.max_memory_allocated; what the allocator reserved stands beside it.
 """
 
@@ -26,7 +27,12 @@ from nndiff.volume import Triple
 RESULTS = Path(__file__).parent / "results" / "memory.csv"
 BELOW, ABOVE = -0.05, 0.10  # of the measured peak
 SMALL_BYTES, SMALL_TOLERANCE_BYTES = 200 * 10**6, 20 * 10**6
-MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+KEEP_NOTHING = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    "MKL_DISABLE_FAST_MM": "1",
+}
 FULL, HALF, SLICES, QUARTER = (1, 1, 1), (2, 2, 2), (1, 2, 2), (4, 4, 4)
 
 
@@ -166,7 +172,7 @@ def compare(index: int, device: str) -> dict[str, object]:
         cost = prediction_cost(case.spec, case.puzzle, case.patch, case.precision, device)
     traced = time.perf_counter() - start
     command = [sys.executable, "-m", "benchmarks.memory", "--case", str(index), "--device", device]
-    output = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | MALLOC).stdout
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | KEEP_NOTHING).stdout
     found = json.loads(output.splitlines()[-1])
     error = cost.bytes - found["measured"]
     return {

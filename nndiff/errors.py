@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+NAMES_SHOWN = 8
+
 
 class NndiffError(Exception):
     """A mistake in the input or on the machine that a person can mend. Bugs of our own raise anything else."""
@@ -38,7 +40,13 @@ class NndiffError(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """«Did you mean …?», or the list of what is known: the tail of every error about a wrong name."""
+    """«Did you mean …?», or a few of what is known: the tail of every error about a wrong name."""
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names) or 'none'}"
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return (
+        "use one of: " + ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "")
+        if names
+        else "there is none"
+    )

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
     The ending is kept, since writers choose the format by it.
     """
-    part = path.with_name(f"{PART}{os.getpid()}-{path.name}")
+    part = path.with_name(f"{PART}{_owner()}{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -33,6 +34,36 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes of this machine were writing into `folder` when they were killed."""
+    for path in folder.glob(f"{PART}*") if folder.is_dir() else ():
+        host, _, process = path.name.removeprefix(PART).partition("+")[0].rpartition("_")
+        if host == platform.node() and process.isdecimal() and not _alive(int(process)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def demand_writable(folder: Path) -> None:
+    """Refuse now rather than after an hour's work."""
+    with atomic(folder / "can_be_written") as part:
+        part.touch()
+    (folder / "can_be_written").unlink()
+
+
+def _owner() -> str:
+    return f"{platform.node()}_{os.getpid()}+"
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -1,4 +1,4 @@
-"""A raw dataset → fingerprint.json: spacings, shapes, intensities, what ties source to target. Data only, no machine."""
+"""A raw dataset → fingerprint.json: spacings, shapes, intensities, what ties source to target. Data, no machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from nndiff.dataset import Case, Dataset, Finding, kind_of
 from nndiff.errors import NndiffError
 from nndiff.imaging.io import read_header
-from nndiff.integrity import Examined, across_cases, examine, other_units
+from nndiff.integrity import Content, Examined, across_cases, examine, other_units
 from nndiff.plan import CaseFingerprint, ChannelStatistics, Fingerprint
 from nndiff.prepare import CROP_MARGIN_MM, Mask, body
 from nndiff.statistics import channel_statistics, foregrounds, links, samples, statistics, tidy
@@ -36,9 +36,8 @@ def extract(dataset: Dataset, workers: int | None = None, verify: bool = True) -
     rows.sort(key=lambda row: row.name)
     findings += [finding for row in rows for finding in row.findings]
     if verify:
-        findings += across_cases(
-            {row.name: row.content for row in rows}, {case.name: case.group for case in dataset.cases}
-        )
+        contents = {row.name: row.content for row in rows if row.content is not None}
+        findings += across_cases(contents, {case.name: case.group for case in dataset.cases})
         for side, names in (("source", dataset.channel_names), ("target", dataset.target_names)):
             bright = {row.name: row.bright(side) for row in rows if row.case is not None}
             findings += other_units(bright, names)
@@ -71,7 +70,7 @@ class _Row:
 
     name: str
     findings: tuple[Finding, ...]
-    content: str
+    content: Content | None
     case: CaseFingerprint | None  # None: unsound
     source_samples: FloatArray  # [C, n]
     target_samples: FloatArray
@@ -92,7 +91,7 @@ class _Task:
         examined = examine(case, self.dataset, self.verify)
         nothing = np.zeros((0, 0), dtype=np.float32)
         if not examined.sound:
-            return _Row(case.name, examined.findings, "", None, nothing, nothing)
+            return _Row(case.name, examined.findings, None, None, nothing, nothing)
         source, target = examined.source, examined.target
         assert target is not None
         kinds = (

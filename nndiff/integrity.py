@@ -26,6 +26,14 @@ FLOAT32_EXACT = 2**24  # whole numbers beyond this lose their last digit in floa
 OTHER_UNITS = 50.0  # a case whose P99 is this many times off the others' has other units
 
 
+@dataclass(frozen=True)
+class Content:
+    """Digests of the voxels: they tell what is there twice."""
+
+    source: str
+    target: str
+
+
 @dataclass(frozen=True, eq=False)
 class Examined:
     """One case after its files were opened: the volumes if it is sound, and what is wrong if not."""
@@ -34,7 +42,7 @@ class Examined:
     target: Volume | None
     mask: Volume | None
     findings: tuple[Finding, ...]
-    content: str  # digest of the voxels: tells a case that is there twice
+    content: Content | None  # None: unsound
 
     @property
     def sound(self) -> bool:
@@ -56,33 +64,33 @@ def examine(case: Case, dataset: Dataset, verify: bool = True) -> Examined:
         if path == case.mask:
             findings += _mask(case, path, array) if verify else ()
         elif not np.isfinite(array).all():
-            findings.append(_not_finite(case, path, array))
+            findings.append(_not_finite(case, path, volume))
         elif verify:
             findings += _intensities(case, path, array, dataset)
     findings += _roles(case) if verify else ()
     if any(finding.severity == "error" for finding in findings):
-        return Examined(None, None, None, tuple(findings), "")
+        return Examined(None, None, None, tuple(findings), None)
     source, target = (_stack([volumes[path] for path in paths]) for paths in (case.source, case.target))
     mask = volumes[case.mask] if case.mask else None
-    return Examined(source, target, mask, tuple(findings), _content((source, target)))
+    return Examined(source, target, mask, tuple(findings), Content(_digest(source), _digest(target)))
 
 
-def across_cases(contents: dict[str, str], groups: dict[str, str]) -> list[Finding]:
-    """Cases of the same voxels, case → digest: in one group a waste, in two a leak from training into validation."""
+def across_cases(contents: Mapping[str, Content], groups: Mapping[str, str]) -> list[Finding]:
+    """Cases that share voxels, case → digests. In two groups the same target is a leak from training into validation,
+    whatever its source; in one group only a case that is wholly the same is a waste."""
     same = defaultdict(list)
     for case, content in sorted(contents.items()):
-        if content:
-            same[content].append(case)
+        same[content.target].append(case)
     findings = []
     for first, *others in same.values():
         for other in others:
-            leak = groups[first] != groups[other]
-            remedy = "remove one of the two, or give both the same patient in dataset.json's groups"
-            findings.append(
-                Finding(
-                    other, "", f"is the same as case {first}, voxel for voxel.", remedy, "error" if leak else "warning"
-                )
-            )
+            whole = contents[first] == contents[other]
+            what = f"{'is' if whole else 'has a target that is'} the same as case {first}'s, voxel for voxel."
+            if groups[first] != groups[other]:
+                remedy = "give both the same patient in dataset.json's groups, or remove one"
+                findings.append(Finding(other, "", what, remedy))
+            elif whole:
+                findings.append(Finding(other, "", what, "remove one of the two", "warning"))
     return findings
 
 
@@ -123,10 +131,12 @@ def _geometry(case: Case, path: Path, reference: Volume, volume: Volume) -> Iter
         yield Finding(case.name, str(path), what, "resample one onto the other before training")
 
 
-def _not_finite(case: Case, path: Path, array: FloatArray) -> Finding:
-    bad = ~np.isfinite(array)
-    first = tuple(int(i) for i in np.argwhere(bad)[0])
-    what = f"{int(bad.sum())} of {bad.size} voxels are NaN or infinite, the first at (z, y, x) = {first}."
+def _not_finite(case: Case, path: Path, volume: Volume) -> Finding:
+    bad = ~np.isfinite(volume.array[0])  # [Z, Y, X]
+    x, y, z = volume.grid.position(tuple(np.argwhere(bad)[0]))
+    what = (
+        f"{int(bad.sum())} of {bad.size} voxels are NaN or infinite, the first at {x:.1f}, {y:.1f}, {z:.1f} mm (LPS)."
+    )
     return Finding(case.name, str(path), what, "mend the file; nndiff does not guess what belongs there")
 
 
@@ -201,9 +211,7 @@ def _stack(volumes: Sequence[Volume | None]) -> Volume | None:
     return Volume(np.concatenate([volume.array for volume in whole]), whole[0].grid, whole[0].layout)
 
 
-def _content(volumes: Iterable[Volume | None]) -> str:
-    state = hashlib.blake2b(digest_size=16)
-    for volume in volumes:
-        if volume is not None:
-            state.update(np.ascontiguousarray(volume.array).data)
-    return state.hexdigest()
+def _digest(volume: Volume | None) -> str:
+    if volume is None:
+        return ""
+    return hashlib.blake2b(np.ascontiguousarray(volume.array).data, digest_size=16).hexdigest()

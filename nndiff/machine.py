@@ -51,7 +51,7 @@ def available_cores() -> int:
 def available_ram() -> int:
     """RAM this process may use in all: the machine's, or the cgroup's limit where that is lower."""
     total = int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    limit = _read_number(Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+    limit = _cgroup_memory()
     return min(total, limit) if limit else total
 
 
@@ -62,8 +62,8 @@ def free_ram() -> int:
         available = int(rows["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return available_ram() // 2
-    used = _read_number(Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"))
-    return min(available, max(0, available_ram() - used + _cached_files())) if used else available
+    used = _cgroup_memory_used()
+    return min(available, max(0, available_ram() - used)) if used is not None else available
 
 
 def disk_free(folder: Path) -> int:
@@ -72,32 +72,61 @@ def disk_free(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def _cgroup_cores() -> float | None:
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass
-    quota_us = _read_number(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
-    period_us = _read_number(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
-    return quota_us / period_us if quota_us and period_us and quota_us > 0 else None
+# ---------------------------------------------------------------- control groups
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_GROUP = Path("/proc/self/cgroup")
 
 
-def _cached_files() -> int:
-    """Bytes of files that the cgroup counts as used and the kernel gives back when asked."""
-    for path, key in (("memory.stat", "inactive_file"), ("memory/memory.stat", "total_inactive_file")):
-        try:
-            rows = dict(line.split() for line in Path("/sys/fs/cgroup", path).read_text().splitlines())
-            return int(rows[key])
-        except (OSError, KeyError, ValueError):
-            continue
-    return 0
+def _groups(controller: str) -> list[Path]:
+    """This process's control group and all above it, version 2 first: each may set a limit."""
+    folders = []
+    for line in _lines(OWN_GROUP):
+        _, controllers, group = line.split(":", 2)
+        if controllers == "" or controller in controllers.split(","):
+            root = CGROUPS / controller if controllers else CGROUPS
+            here = root / group.lstrip("/")
+            folders += [path for path in (here, *here.parents) if path == root or root in path.parents]
+    return [*folders, CGROUPS, CGROUPS / controller]
 
 
-def _read_number(*paths: Path) -> int | None:
-    for path in paths:
-        try:
-            return int(path.read_text().strip())
-        except (OSError, ValueError):
-            continue
+def _cgroup_memory() -> int | None:
+    names = ("memory.max", "memory.limit_in_bytes")
+    limits = [_read_number(folder / name) for folder in _groups("memory") for name in names]
+    return min((limit for limit in limits if limit), default=None)
+
+
+def _cgroup_memory_used() -> int | None:
+    """Of the innermost group that says so, less the file pages that the kernel gives back when asked."""
+    for folder in _groups("memory"):
+        used = _read_number(folder / "memory.current") or _read_number(folder / "memory.usage_in_bytes")
+        if used:
+            rows = dict(line.split() for line in _lines(folder / "memory.stat"))
+            return max(0, used - int(rows.get("inactive_file", rows.get("total_inactive_file", 0))))
     return None
+
+
+def _cgroup_cores() -> float | None:
+    quotas = []
+    for folder in _groups("cpu"):
+        words = " ".join(_lines(folder / "cpu.max")).split()
+        if len(words) == 2 and words[0] != "max":
+            quotas.append(int(words[0]) / int(words[1]))
+        quota, period = _read_number(folder / "cpu.cfs_quota_us"), _read_number(folder / "cpu.cfs_period_us")
+        if quota and period and quota > 0:
+            quotas.append(quota / period)
+    return min(quotas, default=None)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _read_number(path: Path) -> int | None:
+    try:
+        return int(path.read_text().strip())
+    except (OSError, ValueError):
+        return None

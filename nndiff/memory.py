@@ -202,8 +202,9 @@ def _cuda_scratch(op: Any, args: Any, out: Any) -> int:
 def _cpu_scratch(op: Any, args: Any, out: Any) -> int:
     """Convolutions alone: seen by reading the peak resident memory around every operation of a real step (two threads).
 
-    oneDNN transposes input and gradient for the gradient of bf16 weights, channels rounded up to its blocks; a gradient
-    that is a slice of a concatenation's is copied; and a small fp32 map at batch 1 is unfolded into columns.
+    For the gradient of bf16 weights oneDNN transposes input and gradient, channels rounded up to its blocks, of as many
+    of the batch's volumes at once as it has threads (here: of all); a gradient that is a slice of a concatenation's is
+    copied; and a small fp32 map at batch 1 is unfolded into columns.
     """
     if op is aten.convolution:
         return _columns(args[0], args[1], out)
@@ -213,7 +214,7 @@ def _cpu_scratch(op: Any, args: Any, out: Any) -> int:
     if columns := _columns(x, weight, grad):
         return columns
     copied = 0 if grad.is_contiguous(memory_format=torch.channels_last_3d) else _bytes(grad)
-    transposed = x.dtype == torch.bfloat16 and prod(weight.shape[2:]) > 1
+    transposed = x.dtype == torch.bfloat16 and prod(weight.shape[2:]) > 1 and x.shape[1] >= ONEDNN_BLOCK
     return copied + (_blocked(x) + _blocked(grad) if transposed else 0)
 
 

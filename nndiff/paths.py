@@ -55,10 +55,12 @@ class Paths:
         )
 
     def _searched(self) -> list[Path]:
-        roots = [self.raw]
-        if self.preprocessed_root is not None or "nndiff_preprocessed" in os.environ:
-            roots.append(self.preprocessed)
-        return roots
+        """The roots that are known; raw, and its error, when none is."""
+        roots = []
+        for kind, given in (("raw", self.raw_root), ("preprocessed", self.preprocessed_root)):
+            if given is not None or os.environ.get(f"nndiff_{kind}"):
+                roots.append(_root(kind, given))
+        return roots or [self.raw]
 
 
 def _root(kind: str, given: Path | None) -> Path:

@@ -113,6 +113,9 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 
 # What a field may hold, whoever wrote it: the planner, --set, or a person's editor.
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "kind": _one_of("ct", "pet", "mr"),
+    "margin_mm": _at_least(0),
+    "target_range": (lambda value: all(low < high for low, high in value), "the lower before the higher"),
     "spacing": (lambda value: all(v > 0 for v in value), "above 0 mm"),
     "volume_shape": _at_least(1),
     "puzzle_factor": _at_least(1),
@@ -136,6 +139,11 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+def _demand_all_valid(word: Any) -> None:
+    for name, value in vars(word).items():
+        demand_valid(name, value)
+
+
 def demand_valid(name: str, value: Any) -> None:
     if name in CHECKS and not CHECKS[name][0](value):
         raise NndiffError(f"'{name}' has a value that it cannot have.", expected=CHECKS[name][1], found=value)
@@ -156,11 +164,17 @@ class Channel:
     normalization: Scheme
     background: float  # the value of nothing, in the file's units: what lies outside the crop
 
+    def __post_init__(self) -> None:
+        _demand_all_valid(self)
+
 
 @dataclass(frozen=True)
 class Crop:
     enabled: bool
     margin_mm: float
+
+    def __post_init__(self) -> None:
+        _demand_all_valid(self)
 
 
 @dataclass(frozen=True)
@@ -179,8 +193,7 @@ class NetworkSpec:
     recompute: str  # none | norms | blocks: what is computed twice to save memory
 
     def __post_init__(self) -> None:
-        demand_valid("width", self.width)
-        demand_valid("recompute", self.recompute)
+        _demand_all_valid(self)
 
 
 @dataclass(frozen=True)
@@ -227,8 +240,7 @@ class Configuration:
     predicted: Predicted
 
     def __post_init__(self) -> None:
-        for name in CHECKS.keys() & vars(self).keys():
-            demand_valid(name, getattr(self, name))
+        _demand_all_valid(self)
 
 
 @dataclass(frozen=True)
@@ -274,6 +286,17 @@ class Plan:
     overrides: dict[str, Any]  # what --set asked for
     decisions: tuple[Decision, ...]
     seals: dict[str, str]  # digest of each part as the planner left it: tells a plan edited by hand
+
+    def __post_init__(self) -> None:
+        _demand_all_valid(self)
+        if len(self.anchor) != (len(self.target_channels) if self.source_channels else 0) or not all(
+            0 <= s < len(self.source_channels) for s in self.anchor
+        ):
+            sources = ", ".join(f"{i} {channel.name}" for i, channel in enumerate(self.source_channels)) or "none"
+            expected = f"one of the sources ({sources}) for each of {len(self.target_channels)} target channels"
+            raise NndiffError(
+                "'anchor' names a source that does not exist.", expected=expected, found=list(self.anchor)
+            )
 
     def preparation(self, name: str) -> Preparation:
         configuration = self.configurations[name]

@@ -10,6 +10,7 @@ either.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from nndiff.errors import NndiffError
 from nndiff.imaging.crop import body_box, crop, foreground, place
-from nndiff.imaging.normalize import NORMALIZERS, Affine
+from nndiff.imaging.normalize import NORMALIZERS, Affine, Normalizer
 from nndiff.imaging.resample import new_shape, resample, resample_mask
 from nndiff.plan import Channel, Preparation, Scheme
 from nndiff.volume import Box, FloatArray, Grid, Layout, Triple, Volume
@@ -103,8 +104,19 @@ def body(volume: Volume, kinds: Sequence[str], margin_mm: float) -> Box:
 
 def fit(scheme: Scheme, channel: FloatArray, kind: str) -> Affine:
     """The affine map of one channel [Z, Y, X] under a scheme of the plan."""
-    normalizer = NORMALIZERS[scheme.name](**scheme.options)
-    return normalizer.fit(channel, foreground(channel, kind))
+    return normalizer(scheme).fit(channel, foreground(channel, kind))
+
+
+def normalizer(scheme: Scheme) -> Normalizer:
+    """The scheme as an object; options that it does not have are refused."""
+    made = NORMALIZERS[scheme.name]
+    try:
+        return made(**scheme.options)
+    except TypeError:
+        names = ", ".join(inspect.signature(made).parameters)
+        raise NndiffError(
+            f"Normalisation '{scheme.name}' cannot be set so.", expected=f"options {names}", found=dict(scheme.options)
+        ) from None
 
 
 def _normalised(maps: Sequence[Affine], values: Sequence[float]) -> list[float]:

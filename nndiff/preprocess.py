@@ -16,6 +16,7 @@ import numpy as np
 
 from nndiff.dataset import Case, Dataset
 from nndiff.errors import NndiffError
+from nndiff.files import sweep
 from nndiff.imaging import io, store
 from nndiff.machine import GB, disk_free
 from nndiff.plan import Plan, Preparation, digest
@@ -47,6 +48,7 @@ def preprocess(
     summaries: list[Summary] = []
     for name in configurations:
         task = _Task(_preparation(plan, name), folder / name)
+        sweep(task.folder)
         removed = _remove_strangers(task.folder, {case.name for case in dataset.cases})
         todo = [case for case in dataset.cases if not task.done(case)]
         twins = [replace(task, folder=folder / other) for other in plan.configurations if other != name]
@@ -102,7 +104,7 @@ class _Task:
         source = io.read(case.source) if case.source else None
         target = io.read(case.target)
         mask = io.read([case.mask]) if case.mask else None
-        _demand_one_grid(source, target, mask)
+        _demand_one_grid(case, source, target, mask)
         _demand_finite(source, target)
         prepared = prepare(source, target, mask, self.preparation)
         arrays = {"source": prepared.source, "target": prepared.target, "mask": prepared.mask}
@@ -191,14 +193,13 @@ def _demand_disk(folder: Path, needed: int) -> None:
         )
 
 
-def _demand_one_grid(source: Volume | None, target: Volume, mask: Volume | None) -> None:
+def _demand_one_grid(case: Case, source: Volume | None, target: Volume, mask: Volume | None) -> None:
     reference = source or target
-    for side, volume in (("target", target), ("mask", mask)):
+    for side, volume, files in (("target", target, case.target), ("mask", mask, (case.mask,))):
         difference = reference.grid.difference(volume.grid) if volume is not None else None
         if difference is not None:
-            raise NndiffError(
-                f"The {side} lies on another grid: {difference}.", remedy="resample one onto the other before training"
-            )
+            what = f"The {side} lies on another grid: {difference}."
+            raise NndiffError(what, where=files[0], remedy="resample one onto the other before training")
 
 
 def _demand_finite(source: Volume | None, target: Volume) -> None:

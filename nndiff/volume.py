@@ -6,7 +6,8 @@ frame:
     position(index) = origin + direction · (spacing ⊙ index)          direction's column k = unit vector of array axis k
 
 In memory a volume is *canonical*: axis 0 runs to the head (S), axis 1 to the back (P), axis 2 to the left (L), as
-nearly as its axes allow. `Layout` remembers how the file had it, so that what is written lies exactly where the source lay.
+nearly as its axes allow. `Layout` remembers how the file had it, so that what is written lies exactly where the source
+lay.
 """
 
 from __future__ import annotations

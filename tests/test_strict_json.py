@@ -29,7 +29,10 @@ def words_of(kind: Any) -> st.SearchStrategy[Any]:
     if kind is Any:
         return json_values
     if dataclasses.is_dataclass(kind):
-        return st.builds(kind, **{name: valid(name, hint) for name, hint in strict_json.hints_of(kind).items()})
+        fields = {name: valid(name, hint) for name, hint in strict_json.hints_of(kind).items()}
+        if kind is plan.Plan:  # an anchor must name a source: none of either
+            fields |= {"source_channels": st.just(()), "anchor": st.just(())}
+        return st.builds(kind, **fields)
     if origin is tuple and arguments[1:] == (...,):
         return st.lists(words_of(arguments[0]), max_size=2).map(tuple)
     if origin is tuple:
@@ -47,6 +50,8 @@ def valid(name: str, kind: Any) -> st.SearchStrategy[Any]:
     """Of a field that the plan's words check, a value that they let through."""
     if name not in plan.CHECKS or type(None) in typing.get_args(kind):
         return words_of(kind)
+    if name == "target_range":
+        return st.lists(st.tuples(st.floats(-9, 0), st.floats(1, 9)), max_size=2).map(tuple)
     if kind is str:
         return st.sampled_from(plan.CHECKS[name][1].split(" or "))
     numbers = st.integers(4, 1000) if "int" in str(kind) else st.floats(0.01, 0.9)

@@ -131,6 +131,8 @@ class _Parser(argparse.ArgumentParser):
         if message.startswith("unrecognized") and unknown and unknown[0].startswith("-"):
             known = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
             message = f"unknown flag {unknown[0]}: {nearest('--' + unknown[0].lstrip('-'), known)}"
+        elif message.startswith("unrecognized"):
+            message = f"too many values: {' '.join(unknown)}; the flag before them takes fewer here"
         self.exit(2, f"{self.prog}: {message}\n{self.prog} -h explains every flag\n")
 
 

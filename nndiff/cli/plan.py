@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from nndiff.cli.command import Command, add_configurations, add_dataset, paths_of
 from nndiff.paths import Paths
-from nndiff.plan import Fingerprint, Plan
+from nndiff.plan import Budget, Fingerprint, Plan
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +33,7 @@ def add_planning(command: Command) -> None:
     )
     command.flag(
         "overwrite_target_spacing",
-        type=float,
+        type=_millimetres,
         nargs=3,
         default=None,
         metavar="MM",
@@ -55,34 +59,62 @@ def _work(arguments: argparse.Namespace) -> None:
     for wanted in arguments.dataset:
         name = paths.dataset_name(wanted)
         remedy = f"extract it first: nndiff_extract_fingerprint -d {wanted}"
-        make_plan(paths, load(Fingerprint, paths.preprocessed / name / "fingerprint.json", remedy), arguments)
+        fingerprint = load(Fingerprint, paths.preprocessed / name / "fingerprint.json", remedy)
+        make_plan(request(paths, name, fingerprint.task, arguments), fingerprint, arguments)
 
 
-def make_plan(paths: Paths, fingerprint: Fingerprint, arguments: argparse.Namespace) -> Plan:
-    """The stage, with what a person sees of it."""
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks of the planner."""
+
+    path: Path
+    configurations: tuple[str, ...]
+    by_hand: dict[str, Any]
+    budget: Budget
+
+
+def request(paths: Paths, name: str, task: str, arguments: argparse.Namespace) -> Request:
+    """Refuses what cannot be planned, before anything long has begun."""
     from nndiff import machine
-    from nndiff.cli.tables import plan_table
-    from nndiff.planning import lifecycle, overrides, planner, recipe
+    from nndiff.files import demand_writable
+    from nndiff.planning import lifecycle, overrides, recipe
 
-    path = paths.preprocessed / fingerprint.dataset / lifecycle.PLAN_FILE
-    wanted = arguments.configurations or recipe.configurations(fingerprint.task)
-    assignments = [*arguments.set, *_spacing(arguments.overwrite_target_spacing, wanted)]
-    by_hand = overrides.parse(assignments, wanted)
+    path = paths.preprocessed / name / lifecycle.PLAN_FILE
+    wanted = tuple(arguments.configurations or recipe.configurations(task))
+    recipe.demand_allowed(task, wanted)
+    by_hand = overrides.parse([*arguments.set, *_spacing(arguments.overwrite_target_spacing, wanted)], wanted)
     budget = machine.budget(arguments.gpu_memory_target, path.parent)
+    if not arguments.dry_run:
+        demand_writable(path.parent)
+    return Request(path, wanted, by_hand, budget)
 
-    settled = lifecycle.settle(
-        path, wanted, by_hand, arguments.clean, lambda names, fixed: planner.plan(fingerprint, budget, names, fixed)
-    )
+
+def make_plan(request: Request, fingerprint: Fingerprint, arguments: argparse.Namespace) -> Plan:
+    """The stage, with what a person sees of it."""
+    from nndiff.cli.tables import plan_table
+    from nndiff.planning import lifecycle, planner
+
+    def make(names: Sequence[str], fixed: dict[str, Any]) -> Plan:
+        return planner.plan(fingerprint, request.budget, names, fixed)
+
+    settled = lifecycle.settle(request.path, request.configurations, request.by_hand, arguments.clean, make)
     plan = lifecycle.read(settled)
-    print(f"\n{plan_table(plan, wanted, arguments.verbose)}\n")
+    print(f"\n{plan_table(plan, request.configurations, arguments.verbose)}\n")
     for note in settled.notes:
         print(f"Note: {note}")
     if arguments.dry_run:
         print("Dry run: nothing was written.")
     else:
-        lifecycle.write(path, settled)
-        print(f"Wrote {path}")
+        lifecycle.write(request.path, settled)
+        print(f"Wrote {request.path}")
     return plan
+
+
+def _millimetres(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected millimetres above 0; found {text}")
+    return value
 
 
 def _spacing(spacing: Sequence[float] | None, configurations: Sequence[str]) -> list[str]:

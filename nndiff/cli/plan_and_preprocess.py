@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from nndiff.cli.command import Command, add_configurations, add_dataset, add_workers, paths_of
 from nndiff.cli.extract_fingerprint import add_verification, extract
-from nndiff.cli.plan import add_planning, make_plan
+from nndiff.cli.plan import add_planning, make_plan, request
 from nndiff.cli.preprocess import prepare_cases
 
 
@@ -24,12 +24,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> None:
+    from nndiff import dataset
+
     paths = paths_of(arguments)
     for wanted in arguments.dataset:
         name = paths.dataset_name(wanted)
         write = not arguments.dry_run
+        asked = request(paths, name, dataset.read(paths.raw / name).task, arguments)
         fingerprint = extract(paths, name, arguments.np, arguments.verify_dataset_integrity, write)
-        plan = make_plan(paths, fingerprint, arguments)
+        plan = make_plan(asked, fingerprint, arguments)
         if write and not arguments.no_pp:
             prepare_cases(paths, plan, arguments.configurations or list(plan.configurations), arguments.np)
 

@@ -1,14 +1,27 @@
 """One family for every process:  x_t = a(t)·x0 + b(t)·y + sigma(t)·eps,  t from 0 (the target) to 1.
 
-    ddpm     a = sqrt(abar)   b = 0   sigma = sqrt(1 - abar)          variance preserving, linear beta (Ho et al. 2020)
-    bridge   a = 1 - t        b = t   sigma = 2·gamma·sqrt(t(1 - t))  starts at y itself, exactly (PPDM)
+    ddpm       a = sqrt(abar)       b = 0             sigma = sqrt(1 - abar)           linear beta (Ho et al. 2020)
+    ddpm       a = sqrt(abar)       b = 0             sigma = sqrt(1 - abar)           linear beta
+    i2sb       a = s̄²/(s² + s̄²)     b = s²/(s² + s̄²)  sigma = s·s̄/sqrt(s² + s̄²)        symmetric beta (Liu et al. 2023)
+    rddm       a = 1 - Ā            b = Ā             sigma = B̄                        Ā = 1 - (1-t)², B̄ = B̄_T·t
+    rectified  a = 1 - t            b = 0             sigma = t
+    trig       a = cos(πt/2)        b = 0             sigma = sigma_eps·sin(πt/2)      PRDiT
 
-A row is a class with `coefficients`; everything else follows from the triple.
+A row is a class with `shape`, the three functions of t with sigma up to a factor, and that factor, `scale`. Everything
+else follows, and stays finite as scale → 0, because only ratios of sigma's shape are ever taken.
+
+One reverse update serves all rows. From t to s < t with an estimate x̂0,
+
+    e_t = x_t - a_t·x̂0 - b_t·y          v = eta²·sigma_s²·(1 - c²·sigma_s²/sigma_t²),  c = a_t/a_s
+    x_s = a_s·x̂0 + b_s·y + sqrt(sigma_s² - v)/sigma_t · e_t + sqrt(v)·z
+
+eta = 1 is the ancestral step, eta = 0 the deterministic one; every v in between keeps the marginals.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,17 +29,52 @@ from torch import Tensor
 from nndiff.registry import Registry
 
 
+@dataclass(frozen=True)
+class Update:
+    """The reverse update's coefficients from t to s: x_s = a·x̂0 + b·y + ratio·e_t + noise·z."""
+
+    a: float
+    b: float
+    ratio: float
+    noise: float
+
+
 class Process:
-    """A row of the family. Coefficients broadcast over t's shape and are computed in double precision."""
+    """A row of the family. Coefficients take t of any shape and are computed in double precision."""
+
+    scale: float = 1.0
+
+    def shape(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(a, b, sigma / scale) at t."""
+        raise NotImplementedError
+
+    def forgetting(self, a_t: float, a_s: float) -> float:
+        """c of the update: what x_s is multiplied by on its way to x_t."""
+        return a_t / a_s if a_s > 0 else 0.0
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        raise NotImplementedError
+        a, b, sigma = self.shape(t.to(torch.float64))
+        return a, b, self.scale * sigma
+
+    def at(self, t: float) -> tuple[float, float, float]:
+        a, b, sigma = self.coefficients(torch.tensor(t, dtype=torch.float64))
+        return float(a), float(b), float(sigma)
 
     def sample(self, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor) -> Tensor:
         """Draw x_t given x0 and y.  x0, y, eps: [B, C, Z, Y, X]; t: [B]."""
         a, b, sigma = (per_volume(coefficient, x0) for coefficient in self.coefficients(t))
         x_t = a * x0 + sigma * eps
         return x_t if y is None else x_t + b * y
+
+    def update(self, t: float, s: float, eta: float) -> Update:
+        """The step from t down to s; sigma_t = 0 (a bridge's start) draws the noise anew, sigma_s = 0 ends at x̂0."""
+        a_t, _, k_t = (float(value) for value in self.shape(torch.tensor(t, dtype=torch.float64)))
+        a_s, b_s, k_s = (float(value) for value in self.shape(torch.tensor(s, dtype=torch.float64)))
+        if k_t == 0:
+            return Update(a_s, b_s, 0.0, self.scale * k_s)
+        c = self.forgetting(a_t, a_s)
+        v = eta**2 * k_s**2 * max(0.0, 1 - c**2 * k_s**2 / k_t**2)
+        return Update(a_s, b_s, math.sqrt(max(0.0, k_s**2 - v)) / k_t, self.scale * math.sqrt(v))
 
 
 class DDPM(Process):
@@ -37,9 +85,9 @@ class DDPM(Process):
         betas = torch.linspace(beta_first, beta_last, self.steps, dtype=torch.float64)
         self.log_abar = torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0)])  # [T + 1]
 
-    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def shape(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         table = self.log_abar.to(t.device)
-        position = t.to(torch.float64) * self.steps
+        position = t * self.steps
         below = position.floor().clamp(0, self.steps - 1).long()
         log_abar = torch.lerp(table[below], table[below + 1], position - below)
         return (log_abar / 2).exp(), torch.zeros_like(log_abar), (-torch.expm1(log_abar)).sqrt()
@@ -54,22 +102,73 @@ class Bridge(Process):
     """x_t walks straight from y to x0; gamma sets the noise in between, none at either end."""
 
     def __init__(self, gamma: float = 0.1):
-        self.gamma = gamma
+        self.scale = 2 * gamma
 
-    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        t = t.to(torch.float64)
-        return 1 - t, t, 2 * self.gamma * (t * (1 - t)).clamp_min(0).sqrt()
+    def shape(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return 1 - t, t, (t * (1 - t)).clamp_min(0).sqrt()
+
+
+class I2SB(Process):
+    """s² and s̄²: the noise spent before and after t; sqrt(beta) rises linearly to the middle and falls again."""
+
+    def __init__(self, beta_min: float = 0.1, beta_max: float = 0.3):
+        self.low, self.high = math.sqrt(beta_min), math.sqrt(beta_max)
+
+    def shape(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        before, after = self._spent(t), self._spent(1 - t)
+        total = before + after
+        return after / total, before / total, (before * after / total).sqrt()
+
+    def _spent(self, t: Tensor) -> Tensor:
+        """The integral of beta from 0 to t."""
+        half = self._rising(torch.full_like(t, 0.5))
+        return torch.where(t <= 0.5, self._rising(t), 2 * half - self._rising(1 - t))
+
+    def _rising(self, t: Tensor) -> Tensor:
+        slope = 2 * (self.high - self.low)
+        return ((self.low + slope * t) ** 3 - self.low**3) / (3 * slope)
+
+
+class RDDM(Process):
+    """Residual and noise on schedules of their own: the residual early, the noise late (Liu et al. 2024)."""
+
+    def __init__(self, noise: float = 0.1):
+        self.scale = noise
+
+    def shape(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        residual = 1 - (1 - t) ** 2
+        return 1 - residual, residual, t
+
+    def forgetting(self, a_t: float, a_s: float) -> float:
+        return 1.0  # its chain adds to x_{t-1} and never shrinks it
+
+
+class Rectified(Process):
+    def shape(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return 1 - t, torch.zeros_like(t), t
+
+
+class Trig(Process):
+    def __init__(self, noise: float = 0.5):
+        self.scale = noise
+
+    def shape(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        angle = t * (math.pi / 2)
+        a = torch.where(t >= 1, torch.zeros_like(t), angle.cos())  # cos(pi/2) is 6e-17 in floating point
+        return a, torch.zeros_like(t), angle.sin()
 
 
 def per_volume(coefficient: Tensor, volume: Tensor) -> Tensor:
     """[B] → [B, 1, 1, 1, 1] in the volume's dtype: the one place where a coefficient meets a volume."""
-    return coefficient.to(volume.dtype).reshape(-1, *[1] * (volume.ndim - 1))
+    return coefficient.to(volume).reshape(-1, *[1] * (volume.ndim - 1))
 
 
 def noise_ratio(process: Process, t: float) -> float:
     """sigma/a at t: the noise-to-signal ratio that the process has reached."""
-    a, _, sigma = process.coefficients(torch.tensor(t, dtype=torch.float64))
-    return float(sigma / a) if a > 0 else math.inf
+    a, _, sigma = process.at(t)
+    return sigma / a if a > 0 else math.inf
 
 
-PROCESSES: Registry[type[Process]] = Registry("process", {"ddpm": DDPM, "bridge": Bridge})
+PROCESSES: Registry[type[Process]] = Registry(
+    "process", {"ddpm": DDPM, "bridge": Bridge, "i2sb": I2SB, "rddm": RDDM, "rectified": Rectified, "trig": Trig}
+)

@@ -98,14 +98,16 @@ def read_header(path: Path) -> Header:
 
 def _read_channel(path: Path) -> tuple[FloatArray, Grid, Layout]:
     _accept(read_header(path), path)
-    _check_whole(path)
+    no_numbers = _check_whole(path)
     try:
         image = sitk.ReadImage(str(path), sitk.sitkFloat32)
     except RuntimeError as error:
         raise _unreadable(path, error) from None
     grid = _grid(image)
     _accept_direction(grid, path)
-    return canonical(sitk.GetArrayFromImage(image), grid)
+    array = sitk.GetArrayFromImage(image)
+    array.reshape(-1)[no_numbers] = np.nan  # the NIfTI library has read them as 0
+    return canonical(array, grid)
 
 
 def _information(path: Path) -> Any:
@@ -278,17 +280,31 @@ def _stored_spacing(path: Path) -> tuple[float, ...]:
     return struct.unpack_from(f"{order}8f", start, 76)[3:0:-1]
 
 
-def _check_whole(path: Path) -> None:
-    """NIfTI: every byte that the header promises, and for .gz the checksum. ITK returns garbage for what is missing."""
+def _check_whole(path: Path) -> npt.NDArray[np.intp]:
+    """NIfTI: every byte that the header promises, and for .gz the checksum. ITK returns garbage for what is missing.
+
+    Returns which voxels, in the file's order, are NaN or infinite: ITK's NIfTI library returns 0 for them.
+    """
     reader = _information(path)
     if not _is_nifti(path, reader):
-        return
-    bits = int(np.prod(reader.GetSize())) * int(reader.GetMetaData("bitpix"))
-    needed = int(float(reader.GetMetaData("vox_offset"))) + bits // 8
+        return np.empty(0, np.intp)
+    offset = int(float(reader.GetMetaData("vox_offset")))
+    needed = offset + int(np.prod(reader.GetSize())) * int(reader.GetMetaData("bitpix")) // 8
+    kind = {"16": "f4", "64": "f8"}.get(reader.GetMetaData("datatype"))
+    no_numbers = [np.empty(0, np.intp)]
     with _opened(path) as stream:
-        size = sum(len(chunk) for chunk in iter(lambda: stream.read(CHUNK), b""))
+        start = stream.read(offset)
+        order = "<" if struct.unpack_from("<i", start)[0] in (348, 540) else ">"
+        size = len(start)
+        for chunk in iter(lambda: stream.read(CHUNK), b""):
+            if kind and size < needed:
+                dtype = np.dtype(order + kind)
+                values = np.frombuffer(chunk, dtype, min(len(chunk), needed - size) // dtype.itemsize)
+                no_numbers.append(np.flatnonzero(~np.isfinite(values)) + (size - offset) // dtype.itemsize)
+            size += len(chunk)
     if size < needed:
         raise _damaged(path, f"{size} bytes", f"{needed} bytes")
+    return np.concatenate(no_numbers)
 
 
 @contextlib.contextmanager

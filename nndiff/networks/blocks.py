@@ -36,10 +36,21 @@ class Conv(nn.Conv3d):
     """Answers channels last, even where a small fp32 map on a CPU makes PyTorch fall back on a kernel that does not.
 
     One such answer would turn the layout of all that follows, and every convolution would copy its input back.
+
+    On a CPU a bf16 volume with fewer slices than the kernel is convolved in fp32: oneDNN (3.12) leaves part of such a
+    kernel's gradient as it found that memory, 1e30 or NaN.
     """
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, Z, Y, X] → [B, C', Z', Y', X']
+        if x.device.type == "cpu" and x.shape[2] < self.kernel_size[0]:
+            return self._in_fp32(x)
         return super().forward(x).contiguous(memory_format=torch.channels_last_3d)
+
+    def _in_fp32(self, x: Tensor) -> Tensor:
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        with torch.autocast("cpu", enabled=False):
+            out = super().forward(x.float()).to(dtype)
+        return out.contiguous(memory_format=torch.channels_last_3d)
 
 
 def conv(c_in: int, c_out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> Conv:

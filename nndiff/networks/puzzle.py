@@ -77,6 +77,7 @@ class Puzzled(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:  # [B, C, Z, Y, X], [B]
         seen = x_t if condition is None else torch.cat([x_t, condition], dim=1)
+        seen = seen.contiguous(memory_format=torch.channels_last_3d)
         pieces = self._enter(pad(seen, self.multiple))
         z, y, w = x_t.shape[2:]
         output: Tensor = self._leave(self.core(pieces, t))[:, :, :z, :y, :w]

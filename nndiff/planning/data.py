@@ -11,8 +11,8 @@ import numpy.typing as npt
 from nndiff.dataset import kind_of
 from nndiff.plan import Alternative, CaseFingerprint, Channel, ChannelStatistics, Crop, Fingerprint, Scheme
 from nndiff.planning.verdict import Verdict
-from nndiff.prepare import CROP_MARGIN_MM, TIED
-from nndiff.volume import Spacing, Triple
+from nndiff.prepare import CROP_MARGIN_MM, TIED, normalizer
+from nndiff.volume import FloatArray, Spacing, Triple
 
 CROP_WORTH = 0.8  # crop when the median case keeps at most this share of its voxels
 FINER_AT_MOST = 4.0  # times the median case's voxels: what keeping the finest cases' detail may cost
@@ -197,18 +197,18 @@ def volume_shape(fingerprint: Fingerprint, crop: Crop, spacing: Spacing) -> Verd
 
 
 def scheme_map(scheme: Scheme, statistics: ChannelStatistics | None) -> Map:
-    """The affine map of a scheme for a case, from its fingerprint alone."""
-    if scheme.name == "maximum":
-        assert statistics is not None
-        peak = statistics.peak or 1.0
-        return lambda value: value / peak
-    if scheme.name == "percentiles":
-        assert statistics is not None
-        low, high = statistics.percentiles["0.5"], statistics.percentiles["99.5"]
-        return lambda value: 2 * (value - low) / ((high - low) or 1.0) - 1
-    low, high = scheme.options["low"], scheme.options["high"]
-    onto_low, onto_high = scheme.options.get("onto_low", -1.0), scheme.options.get("onto_high", 1.0)
-    return lambda value: onto_low + (value - low) / (high - low) * (onto_high - onto_low)
+    """The affine map of a scheme for a case, from its fingerprint alone: fitted to a portrait of the channel."""
+    portrait = np.zeros(1, dtype=np.float32) if statistics is None else _portrait(statistics)
+    fitted = normalizer(scheme).fit(portrait.reshape(-1, 1, 1), np.ones((portrait.size, 1, 1), dtype=bool))
+    return lambda value: (value - fitted.offset) / fitted.scale
+
+
+def _portrait(statistics: ChannelStatistics) -> FloatArray:
+    """Sorted values whose percentiles are those of the channel: what a normaliser would see of it."""
+    knots = {float(p): value for p, value in statistics.percentiles.items()}
+    knots |= {0.0: statistics.minimum, 99.99: max(statistics.peak, *knots.values()), 100.0: statistics.maximum}
+    points = sorted(knots)
+    return np.interp(np.linspace(0, 100, 20_001), points, [knots[p] for p in points]).astype(np.float32)
 
 
 def _map_of(channel: Channel, case: CaseFingerprint, sources: Sequence[Channel], anchor: int | None) -> Map:

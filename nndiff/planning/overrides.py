@@ -10,6 +10,8 @@ from nndiff.errors import NndiffError
 from nndiff.plan import Configuration, Plan, demand_valid
 from nndiff.strict_json import decode, encode, hints_of, type_at
 
+NEVER_DECIDED = ("version", "dataset", "task", "file_ending", "configurations", "overrides", "decisions", "seals")
+
 
 class Overrides:
     """What a person fixed by hand, by dotted path; the rules decide around it."""
@@ -50,9 +52,7 @@ def _checked(path: str, value: Any, configurations: Sequence[str]) -> Any:
         raise NndiffError(
             f"--set: '{first}' belongs to a configuration.", remedy=f"write configurations.{configurations[0]}.{path}=…"
         )
-    if first in ("decisions", "seals", "overrides", "version", "configurations") and (
-        first != "configurations" or len(rest) < 2
-    ):
+    if first in NEVER_DECIDED and (first != "configurations" or len(rest) < 2):
         raise NndiffError(
             f"--set: '{path}' is not a decision.", remedy="name one field, such as configurations.bridge.batch_size"
         )

@@ -70,7 +70,7 @@ def plan(
     predict: size.Predict | None = None,
 ) -> Plan:
     """Decide everything. `predict` replaces the traced memory model (tests pass a closed form)."""
-    _demand_allowed(fingerprint, configurations)
+    recipe.demand_allowed(fingerprint.task, configurations)
     ledger = Ledger(Overrides(overrides or {}))
     sources = tuple(
         ledger.decide("", f"source_channels.{i}", data.source_channel(name))
@@ -211,7 +211,9 @@ def _size(
     tiled = fingerprint.task != "generation"
     rungs = _fixed(list(size.ladder(shape, spacing, tiled, budget.device)), ledger.overrides, path)
     usable = usable_bytes(budget.memory_bytes, budget.device)
-    limits = size.Limits(usable, size.step_flops(budget), lambda step: total_needed(step, budget.device))
+    limits = size.Limits(
+        budget.memory_bytes, usable, size.step_flops(budget), lambda step: total_needed(step, budget.device)
+    )
     sized = size.choose(rungs, build, predict or traced, limits)
     for field_name, verdict in size.reasons(
         sized, shape if tiled else sized.rung.patch_size, build, predict or traced, limits
@@ -246,17 +248,6 @@ def _rmse(fingerprint: Fingerprint, plan: Plan) -> list[float]:
 
 
 # ---------------------------------------------------------------- refusals
-
-
-def _demand_allowed(fingerprint: Fingerprint, configurations: Sequence[str]) -> None:
-    allowed = recipe.configurations(fingerprint.task)
-    for name in configurations:
-        if name not in allowed:
-            raise NndiffError(
-                f"Configuration '{name}' does not exist for task {fingerprint.task}.",
-                expected=" or ".join(allowed),
-                remedy=nearest(name, allowed),
-            )
 
 
 def _demand_used(ledger: Ledger) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from nndiff.diffusion.process import DDPM, noise_ratio
 from nndiff.diffusion.start import NOISE_MULTIPLE, STEPS, noise_matched_step
+from nndiff.errors import NndiffError, nearest
 from nndiff.plan import Alternative, Budget, Fingerprint, Scheme, Stage
 from nndiff.planning.verdict import Verdict
 
@@ -23,6 +24,13 @@ WIDEST_AT_FULL_RATE = 64
 def configurations(task: str) -> tuple[str, ...]:
     """What a task allows, and what -c defaults to."""
     return ("bridge", "ddpm") if task == "translation" else ("ddpm",)
+
+
+def demand_allowed(task: str, names: Sequence[str]) -> None:
+    allowed = configurations(task)
+    for name in names:
+        if name not in allowed:
+            raise NndiffError(f"Task {task} has no configuration '{name}'.", remedy=nearest(name, allowed))
 
 
 def precision(budget: Budget) -> Verdict[str]:

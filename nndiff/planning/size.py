@@ -70,6 +70,7 @@ class Sized:
 
 @dataclass(frozen=True)
 class Limits:
+    total: int  # the device's memory
     bytes: int  # usable for the step, context and workspace already taken off
     flops: int
     total_needed: Callable[[int], int]  # step bytes → device total, for refusals
@@ -260,7 +261,7 @@ def choose(rungs: Sequence[Rung], build: Build, predict: Predict, limits: Limits
     raise NndiffError(
         "No plan fits this memory.",
         expected=f"at least {_rounded_up(limits.total_needed(least.cost.bytes))} GB in all ({least.rung})",
-        found=f"{limits.total_needed(limits.bytes) / GB:.2f} GB",
+        found=f"{limits.total / GB:.4g} GB",
         remedy="raise -gpu_memory_target, plan a coarser spacing, or use a larger device",
     )
 

@@ -47,7 +47,7 @@ def test_unknown_kind() -> None:
 
 @pytest.mark.parametrize(("noise", "slack"), [(0.01, 2), (0.03, 3), (0.05, 8)])
 def test_noise_outside_the_body_of_a_low_count_pet(noise: float, slack: int) -> None:
-    """As a share of the body's level: at 5 % thousands of voxels lie above the line, and the box is the body's still."""
+    """A share of the body's level: at 5 % thousands of voxels lie above the line, and the box is still the body's."""
     rng = np.random.default_rng(0)
     box = Box((10, 20, 15), (50, 60, 55))
     array = body((60, 80, 70), box)

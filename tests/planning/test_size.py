@@ -67,7 +67,7 @@ def linear(spec, puzzle, patch, batch) -> Closed:
 
 
 def limits(memory: int, flops: int = 10**18) -> size.Limits:
-    return size.Limits(memory, flops, lambda step: step)
+    return size.Limits(memory, memory, flops, lambda step: step)
 
 
 def build(rung):

@@ -1,0 +1,112 @@
+"""What a network returns, and how it becomes an estimate of x0 and of eps. A sampler sees the Estimate alone.
+
+x0        x̂0 = output                                       eps from the row:  ε̂ = (x_t - a·x̂0 - b·y)/sigma
+eps       x̂0 = (x_t - b·y - sigma·output)/a                 needs a > 0: not at the start of a bridge
+v         v = a·eps - sigma·x0,  x̂0 = (a·(x_t - b·y) - sigma·v)/(a² + sigma²)
+residual  x̂0 = y - output
+both      x̂0 and ε̂ side by side on the channel axis (PRDiT)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nndiff.diffusion.process import Process, per_volume
+from nndiff.registry import Registry
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    x0: Tensor  # [B, C, Z, Y, X]
+    eps: Tensor
+
+
+class Prediction:
+    """A row: what to train towards, and what the output says. y is None where there is no source."""
+
+    channels = 1  # network outputs a target channel
+
+    def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def x0(self, process: Process, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def estimate(self, process: Process, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Estimate:
+        x0 = self.x0(process, output, x_t, y, t)
+        return Estimate(x0, eps_of(process, x0, x_t, y, t))
+
+
+class X0(Prediction):
+    def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
+        return x0
+
+    def x0(self, process: Process, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Tensor:
+        return output
+
+
+class Eps(Prediction):
+    def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
+        return eps
+
+    def x0(self, process: Process, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Tensor:
+        a, b, sigma = _at(process, t, x_t)
+        return (_minus_source(x_t, b, y) - sigma * output) / a
+
+
+class V(Prediction):
+    def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
+        a, _, sigma = _at(process, t, x0)
+        return a * eps - sigma * x0
+
+    def x0(self, process: Process, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Tensor:
+        a, b, sigma = _at(process, t, x_t)
+        return (a * _minus_source(x_t, b, y) - sigma * output) / (a**2 + sigma**2)
+
+
+class Residual(Prediction):
+    def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
+        assert y is not None, "a residual needs a source"
+        return y - x0
+
+    def x0(self, process: Process, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Tensor:
+        assert y is not None, "a residual needs a source"
+        return y - output
+
+
+class Both(Prediction):
+    channels = 2
+
+    def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
+        return torch.cat([x0, eps], dim=1)
+
+    def x0(self, process: Process, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Tensor:
+        return output.chunk(2, dim=1)[0]
+
+    def estimate(self, process: Process, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Estimate:
+        x0, eps = output.chunk(2, dim=1)
+        return Estimate(x0, eps)
+
+
+def eps_of(process: Process, x0: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Tensor:
+    """The noise that x_t holds if x0 is right; 0 where the process holds none."""
+    a, b, sigma = _at(process, t, x_t)
+    rest = _minus_source(x_t, b, y) - a * x0
+    return torch.where(sigma > 0, rest / sigma.clamp_min(1e-12), torch.zeros_like(rest))
+
+
+def _at(process: Process, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    a, b, sigma = (per_volume(coefficient, like) for coefficient in process.coefficients(t))
+    return a, b, sigma
+
+
+def _minus_source(x_t: Tensor, b: Tensor, y: Tensor | None) -> Tensor:
+    return x_t if y is None else x_t - b * y
+
+
+PREDICTIONS: Registry[type[Prediction]] = Registry(
+    "prediction", {"x0": X0, "eps": Eps, "v": V, "residual": Residual, "both": Both}
+)

@@ -1,0 +1,236 @@
+"""Laws that hold for every row of the family, on the closed-form Gaussian oracle.
+
+With x0 ~ N(m, tau²) given y the best estimate is linear,  x̂0 = m + K·(x_t - a·m - b·y),  K = a·tau²/(a²·tau² + sigma²),
+so a reverse chain's variance follows an exact recursion, and the deterministic path an exact formula.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from nndiff.diffusion.prediction import PREDICTIONS, Both, Estimate, eps_of
+from nndiff.diffusion.process import DDPM, PROCESSES, Bridge, Process
+from nndiff.diffusion.sampler import First, Second, even_times, walk
+
+ROWS = sorted(PROCESSES)
+M, Y = 0.3, -0.8
+
+
+def row(name: str) -> Process:
+    return PROCESSES[name]()
+
+
+def gain(process: Process, t: float, tau: float) -> float:
+    a, _, sigma = process.at(t)
+    total = a**2 * tau**2 + sigma**2
+    return a * tau**2 / total if total > 0 else 0.0
+
+
+def oracle(process: Process, y: torch.Tensor, tau: float):
+    def denoise(x_t: torch.Tensor, t: float) -> Estimate:
+        a, b, _ = process.at(t)
+        x0 = M + gain(process, t, tau) * (x_t - a * M - b * y)
+        return Estimate(x0, eps_of(process, x0, x_t, y, torch.full((1,), t)))
+
+    return denoise
+
+
+def volume(value: float, n: int = 40) -> torch.Tensor:
+    return torch.full((1, 1, n, n, n), value, dtype=torch.float64)
+
+
+def begun(process: Process, y: torch.Tensor, tau: float, generator: torch.Generator) -> tuple[torch.Tensor, float]:
+    """(x_1, its variance), drawn from the marginal at t = 1."""
+    a, b, sigma = process.at(1.0)
+    x0 = M + tau * torch.randn(y.shape, generator=generator, dtype=torch.float64)
+    x = a * x0 + b * y + sigma * torch.randn(y.shape, generator=generator, dtype=torch.float64)
+    return x, a**2 * tau**2 + sigma**2
+
+
+# ---------------------------------------------------------------- the process
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_it_ends_at_the_target_and_begins_where_its_row_says(name) -> None:
+    assert row(name).at(0.0) == pytest.approx((1.0, 0.0, 0.0), abs=1e-12)
+    beginning = {
+        "ddpm": (math.sqrt(4.035830e-05), 0.0, 1.0),
+        "bridge": (0.0, 1.0, 0.0),
+        "i2sb": (0.0, 1.0, 0.0),
+        "rddm": (0.0, 1.0, 0.1),
+        "rectified": (0.0, 0.0, 1.0),
+        "trig": (0.0, 0.0, 0.5),
+    }[name]
+    assert row(name).at(1.0) == pytest.approx(beginning, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("t", [0.03, 0.4, 0.9])
+def test_samples_have_the_marginal(name, t) -> None:
+    process = row(name)
+    generator = torch.Generator().manual_seed(0)
+    eps = torch.randn(2, 1, 40, 40, 40, generator=generator, dtype=torch.float64)
+    x_t = process.sample(torch.full_like(eps, M), torch.full_like(eps, Y), torch.tensor([t, t]), eps)
+    a, b, sigma = process.at(t)
+    assert float(x_t.mean()) == pytest.approx(a * M + b * Y, abs=5e-3)
+    assert float(x_t.std()) == pytest.approx(sigma, rel=1e-2)
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_an_update_keeps_the_marginal(name, eta) -> None:
+    """Given the true x0: what is kept of the old noise and what is added make up sigma_s."""
+    process = row(name)
+    for t, s in [(0.9, 0.7), (0.5, 0.49), (0.3, 0.01), (0.999, 0.001), (0.2, 0.0)]:
+        update = process.update(t, s, eta)
+        a, b, sigma = process.at(s)
+        assert (update.a, update.b) == (a, b)
+        assert update.ratio**2 * process.at(t)[2] ** 2 + update.noise**2 == pytest.approx(sigma**2, abs=1e-14)
+
+
+def test_full_eta_on_ddpm_is_the_published_ancestral_step() -> None:
+    process = DDPM()
+    betas = np.linspace(1e-4, 2e-2, 1000)
+    abar = np.cumprod(1 - betas)
+    for k in range(2, 1001):
+        update = process.update(k / 1000, (k - 1) / 1000, 1.0)
+        a_t, a_s, beta = abar[k - 1], abar[k - 2], betas[k - 1]
+        on_x0 = math.sqrt(a_s) * beta / (1 - a_t)
+        on_x_t = math.sqrt(1 - beta) * (1 - a_s) / (1 - a_t)
+        assert update.ratio == pytest.approx(on_x_t, rel=1e-9)
+        assert update.a - update.ratio * process.at(k / 1000)[0] == pytest.approx(on_x0, rel=1e-9)
+        assert update.noise**2 == pytest.approx(beta * (1 - a_s) / (1 - a_t), rel=1e-9)
+
+
+def test_full_eta_on_a_bridge_is_inversion_by_direct_iteration() -> None:
+    """x_s = (s/t)·x_t + (1 - s/t)·x̂0 + noise of variance 4·gamma²·s·(t - s)/t."""
+    gamma, t, s = 0.1, 0.7, 0.4
+    update = Bridge(gamma).update(t, s, 1.0)
+    assert update.ratio == pytest.approx(s / t)
+    assert update.a - update.ratio * (1 - t) == pytest.approx(1 - s / t)
+    assert update.b - update.ratio * t == pytest.approx(0.0, abs=1e-12)
+    assert update.noise**2 == pytest.approx(4 * gamma**2 * s * (t - s) / t)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+def test_without_noise_a_bridges_ratio_stays_what_its_limit_is(eta) -> None:
+    t, s = 0.6, 0.25
+    exact = s * ((1 - s) - eta**2 * (1 - s / t)) / (t * (1 - t))
+    for gamma in (1e-1, 1e-9, 0.0):
+        assert Bridge(gamma).update(t, s, eta).ratio ** 2 == pytest.approx(exact)
+    assert Bridge(0.0).update(t, s, eta).noise == 0.0
+
+
+# ---------------------------------------------------------------- chains on the oracle
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("steps", [3, 20])
+def test_a_chains_variance_is_that_of_the_exact_recursion(name, eta, steps) -> None:
+    process, tau = row(name), 0.6
+    generator = torch.Generator().manual_seed(1)
+    y = volume(Y)
+    x, variance = begun(process, y, tau, generator)
+    times = even_times(1.0, steps)
+    for t, s in pairwise(times):
+        a_t, update, k = process.at(t)[0], process.update(t, s, eta), gain(process, t, tau)
+        variance = (update.a * k + update.ratio * (1 - a_t * k)) ** 2 * variance + update.noise**2
+    *_, (x, _, _) = walk(x, times, oracle(process, y, tau), First(process, eta, generator), y)
+    assert float(x.mean()) == pytest.approx(M, abs=1e-2)
+    assert float(x.std()) == pytest.approx(math.sqrt(variance), rel=2e-2, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "rectified", "trig", "bridge", "i2sb", "rddm"])
+def test_more_ancestral_steps_bring_the_variance_to_the_truth(name) -> None:
+    process, tau = row(name), 0.6
+    stds = []
+    for steps in (10, 100, 1000):
+        a, _, sigma = process.at(1.0)
+        variance = a**2 * tau**2 + sigma**2
+        for t, s in pairwise(even_times(1.0, steps)):
+            update, k = process.update(t, s, 1.0), gain(process, t, tau)
+            variance = (update.a * k + update.ratio * (1 - process.at(t)[0] * k)) ** 2 * variance + update.noise**2
+        stds.append(math.sqrt(variance) / tau)
+    # a source row carries only the noise it was given, so little of a wide posterior comes back
+    assert stds == sorted(stds)
+    if name in ("ddpm", "rectified", "trig"):
+        assert stds[-1] > 0.95
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_a_point_is_recovered_exactly_in_any_number_of_steps(name, steps, eta) -> None:
+    process, y = row(name), volume(Y, 4)
+    generator = torch.Generator().manual_seed(0)
+    x, _ = begun(process, y, 0.0, generator)
+    *_, (x, _, _) = walk(x, even_times(1.0, steps), oracle(process, y, 0.0), First(process, eta, generator), y)
+    np.testing.assert_allclose(x.numpy(), M, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize(("rule", "order"), [("first", 1), ("second", 2)])
+def test_a_solver_has_the_order_it_declares(name, rule, order) -> None:
+    """On interior times, uniform in log(a/sigma), against the exact deterministic path."""
+    process, tau, y = row(name), 0.6, volume(Y, 1)
+
+    def level(t: float) -> float:
+        a, _, sigma = process.at(t)
+        return math.log(a / sigma)
+
+    def time_at(target: float) -> float:
+        low, high = 1e-6, 1 - 1e-6
+        for _ in range(200):
+            middle = (low + high) / 2
+            low, high = (middle, high) if level(middle) > target else (low, middle)
+        return (low + high) / 2
+
+    first, last = 0.9, 0.1
+    spread = [math.sqrt(process.at(t)[0] ** 2 * tau**2 + process.at(t)[2] ** 2) for t in (first, last)]
+    errors = []
+    for steps in (80, 160):
+        levels = np.linspace(level(first), level(last), steps + 1)
+        times = [first, *[time_at(value) for value in levels[1:-1]], last]
+        a, b, _ = process.at(first)
+        x = volume(a * M + b * Y + spread[0], 1)
+        solver = First(process, 0.0, None) if rule == "first" else Second(process, None)
+        *_, (x, _, _) = walk(x, times, oracle(process, y, tau), solver, y)
+        a, b, _ = process.at(last)
+        errors.append(abs(float(x) - (a * M + b * Y + spread[1])))
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.12)
+
+
+# ---------------------------------------------------------------- predictions
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("prediction", sorted(PREDICTIONS))
+def test_a_perfect_output_is_a_perfect_estimate(name, prediction) -> None:
+    process, kind = row(name), PREDICTIONS[prediction]()
+    generator = torch.Generator().manual_seed(3)
+    x0, y, eps = (torch.randn(3, 2, 4, 4, 4, generator=generator, dtype=torch.float64) for _ in range(3))
+    t = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)
+    x_t = process.sample(x0, y, t, eps)
+    estimate = kind.estimate(process, kind.target(process, x0, y, eps, t), x_t, y, t)
+    np.testing.assert_allclose(estimate.x0.numpy(), x0.numpy(), atol=1e-8)
+    np.testing.assert_allclose(estimate.eps.numpy(), eps.numpy(), atol=1e-8)
+
+
+def test_a_network_that_predicts_both_has_both_outputs() -> None:
+    assert Both.channels == 2
+    assert all(PREDICTIONS[name].channels == 1 for name in PREDICTIONS if name != "both")
+
+
+def test_the_estimate_is_clamped_to_the_range() -> None:
+    process, y = DDPM(), volume(Y, 3)
+    generator = torch.Generator().manual_seed(0)
+    limits = torch.tensor(-0.1), torch.tensor(0.1)
+    x, _ = begun(process, y, 0.0, generator)
+    for _, estimate, _ in walk(x, even_times(1.0, 4), oracle(process, y, 0.0), First(process, 0.0, None), y, limits):
+        assert float(estimate.x0.max()) == pytest.approx(0.1)

@@ -1,0 +1,66 @@
+"""The wrapper: image space in, image space out, at any size; the operator's laws are in laws/test_puzzle_laws.py."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nndiff.networks.puzzle import Head, Puzzled, pad, puzzle
+
+
+class Recorder(nn.Module):
+    """Answers with the first channels of what it was given, and remembers it."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        self.seen = x
+        return x[:, : self.channels]
+
+
+class Repeater(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return x.repeat(1, self.channels // x.shape[1], 1, 1, 1)
+
+
+def test_the_core_sees_volume_and_condition_puzzled() -> None:
+    core = Recorder(8)
+    x, y = torch.randn(2, 1, 4, 6, 8), torch.randn(2, 2, 4, 6, 8)
+    out = Puzzled(core, (2, 2, 2), (2, 2, 2), None)(x, torch.rand(2), y)
+    assert torch.equal(core.seen, puzzle(torch.cat([x, y], 1), (2, 2, 2)))
+    assert torch.equal(out, x)  # the first eight channels are x's own
+
+
+def test_factor_one_is_transparent() -> None:
+    core, x = Recorder(1), torch.randn(1, 1, 3, 5, 7)
+    assert torch.equal(Puzzled(core, (1, 1, 1), (1, 1, 1), None)(x, torch.rand(1)), x)
+    assert torch.equal(core.seen, x)
+
+
+def test_padding_repeats_the_far_border() -> None:
+    x = torch.arange(3.0).reshape(1, 1, 1, 1, 3)
+    assert pad(x, (2, 1, 4)).tolist() == [[[[[0, 1, 2, 2]], [[0, 1, 2, 2]]]]]
+    assert pad(x, (1, 1, 3)) is x
+
+
+def test_a_head_answers_at_any_size_and_starts_at_zero() -> None:
+    head = Head(4 + 2, 1, 8)
+    network = Puzzled(Repeater(32), (2, 2, 2), (4, 4, 4), head)  # 4·8 channels from 2·8
+    x, y = torch.randn(1, 1, 5, 6, 7), torch.randn(1, 1, 5, 6, 7)
+    out = network(x, torch.rand(1), y)
+    assert out.shape == x.shape
+    assert not out.any()
+    nn.init.normal_(head.last.weight)
+    assert network(x, torch.rand(1), y).std() > 0
+
+
+def test_a_size_the_factor_does_not_divide_is_our_own_mistake() -> None:
+    with pytest.raises(AssertionError):
+        puzzle(torch.randn(1, 1, 3, 4, 4), (2, 2, 2))

@@ -1,0 +1,129 @@
+"""The UNet: any topology keeps the grid, starts at zero, recomputes without a trace, and D_1 sees the stem."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nndiff.errors import NndiffError
+from nndiff.networks.unet import UNet
+
+ONE, TWO = (1, 1, 1), (2, 2, 2)
+SMALL: dict[str, Any] = {"multipliers": (1, 2), "kernels": ((3, 3, 3),) * 2, "strides": (ONE, TWO)}
+FLAT: dict[str, Any] = {
+    "multipliers": (1, 2, 3),
+    "kernels": ((1, 3, 3), (1, 3, 3), (3, 3, 3)),
+    "strides": (ONE, (1, 2, 2), (1, 3, 1)),
+}
+
+
+def awake(network: nn.Module, seed: int = 0) -> nn.Module:
+    """The same network with none of its weights at zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
+    return network
+
+
+@pytest.mark.parametrize(
+    ("topology", "shape"),
+    [
+        (SMALL, (4, 6, 8)),
+        (FLAT, (5, 12, 4)),
+        ({"multipliers": (1,), "kernels": ((3, 1, 3),), "strides": (ONE,)}, (3, 5, 7)),
+        ({"multipliers": (1, 1, 2, 2), "kernels": ((3, 3, 3),) * 4, "strides": (ONE, TWO, TWO, TWO)}, (8, 8, 8)),
+    ],
+)
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_every_topology_keeps_the_grid(topology: dict[str, Any], shape: tuple, blocks: int) -> None:
+    network = awake(UNet(3, 2, 8, **topology, blocks=blocks))
+    out = network(torch.randn(2, 3, *shape), torch.rand(2))
+    assert out.shape == (2, 2, *shape)
+    assert out.std() > 0
+
+
+def test_output_starts_at_zero() -> None:
+    assert not UNet(2, 1, 8, **SMALL)(torch.randn(1, 2, 4, 4, 4), torch.rand(1)).any()
+
+
+def test_time_matters() -> None:
+    network, x = awake(UNet(1, 1, 8, **SMALL)), torch.randn(1, 1, 4, 4, 4)
+    assert (network(x, torch.tensor([0.1])) - network(x, torch.tensor([0.9]))).abs().max() > 1e-3
+
+
+def test_samples_of_a_batch_do_not_meet() -> None:
+    network, x, t = awake(UNet(1, 1, 8, **SMALL)), torch.randn(2, 1, 4, 4, 4), torch.rand(2)
+    torch.testing.assert_close(network(x, t)[1:], network(x[1:], t[1:]), rtol=1e-4, atol=1e-5)
+
+
+def test_encoder_and_decoder_mirror_each_other() -> None:
+    network = UNet(1, 1, 8, **FLAT, blocks=2)
+    assert [len(part) for part in (network.downs, network.encoder, network.decoder, network.ups)] == [6] * 4
+    begins = [False, False, True, False, True, False]
+    assert [not isinstance(down, nn.Identity) for down in network.downs] == begins
+    assert [not isinstance(up, nn.Identity) for up in network.ups] == begins
+
+
+def test_the_last_decoder_block_sees_the_stems_output() -> None:
+    network, seen = awake(UNet(1, 1, 8, **SMALL)), {}
+    network.stem.register_forward_hook(lambda _m, _i, out: seen.update(stem=out))
+    network.decoder[0].register_forward_hook(lambda _m, inputs, _o: seen.update(skip=inputs[2]))
+    network(torch.randn(1, 1, 4, 4, 4), torch.rand(1))
+    assert seen["skip"] is seen["stem"]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_shallow_pass_on_the_cached_deep_part_is_the_whole_pass(depth: int) -> None:
+    network, x, t = awake(UNet(1, 1, 8, **SMALL)), torch.randn(1, 1, 4, 4, 4), torch.rand(1)
+    time = network.time(t)
+    h, skips = network.encode(x, time)
+    deep = _deep(network, h, skips, time, depth)
+    shallow = network.head(network.decode(deep, skips[:depth], time))
+    assert torch.equal(shallow, network(x, t))
+
+
+def _deep(network: UNet, h: Tensor, skips: list[Tensor], time: Tensor, depth: int) -> Tensor:
+    """D_K … D_{depth+1}."""
+    for k in reversed(range(depth, len(skips))):
+        h = network.ups[k](network.decoder[k](time, h, skips[k]))
+    return h
+
+
+@pytest.mark.parametrize("recompute", ["norms", "blocks"])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_recomputing_changes_nothing(recompute: str, bf16: bool) -> None:
+    """To the bit in fp32; in bf16 the weights' gradients are summed by threads in no fixed order."""
+    plain, thrifty = awake(UNet(2, 1, 8, **SMALL)), UNet(2, 1, 8, **SMALL, recompute=recompute)
+    thrifty.load_state_dict(plain.state_dict())
+    x, t = torch.randn(2, 2, 4, 4, 4), torch.rand(2)
+    (a, grads_a), (b, grads_b) = (_pass(network, x, t, bf16) for network in (plain, thrifty))
+    assert torch.equal(a, b)
+    tolerance = 2.0**-7 if bf16 else 0.0
+    for p, q in zip(grads_a, grads_b, strict=True):
+        torch.testing.assert_close(p, q, rtol=tolerance, atol=tolerance * float(p.abs().max()))
+    assert all(grad.any() for grad in grads_a)
+
+
+def _pass(network: nn.Module, x: Tensor, t: Tensor, bf16: bool) -> tuple[Tensor, list[Tensor]]:
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        out = network(x, t)
+    out.float().square().sum().backward()
+    return out.detach(), [weight.grad for weight in network.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"multipliers": (1, 2, 4)}, "3 multipliers, 2 kernels, 2 strides"),
+        ({"strides": (TWO, TWO)}, r"strides\[0\] = \(1, 1, 1\)"),
+        ({"kernels": ((3, 3, 3), (2, 3, 3))}, "odd"),
+        ({"recompute": "norm"}, "did you mean 'norms'"),
+    ],
+)
+def test_a_wrong_topology_is_refused(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(NndiffError, match=says):
+        UNet(1, 1, 8, **(SMALL | wrong))

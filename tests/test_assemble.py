@@ -1,0 +1,53 @@
+"""Plan → network: channels before and after the puzzle, the head, the multiple, and a name that nobody knows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from nndiff.assemble import build_network, multiple
+from nndiff.errors import NndiffError
+from nndiff.plan import NetworkSpec
+from nndiff.volume import Triple
+
+STRIDES = ((1, 1, 1), (1, 2, 2), (2, 2, 2))
+SPEC = NetworkSpec("unet", 3, 2, 8, (1, 2, 2), ((3, 3, 3),) * 3, STRIDES, 2, 0, "none")
+
+
+@pytest.mark.parametrize("factor", [(1, 1, 1), (1, 2, 2), (2, 2, 2)])
+@pytest.mark.parametrize("head_width", [0, 6])
+def test_channels_are_the_images_whatever_the_puzzle(factor: Triple, head_width: int) -> None:
+    network: Any = build_network(replace(SPEC, head_width=head_width), factor)
+    x_t, condition = torch.randn(1, 2, 5, 9, 10), torch.randn(1, 1, 5, 9, 10)
+    assert network(x_t, torch.rand(1), condition).shape == x_t.shape
+    pieces = factor[0] * factor[1] * factor[2]
+    assert network.core.stem.in_channels == 3 * pieces
+    assert network.core.head.conv.out_channels == (4 if head_width else 2) * pieces
+
+
+def test_generation_has_no_condition() -> None:
+    network = build_network(replace(SPEC, in_channels=2), (2, 2, 2))
+    assert network(torch.randn(1, 2, 6, 6, 6), torch.rand(1)).shape == (1, 2, 6, 6, 6)
+
+
+def test_multiple_is_the_puzzle_times_all_strides() -> None:
+    assert multiple(SPEC, (1, 2, 3)) == (2, 8, 12)
+
+
+def test_weights_are_channels_last() -> None:
+    network: Any = build_network(SPEC, (2, 2, 2))
+    assert network.core.stem.weight.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_it_builds_without_memory() -> None:
+    with torch.device("meta"):
+        network = build_network(replace(SPEC, width=1024), (4, 4, 4))
+    assert all(weight.is_meta for weight in network.parameters())
+
+
+def test_an_unknown_network_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(NndiffError, match="did you mean 'unet'"):
+        build_network(replace(SPEC, name="unett"), (1, 1, 1))
