@@ -1,6 +1,6 @@
 """The floors: imports go downward only, those inside functions included.
 
-0 words · 1 mechanisms (its rooms never import one another) · 2 shared core · 3 stages (they talk through files) · 4 commands
+    0 words · 1 mechanisms (never import one another) · 2 shared core · 3 stages (talk through files) · 4 commands
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PACKAGE = Path(nndiff.__file__).parent
 
 FLOORS = [
     {"__init__", "errors", "files", "strict_json", "paths", "volume", "dataset", "plan", "registry"},
-    {"imaging", "diffusion", "networks"},
+    {"imaging", "diffusion", "networks", "metrics"},
     {"assemble", "prepare", "memory", "machine", "workers", "statistics"},
     {"integrity", "fingerprint", "planning", "preprocess", "demo"},
     {"cli"},

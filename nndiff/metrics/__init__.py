@@ -1,0 +1,1 @@
+"""What an image is worth beside the truth: fidelity, texture, what a puzzle leaves behind, doses and samples."""

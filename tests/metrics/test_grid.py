@@ -1,0 +1,67 @@
+"""The grid index sees made artefacts, and nothing where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from nndiff.metrics.grid import grid_index, null
+
+TWO, FOUR, FLAT = (2, 2, 2), (4, 4, 4), (1, 2, 2)
+
+
+@pytest.fixture
+def pair():
+    rng = np.random.default_rng(0)
+    truth = ndimage.gaussian_filter(rng.normal(size=(32, 36, 40)), 1.0).astype(np.float32)
+    return truth + 0.1 * rng.normal(size=truth.shape).astype(np.float32), truth
+
+
+def stripes(shape, r, phase):
+    field = np.zeros(shape, np.float32)
+    field[..., phase::r] = 1
+    return field
+
+
+@pytest.mark.parametrize("factor", [TWO, FOUR, FLAT])
+def test_without_a_grid_it_reads_what_chance_reads(pair, factor) -> None:
+    _, truth = pair
+    rows = []
+    for seed in range(5):
+        noise = 0.1 * np.random.default_rng(seed).normal(size=truth.shape).astype(np.float32)
+        found, chance = grid_index(truth + noise, truth, factor), null(truth + noise, truth, factor)
+        rows.append((found.phase_bias / chance.phase_bias, found.phase_imbalance / chance.phase_imbalance))
+    assert np.all(np.median(rows, axis=0) < 1)
+    assert abs(grid_index(*pair, factor).excess_power) < 0.5
+
+
+@pytest.mark.parametrize("factor", [TWO, FOUR])
+def test_one_phase_too_bright_is_a_bias_and_a_line_in_the_spectrum(pair, factor) -> None:
+    estimate, truth = pair
+    found = grid_index(estimate + 0.3 * stripes(truth.shape, factor[0], 1), truth, factor)
+    assert found.phase_bias > 20 * null(*pair, factor).phase_bias
+    assert found.excess_power > 10
+
+
+def test_alternating_signs_are_seen_too(pair) -> None:
+    estimate, truth = pair
+    sign = np.where(np.arange(truth.shape[2]) % 2, 0.3, -0.3).astype(np.float32)
+    found = grid_index(estimate + sign, truth, TWO)
+    assert found.phase_bias > 0.5
+    assert found.excess_power > 10
+
+
+def test_one_phase_too_noisy_is_an_imbalance(pair) -> None:
+    estimate, truth = pair
+    noise = np.random.default_rng(1).normal(size=truth.shape).astype(np.float32)
+    found = grid_index(estimate + 0.2 * noise * stripes(truth.shape, 2, 0), truth, TWO)
+    assert found.phase_imbalance > 5 * null(*pair, TWO).phase_imbalance
+
+
+def test_axes_without_a_puzzle_do_not_count(pair) -> None:
+    estimate, truth = pair
+    turned = stripes(truth.shape[::-1], 2, 1).transpose(2, 1, 0)
+    spoilt = estimate + 0.3 * turned
+    assert grid_index(spoilt, truth, FLAT).phase_bias < 0.05 < grid_index(spoilt, truth, TWO).phase_bias
+    assert grid_index(spoilt, truth, (1, 1, 1)) == grid_index(truth, truth, (1, 1, 1))

@@ -1,0 +1,104 @@
+"""Fidelity measures against skimage, hand-computed arrays and their own definitions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from scipy.signal import fftconvolve
+from skimage.metrics import structural_similarity
+
+from nndiff.metrics import image
+
+CT = image.SYNTHRAD_RANGE["2025"]
+
+
+@pytest.fixture
+def pair():
+    rng = np.random.default_rng(0)
+    truth = ndimage.gaussian_filter(rng.normal(size=(24, 26, 28)), 1.5).astype(np.float32)
+    truth = (truth / np.abs(truth).max() * 900).astype(np.float32)
+    return (truth + rng.normal(0, 60, truth.shape)).astype(np.float32), truth
+
+
+def test_by_hand() -> None:
+    truth = np.zeros((2, 2, 2), np.float32)
+    estimate = truth.copy()
+    estimate[0, 0, 0] = 8.0
+    mask = np.zeros((2, 2, 2), bool)
+    mask[0] = True
+    assert image.mae(estimate, truth) == 1.0
+    assert image.mae(estimate, truth, mask) == 2.0
+    assert image.psnr(estimate, truth, (0.0, 10.0)) == pytest.approx(10 * math.log10(100 / 8))
+    assert image.nrmse(truth + 1, truth + 2) == 0.5
+
+
+def test_psnr_clips_and_mae_does_not() -> None:
+    truth, estimate = np.full((4, 4, 4), 3071.0, np.float32), np.full((4, 4, 4), 5000.0, np.float32)
+    assert image.psnr(estimate, truth, CT) == math.inf
+    assert image.mae(estimate, truth) == 5000 - 3071
+
+
+def test_ssim_is_skimages(pair) -> None:
+    estimate, truth = pair
+    expected = structural_similarity(
+        truth.astype(float) + 1024, estimate.astype(float) + 1024, win_size=7, data_range=4095
+    )
+    assert image.ssim(estimate, truth, CT) == pytest.approx(expected, abs=1e-9)
+
+
+def test_what_lies_outside_the_mask_does_not_count(pair) -> None:
+    estimate, truth = pair
+    mask = np.zeros(truth.shape, bool)
+    mask[5:19, 5:20, 5:22] = True
+    spoilt = np.where(mask, estimate, 2000).astype(np.float32)
+    for measure in (image.psnr, image.ssim, image.ms_ssim):
+        assert measure(spoilt, truth, CT, mask) == pytest.approx(measure(estimate, truth, CT, mask))
+
+
+def test_ms_ssim_against_the_definition_written_out(pair) -> None:
+    """Five scales in plain loops, without the module's helpers."""
+    estimate, truth = pair
+    a, b = (np.clip(x.astype(float), *CT) + 1024 for x in (estimate, truth))
+    pads = [((97 - n) // 2, 97 - n - (97 - n) // 2) for n in a.shape]
+    a, b = np.pad(a, pads, "edge"), np.pad(b, pads, "edge")
+    product = 1.0
+    for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        if scale:
+            a, b = (fftconvolve(x, np.ones((2, 2, 2)) / 8, "same")[::2, ::2, ::2] for x in (a, b))
+        mean = lambda x: ndimage.uniform_filter(x, 7)  # noqa: E731
+        ma, mb = mean(a), mean(b)
+        n = 343 / 342
+        va, vb, cab = n * (mean(a * a) - ma**2), n * (mean(b * b) - mb**2), n * (mean(a * b) - ma * mb)
+        sd = np.sqrt(np.maximum(va, 0) * np.maximum(vb, 0))
+        c1, c2 = (0.01 * 4095) ** 2, (0.03 * 4095) ** 2
+        parts = [
+            (2 * ma * mb + c1) / (ma**2 + mb**2 + c1),
+            (2 * sd + c2) / (va + vb + c2),
+            (cab + c2 / 2) / (sd + c2 / 2),
+        ]
+        score = np.prod([np.maximum(part, 0) ** weight for part in parts], axis=0)
+        product *= np.clip(score[3:-3, 3:-3, 3:-3].mean(), 0, 1)
+    assert image.ms_ssim(estimate, truth, CT) == pytest.approx(product, rel=1e-6)
+
+
+def test_the_mean_of_two_looks_back_and_starts_from_nothing() -> None:
+    line = np.arange(1.0, 9.0).reshape(1, 1, 8)
+    halved = image._halved(np.broadcast_to(line, (2, 2, 8)).copy())
+    # along x: (0+1)/2, (2+3)/2, (4+5)/2, (6+7)/2; along z and y the first plane has only itself over nothing: a quarter
+    np.testing.assert_allclose(halved[0, 0], np.array([0.5, 2.5, 4.5, 6.5]) / 4)
+
+
+@pytest.mark.parametrize("measure", [image.ssim, image.ms_ssim])
+def test_a_perfect_estimate_scores_one(pair, measure) -> None:
+    _, truth = pair
+    assert measure(truth, truth, CT) == pytest.approx(1.0, abs=1e-9)
+
+
+def test_blur_loses_and_noise_gains_high_frequencies(pair) -> None:
+    estimate, truth = pair
+    assert image.high_frequency_ratio(ndimage.gaussian_filter(truth, 1.0), truth) < 0.5
+    assert image.high_frequency_ratio(estimate, truth) > 2
+    assert image.high_frequency_ratio(truth, truth) == 1.0
