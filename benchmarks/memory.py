@@ -21,6 +21,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from nndiff.diffusion.losses import Gradient
 from nndiff.plan import NetworkSpec
 from nndiff.volume import Triple
 
@@ -121,7 +122,7 @@ def run_steps(case: Case, device: str, steps: int = 2) -> None:
     average = [weight.detach().clone() for weight in weights]
     for _ in range(steps):
         optimiser.zero_grad(set_to_none=True)
-        memory.backward(network, pair, memory._loss, case.precision)
+        memory.backward(network, pair, Gradient(), case.precision)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         with torch.no_grad():

@@ -42,7 +42,7 @@ def extract(dataset: Dataset, workers: int | None = None, verify: bool = True) -
             bright = {row.name: row.bright(side) for row in rows if row.case is not None}
             findings += other_units(bright, names)
     demand_success(failures, len(dataset.cases), "Fingerprint")
-    _demand_sound(dataset, findings, verify)
+    _demand_sound(dataset, findings)
     return _assembled(dataset, rows), [finding for finding in findings if finding.severity == "warning"]
 
 
@@ -168,11 +168,9 @@ def _pooled(
     return tuple(pooled)
 
 
-def _demand_sound(dataset: Dataset, findings: Sequence[Finding], verify: bool) -> None:
-    errors = [finding for finding in findings if finding.severity == "error"]
-    if errors:
-        skip = " (--no-verify_dataset_integrity skips the look at the voxels)" if verify else ""
-        raise NndiffError(report(dataset, findings), remedy=f"mend these and run the same command again{skip}")
+def _demand_sound(dataset: Dataset, findings: Sequence[Finding]) -> None:
+    if any(finding.severity == "error" for finding in findings):
+        raise NndiffError(report(dataset, findings), remedy="mend these and run the same command again")
 
 
 def _bytes_a_case(dataset: Dataset) -> int:

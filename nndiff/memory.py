@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from nndiff.assemble import build_network
+from nndiff.diffusion.losses import Gradient
 from nndiff.plan import NetworkSpec
 from nndiff.volume import Triple
 
@@ -51,7 +52,7 @@ def training_cost(
     """One step: x_t, network, loss, backward, clipping, AdamW, EMA."""
 
     def step(network: nn.Module) -> None:
-        backward(network, Pair.empty(spec, patch, batch), _loss, precision)
+        backward(network, Pair.empty(spec, patch, batch), Gradient(), precision)
 
     return _trace(spec, puzzle_factor, device, step, COPIES_BESIDE_WEIGHTS)
 
@@ -111,13 +112,6 @@ def _sample(pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
     t = torch.rand(pair.x0.shape[0], device=pair.x0.device)
     s, eps = t[:, None, None, None, None], torch.randn_like(pair.x0)
     return (1 - s) * pair.x0 + s * pair.x0 + (s * (1 - s)).sqrt() * eps, t, eps
-
-
-def _loss(estimate: Tensor, x0: Tensor) -> Tensor:  # [B, C, Z, Y, X] each
-    """‖e‖₁ + Σ_axis ‖D_axis e‖₁ of the error e."""
-    error = estimate - x0
-    terms = [error, *(error.diff(dim=axis) for axis in (2, 3, 4))]
-    return torch.stack([term.abs().mean() for term in terms]).sum()
 
 
 def _autocast(device: str, precision: str) -> AbstractContextManager[Any]:

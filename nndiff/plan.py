@@ -119,7 +119,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "spacing": (lambda value: all(v > 0 for v in value), "above 0 mm"),
     "volume_shape": _at_least(1),
     "puzzle_factor": _at_least(1),
-    "patch_size": _at_least(4),
+    "patch_size": _at_least(1),
     "batch_size": _at_least(1),
     "accumulate": _at_least(1),
     "width": _at_least(4),

@@ -1,6 +1,6 @@
 """The floors: imports go downward only, those inside functions included.
 
-    0 words · 1 mechanisms (never import one another) · 2 shared core · 3 stages (talk through files) · 4 commands
+0 words · 1 mechanisms (never import one another) · 2 shared core · 3 stages (talk through files) · 4 commands
 """
 
 from __future__ import annotations

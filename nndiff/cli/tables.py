@@ -79,11 +79,11 @@ def _value(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_value(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)) and value and all(isinstance(item, (int, float)) for item in value):
-        return (
-            " x ".join(_value(item) for item in value) if len(value) == 3 else ", ".join(_value(item) for item in value)
-        )
+        return (" x " if len(value) == 3 else ", ").join(_value(item) for item in value)
     if isinstance(value, (list, tuple)):
-        return ", ".join(_value(item).replace(" ", "") for item in value) or "none"
+        words = [_value(item) for item in value]
+        triples = all(isinstance(item, (list, tuple)) and len(item) == 3 for item in value)
+        return ", ".join(word.replace(" ", "") for word in words) if value and triples else "; ".join(words) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

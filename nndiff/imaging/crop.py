@@ -2,7 +2,7 @@
 
     foreground → union over channels → components ≥ 1 % of the largest → bounding box + margin
 
-`crop` is a view; `uncrop ∘ crop` is the identity inside the box, and outside it the channel's background value.
+`crop` is a view; `place` lays it back: the identity inside the box, outside it the channel's background value.
 """
 
 from __future__ import annotations
@@ -114,12 +114,6 @@ def _thinned(channel: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def crop(array: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
     """A view of `array` [..., Z, Y, X]."""
     return array[(..., *box.slices)]
-
-
-def uncrop(array: npt.NDArray[Any], box: Box, shape: Triple, background: Sequence[float]) -> npt.NDArray[Any]:
-    """[C, z, y, x] → [C, *shape], with each channel's background value outside the box."""
-    assert array.shape[1:] == box.shape, (array.shape, box)
-    return place(array, box.start, shape, background)
 
 
 def place(array: npt.NDArray[Any], offset: Triple, shape: Triple, background: Sequence[float]) -> npt.NDArray[Any]:

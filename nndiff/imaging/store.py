@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nndiff.errors import NndiffError
-from nndiff.files import PART, atomic, read_json, write_json
+from nndiff.files import atomic, read_json, write_json
 
 ARRAYS = ("source", "target", "mask")
 REMEDY = "run the preprocessing again"
@@ -52,9 +52,7 @@ def open_case(folder: Path, name: str) -> dict[str, npt.NDArray[Any]]:
 
 def cases(folder: Path) -> list[str]:
     """The names of all whole cases, sorted."""
-    if not folder.is_dir():
-        return []
-    names = [path.name[: -len(".json")] for path in folder.glob("*.json") if not path.name.startswith(PART)]
+    names = [path.name[: -len(".json")] for path in folder.glob("*.json")]
     return sorted(name for name in names if any(_array_path(folder, name, key).exists() for key in ARRAYS))
 
 

@@ -25,6 +25,7 @@ MAX_LEVELS = 5
 MAX_MULTIPLIER = 4
 FLOOR_PATCH = 64  # voxels of the finest spacing: below this the puzzle grows before the patch shrinks further
 SMALLEST_PATCH = 32
+NARROWEST = 16  # the width of the very last rung
 HEAD_WIDTH = 12
 CORE_SLACK = 0.9  # cost over voxels falls at most this much as a patch shrinks: what lets a rung be skipped unseen
 
@@ -99,9 +100,14 @@ Build = Callable[[Rung], NetworkSpec]
 
 def ladder(shape: Triple, spacing: Spacing, tiled: bool, device: str) -> Iterator[Rung]:
     """All rungs, best first. Untiled (generation) the volume stays whole: its spacing grows instead."""
+    rung = None
     for puzzle, patch, coarser in dict.fromkeys(_sizes(shape, spacing, tiled)):
         for width, batch, recompute in _variants(device, puzzle):
-            yield Rung(puzzle, patch, coarser, batch, width, recompute)
+            rung = Rung(puzzle, patch, coarser, batch, width, recompute)
+            yield rung
+    assert rung is not None
+    if rung != (last := replace(rung, batch_size=1, width=NARROWEST, recompute="blocks")):
+        yield last
 
 
 def first_puzzle(shape: Triple, spacing: Spacing) -> Triple:
@@ -187,9 +193,8 @@ def _variants(device: str, puzzle: Triple) -> list[tuple[int, int, str]]:
         rows = [
             (width, batch, "none") for width, batch in ((32, 8), (32, 4), (32, 2), (24, 2), (16, 2), (32, 1), (16, 1))
         ]
-        rows += [(16, 1, "norms")]
-    leanest = (16, 1, "blocks")
-    return [*dict.fromkeys((max(width, wide), batch, again) for width, batch, again in rows), leanest]
+        rows += [(16, 1, "norms"), (16, 1, "blocks")]
+    return list(dict.fromkeys((max(width, wide), batch, again) for width, batch, again in rows))
 
 
 # ---------------------------------------------------------------- the network on a rung

@@ -85,7 +85,7 @@ def test_voxels_that_are_no_numbers(raw_dataset, roots, refused, flags):
     array = make_phantom(101)
     array[5, 6, 7] = np.nan
     save_volume(path, array)
-    said(refused(*flags), "case_1", str(path), "1 of 4032 voxels are NaN", "(5, 6, 7)")
+    said(refused(*flags), "case_1", str(path), "1 of 4032 voxels are NaN", "-16.0, 24.5, 110.0 mm")
 
 
 def test_an_empty_source(dataset, refused):
@@ -167,7 +167,7 @@ def test_an_output_folder_that_cannot_be_written(dataset, refused, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("-c", "brigde"), ("'brigde' does not exist", "did you mean 'bridge'?")),
+        (("-c", "brigde"), ("no configuration 'brigde'", "did you mean 'bridge'?")),
         (("-gpu_memory_target", "-8"), ("-gpu_memory_target", "found -8.0")),
         (("--set", "batch_size"), ("--set needs key=value",)),
         (("--set", "configurations.bridge.batchsize=2"), ("did you mean 'batch_size'?",)),

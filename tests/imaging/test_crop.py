@@ -3,7 +3,7 @@ import pytest
 
 from nndiff.errors import NndiffError
 from nndiff.imaging import crop as module
-from nndiff.imaging.crop import body_box, crop, foreground, place, uncrop
+from nndiff.imaging.crop import body_box, crop, foreground, place
 from nndiff.volume import Box
 
 
@@ -100,12 +100,12 @@ def test_strides_thin_the_longest_axis_first() -> None:
     assert np.prod([-(-n // s) for n, s in zip((440, 440, 644), module._strides((440, 440, 644)), strict=True)]) <= 4e6
 
 
-def test_crop_is_a_view_and_uncrop_puts_each_background_outside() -> None:
+def test_crop_is_a_view_and_place_puts_each_background_outside() -> None:
     array = np.arange(120, dtype=np.float32).reshape(2, 3, 4, 5)
     box = Box((1, 0, 2), (3, 2, 5))
     part = crop(array, box)
     assert np.shares_memory(part, array)
-    back = uncrop(part, box, (3, 4, 5), [-1024.0, 0.5])
+    back = place(part, box.start, (3, 4, 5), [-1024.0, 0.5])
     inside = np.zeros((3, 4, 5), bool)
     inside[box.slices] = True
     assert np.array_equal(back[:, inside], array[:, inside])

@@ -95,16 +95,13 @@ def _deep(network: UNet, h: Tensor, skips: list[Tensor], time: Tensor, depth: in
 
 @pytest.mark.parametrize("recompute", ["norms", "blocks"])
 @pytest.mark.parametrize("bf16", [False, True])
-def test_recomputing_changes_nothing(recompute: str, bf16: bool) -> None:
-    """To the bit in fp32; in bf16 the weights' gradients are summed by threads in no fixed order."""
+def test_recomputing_changes_no_bit(recompute: str, bf16: bool) -> None:
     plain, thrifty = awake(UNet(2, 1, 8, **SMALL)), UNet(2, 1, 8, **SMALL, recompute=recompute)
     thrifty.load_state_dict(plain.state_dict())
     x, t = torch.randn(2, 2, 4, 4, 4), torch.rand(2)
     (a, grads_a), (b, grads_b) = (_pass(network, x, t, bf16) for network in (plain, thrifty))
     assert torch.equal(a, b)
-    tolerance = 2.0**-7 if bf16 else 0.0
-    for p, q in zip(grads_a, grads_b, strict=True):
-        torch.testing.assert_close(p, q, rtol=tolerance, atol=tolerance * float(p.abs().max()))
+    assert all(torch.equal(p, q) for p, q in zip(grads_a, grads_b, strict=True))
     assert all(grad.any() for grad in grads_a)
 
 
