@@ -1,0 +1,1 @@
+"""Simulated data that anyone can make, in the dataset format."""
