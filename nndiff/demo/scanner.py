@@ -1,8 +1,10 @@
 """A small PET scanner, slice by slice: what it counts and what is reconstructed from the counts.
 
-    expected   ybar = s · (n · A x) + b          A: parallel-beam projector, n = exp(-A mu): attenuation, b: scatter and randoms
-    counted    y ~ Poisson(ybar)                 low dose: each count kept with probability q (exact thinning)
-    OSEM       x ← x / (Aᵀ_k m) · Aᵀ_k (m y_k / (m A_k x + b))       over subsets k; m = s·n corrected, m = s and b = 0 uncorrected
+    expected   ybar = s · (n · A x) + b      A: parallel-beam projector, n = exp(-A mu), b: scatter and randoms
+    counted    y ~ Poisson(ybar)             low dose: each count kept with probability q (exact thinning)
+    OSEM       x ← x / (Aᵀ_k m) · Aᵀ_k (m y_k / (m A_k x + b))      over subsets k
+
+with m = s·n when attenuation is corrected for; uncorrected m = s and b = 0.
 
 The projector is one sparse matrix for all slices, so the cost is linear in slices.
 """
