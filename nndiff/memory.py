@@ -178,7 +178,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _normed(grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, *sizes: Any) -> tuple[Tensor, ...]:
-    """The three gradients of a GroupNorm: what it answers, without the sixty operations that fake tensors take for it."""
+    """A GroupNorm's gradients: what it answers, without the sixty operations that fake tensors take for it."""
     return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
 
 

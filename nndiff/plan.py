@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -137,6 +137,24 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "reuse_depth": _at_least(1),
     "tile_overlap": _within(0, 0.9),
 }
+
+
+def demand_channels(sources: Sequence[Channel], targets: Sequence[Channel], anchor: Sequence[int]) -> None:
+    """An anchor for each target among the sources, and target maps that need no target."""
+    if len(anchor) != (len(targets) if sources else 0) or not all(0 <= s < len(sources) for s in anchor):
+        names = ", ".join(f"{i} {channel.name}" for i, channel in enumerate(sources)) or "none"
+        raise NndiffError(
+            "'anchor' names a source that does not exist.",
+            expected=f"one of the sources ({names}) for each target channel",
+            found=list(anchor),
+        )
+    for channel in targets:
+        if channel.normalization.name not in TARGET_SCHEMES:
+            raise NndiffError(
+                f"Target channel {channel.name} cannot be normalised by '{channel.normalization.name}'.",
+                expected=" or ".join(TARGET_SCHEMES),
+                remedy="a target's map must not look at the target: prediction has none",
+            )
 
 
 def _demand_all_valid(word: Any) -> None:
@@ -289,14 +307,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         _demand_all_valid(self)
-        if len(self.anchor) != (len(self.target_channels) if self.source_channels else 0) or not all(
-            0 <= s < len(self.source_channels) for s in self.anchor
-        ):
-            sources = ", ".join(f"{i} {channel.name}" for i, channel in enumerate(self.source_channels)) or "none"
-            expected = f"one of the sources ({sources}) for each of {len(self.target_channels)} target channels"
-            raise NndiffError(
-                "'anchor' names a source that does not exist.", expected=expected, found=list(self.anchor)
-            )
+        demand_channels(self.source_channels, self.target_channels, self.anchor)
 
     def preparation(self, name: str) -> Preparation:
         configuration = self.configurations[name]
@@ -307,6 +318,8 @@ class Plan:
 
 
 PLAN_VERSION = 1
+TIED = "tied"  # a target scheme: the map of the source channel that it starts from
+TARGET_SCHEMES = ("fixed", TIED)
 DATASET_WIDE = ("task", "file_ending", "source_channels", "target_channels", "anchor", "crop", "target_range")
 
 

@@ -21,11 +21,10 @@ from nndiff.errors import NndiffError
 from nndiff.imaging.crop import body_box, crop, foreground, place
 from nndiff.imaging.normalize import NORMALIZERS, Affine, Normalizer
 from nndiff.imaging.resample import new_shape, resample, resample_mask
-from nndiff.plan import Channel, Preparation, Scheme
+from nndiff.plan import TIED, Channel, Preparation, Scheme
 from nndiff.volume import Box, FloatArray, Grid, Layout, Triple, Volume
 
 CROP_MARGIN_MM = 10.0  # around the body: room for what a threshold misses
-TIED = "tied"  # a target scheme: the map of the channel that it starts from
 
 Mask = npt.NDArray[np.bool_]  # [Z, Y, X]
 
@@ -104,7 +103,9 @@ def body(volume: Volume, kinds: Sequence[str], margin_mm: float) -> Box:
 
 def fit(scheme: Scheme, channel: FloatArray, kind: str) -> Affine:
     """The affine map of one channel [Z, Y, X] under a scheme of the plan."""
-    return normalizer(scheme).fit(channel, foreground(channel, kind))
+    made = normalizer(scheme)
+    inside = foreground(channel, kind) if made.looks_inside else np.broadcast_to(np.bool_(True), channel.shape)
+    return made.fit(channel, inside)
 
 
 def normalizer(scheme: Scheme) -> Normalizer:

@@ -30,8 +30,8 @@ def words_of(kind: Any) -> st.SearchStrategy[Any]:
         return json_values
     if dataclasses.is_dataclass(kind):
         fields = {name: valid(name, hint) for name, hint in strict_json.hints_of(kind).items()}
-        if kind is plan.Plan:  # an anchor must name a source: none of either
-            fields |= {"source_channels": st.just(()), "anchor": st.just(())}
+        if kind is plan.Plan:  # its channels and anchor must fit one another: none of either
+            fields |= {name: st.just(()) for name in ("source_channels", "target_channels", "anchor")}
         return st.builds(kind, **fields)
     if origin is tuple and arguments[1:] == (...,):
         return st.lists(words_of(arguments[0]), max_size=2).map(tuple)

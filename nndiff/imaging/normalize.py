@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,8 @@ def _by_plane(array: FloatArray, function: Callable[[npt.NDArray[np.float64]], n
 
 
 class Normalizer(Protocol):
+    looks_inside: ClassVar[bool]  # whether it needs the foreground, which costs a pass over the volume
+
     def fit(self, channel: FloatArray, foreground: Mask) -> Affine:
         """The map of one channel [Z, Y, X]."""
         ...
@@ -58,6 +60,7 @@ class Fixed:
     high: float
     onto_low: float = -1.0
     onto_high: float = 1.0
+    looks_inside: ClassVar[bool] = False
 
     def fit(self, channel: FloatArray | None = None, foreground: Mask | None = None) -> Affine:
         return _between(self.low, self.high, self.onto_low, self.onto_high, self)
@@ -68,6 +71,7 @@ class Maximum:
     """n = x / P99.99 of the whole volume: PET, whose scale differs by dose and patient and whose zero is zero."""
 
     percentile: float = 99.99
+    looks_inside: ClassVar[bool] = False
 
     def fit(self, channel: FloatArray, foreground: Mask) -> Affine:
         (peak,) = _percentiles(channel, self.percentile)
@@ -80,6 +84,7 @@ class Percentiles:
 
     low: float = 0.5
     high: float = 99.5
+    looks_inside: ClassVar[bool] = True
 
     def fit(self, channel: FloatArray, foreground: Mask) -> Affine:
         inside = channel[foreground]

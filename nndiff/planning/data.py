@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nndiff.dataset import kind_of
-from nndiff.plan import Alternative, CaseFingerprint, Channel, ChannelStatistics, Crop, Fingerprint, Scheme
+from nndiff.plan import TIED, Alternative, CaseFingerprint, Channel, ChannelStatistics, Crop, Fingerprint, Scheme
 from nndiff.planning.verdict import Verdict
-from nndiff.prepare import CROP_MARGIN_MM, TIED, normalizer
+from nndiff.prepare import CROP_MARGIN_MM, normalizer
 from nndiff.volume import FloatArray, Spacing, Triple
 
 CROP_WORTH = 0.8  # crop when the median case keeps at most this share of its voxels

@@ -23,11 +23,13 @@ from nndiff.plan import (
     NetworkSpec,
     Plan,
     Predicted,
+    demand_channels,
     digest,
 )
 from nndiff.planning import data, recipe, size
 from nndiff.planning.overrides import Overrides
 from nndiff.planning.verdict import Verdict
+from nndiff.prepare import normalizer
 from nndiff.strict_json import encode
 from nndiff.volume import Triple
 
@@ -76,11 +78,14 @@ def plan(
         ledger.decide("", f"source_channels.{i}", data.source_channel(name))
         for i, name in enumerate(fingerprint.channel_names)
     )
+    for channel in sources:
+        normalizer(channel.normalization)  # refuses options that it does not have
     anchor = ledger.decide("", "anchor", data.anchors(fingerprint))
     targets = tuple(
         ledger.decide("", f"target_channels.{t}", _target(t, fingerprint, sources, anchor))
         for t in range(len(fingerprint.target_names))
     )
+    demand_channels(sources, targets, anchor)
     crop = ledger.decide("", "crop", data.crop(fingerprint))
     target_range = ledger.decide("", "target_range", data.target_range(fingerprint, sources, targets, anchor))
     whole = Plan(
@@ -116,8 +121,9 @@ def part_of(plan: Plan, part: str) -> Any:
 
 
 def _target(t: int, fingerprint: Fingerprint, sources: Sequence[Channel], anchor: Sequence[int]) -> Verdict[Channel]:
-    index = anchor[t] if anchor else None
-    return data.target_channel(t, fingerprint, sources[index] if index is not None else None, index)
+    index = anchor[t] if t < len(anchor) else None
+    anchored = sources[index] if index is not None and 0 <= index < len(sources) else None
+    return data.target_channel(t, fingerprint, anchored, index)
 
 
 def _configuration(

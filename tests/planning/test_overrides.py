@@ -72,3 +72,18 @@ def test_sizes_set_by_hand_leave_the_rest_to_the_ladder() -> None:
 def test_too_large_a_size_set_by_hand_is_refused_with_the_number() -> None:
     with pytest.raises(NndiffError, match="at least"):
         plan(FOUND, budget(2), ("bridge",), {"configurations.bridge.patch_size": [2000, 2000, 2000]}, closed_form)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("anchor", [7], "0 PET, 1 CT"),
+        ("anchor", [0, 1], "for each target channel"),
+        ("source_channels.0.normalization.name", "zscore", "use one of: fixed"),
+        ("source_channels.1.normalization.options", {"lower": 0.0}, "options low, high"),
+        ("target_channels.0.normalization", {"name": "percentiles", "options": {}}, "must not look at the target"),
+    ],
+)
+def test_a_choice_that_no_case_could_be_prepared_with_is_refused_while_planning(path, value, words) -> None:
+    with pytest.raises(NndiffError, match=words):
+        plan(FOUND, budget(24), ("bridge",), {path: value}, closed_form)
