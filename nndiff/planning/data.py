@@ -63,9 +63,10 @@ def source_channel(name: str) -> Verdict[Channel]:
 def target_channel(
     t: int, fingerprint: Fingerprint, anchor: Channel | None, anchor_index: int | None
 ) -> Verdict[Channel]:
-    """A map that needs no target: fixed for CT, else tied to the anchor or one for all, whichever spreads less.
+    """A map that needs no target: fixed for CT, else tied to the anchor or one for all cases.
 
-    Spread is between cases, of normalised percentiles.
+    A source divided by its own peak has lost its scale, and so has a network that sees no more: whichever map leaves
+    less of the target unexplained by the normalised source is taken.
     """
     name = fingerprint.target_names[t]
     kind = kind_of(name)
@@ -79,18 +80,17 @@ def target_channel(
     if anchor is None or anchor_index is None:
         reason = "generation: one map for the whole dataset"
         return Verdict(Channel(name, kind, fixed, BACKGROUND[kind]), reason)
-    spread_fixed = _spread(
-        [case.target[t] for case in fingerprint.cases], [scheme_map(fixed, None)] * len(fingerprint.cases)
-    )
-    spread_tied = _spread(
-        [case.target[t] for case in fingerprint.cases],
-        [scheme_map(anchor.normalization, case.source[anchor_index]) for case in fingerprint.cases],
-    )
-    tied = spread_tied < spread_fixed
-    spreads = {True: spread_tied, False: spread_fixed}
+    source = [case.source[anchor_index] for case in fingerprint.cases]
+    target = [case.target[t] for case in fingerprint.cases]
+    source_maps = [scheme_map(anchor.normalization, statistics) for statistics in source]
+    left = {
+        True: _unexplained(source, source_maps, target, source_maps),
+        False: _unexplained(source, source_maps, target, [scheme_map(fixed, None)] * len(target)),
+    }
+    tied = left[True] < left[False]
     words = {True: f"tied to its anchor {anchor.name}", False: "one map for the dataset"}
-    reason = f"{words[tied]}: normalised target percentiles spread {spreads[tied]:.3f} between cases"
-    other = Alternative(TIED if not tied else "dataset", f"{words[not tied]} would spread {spreads[not tied]:.3f}")
+    reason = f"{words[tied]}: {left[tied]:.3f} of the target's range does not follow from the normalised source"
+    other = Alternative("dataset" if tied else TIED, f"{words[not tied]} would leave {left[not tied]:.3f}")
     return Verdict(Channel(name, kind, Scheme(TIED, {}) if tied else fixed, BACKGROUND[kind]), reason, (other,))
 
 
@@ -218,11 +218,27 @@ def _map_of(channel: Channel, case: CaseFingerprint, sources: Sequence[Channel],
     return scheme_map(channel.normalization, None)
 
 
-def _spread(cases: Sequence[ChannelStatistics], maps: Sequence[Map]) -> float:
-    """Between-case std of the normalised P50, P95 and P99, over the mean normalised width: 0 = all cases look alike."""
-    rows = np.array([[m(case.percentiles[p]) for p in ("50", "95", "99")] for case, m in zip(cases, maps, strict=True)])
-    widths = [m(case.percentiles["99.5"]) - m(case.percentiles["0.5"]) for case, m in zip(cases, maps, strict=True)]
-    return float(rows.std(axis=0).mean() / max(float(np.mean(widths)), 1e-12))
+def _unexplained(
+    source: Sequence[ChannelStatistics],
+    source_maps: Sequence[Map],
+    target: Sequence[ChannelStatistics],
+    target_maps: Sequence[Map],
+) -> float:
+    """How far normalised target percentiles stray from what the normalised source's say: the network sees no more.
+
+    x_p = k·y_p + c_p over all cases, one slope for P50, P95 and P99; the rms left, over the target's mean width.
+    """
+    y, x = (
+        np.array([[m(case.percentiles[p]) for p in ("50", "95", "99")] for case, m in zip(cases, maps, strict=True)])
+        for cases, maps in ((source, source_maps), (target, target_maps))
+    )
+    y, x = y - y.mean(axis=0), x - x.mean(axis=0)
+    power = float((y**2).sum())
+    slope = float((x * y).sum()) / power if power > 0 else 0.0
+    widths = [
+        m(case.percentiles["99.5"]) - m(case.percentiles["0.5"]) for case, m in zip(target, target_maps, strict=True)
+    ]
+    return float(np.sqrt(np.mean((x - slope * y) ** 2)) / max(float(np.mean(widths)), 1e-12))
 
 
 def _dataset_map(kind: str, pooled: ChannelStatistics) -> Scheme:
