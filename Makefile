@@ -33,8 +33,8 @@ check: setup
 	$(BIN)/python -m pytest tests/test_architecture.py
 
 bench: setup
-	$(BIN)/python benchmarks/preprocess.py
-	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python -m benchmarks.preprocess
+	$(BIN)/python -m benchmarks.memory
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
