@@ -3,8 +3,8 @@
 Floors, imported downward only (tests/test_architecture.py):
 
     0  words        errors files strict_json paths volume dataset plan registry
-    1  mechanisms   imaging/ diffusion/ networks/
-    2  shared core  assemble prepare memory machine workers
+    1  mechanisms   imaging/ diffusion/ networks/ metrics/
+    2  shared core  assemble prepare statistics memory machine workers
     3  stages       integrity fingerprint planning/ preprocess demo/
     4  commands     cli/
 """

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nndiff.errors import NndiffError
-from nndiff.files import PART, atomic, dumps, read_json, write_json
+from nndiff.files import PART, atomic, demand_writable, dumps, read_json, sweep, write_json
 
 
 def test_a_file_appears_in_one_step_and_keeps_its_ending(tmp_path):
@@ -156,3 +156,36 @@ def test_a_mark_that_windows_editors_put_first_is_no_error(tmp_path):
     path = tmp_path / "dataset.json"
     path.write_text('{"a": "ä"}', encoding="utf-8-sig")
     assert read_json(path) == {"a": "ä"}
+
+
+# ---------------------------------------------------------------- what the killed leave behind
+
+
+def test_sweeping_removes_what_dead_processes_of_this_machine_were_writing(tmp_path):
+    import os
+    import platform
+    import subprocess
+    import sys
+
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    here, elsewhere = platform.node(), "another-machine"
+    gone = tmp_path / f"{PART}{here}_{dead.pid}+case.npy"
+    kept = [
+        tmp_path / f"{PART}{here}_{os.getpid()}+case.npy",
+        tmp_path / f"{PART}{elsewhere}_{dead.pid}+case.npy",
+        tmp_path / "case.npy",
+    ]
+    for path in (gone, *kept):
+        path.touch()
+    sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+    sweep(tmp_path / "absent")
+
+
+def test_trying_whether_a_folder_can_be_written_leaves_nothing(tmp_path):
+    demand_writable(tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(NndiffError, match="Cannot write"):
+        demand_writable(tmp_path / "file" / "below")

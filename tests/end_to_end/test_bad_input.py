@@ -176,7 +176,10 @@ def test_an_output_folder_that_cannot_be_written(dataset, refused, tmp_path):
     ],
 )
 def test_a_wrong_decision_by_hand(dataset, refused, flags, words):
-    said(refused(*flags), *words)
+    """Before the first file is opened."""
+    text = refused(*flags)
+    said(text, *words)
+    assert "Fingerprint:" not in text
 
 
 # ---------------------------------------------------------------- odd, and right
