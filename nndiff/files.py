@@ -121,7 +121,7 @@ def _plain(value: Any) -> bool:
 
 
 def _explained(error: OSError, path: Path) -> NndiffError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or _cut_short(error):
         return NndiffError(
             "The disk is full.",
             where=path,
@@ -135,3 +135,8 @@ def _explained(error: OSError, path: Path) -> NndiffError:
             remedy="choose a folder that you may write to",
         )
     return NndiffError(f"Cannot write {path.name}.", found=error.strerror or error, where=path)
+
+
+def _cut_short(error: OSError) -> bool:
+    """numpy's word for a disk that filled up while it wrote: «319872 requested and 77792 written», without a number."""
+    return error.errno is None and "requested and" in str(error)
