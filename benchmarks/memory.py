@@ -95,6 +95,9 @@ CASES = (
     Case("predict", FULL, (96, 96, 96), 1, "bf16", "none", head_width=8),
     Case("predict", HALF, (160, 160, 160), 1, "fp32", "none", head_width=12),
     Case("predict", HALF, (160, 160, 160), 1, "bf16", "none", width=64),
+    Case("train", QUARTER, (64, 64, 64), 2, "fp32", "none"),
+    Case("train", HALF, (32, 40, 40), 4, "bf16", "norms", head_width=12),
+    Case("predict", HALF, (64, 64, 64), 1, "fp32", "none"),
 )
 QUICK = (1, 8, 12, 22)
 
