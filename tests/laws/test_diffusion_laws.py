@@ -16,6 +16,7 @@ import torch
 from nndiff.diffusion.prediction import PREDICTIONS, Both, Estimate, eps_of
 from nndiff.diffusion.process import DDPM, PROCESSES, Bridge, Process
 from nndiff.diffusion.sampler import First, Second, even_times, walk
+from nndiff.diffusion.start import STARTS
 
 ROWS = sorted(PROCESSES)
 M, Y = 0.3, -0.8
@@ -225,3 +226,43 @@ def test_the_estimate_is_clamped_to_the_range() -> None:
     x, _ = begun(process, y, 0.0, generator)
     for _, estimate, _ in walk(x, even_times(1.0, 4), oracle(process, y, 0.0), First(process, 0.0, None), y, limits):
         assert float(estimate.x0.max()) == pytest.approx(0.1)
+
+
+# ---------------------------------------------------------------- starts
+
+
+def noise(seed: int = 5) -> torch.Tensor:
+    return torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def never(x_t: torch.Tensor, t: float) -> Estimate:
+    raise AssertionError("this start needs no network")
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("t", [0.05, 0.5, 1.0])
+def test_source_and_shortcut_put_the_source_in_the_targets_place(name, t) -> None:
+    process, y = row(name), volume(Y, 8)
+    expected = process.sample(y, y, torch.tensor([t]), noise())
+    for start in ("source", "shortcut"):
+        torch.testing.assert_close(STARTS[start](process, y, y, t, never, noise()), expected)
+
+
+@pytest.mark.parametrize("name", ["bridge", "i2sb"])
+def test_a_bridge_begins_at_the_source_to_the_bit(name) -> None:
+    y = volume(Y, 8)
+    assert torch.equal(STARTS["source"](row(name), y, y, 1.0, never, noise()), y)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "rectified", "trig"])
+def test_noise_begins_with_nothing_but_noise(name) -> None:
+    process = row(name)
+    x = STARTS["noise"](process, volume(0.0, 8), None, 1.0, never, noise())
+    torch.testing.assert_close(x, process.at(1.0)[2] * noise())
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_draft_is_the_true_marginal_when_one_step_knows_the_target(name) -> None:
+    process, y = row(name), volume(Y, 8)
+    x = STARTS["draft"](process, y, y, 0.3, oracle(process, y, 0.0), noise())
+    torch.testing.assert_close(x, process.sample(volume(M, 8), y, torch.tensor([0.3]), noise()))
