@@ -12,12 +12,13 @@ from nndiff.dataset import kind_of
 from nndiff.plan import TIED, Alternative, CaseFingerprint, Channel, ChannelStatistics, Crop, Fingerprint, Scheme
 from nndiff.planning.verdict import Verdict
 from nndiff.prepare import CROP_MARGIN_MM, normalizer
+from nndiff.statistics import DEFAULT_SCHEMES
 from nndiff.volume import FloatArray, Spacing, Triple
 
 CROP_WORTH = 0.8  # crop when the median case keeps at most this share of its voxels
 FINER_AT_MOST = 4.0  # times the median case's voxels: what keeping the finest cases' detail may cost
 RANGE_MARGIN = 0.1  # of the range, added on either side: a new case may be a little hotter than any seen
-CT_WINDOW = {"translation": (-1024.0, 3071.0), "generation": (-1000.0, 1000.0)}
+GENERATION_WINDOW = Scheme("fixed", {"low": -1000.0, "high": 1000.0})  # HU, as published for PRDiT
 BACKGROUND = {"ct": -1024.0, "pet": 0.0, "mr": 0.0}
 
 Map = Callable[[float], float]
@@ -43,21 +44,12 @@ def anchors(fingerprint: Fingerprint) -> Verdict[tuple[int, ...]]:
 
 def source_channel(name: str) -> Verdict[Channel]:
     kind = kind_of(name)
-    scheme, reason = {
-        "ct": (
-            _window("translation"),
-            "Hounsfield units are absolute: one fixed window for all cases, wide enough for bone and metal",
-        ),
-        "pet": (
-            Scheme("maximum", {"percentile": 99.99}),
-            "activity spans orders of magnitude between scans: each is divided by its own P99.99, never clipped",
-        ),
-        "mr": (
-            Scheme("percentiles", {"low": 0.5, "high": 99.5}),
-            "MR units are arbitrary: each scan's foreground P0.5 and P99.5 go to -1 and 1",
-        ),
+    reason = {
+        "ct": "Hounsfield units are absolute: one fixed window for all cases, wide enough for bone and metal",
+        "pet": "activity spans orders of magnitude between scans: each is divided by its own P99.99, never clipped",
+        "mr": "MR units are arbitrary: each scan's foreground P0.5 and P99.5 go to -1 and 1",
     }[kind]
-    return Verdict(Channel(name, kind, scheme, BACKGROUND[kind]), reason)
+    return Verdict(Channel(name, kind, DEFAULT_SCHEMES[kind], BACKGROUND[kind]), reason)
 
 
 def target_channel(
@@ -71,11 +63,12 @@ def target_channel(
     name = fingerprint.target_names[t]
     kind = kind_of(name)
     if kind == "ct":
-        low, high = CT_WINDOW[fingerprint.task]
+        window = GENERATION_WINDOW if fingerprint.task == "generation" else DEFAULT_SCHEMES["ct"]
+        low, high = window.options["low"], window.options["high"]
         reason = (
             f"Hounsfield units are absolute: [{low:g}, {high:g}] for every case, undone exactly; values beyond stay"
         )
-        return Verdict(Channel(name, kind, _window(fingerprint.task), BACKGROUND[kind]), reason)
+        return Verdict(Channel(name, kind, window, BACKGROUND[kind]), reason)
     fixed = _dataset_map(kind, fingerprint.pooled_target[t])
     if anchor is None or anchor_index is None:
         reason = "generation: one map for the whole dataset"
@@ -245,11 +238,6 @@ def _dataset_map(kind: str, pooled: ChannelStatistics) -> Scheme:
     if kind == "pet":
         return Scheme("fixed", {"low": 0.0, "high": pooled.peak, "onto_low": 0.0, "onto_high": 1.0})
     return Scheme("fixed", {"low": pooled.percentiles["0.5"], "high": pooled.percentiles["99.5"]})
-
-
-def _window(task: str) -> Scheme:
-    low, high = CT_WINDOW[task]
-    return Scheme("fixed", {"low": low, "high": high})
 
 
 def _prepared_shape(case: CaseFingerprint, crop: Crop, spacing: Spacing) -> Triple:
