@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nndiff.dataset import kind_of
+from nndiff.imaging.resample import new_shape
 from nndiff.plan import TIED, Alternative, CaseFingerprint, Channel, ChannelStatistics, Crop, Fingerprint, Scheme
 from nndiff.planning.verdict import Verdict
 from nndiff.prepare import CROP_MARGIN_MM, normalizer
 from nndiff.statistics import DEFAULT_SCHEMES
-from nndiff.volume import FloatArray, Spacing, Triple
+from nndiff.volume import FloatArray, Grid, Spacing, Triple
 
 CROP_WORTH = 0.8  # crop when the median case keeps at most this share of its voxels
 FINER_AT_MOST = 4.0  # times the median case's voxels: what keeping the finest cases' detail may cost
@@ -242,8 +243,7 @@ def _dataset_map(kind: str, pooled: ChannelStatistics) -> Scheme:
 
 def _prepared_shape(case: CaseFingerprint, crop: Crop, spacing: Spacing) -> Triple:
     shape = case.cropped_shape if crop.enabled else case.shape
-    z, y, x = (max(1, round(n * s / new)) for n, s, new in zip(shape, case.spacing, spacing, strict=True))
-    return z, y, x
+    return new_shape(Grid(shape, case.spacing, (0.0, 0.0, 0.0)), spacing)
 
 
 def _rounded(value: float) -> float:
