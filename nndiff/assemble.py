@@ -1,16 +1,24 @@
-"""Plan → objects: the only room that turns names into classes."""
+"""Plan → objects: the only room that turns names into classes.
+
+Method = process + prediction: how a volume is taken apart, and what a network's answer says of it
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from nndiff.diffusion.losses import LOSSES
+from nndiff.diffusion.prediction import PREDICTIONS, Estimate, Prediction
+from nndiff.diffusion.process import PROCESSES, Process
+from nndiff.imaging.augment import AUGMENTATIONS, Augmentation
 from nndiff.networks.puzzle import HEAD_CHANNELS, Head, Puzzled
 from nndiff.networks.unet import UNet
-from nndiff.plan import NetworkSpec
+from nndiff.plan import Configuration, NetworkSpec, Scheme
 from nndiff.registry import Registry
 from nndiff.volume import Triple
 
@@ -31,6 +39,32 @@ def multiple(spec: NetworkSpec, puzzle_factor: Triple) -> Triple:
     """What every axis of a patch is padded to a multiple of: the puzzle's factor times all strides."""
     z, y, x = (r * prod(axis) for r, axis in zip(puzzle_factor, zip(*spec.strides, strict=True), strict=True))
     return z, y, x
+
+
+@dataclass(frozen=True)
+class Method:
+    process: Process
+    prediction: Prediction
+
+    def target(self, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
+        return self.prediction.target(self.process, x0, y, eps, t)
+
+    def estimate(self, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Estimate:
+        return self.prediction.estimate(self.process, output, x_t, y, t)
+
+
+def build_method(configuration: Configuration) -> Method:
+    scheme = configuration.process
+    return Method(PROCESSES.make(scheme.name, scheme.options), PREDICTIONS.make(configuration.prediction, {}))
+
+
+def build_loss(scheme: Scheme) -> nn.Module:
+    loss: nn.Module = LOSSES.make(scheme.name, scheme.options)
+    return loss
+
+
+def build_augmentations(schemes: Sequence[Scheme]) -> tuple[Augmentation, ...]:
+    return tuple(AUGMENTATIONS.make(scheme.name, scheme.options) for scheme in schemes)
 
 
 def _unet(spec: NetworkSpec, c_in: int, c_out: int) -> nn.Module:

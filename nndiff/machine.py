@@ -41,6 +41,28 @@ def _device(target: float | None) -> tuple[str, str, int, bool, str]:
     return "cpu", "CPU", available_ram(), bf16, "RAM, no GPU found"
 
 
+def free_memory(device: str) -> int:
+    """Bytes that could be taken now on cuda | cpu | mps."""
+    if device != "cuda":
+        return free_ram()
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0])
+
+
+def demand_device(name: str | None) -> str:
+    """`name`, or the best there is; refused when this machine lacks it."""
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name is None:
+        return next(device for device, present in there.items() if present)
+    if not there.get(name, False):
+        found = ", ".join(device for device, present in there.items() if present)
+        raise NndiffError(f"There is no {name} device here.", expected="a device of this machine", found=found)
+    return name
+
+
 def available_cores() -> int:
     """Cores this process may use: affinity and the cgroup's quota, not what the host has."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

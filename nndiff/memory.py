@@ -70,6 +70,11 @@ def prediction_cost(
     return _trace(spec, puzzle_factor, device, step, 0)
 
 
+def volume_bytes(spec: NetworkSpec, shape: Triple) -> int:
+    """Whole-volume arrays that a sampler holds beside the tile: all inputs, x_s, noise, x̂0, ε̂, and two on the way."""
+    return 4 * prod(shape) * (spec.in_channels + 6 * spec.out_channels)
+
+
 # ---------------------------------------------------------------- the step
 
 
@@ -93,7 +98,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def backward(network: nn.Module, pair: Pair, loss: Loss, precision: str) -> None:
     """Forward and backward of one step on the bridge row, x0-prediction: it leaves gradients in the weights."""
     x_t, t, eps = _sample(pair)
-    with _autocast(pair.x0.device.type, precision):
+    with autocast(pair.x0.device.type, precision):
         estimate = network(x_t, t, pair.condition)
     loss(estimate.float(), pair.x0).backward()  # type: ignore[no-untyped-call]
     del eps  # kept until here, as a training loop keeps it for predictions of the noise
@@ -103,7 +108,7 @@ def evaluate(network: nn.Module, pair: Pair, precision: str) -> Tensor:
     """One evaluation and one step of a sampler."""
     with torch.no_grad():
         x_t, t, eps = _sample(pair)
-        with _autocast(pair.x0.device.type, precision):
+        with autocast(pair.x0.device.type, precision):
             estimate: Tensor = network(x_t, t, pair.condition)
         return 0.5 * x_t + 0.5 * estimate.float() + eps
 
@@ -115,7 +120,7 @@ def _sample(pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
     return (1 - s) * pair.x0 + s * pair.x0 + (s * (1 - s)).sqrt() * eps, t, eps
 
 
-def _autocast(device: str, precision: str) -> AbstractContextManager[Any]:
+def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 

@@ -95,8 +95,8 @@ class Budget:
 # ---------------------------------------------------------------- the decisions
 
 
-def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
-    return lambda value: value in names, " or ".join(names)
+def _one_of(*names: Any) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value in names, " or ".join(map(str, names))
 
 
 def _at_least(low: float) -> tuple[Callable[[Any], bool], str]:
@@ -133,6 +133,9 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "start": _one_of("source", "noise", "shortcut", "draft"),
     "start_step": _within(1, 1000),
     "steps": _within(1, 1000),
+    "eta": _within(0, 1),
+    "order": _one_of(1, 2),
+    "samples": _at_least(1),
     "reuse_interval": _at_least(1),
     "reuse_depth": _at_least(1),
     "tile_overlap": _within(0, 0.9),
@@ -222,6 +225,23 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class SamplerPlan:
+    """How a volume is made by a trained network."""
+
+    start: str  # source | noise | shortcut | draft
+    start_step: int  # of 1000
+    steps: int
+    eta: float
+    order: int
+    samples: int = 1  # volumes drawn and averaged
+
+    def __post_init__(self) -> None:
+        _demand_all_valid(self)
+        if self.order == 2 and self.eta > 0:
+            raise NndiffError("A walk of second order is deterministic.", expected="eta 0", found=f"eta {self.eta:g}")
+
+
+@dataclass(frozen=True)
 class Predicted:
     """What the planned step was predicted to cost, on the device, before context and workspace."""
 
@@ -245,6 +265,7 @@ class Configuration:
     process: Scheme
     prediction: str  # x0 | eps | v | residual
     stages: tuple[Stage, ...]
+    augmentation: tuple[Scheme, ...]
     learning_rate: float
     warmup_steps: int
     training_steps: int
@@ -252,6 +273,8 @@ class Configuration:
     start: str  # source | noise | shortcut | draft
     start_step: int  # of 1000; 1000 = from the very beginning
     steps: int  # network evaluations a volume, reuse steps counted
+    eta: float  # share of fresh noise in each step: 0 deterministic, 1 ancestral
+    order: int  # of the solver
     reuse_interval: int  # 1 = no reuse
     reuse_depth: int
     tile_overlap: float
@@ -259,6 +282,10 @@ class Configuration:
 
     def __post_init__(self) -> None:
         _demand_all_valid(self)
+
+    @property
+    def sampler(self) -> SamplerPlan:
+        return SamplerPlan(self.start, self.start_step, self.steps, self.eta, self.order)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ either.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +49,11 @@ class Undo:
         values = np.stack([m.inverse(channel) for m, channel in zip(self.maps, refined, strict=True)])
         whole = place(values, self.box.start, self.original.shape, self.background)
         return Volume(whole, self.original, self.layout)
+
+    def of_spread(self) -> Undo:
+        """For a standard deviation: it has the target's scale, no offset, and is 0 where nothing was estimated."""
+        maps = tuple(Affine(m.scale, 0.0) for m in self.maps)
+        return replace(self, maps=maps, background=(0.0,) * len(maps))
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,14 +114,8 @@ def fit(scheme: Scheme, channel: FloatArray, kind: str) -> Affine:
 
 def normalizer(scheme: Scheme) -> Normalizer:
     """The scheme as an object; options that it does not have are refused."""
-    made = NORMALIZERS[scheme.name]
-    try:
-        return made(**scheme.options)
-    except TypeError:
-        names = ", ".join(inspect.signature(made).parameters)
-        raise NndiffError(
-            f"Normalisation '{scheme.name}' cannot be set so.", expected=f"options {names}", found=dict(scheme.options)
-        ) from None
+    made: Normalizer = NORMALIZERS.make(scheme.name, scheme.options)
+    return made
 
 
 def _normalised(maps: Sequence[Affine], values: Sequence[float]) -> list[float]:

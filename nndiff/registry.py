@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from nndiff.errors import NndiffError, nearest
 
@@ -31,3 +32,15 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: str) -> bool:
         return name in set(self)
+
+    def make(self, name: str, options: Mapping[str, Any]) -> Any:
+        """An object of that row; options that it does not have are refused, and so are those that it lacks."""
+        row: Any = self[name]
+        try:
+            inspect.signature(row).bind(**options)
+        except TypeError:
+            names = ", ".join(inspect.signature(row).parameters) or "none"
+            raise NndiffError(
+                f"The {self.kind} '{name}' cannot be set so.", expected=f"options {names}", found=dict(options)
+            ) from None
+        return row(**options)

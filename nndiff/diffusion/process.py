@@ -1,7 +1,7 @@
 """One family for every process:  x_t = a(t)·x0 + b(t)·y + sigma(t)·eps,  t from 0 (the target) to 1.
 
     ddpm       a = sqrt(abar)       b = 0             sigma = sqrt(1 - abar)           linear beta (Ho et al. 2020)
-    ddpm       a = sqrt(abar)       b = 0             sigma = sqrt(1 - abar)           linear beta
+    bridge     a = 1 - t            b = t             sigma = 2·gamma·sqrt(t(1 - t))   from the source itself (PPDM)
     i2sb       a = s̄²/(s² + s̄²)     b = s²/(s² + s̄²)  sigma = s·s̄/sqrt(s² + s̄²)        symmetric beta (Liu et al. 2023)
     rddm       a = 1 - Ā            b = Ā             sigma = B̄                        Ā = 1 - (1-t)², B̄ = B̄_T·t
     rectified  a = 1 - t            b = 0             sigma = t

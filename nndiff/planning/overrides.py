@@ -11,6 +11,7 @@ from nndiff.plan import Configuration, Plan, demand_valid
 from nndiff.strict_json import decode, encode, hints_of, type_at
 
 NEVER_DECIDED = ("version", "dataset", "task", "file_ending", "configurations", "overrides", "decisions", "seals")
+SETTLED = ("spacing", "volume_shape", "budget", "predicted")  # of a configuration: too late to change in training
 
 
 class Overrides:
@@ -44,6 +45,24 @@ def parse(assignments: Sequence[str], configurations: Sequence[str]) -> dict[str
             raise NndiffError("--set needs key=value.", found=text, remedy="for instance --set crop.enabled=false")
         values[path] = _checked(path, _value(written), configurations)
     return values
+
+
+def put_in(plan: Plan, name: str, assignments: Sequence[str]) -> Plan:
+    """The plan with fields of one configuration changed for a training, checked and recorded."""
+    prefix = f"configurations.{name}."
+    full = [text if text.startswith("configurations.") else prefix + text for text in assignments]
+    values = parse(full, [name])
+    for path in values:
+        if path[len(prefix) :].partition(".")[0] in SETTLED:
+            raise NndiffError(
+                f"--set: '{path[len(prefix) :]}' was settled when the cases were prepared.",
+                remedy=f"plan and preprocess anew: nndiff_plan_and_preprocess -d {plan.dataset[7:10]} --set {path}=…",
+            )
+    tree = encode(plan)
+    for path, value in values.items():
+        tree = _put(tree, path.split("."), value)
+    tree["overrides"] = {**plan.overrides, **values}
+    return decode(Plan, tree, "plan")
 
 
 def _checked(path: str, value: Any, configurations: Sequence[str]) -> Any:

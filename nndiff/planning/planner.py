@@ -148,6 +148,9 @@ def _configuration(
         ledger.revise(name, "volume_shape", shape, "the same extent at the coarser spacing")
 
     stages = decide("stages", recipe.stages(name, rung.puzzle_factor))
+    augmentation = decide(
+        "augmentation", recipe.augmentation(fingerprint, plan.source_channels, plan.target_channels, plan.anchor)
+    )
     learning_rate = decide("learning_rate", recipe.learning_rate(network.width))
     accumulate = decide("accumulate", recipe.accumulate(rung.batch_size))
     training_steps = decide("training_steps", recipe.training_steps(budget, sized.cost.flops * accumulate))
@@ -157,6 +160,8 @@ def _configuration(
     start = decide("start", recipe.start(name, fingerprint.task))
     start_step = decide("start_step", recipe.start_step(name, start, _rmse(fingerprint, plan), noise))
     steps = decide("steps", recipe.steps(name, start_step))
+    eta = decide("eta", recipe.eta(name))
+    order = decide("order", recipe.order())
     reuse_interval = decide("reuse_interval", recipe.reuse_interval(name, start, steps))
     reuse_depth = decide("reuse_depth", recipe.reuse_depth())
     tile_overlap = decide(
@@ -176,6 +181,7 @@ def _configuration(
         process=process,
         prediction=prediction,
         stages=stages,
+        augmentation=augmentation,
         learning_rate=learning_rate,
         warmup_steps=warmup_steps,
         training_steps=training_steps,
@@ -183,6 +189,8 @@ def _configuration(
         start=start,
         start_step=start_step,
         steps=steps,
+        eta=eta,
+        order=order,
         reuse_interval=reuse_interval,
         reuse_depth=reuse_depth,
         tile_overlap=tile_overlap,

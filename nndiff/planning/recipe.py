@@ -10,7 +10,7 @@ import numpy as np
 from nndiff.diffusion.process import DDPM, noise_ratio
 from nndiff.diffusion.start import NOISE_MULTIPLE, STEPS, noise_matched_step
 from nndiff.errors import NndiffError, nearest
-from nndiff.plan import Alternative, Budget, Fingerprint, Scheme, Stage
+from nndiff.plan import TIED, Alternative, Budget, Channel, Fingerprint, Scheme, Stage
 from nndiff.planning.verdict import Verdict
 
 # Useful work an hour of training does, by device: a fraction of the peak that 3D convolutions reach.
@@ -19,6 +19,7 @@ TRAINING_HOURS = {"cuda": 24.0, "mps": 12.0, "cpu": 0.5}
 TRAINING_STEPS = {"cuda": (20_000, 250_000), "mps": (5_000, 100_000), "cpu": (500, 20_000)}
 LEARNING_RATE = 2e-4
 WIDEST_AT_FULL_RATE = 64
+MOSTLY_NOISE = 0.6  # of the power of what separates source and target
 
 
 def configurations(task: str) -> tuple[str, ...]:
@@ -68,6 +69,25 @@ def stages(name: str, puzzle_factor: Sequence[int]) -> Verdict[tuple[Stage, ...]
             f"one stage: L1 and 0.3 of the gradients' L1, which was worth 0.8 dB in a trial {grid}",
         )
     return Verdict((Stage("all", Scheme("squared", {}), 1.0),), "one stage: the squared error of the noise")
+
+
+def augmentation(
+    fingerprint: Fingerprint, sources: Sequence[Channel], targets: Sequence[Channel], anchor: Sequence[int]
+) -> Verdict[tuple[Scheme, ...]]:
+    """What may be changed without changing what is true of a pair of source and target."""
+    chosen, reasons = [], []
+    if (share := noise_share(fingerprint, anchor)) is not None and share > MOSTLY_NOISE:
+        chosen.append(Scheme("mirror", {"z": 1.0, "y": 1.0, "x": 1.0}))
+        reasons.append("source and target differ by noise, which has no left and no right: mirrored along every axis")
+    else:
+        reasons.append("not mirrored: left and right, up and down mean something here")
+    if targets and all(channel.kind == "pet" and channel.normalization.name == TIED for channel in targets):
+        chosen.append(Scheme("scale", {"low": 0.8, "high": 1.25}))
+        reasons.append("source and target share one scale, which is varied for both at once")
+    if sources and all(channel.kind == "mr" for channel in sources):
+        chosen.append(Scheme("contrast", {"probability": 0.3, "strength": 0.15}))
+        reasons.append("MR contrast differs from scanner to scanner: varied in the source alone")
+    return Verdict(tuple(chosen), "; ".join(reasons))
 
 
 def learning_rate(width: int) -> Verdict[float]:
@@ -157,13 +177,28 @@ def accumulate(batch_size: int) -> Verdict[int]:
     return Verdict(2, "a batch of 1 is noisy: two are summed before a step")
 
 
+def eta(name: str) -> Verdict[float]:
+    if name == "bridge":
+        return Verdict(0.0, "deterministic after the first step: one source gives one volume a seed")
+    return Verdict(1.0, "the ancestral step, which the model was trained for")
+
+
+def order() -> Verdict[int]:
+    return Verdict(1, "a second order needs no evaluation more, but helps only where a path takes many steps")
+
+
+def noise_share(fingerprint: Fingerprint, anchor: Sequence[int]) -> float | None:
+    """Of what separates source and target, median over cases; None where there is no source."""
+    shares = [case.links[t][s].noise_share for case in fingerprint.cases for t, s in enumerate(anchor)]
+    return float(np.median(shares)) if shares else None
+
+
 def noise_or_structure(fingerprint: Fingerprint, anchor: Sequence[int]) -> str:
     """A sentence on what separates source and target."""
-    shares = [case.links[t][s].noise_share for case in fingerprint.cases for t, s in enumerate(anchor)]
-    if not shares:
+    share = noise_share(fingerprint, anchor)
+    if share is None:
         return ""
-    share = float(np.median(shares))
-    what = "mostly noise" if share > 0.6 else "mostly structure" if share < 0.3 else "noise and structure"
+    what = "mostly noise" if share > MOSTLY_NOISE else "mostly structure" if share < 0.3 else "noise and structure"
     return f"what separates source and target is {what} ({share:.0%} of its power is noise)"
 
 

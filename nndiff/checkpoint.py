@@ -1,0 +1,160 @@
+"""One file that holds all that is needed to go on training, or to predict.
+
+    checkpoint = { plan, configuration, run, seen, step, weights, ema, optimizer, history }
+
+Training draws every random number from (seed, step), so these two are the whole random state. The file is written
+atomically, and read with `weights_only`: loading one executes nothing. Words (plan, run, history) are stored as JSON
+text, checked as strictly as a plan.json.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nndiff.errors import NndiffError
+from nndiff.files import atomic
+from nndiff.plan import Configuration, Plan
+from nndiff.strict_json import decode, encode
+
+FORMAT, VERSION = "nndiff checkpoint", 1
+WORDS = ("plan", "run", "seen", "history")
+KEYS = {"format", "version", "configuration", "step", "weights", "ema", "optimizer", *WORDS}
+
+LATEST, BEST = "checkpoint_latest.pt", "checkpoint_best.pt"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What training saw of one source channel, in the files' units: P99.99 and minimum of the cases."""
+
+    name: str
+    peaks: tuple[float, float]  # lowest, highest
+    minima: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training was asked for and what was settled at its start; never changes from there on."""
+
+    fold: str  # 0 … or all
+    seed: int
+    training: tuple[str, ...]
+    validation: tuple[str, ...]  # those measured each epoch
+    held_out: bool  # whether the validation cases are none of the training cases
+    training_steps: int
+    epoch_steps: int
+    warmup_steps: int
+    ema_half_life: int
+    samples_a_step: int  # over all ranks and accumulated batches
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A row of progress.csv. Scores are None where they have no meaning (PSNR of a generation)."""
+
+    epoch: int
+    step: int
+    loss: float
+    score: float  # what "best" means: higher is better
+    psnr: float | None
+    ssim: float | None
+    mae: float | None
+    baseline_psnr: float | None  # of returning the source
+    learning_rate: float
+    gradient_norm: float
+    seconds: float  # of this epoch, validation included
+    waiting: float  # share of the steps' time spent waiting for data
+
+
+@dataclass
+class Checkpoint:
+    plan: Plan
+    configuration: str
+    run: Run
+    seen: tuple[Seen, ...]
+    step: int
+    weights: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    history: tuple[Epoch, ...] = field(default=())
+
+    @property
+    def planned(self) -> Configuration:
+        return self.plan.configurations[self.configuration]
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    contents = {"format": FORMAT, "version": VERSION, **vars(checkpoint)}
+    contents |= {name: json.dumps(encode(contents[name])) for name in WORDS}
+    with atomic(path) as part:
+        torch.save(contents, part)
+
+
+def load(path: Path, remedy: str | None = None) -> Checkpoint:
+    """On the CPU, tensors mapped from the file: what is not used is not read."""
+    contents = _contents(path, remedy)
+    try:
+        words: dict[str, Any] = {
+            "plan": decode(Plan, json.loads(contents["plan"]), "plan"),
+            "run": decode(Run, json.loads(contents["run"]), "run"),
+            "seen": decode(tuple[Seen, ...], json.loads(contents["seen"]), "seen"),
+            "history": decode(tuple[Epoch, ...], json.loads(contents["history"]), "history"),
+        }
+    except NndiffError as error:
+        raise NndiffError(
+            f"A checkpoint holds words that this nndiff does not read: {error.what}",
+            expected=error.expected,
+            found=error.found,
+            where=path,
+            remedy="use the version of nndiff that wrote it",
+        ) from None
+    rest = {name: contents[name] for name in ("configuration", "step", "weights", "ema", "optimizer")}
+    return Checkpoint(**words, **rest)
+
+
+def demand_fitting(network: torch.nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
+    """Weights of another network are refused by name, not by a page of shapes."""
+    own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    if own != found:
+        wrong = sorted(name for name in own.keys() | found.keys() if own.get(name) != found.get(name))
+        raise NndiffError(
+            "The weights belong to another network.",
+            expected=f"{wrong[0]} {own.get(wrong[0], 'absent')}",
+            found=f"{found.get(wrong[0], 'absent')} ({len(wrong)} of {len(own)} differ)",
+            where=where,
+            remedy="use the configuration that this checkpoint was trained with",
+        )
+
+
+def _contents(path: Path, remedy: str | None) -> dict[str, Any]:
+    if not path.is_file():
+        raise NndiffError(f"{path.name} is missing.", where=path, remedy=remedy)
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise NndiffError(
+            f"{path.name} is no whole checkpoint.",
+            found=str(error).partition("\n")[0][:120],
+            where=path,
+            remedy="copy it again if it was copied; the other checkpoint beside it may be whole",
+        ) from None
+    if not isinstance(contents, dict) or contents.get("format") != FORMAT:
+        raise NndiffError(f"{path.name} is not a checkpoint of nndiff.", where=path)
+    if contents["version"] != VERSION or set(contents) != KEYS:
+        raise NndiffError(
+            f"{path.name} was written by another version of nndiff.",
+            expected=f"version {VERSION}",
+            found=f"version {contents['version']}",
+            where=path,
+            remedy="use the version of nndiff that wrote it",
+        )
+    return contents

@@ -1,0 +1,122 @@
+"""Changes to a training pair that leave it true: one sample in, one sample out.
+
+    mirror     source, target and mask along any axis                      batchgenerators' MirrorTransform
+    scale      source and target times one number: where both share a scale
+    contrast   the source alone: brightness, contrast and gamma            batchgenerators' colour transforms
+
+batchgenerators draws from numpy's global state, so that state is set from the sample's own seed and put back after:
+a sample depends on its seed alone, in whatever process it is made. Source and target travel together as `data`; a
+float target given as `seg` would be resampled label by label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from batchgenerators.transforms.color_transforms import (
+    BrightnessMultiplicativeTransform,
+    ContrastAugmentationTransform,
+    GammaTransform,
+)
+from batchgenerators.transforms.spatial_transforms import MirrorTransform
+
+from nndiff.registry import Registry
+from nndiff.volume import FloatArray
+
+Mask = npt.NDArray[np.bool_]  # [z, y, x]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    source: FloatArray | None  # [C, z, y, x]
+    target: FloatArray  # [C', z, y, x]
+    mask: Mask | None
+
+
+class Augmentation(Protocol):
+    def __call__(self, sample: Sample) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Each axis that is 1 is reversed in every second sample."""
+
+    z: float = 0.0
+    y: float = 0.0
+    x: float = 0.0
+
+    def __call__(self, sample: Sample) -> Sample:
+        axes = tuple(i for i, wanted in enumerate((self.z, self.y, self.x)) if wanted)
+        together = sample.target if sample.source is None else np.concatenate([sample.source, sample.target])
+        batch = {"data": together[None].copy()}
+        if sample.mask is not None:
+            batch["seg"] = sample.mask[None, None].copy()
+        turned = MirrorTransform(axes)(**batch)
+        sources = 0 if sample.source is None else len(sample.source)
+        return Sample(
+            turned["data"][0, :sources] if sources else None,
+            turned["data"][0, sources:],
+            None if sample.mask is None else turned["seg"][0, 0],
+        )
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Uniform in log between low and high; zero stays zero."""
+
+    low: float = 0.8
+    high: float = 1.25
+
+    def __call__(self, sample: Sample) -> Sample:
+        factor = np.float32(np.exp(np.random.uniform(np.log(self.low), np.log(self.high))))
+        source = None if sample.source is None else sample.source * factor
+        return replace(sample, source=source, target=sample.target * factor)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Each of three changes with a probability, by up to `strength`, channel by channel."""
+
+    probability: float = 0.3
+    strength: float = 0.15
+
+    def __call__(self, sample: Sample) -> Sample:
+        if sample.source is None:
+            return sample
+        around = (1 - self.strength, 1 + self.strength)
+        batch = {"data": sample.source[None].copy()}
+        for transform in (
+            BrightnessMultiplicativeTransform(around, p_per_sample=self.probability),
+            ContrastAugmentationTransform(around, p_per_sample=self.probability),
+            GammaTransform(around, per_channel=True, retain_stats=True, p_per_sample=self.probability),
+        ):
+            batch = transform(**batch)
+        return replace(sample, source=batch["data"][0].astype(np.float32, copy=False))
+
+
+def augmented(rows: Sequence[Augmentation], sample: Sample, seed: Sequence[int]) -> Sample:
+    """Every row in order, all random numbers from `seed`."""
+    with _numpy_seeded(seed):
+        for row in rows:
+            sample = row(sample)
+    return sample
+
+
+@contextmanager
+def _numpy_seeded(seed: Sequence[int]) -> Iterator[None]:
+    before = np.random.get_state()
+    np.random.seed(np.random.SeedSequence(list(seed)).generate_state(4))
+    try:
+        yield
+    finally:
+        np.random.set_state(before)
+
+
+AUGMENTATIONS: Registry[type[Augmentation]] = Registry(
+    "augmentation", {"mirror": Mirror, "scale": Scale, "contrast": Contrast}
+)

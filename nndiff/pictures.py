@@ -1,0 +1,104 @@
+"""Pictures for people: curves over steps, and volumes side by side. Drawn without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from nndiff.volume import FloatArray, Spacing
+
+DPI = 110
+BRIGHTEST = 99.7  # percentile of the last volume that is shown white
+INK, SOFT, ACCENT = "#1b1b1f", "#8a8a93", "#0b6e99"
+
+
+@dataclass(frozen=True)
+class Curve:
+    title: str
+    x: Sequence[float]
+    y: Sequence[float]
+    log: bool = False
+    floor: float | None = None
+    reference: tuple[str, Sequence[float]] | None = None  # name and values, drawn dashed
+
+
+def curves(path: Path, panels: Sequence[Curve], title: str) -> None:
+    columns = 3
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained", dpi=DPI)
+    figure.suptitle(title, color=INK)
+    for i, panel in enumerate(panels):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.plot(panel.x, panel.y, color=ACCENT, marker="o", markersize=2.5, linewidth=1.4)
+        if panel.reference is not None:
+            name, values = panel.reference
+            axes.plot(panel.x, values, color=SOFT, linestyle="--", linewidth=1.2, label=name)
+            axes.legend(frameon=False, fontsize=8)
+        if panel.log and min(panel.y) > 0:
+            axes.set_yscale("log")
+        if panel.floor is not None:
+            axes.set_ylim(bottom=panel.floor, top=max(1.1 * max(panel.y), panel.floor + 1e-3))
+        axes.set_title(panel.title, fontsize=10, color=INK)
+        axes.set_xlabel("step", fontsize=8, color=SOFT)
+        axes.tick_params(labelsize=8, colors=SOFT)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.2)
+    figure.savefig(path, format="png")
+
+
+def slices(
+    path: Path,
+    volumes: Sequence[tuple[str, FloatArray]],  # [Z, Y, X] each; the last one sets the grey scale
+    error: FloatArray | None,
+    title: str,
+    spacing: Spacing = (1.0, 1.0, 1.0),
+) -> None:
+    """A row a plane (axial, coronal, sagittal) through the brightest part, a column a volume, one grey scale."""
+    truth = volumes[-1][1]
+    centre = _centre(truth)
+    low, high = float(np.percentile(truth, 0.3)), float(np.percentile(truth, BRIGHTEST))
+    columns = [(name, array, "gray", low, high) for name, array in volumes]
+    if error is not None:
+        most = max(1e-9, (high - low) / 4)
+        columns.append((f"error, ±{most:.2g}", error, "RdBu_r", -most, most))
+    heights = [_plane(truth, axis, centre).shape[0] * _rest(spacing, axis)[0] for axis in range(3)]
+    widths = [_plane(truth, axis, centre).shape[1] * _rest(spacing, axis)[1] for axis in range(3)]
+    ratios = [height / width for height, width in zip(heights, widths, strict=True)]
+    figure = Figure(figsize=(2.6 * len(columns), 2.6 * sum(ratios) + 0.8), layout="constrained", dpi=DPI)
+    figure.suptitle(title, fontsize=11, color=INK)
+    grid = figure.add_gridspec(3, len(columns), height_ratios=ratios)
+    for column, (name, array, colours, darkest, brightest) in enumerate(columns):
+        for axis in range(3):
+            axes = figure.add_subplot(grid[axis, column])
+            rows_mm, columns_mm = _rest(spacing, axis)
+            image = _plane(array, axis, centre)
+            axes.imshow(image, cmap=colours, vmin=darkest, vmax=brightest, aspect=rows_mm / columns_mm)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
+            if axis == 0:
+                axes.set_title(name, fontsize=10, color=INK)
+    figure.savefig(path, format="png")
+
+
+def _centre(truth: FloatArray) -> tuple[int, int, int]:
+    """Where the brightest hundredth lies, on average: lesions and organs rather than air."""
+    positions = np.argwhere(truth >= np.percentile(truth, 99))
+    z, y, x = (int(value) for value in np.median(positions, axis=0))
+    return z, y, x
+
+
+def _plane(array: FloatArray, axis: int, centre: tuple[int, int, int]) -> FloatArray:
+    """One slice; feet below and front up, as a radiologist has it."""
+    image: FloatArray = np.take(array, centre[axis], axis)
+    return image if axis == 0 else image[::-1]
+
+
+def _rest(spacing: Spacing, axis: int) -> tuple[float, float]:
+    """Millimetres of a pixel of that plane: down, across."""
+    down, across = (spacing[i] for i in range(3) if i != axis)
+    return down, across

@@ -1,0 +1,143 @@
+"""Batch i from (seed, i) alone, whatever made it: this process, a worker, one rank or many.
+
+Sample n = i·G + j of step i (G samples a step, over all ranks) takes case π_e(n mod cases), with π_e the permutation
+of round e = n div cases, and cuts its patch with random numbers from (seed, n). So a run that was killed goes on with
+exactly the batches that it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from nndiff.errors import NndiffError
+from nndiff.imaging import store
+from nndiff.imaging.augment import Augmentation, Sample, augmented
+from nndiff.volume import Triple
+
+PERMUTATION, POSITION, AUGMENT = 0, 1, 2  # streams of random numbers, never to be mixed
+AHEAD = 3  # batches that each worker holds ready
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which samples of a step are this rank's: batch j of `accumulate` is G-samples (j·world + rank)·batch …"""
+
+    batch: int
+    accumulate: int
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def samples_a_step(self) -> int:
+        return self.batch * self.accumulate * self.world
+
+    def numbers(self, step: int) -> list[list[int]]:
+        """Sample numbers of each accumulated batch."""
+        first = step * self.samples_a_step
+        starts = [first + (j * self.world + self.rank) * self.batch for j in range(self.accumulate)]
+        return [list(range(start, start + self.batch)) for start in starts]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    numbers: list[int]
+    source: Tensor | None  # [B, C, z, y, x]
+    target: Tensor  # [B, C', z, y, x]
+    mask: Tensor | None  # [B, 1, z, y, x]; all True for a case without a mask
+
+    def to(self, device: torch.device) -> Batch:
+        source, target, mask = (
+            None if tensor is None else tensor.to(device, non_blocking=True)
+            for tensor in (self.source, self.target, self.mask)
+        )
+        assert target is not None
+        return Batch(self.numbers, source, target, mask)
+
+
+class Batches(Dataset[list[dict[str, Any]]]):
+    """Step i → its batches as plain dicts (what travels between processes)."""
+
+    def __init__(
+        self,
+        folder: Path,
+        cases: Sequence[str],
+        patch: Triple,
+        share: Share,
+        augmentations: Sequence[Augmentation],
+        seed: int,
+    ):
+        self.folder, self.cases, self.patch, self.share = folder, list(cases), patch, share
+        self.augmentations, self.seed = tuple(augmentations), seed
+        self.opened: dict[str, dict[str, npt.NDArray[Any]]] = {}
+
+    def __getitem__(self, step: int) -> list[dict[str, Any]]:
+        return [self._batch(numbers) for numbers in self.share.numbers(step)]
+
+    def _batch(self, numbers: Sequence[int]) -> dict[str, Any]:
+        samples = [self.sample(number) for number in numbers]
+        batch: dict[str, Any] = {"numbers": list(numbers), "target": _stacked([s.target for s in samples])}
+        if samples[0].source is not None:
+            batch["source"] = _stacked([s.source for s in samples if s.source is not None])
+        if any(s.mask is not None for s in samples):
+            shape = samples[0].target.shape[1:]
+            masks = [np.ones(shape, dtype=bool) if s.mask is None else s.mask for s in samples]
+            batch["mask"] = _stacked([mask[None] for mask in masks])
+        return batch
+
+    def sample(self, number: int) -> Sample:
+        turn, place = divmod(number, len(self.cases))
+        order = np.random.default_rng([PERMUTATION, self.seed, turn]).permutation(len(self.cases))
+        case = self._case(self.cases[order[place]])
+        shape = case["target"].shape[1:]
+        room = [max(0, n - p) + 1 for n, p in zip(shape, self.patch, strict=True)]
+        corner = [int(c) for c in np.random.default_rng([POSITION, self.seed, number]).integers(0, room)]
+        cut = {name: cut_out(array, corner, self.patch) for name, array in case.items()}
+        sample = Sample(cut.get("source"), cut["target"], cut.get("mask"))
+        return augmented(self.augmentations, sample, [AUGMENT, self.seed, number])
+
+    def _case(self, name: str) -> dict[str, npt.NDArray[Any]]:
+        if name not in self.opened:
+            self.opened[name] = store.open_case(self.folder, name)
+        return self.opened[name]
+
+
+def cut_out(array: npt.NDArray[Any], corner: Sequence[int], patch: Triple) -> npt.NDArray[Any]:
+    """[..., Z, Y, X] → [..., *patch]; a smaller case has its border repeated, as the network pads a volume."""
+    z, y, x = (slice(c, c + p) for c, p in zip(corner, patch, strict=True))
+    piece = np.array(array[..., z, y, x])
+    missing = [(0, p - n) for n, p in zip(piece.shape[-3:], patch, strict=True)]
+    if not any(after for _, after in missing):
+        return piece
+    return np.pad(piece, [(0, 0)] * (piece.ndim - 3) + missing, mode="edge")
+
+
+def loader(batches: Batches, first: int, last: int, workers: int, pinned: bool) -> Iterator[list[Batch]]:
+    """Steps first … last - 1, made ahead by `workers` processes; 0 makes them here."""
+    options: dict[str, Any] = {"prefetch_factor": AHEAD, "persistent_workers": True} if workers else {}
+    loaded = DataLoader(
+        batches, batch_size=None, sampler=range(first, last), num_workers=workers, pin_memory=pinned, **options
+    )
+    try:
+        for step in loaded:
+            yield [Batch([int(n) for n in b["numbers"]], b.get("source"), b["target"], b.get("mask")) for b in step]
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise NndiffError(
+            "A process that loads data died; most likely the machine ran out of memory.",
+            found=str(error).partition("\n")[0],
+            remedy="go on with --c and fewer of them (-np 1; -np 0 loads in the training process)",
+        ) from error
+
+
+def _stacked(arrays: Sequence[npt.NDArray[Any]]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))

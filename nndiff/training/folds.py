@@ -1,0 +1,99 @@
+"""Which cases train and which are held out: splits.json, a list of {"train": […], "val": […]}, five of them.
+
+Cases of one patient stay together. The file is made once, the same for everybody, and may be edited by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nndiff.errors import NndiffError
+from nndiff.files import read_json, write_json
+from nndiff.strict_json import decode
+
+FOLDS = 5
+ALL = "all"
+SEED = 12345  # as in nnU-Net: one shuffle for everybody
+FILE = "splits.json"
+
+
+@dataclass(frozen=True)
+class Split:
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+
+
+def split_of(fold: str, folder: Path, groups: Mapping[str, str]) -> Split:
+    """The split of one fold; `groups`: case → patient, of all prepared cases. Makes splits.json where there is none."""
+    if fold == ALL:
+        names = tuple(sorted(groups))
+        return Split(names, names)
+    path = folder / FILE
+    if not path.exists():
+        write_json(path, [{"train": list(s.train), "val": list(s.val)} for s in make(groups)])
+    splits = read(path, groups)
+    if not fold.isdecimal() or int(fold) >= len(splits):
+        raise NndiffError(
+            f"There is no fold {fold}.",
+            expected=f"0 to {len(splits) - 1} ({FILE} has {len(splits)}), or {ALL}" if splits else ALL,
+            found=fold,
+            where=path,
+            remedy=f"one patient cannot be split: train fold {ALL}" if not splits else None,
+        )
+    return splits[int(fold)]
+
+
+def make(groups: Mapping[str, str]) -> list[Split]:
+    """As many folds as patients, five at most; none for a single patient."""
+    patients = sorted(set(groups.values()))
+    count = min(FOLDS, len(patients))
+    if count < 2:
+        return []
+    order = np.random.default_rng(SEED).permutation(len(patients))
+    held = [{patients[k] for k in order[i::count]} for i in range(count)]
+    return [
+        Split(
+            tuple(sorted(case for case, patient in groups.items() if patient not in out)),
+            tuple(sorted(case for case, patient in groups.items() if patient in out)),
+        )
+        for out in held
+    ]
+
+
+def read(path: Path, groups: Mapping[str, str]) -> list[Split]:
+    """Strictly: whoever edited it learns what is wrong."""
+    splits = list(decode(tuple[Split, ...], read_json(path), FILE))
+    for i, split in enumerate(splits):
+        _demand_known(split, groups, path)
+        both = {groups[case] for case in split.train} & {groups[case] for case in split.val}
+        if both:
+            raise NndiffError(
+                f"Fold {i} trains and validates on one patient.",
+                found=", ".join(sorted(both)[:3]),
+                where=path,
+                remedy="move all cases of a patient to one side",
+            )
+        if not split.train or not split.val:
+            raise NndiffError(f"Fold {i} has an empty side.", where=path, remedy="give it cases, or train fold all")
+    return splits
+
+
+def _demand_known(split: Split, groups: Mapping[str, str], path: Path) -> None:
+    named = [*split.train, *split.val]
+    strangers, missing = sorted(set(named) - set(groups)), sorted(set(groups) - set(named))
+    if strangers or missing:
+        raise NndiffError(
+            f"{FILE} does not fit the prepared cases.",
+            expected="every prepared case in each fold",
+            found=_named("not prepared", strangers) + _named("in no fold", missing),
+            where=path,
+            remedy="delete the file to have it made anew, or mend it; cases left out on purpose: move them out of raw",
+        )
+
+
+def _named(what: str, cases: Sequence[str]) -> str:
+    return f"{what}: {', '.join(cases[:5])}{', …' if len(cases) > 5 else ''} " if cases else ""

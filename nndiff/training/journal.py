@@ -1,0 +1,102 @@
+"""What a person sees of a run: progress.csv, progress.png, a picture of one case, and a line an epoch in log.txt."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from nndiff.checkpoint import Epoch, Run
+from nndiff.files import atomic
+from nndiff.pictures import Curve, curves, slices
+from nndiff.training.validation import Example
+
+SETTLED = 0.1  # of the training: from here on a run that is no better than its baseline is said to be not learning
+
+
+class Journal:
+    """Of one fold's folder. Everything but log.txt is rewritten from the history, so a resumed run has one story."""
+
+    def __init__(self, folder: Path, quiet: bool):
+        self.folder, self.quiet = folder, quiet
+
+    def say(self, line: str) -> None:
+        if self.quiet:
+            return
+        print(line, file=sys.stderr, flush=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / "log.txt", "a", encoding="utf-8") as stream:
+            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+
+    def write(self, history: Sequence[Epoch], run: Run) -> None:
+        if self.quiet:
+            return
+        with atomic(self.folder / "progress.csv") as part, open(part, "w", newline="", encoding="utf-8") as stream:
+            names = [field.name for field in dataclasses.fields(Epoch)]
+            writer = csv.writer(stream)
+            writer.writerow(names)
+            writer.writerows([getattr(epoch, name) for name in names] for epoch in history)
+        with atomic(self.folder / "progress.png") as part:
+            curves(part, _panels(history), f"step {history[-1].step} of {run.training_steps}")
+
+    def draw(self, example: Example, name: str, epoch: Epoch) -> None:
+        if self.quiet:
+            return
+        columns = [("network", example.estimate[0]), ("target", example.target[0])]
+        if example.source is not None:
+            columns.insert(0, ("source", example.source[0]))
+        error = example.estimate[0] - example.target[0]
+        with atomic(self.folder / "validation" / f"{name}.png") as part:
+            slices(part, columns, error, f"{name}, step {epoch.step}: PSNR {epoch.psnr:.1f} dB on average")
+
+
+def line(epoch: Epoch, run: Run, best: bool, seconds_left: float) -> str:
+    """One epoch in words."""
+    parts = [f"step {epoch.step}/{run.training_steps}", f"loss {epoch.loss:.4g}"]
+    if epoch.psnr is not None and epoch.ssim is not None:
+        parts.append(f"PSNR {epoch.psnr:.2f} dB (without network {epoch.baseline_psnr:.2f}), SSIM {epoch.ssim:.3f}")
+    else:
+        parts.append(f"validation loss {-epoch.score:.4g}")
+    parts.append(f"{epoch.seconds:.0f} s, {epoch.waiting:.0%} waiting for data")
+    parts.append(f"{in_words(seconds_left)} left" if seconds_left > 0 else "done")
+    return "  ".join(parts) + ("  best so far" if best else "")
+
+
+def not_learning(epoch: Epoch, run: Run, baseline: float, learning_rate: float) -> str | None:
+    """What to say to a run that is no better than no network at all; None while it is, or is still starting."""
+    if epoch.step < max(run.warmup_steps, SETTLED * run.training_steps) or epoch.score > baseline:
+        return None
+    what = "returning the source or one constant" if epoch.psnr is not None else "the mean volume"
+    return (
+        f"NOT LEARNING: after {epoch.step} steps the network is no better than {what} (score {epoch.score:.3f}, "
+        f"without network {baseline:.3f}). If this stays, stop and try a lower learning rate "
+        f"(--set learning_rate={learning_rate / 2:.1g}), more training, or look whether sources and targets belong "
+        f"together (validation/*.png)."
+    )
+
+
+def in_words(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _panels(history: Sequence[Epoch]) -> list[Curve]:
+    steps = [epoch.step for epoch in history]
+
+    def row(name: str) -> list[float]:
+        return [getattr(epoch, name) for epoch in history]
+
+    panels = [Curve("training loss", steps, row("loss"), log=True)]
+    if history[0].psnr is not None:
+        panels.append(Curve("PSNR, dB", steps, row("psnr"), reference=("without network", row("baseline_psnr"))))
+        panels.append(Curve("SSIM", steps, row("ssim")))
+    else:
+        panels.append(Curve("validation loss", steps, [-score for score in row("score")], log=True))
+    panels.append(Curve("learning rate", steps, row("learning_rate")))
+    panels.append(Curve("seconds an epoch", steps, row("seconds"), floor=0.0))
+    panels.append(Curve("share of time waiting for data", steps, row("waiting"), floor=0.0))
+    return panels

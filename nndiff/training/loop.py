@@ -1,0 +1,231 @@
+"""The training loop: a generator of Steps. Logging, saving, plotting and stopping belong to whoever asks for them.
+
+    t ~ times        eps ~ N(0, I)        x_t = a·x0 + b·y + sigma·eps        loss(network(x_t, t, condition), target)
+
+All random numbers of step i come from (seed, i), so the loop's whole state is: weights, their mean, AdamW's moments, i.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nndiff.assemble import Method, build_loss, build_method, build_network
+from nndiff.checkpoint import Run
+from nndiff.diffusion.process import DDPM, Process
+from nndiff.errors import NndiffError
+from nndiff.memory import autocast
+from nndiff.plan import Configuration, Plan, Stage
+from nndiff.training.batches import Batch, Share
+from nndiff.training.ema import EMA
+from nndiff.training.ranks import Ranks
+
+AT_THE_SOURCE = 0.25  # of a bridge's draws lie at t = 1, so that one step from the source is learned as a regression
+OUTSIDE_MASK = 0.1  # weight of an error outside the mask: not forgotten, since a new case comes without one
+CLIP_NORM = 1.0
+WEIGHT_DECAY = 1e-4
+LAST_RATE = 0.01  # of the learning rate, where the cosine ends
+TIMES, NOISE = 3, 4  # streams of random numbers, beside those of batches.py
+WEIGHTS = 5
+
+
+@dataclass(frozen=True)
+class Step:
+    number: int  # counted from 1
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    seconds: float
+    waited: float  # of them, for data
+
+
+class Trainer:
+    """Everything that changes while a run goes on."""
+
+    def __init__(self, plan: Plan, name: str, run: Run, device: torch.device, ranks: Ranks):
+        self.configuration: Configuration = plan.configurations[name]
+        self.anchor, self.run, self.device, self.ranks = plan.anchor, run, device, ranks
+        torch.manual_seed(seed_of(WEIGHTS, run.seed))
+        network = build_network(self.configuration.network, self.configuration.puzzle_factor)
+        self.network: nn.Module = network.to(device)
+        self.ema = EMA(self.network, run.ema_half_life)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), self.configuration.learning_rate, weight_decay=WEIGHT_DECAY, fused=fused(device)
+        )
+        self.method: Method = build_method(self.configuration)
+        self.step = 0
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        return self.network.state_dict()
+
+    def restore(self, step: int, weights: dict[str, Tensor], ema: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
+        self.network.load_state_dict(weights)
+        self.ema.restore(ema)
+        self.optimizer.load_state_dict(optimizer)
+        self.step = step
+
+    def steps(self, batches: Iterable[list[Batch]]) -> Iterator[Step]:
+        """One optimiser step for every item of `batches`, which begin at `self.step`."""
+        network = self._parallel()
+        stage: Stage | None = None
+        clock = time.perf_counter()
+        for step_batches in batches:
+            ready = time.perf_counter()
+            now, rate = stage_at(self.configuration, self.run, self.step)
+            if now is not stage:
+                stage, loss = now, build_loss(now.loss)
+                set_trained(self.network, stage.trains)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.zero_grad(set_to_none=True)
+            mean_loss = self._accumulate(network, loss, step_batches)
+            trained = [weight for weight in self.network.parameters() if weight.requires_grad]
+            norm = float(nn.utils.clip_grad_norm_(trained, CLIP_NORM))
+            if not math.isfinite(norm):
+                raise _not_finite(self.step, rate, self.configuration.precision)
+            self.optimizer.step()
+            self.step += 1
+            self.ema.update(self.network, self.step)
+            done = time.perf_counter()
+            yield Step(self.step, float(mean_loss), norm, rate, done - clock, ready - clock)
+            clock = time.perf_counter()
+
+    def _parallel(self) -> nn.Module:
+        if self.ranks.world == 1:
+            return self.network
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(self.network, devices, gradient_as_bucket_view=True)
+
+    def _accumulate(self, network: nn.Module, loss: nn.Module, batches: Sequence[Batch]) -> Tensor:
+        """Gradients of the mean over the batches; ranks exchange them once, with the last."""
+        total = torch.zeros((), device=self.device)
+        for i, batch in enumerate(batches):
+            last = i == len(batches) - 1
+            with nullcontext() if last or not isinstance(network, DistributedDataParallel) else network.no_sync():
+                value = self.loss(network, loss, batch.to(self.device)) / len(batches)
+                value.backward()  # type: ignore[no-untyped-call]
+            total += value.detach()
+        return total
+
+    def loss(self, network: nn.Module, loss: nn.Module, batch: Batch) -> Tensor:
+        """The stage's loss of one batch at its own times and noises."""
+        t = times(self.method.process, batch.numbers, self.run.seed, self.run.samples_a_step)
+        eps = torch.stack([noise(batch.target[0].shape, self.run.seed, n, self.device) for n in batch.numbers])
+        return self.loss_at(network, loss, batch, t, eps)
+
+    def loss_at(self, network: nn.Module, loss: nn.Module, batch: Batch, t: Tensor, eps: Tensor) -> Tensor:
+        x0, y = batch.target, None if batch.source is None else batch.source[:, list(self.anchor)]
+        x_t = self.method.process.sample(x0, y, t, eps)
+        with autocast(self.device.type, self.configuration.precision):
+            output = network(x_t, t.to(self.device, torch.float32), batch.source)
+        wanted = self.method.target(x0, y, eps, t)
+        answer = output.float()
+        if batch.mask is not None:
+            weight = torch.where(batch.mask, 1.0, OUTSIDE_MASK)
+            answer, wanted = weight * answer, weight * wanted
+        value: Tensor = loss(answer, wanted)
+        return value
+
+
+# ---------------------------------------------------------------- schedules
+
+
+def stage_at(configuration: Configuration, run: Run, step: int) -> tuple[Stage, float]:
+    """The stage that step belongs to, and the learning rate: in every stage a warm-up, then half a cosine."""
+    total, first = sum(stage.share for stage in configuration.stages), 0
+    share = 0.0
+    for stage in configuration.stages:
+        share += stage.share
+        end = round(run.training_steps * share / total)
+        if step < end:
+            return stage, configuration.learning_rate * rate_at(step - first, end - first, run.warmup_steps)
+        first = end
+    return configuration.stages[-1], configuration.learning_rate * LAST_RATE
+
+
+def rate_at(k: int, steps: int, warmup: int) -> float:
+    """Of the full rate, at step k of `steps`."""
+    warmup = min(warmup, steps // 2)
+    if k < warmup:
+        return (k + 1) / warmup
+    progress = (k - warmup) / max(1, steps - warmup)
+    return LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def set_trained(network: nn.Module, part: str) -> None:
+    """Freeze all weights but those of one part ("all": none is frozen)."""
+    named = dict(network.named_parameters())
+    chosen = {name for name in named if part == "all" or name.startswith(f"{part}.")}
+    if not chosen:
+        parts = sorted({name.partition(".")[0] for name in named})
+        raise NndiffError(
+            "A stage trains a part that the network does not have.", expected=f"all, {', '.join(parts)}", found=part
+        )
+    for name, weight in named.items():
+        weight.requires_grad_(name in chosen)
+
+
+# ---------------------------------------------------------------- random numbers
+
+
+def seed_of(*words: int) -> int:
+    return int(np.random.SeedSequence(list(words)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def times(process: Process, numbers: Sequence[int], seed: int, samples_a_step: int) -> Tensor:
+    """t of each sample, float64 [B]: spread evenly over a step's samples from one random offset."""
+    shares = []
+    for number in numbers:
+        step, place = divmod(number, samples_a_step)
+        offset = float(np.random.default_rng([TIMES, seed, step]).random())
+        shares.append((offset + place / samples_a_step) % 1.0)
+    return torch.tensor([time_of(process, share) for share in shares], dtype=torch.float64)
+
+
+def time_of(process: Process, share: float) -> float:
+    """A share in [0, 1) → a time in (0, 1]: a step where the process has steps, a quarter at a bridge's t = 1."""
+    if isinstance(process, DDPM):
+        return (math.floor(share * process.steps) + 1) / process.steps
+    if not process.at(1.0)[1]:
+        return 1.0 - share
+    return 1.0 if share < AT_THE_SOURCE else 1.0 - (share - AT_THE_SOURCE) / (1 - AT_THE_SOURCE)
+
+
+def noise(shape: torch.Size, seed: int, number: int, device: torch.device) -> Tensor:
+    """Of sample `number`, drawn where it is used."""
+    generator = torch.Generator(device).manual_seed(seed_of(NOISE, seed, number))
+    return torch.randn(shape, generator=generator, device=device)
+
+
+# ---------------------------------------------------------------- around it
+
+
+def share_of(configuration: Configuration, ranks: Ranks) -> Share:
+    """The plan's batch on every rank; ranks replace accumulated batches first, then enlarge the step."""
+    accumulate = math.ceil(configuration.accumulate / ranks.world)
+    return Share(configuration.batch_size, accumulate, ranks.rank, ranks.world)
+
+
+def fused(device: torch.device) -> bool:
+    return device.type in ("cuda", "cpu")
+
+
+def _not_finite(step: int, rate: float, precision: str) -> NndiffError:
+    tries = [f"a lower learning rate (now {rate:.2g}): --set learning_rate={rate / 3:.1g}"]
+    if precision == "bf16":
+        tries.append("full precision: --set precision=fp32")
+    return NndiffError(
+        f"Training broke down: the gradient of step {step + 1} is NaN or infinite. The step was not taken.",
+        where="the last checkpoint is good and was left as it is",
+        remedy=f"start again with {', or '.join(tries)}; look for a case with extreme intensities in fingerprint.json",
+    )

@@ -1,0 +1,53 @@
+"""One process or many: what `torchrun` says of this process, and the few things that ranks tell one another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import distributed
+
+T = TypeVar("T")
+PATIENCE = timedelta(hours=2)  # for a rank that validates a larger volume than the others
+
+
+@dataclass(frozen=True)
+class Ranks:
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def gathered(self, value: T) -> list[T]:
+        """Every rank's value, in order, on every rank."""
+        if self.world == 1:
+            return [value]
+        values: list[T | None] = [None] * self.world
+        distributed.all_gather_object(values, value)
+        return values  # type: ignore[return-value]
+
+    def wait(self) -> None:
+        if self.world > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Ranks]:
+    """This process among its peers: alone, unless torchrun started it."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Ranks()
+        return
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield Ranks(int(os.environ["RANK"]), world, int(os.environ["LOCAL_RANK"]))
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,173 @@
+"""Whole held-out volumes, translated as prediction would, on fixed cases with fixed noise: what "best" is chosen by.
+
+    translation   score = PSNR + 20·SSIM: a hundredth of SSIM counts as a fifth of a decibel, so that blur does not win
+    generation    score = -loss at fixed times and noises
+
+Beside the score stands what needs no network: returning the source or one constant, in generation the mean volume. A
+run that is no better than that has not learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nndiff.assemble import build_loss
+from nndiff.diffusion.prediction import eps_of
+from nndiff.imaging import store
+from nndiff.metrics import image
+from nndiff.plan import Channel, Plan, SamplerPlan
+from nndiff.training.batches import Batch
+from nndiff.training.loop import Trainer, seed_of
+from nndiff.translate import Arrangement, Model, arrangements, translate
+from nndiff.volume import FloatArray, Triple
+
+SSIM_IN_DB = 20.0
+FIXED_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+VALIDATION = 6  # stream of random numbers
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one case; PSNR, SSIM and MAE in network units, None in generation."""
+
+    case: str
+    score: float
+    baseline: float  # the score of what needs no network
+    psnr: float | None = None
+    ssim: float | None = None
+    mae: float | None = None
+    baseline_psnr: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """What the picture of the first case shows, [C, Z, Y, X] each."""
+
+    source: FloatArray | None
+    estimate: FloatArray
+    target: FloatArray
+
+
+@dataclass(frozen=True)
+class Validation:
+    folder: Path  # of the prepared cases
+    plan: Plan
+    name: str
+    cases: tuple[str, ...]
+    training: tuple[str, ...]
+    usable_bytes: int
+
+    @cached_property
+    def sampler(self) -> SamplerPlan:
+        """One step: from the source on a bridge, from the planned starting step otherwise."""
+        planned = self.plan.configurations[self.name].sampler
+        return SamplerPlan(planned.start, planned.start_step, 1, 0.0, 1)
+
+    def of(self, trainer: Trainer, number: int) -> tuple[Scores, Example | None]:
+        """Case `number` with the mean weights, which must be inside the trainer's network."""
+        trainer.network.eval()
+        arrays = store.open_case(self.folder, self.cases[number])
+        try:
+            if self.plan.task == "generation":
+                return self._of_generation(trainer, number, np.array(arrays["target"])), None
+            return self._of_translation(trainer, number, {name: np.array(a) for name, a in arrays.items()})
+        finally:
+            trainer.network.train()
+
+    # ------------------------------------------------------------ translation
+
+    def _of_translation(self, trainer: Trainer, number: int, case: dict[str, FloatArray]) -> tuple[Scores, Example]:
+        plan, network = self.plan, (trainer.network,)
+        model = Model(trainer.configuration, plan.anchor, plan.target_range, network, trainer.method, trainer.device)
+        shape: Triple = case["target"].shape[1:]
+        generator = torch.Generator().manual_seed(seed_of(VALIDATION, trainer.run.seed, number))
+        layouts: list[Arrangement] = arrangements(model, shape, self.usable_bytes)
+        estimate = translate(model, torch.from_numpy(case["source"]), shape, self.sampler, generator, layouts).numpy()
+        bounds = [bounds_of(channel, t) for channel, t in zip(plan.target_channels, case["target"], strict=True)]
+        mask = None if "mask" not in case else case["mask"].astype(bool)
+        psnr, ssim, mae = compare(estimate, case["target"], bounds, mask)
+        source = case["source"][list(self.plan.anchor)]
+        of_source = compare(source, case["target"], bounds, mask)
+        constant = compare(
+            np.broadcast_to(self._level[:, None, None, None], source.shape), case["target"], bounds, mask
+        )
+        scores = Scores(
+            self.cases[number],
+            psnr + SSIM_IN_DB * ssim,
+            max(of_source[0] + SSIM_IN_DB * of_source[1], constant[0] + SSIM_IN_DB * constant[1]),
+            psnr,
+            ssim,
+            mae,
+            max(of_source[0], constant[0]),
+        )
+        return scores, Example(source, estimate, case["target"])
+
+    @cached_property
+    def _level(self) -> FloatArray:
+        """The mean of the training targets, a number a channel."""
+        means = [store.open_case(self.folder, case)["target"].mean(axis=(1, 2, 3)) for case in self.training[:20]]
+        return np.asarray(np.mean(means, axis=0), dtype=np.float32)
+
+    # ------------------------------------------------------------ generation
+
+    def _of_generation(self, trainer: Trainer, number: int, target: FloatArray) -> Scores:
+        batch = Batch([number], None, torch.from_numpy(target)[None], None).to(trainer.device)
+        loss = build_loss(trainer.configuration.stages[-1].loss)
+        generator = torch.Generator().manual_seed(seed_of(VALIDATION, trainer.run.seed, number))
+        losses, plain = [], []
+        with torch.no_grad():
+            for moment in FIXED_TIMES:
+                t = torch.full((1,), moment, dtype=torch.float64)
+                eps = torch.randn(batch.target.shape, generator=generator).to(trainer.device)
+                losses.append(float(trainer.loss_at(trainer.network, loss, batch, t, eps)))
+                plain.append(float(trainer.loss_at(_Mean(trainer, self._mean), loss, batch, t, eps)))
+        return Scores(self.cases[number], -float(np.mean(losses)), -float(np.mean(plain)))
+
+    @cached_property
+    def _mean(self) -> Tensor:
+        """The mean training volume: generation brings all to one shape."""
+        total = np.zeros(store.open_case(self.folder, self.training[0])["target"].shape)
+        for case in self.training:
+            total += store.open_case(self.folder, case)["target"]
+        return torch.from_numpy((total / len(self.training)).astype(np.float32))[None]
+
+
+class _Mean(torch.nn.Module):
+    """A network that knows only the mean volume, and answers in the prediction's own words."""
+
+    def __init__(self, trainer: Trainer, mean: Tensor):
+        super().__init__()
+        self.method, self.mean = trainer.method, mean.to(trainer.device)
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        eps = eps_of(self.method.process, self.mean, x_t, None, t)
+        return self.method.target(self.mean, None, eps, t)
+
+
+def bounds_of(channel: Channel, truth: FloatArray) -> tuple[float, float]:
+    """The range of PSNR and SSIM, in network units: CT's fixed window, else the truth's own range."""
+    if channel.kind == "ct":
+        return channel.normalization.options.get("onto_low", -1.0), channel.normalization.options.get("onto_high", 1.0)
+    return float(truth.min()), float(truth.max())
+
+
+def compare(
+    estimate: FloatArray,
+    target: FloatArray,
+    bounds: Sequence[tuple[float, float]],
+    mask: image.Mask | None,
+) -> tuple[float, float, float]:
+    """Mean PSNR, SSIM and MAE over the channels."""
+    rows = [
+        (image.psnr(e, t, b, mask), image.ssim(e, t, b, mask), image.mae(e, t, mask))
+        for e, t, b in zip(estimate, target, bounds, strict=True)
+    ]
+    psnr, ssim, mae = np.mean(rows, axis=0)
+    return float(psnr), float(ssim), float(mae)

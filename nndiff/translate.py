@@ -1,0 +1,236 @@
+"""A trained network and a prepared source → the prepared target: [C, Z, Y, X] in, [C', Z, Y, X] out, network units.
+
+    x_t, t = start(y)        x̂0 = denoise(x_t, t)        x_s = rule(x_t, x̂0, t, s)        … until t = 0
+
+The network that `denoise` asks is composed afresh for each volume, every layer obeying one contract,
+
+    (x_t, t, condition) → output          Tiled(Averaged(Puzzled(UNet)))
+
+so the sampler never learns of tiles or folds. Noise is drawn once for the whole volume, on the CPU: the volume does
+not depend on how it is cut into tiles, and a seed means one thing on every device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from nndiff.assemble import Method, build_method, build_network, multiple
+from nndiff.diffusion.prediction import Estimate
+from nndiff.diffusion.process import Process
+from nndiff.diffusion.sampler import First, Second, even_times, noise_like, walk
+from nndiff.diffusion.start import STARTS, STEPS
+from nndiff.errors import NndiffError
+from nndiff.imaging.tiles import Tiling
+from nndiff.memory import autocast, prediction_cost, volume_bytes
+from nndiff.plan import Configuration, Plan, SamplerPlan
+from nndiff.volume import Triple
+
+Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+SMALLEST_TILE = 16  # voxels an axis: below this a tile is nearly all border
+
+
+@dataclass(frozen=True)
+class Model:
+    """Networks of one configuration (a fold each) and what their answers mean."""
+
+    configuration: Configuration
+    anchor: tuple[int, ...]
+    bounds: tuple[tuple[float, float], ...]  # a target channel each: x̂0 is clamped to them
+    networks: tuple[nn.Module, ...]
+    method: Method
+    device: torch.device
+
+    @property
+    def channels(self) -> int:
+        return len(self.bounds)
+
+
+def build_model(plan: Plan, name: str, weights: Sequence[Mapping[str, Tensor]], device: torch.device) -> Model:
+    configuration = plan.configurations[name]
+    networks = []
+    for values in weights:
+        network = build_network(configuration.network, configuration.puzzle_factor)
+        network.load_state_dict(values)
+        networks.append(network.to(device).eval())
+    return Model(configuration, plan.anchor, plan.target_range, tuple(networks), build_method(configuration), device)
+
+
+# ---------------------------------------------------------------- how a volume is laid out
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """The tiles, and where the whole volume's arrays live while the tiles visit the device."""
+
+    tiling: Tiling
+    store: torch.device
+    bytes: int  # predicted, on the device
+
+
+def arrangements(model: Model, shape: Triple, usable: int, overlap: float | None = None) -> list[Arrangement]:
+    """Best first: one tile where memory allows, else the plan's patch, then smaller; all that are predicted to fit.
+
+    Where none is, the smallest alone: it is tried rather than refused.
+    """
+    configuration, device, cpu = model.configuration, model.device, torch.device("cpu")
+    overlap = configuration.tile_overlap if overlap is None else overlap
+    whole_only = not configuration.tile_overlap and not model.anchor  # generation is made whole
+    sizes = [shape] if whole_only else list(dict.fromkeys([shape, *_smaller(configuration.patch_size, shape)]))
+    options = []
+    for size in sizes:
+        tiling = Tiling(shape, size, overlap)
+        tile, volume = _tile_bytes(model, tiling.size), volume_bytes(configuration.network, shape)
+        options.append(Arrangement(tiling, device, tile + volume))
+        if device != cpu and len(tiling) > 1:
+            options.append(Arrangement(tiling, cpu, tile))
+    fitting = [option for option in options if option.bytes <= usable]
+    return fitting or [min(options, key=lambda option: option.bytes)]
+
+
+def _smaller(patch: Triple, shape: Triple) -> Iterator[Triple]:
+    """The patch, then each time the longest side halved."""
+    size = [min(p, n) for p, n in zip(patch, shape, strict=True)]
+    while True:
+        yield size[0], size[1], size[2]
+        longest = max(range(3), key=lambda axis: size[axis])
+        if size[longest] <= SMALLEST_TILE:
+            return
+        size[longest] = max(SMALLEST_TILE, size[longest] // 2)
+
+
+def _tile_bytes(model: Model, tile: Triple) -> int:
+    """Of one evaluation, with the weights of all folds."""
+    configuration = model.configuration
+    steps = multiple(configuration.network, configuration.puzzle_factor)
+    z, y, x = (-(-n // m) * m for n, m in zip(tile, steps, strict=True))
+    spec, puzzle, precision = configuration.network, configuration.puzzle_factor, configuration.precision
+    cost = prediction_cost(spec, puzzle, (z, y, x), precision, model.device.type)
+    weights = sum(weight.numel() * weight.element_size() for weight in model.networks[0].parameters())
+    return cost.bytes + (len(model.networks) - 1) * weights
+
+
+# ---------------------------------------------------------------- one volume
+
+
+def translate(
+    model: Model,
+    source: Tensor | None,  # [C, Z, Y, X], or None in generation
+    shape: Triple,
+    sampler: SamplerPlan,
+    generator: torch.Generator,  # on the CPU
+    options: Sequence[Arrangement],
+    on_step: Callable[[], None] = lambda: None,
+    on_retreat: Callable[[Arrangement], None] = lambda _: None,
+) -> Tensor:
+    """One draw [C', Z, Y, X], float32 on the CPU; when the device runs out of memory, smaller tiles are used."""
+    state = generator.get_state()
+    for arrangement, smaller in zip(options, [*options[1:], None], strict=True):
+        try:
+            return _draw(model, source, shape, sampler, generator, arrangement, on_step)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            if smaller is None:
+                raise NndiffError(
+                    "The device ran out of memory on the smallest tiles.",
+                    found=f"tiles of {arrangement.tiling.size}",
+                    remedy="free the device of other programs, or predict with -device cpu",
+                ) from error
+            on_retreat(smaller)
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        generator.set_state(state)
+    raise AssertionError("there is always an arrangement")
+
+
+def out_of_memory(error: Exception) -> bool:
+    """CUDA says so by a class, the CPU's allocator by a sentence; nothing else is taken for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@torch.no_grad()
+def _draw(
+    model: Model,
+    source: Tensor | None,
+    shape: Triple,
+    sampler: SamplerPlan,
+    generator: torch.Generator,
+    arrangement: Arrangement,
+    on_step: Callable[[], None],
+) -> Tensor:
+    store, process = arrangement.store, model.method.process
+    condition = None if source is None else source[None].to(store, torch.float32)  # [1, C, Z, Y, X]
+    y = None if condition is None else condition[:, list(model.anchor)]
+    if y is None and sampler.start != "noise":
+        raise NndiffError(f"Start '{sampler.start}' needs a source.", remedy="--start noise")
+    like = torch.zeros(1, model.channels, *shape, device=store) if y is None else y
+    network = Tiled(Averaged(model.networks, model.configuration.precision), arrangement.tiling, model.device)
+
+    def denoise(x_t: Tensor, t: float) -> Estimate:
+        times = torch.full((1,), t, dtype=torch.float64)
+        return model.method.estimate(network(x_t, times, condition), x_t, y, times)
+
+    low, high = (
+        torch.tensor(limits, device=store).reshape(1, -1, 1, 1, 1) for limits in zip(*model.bounds, strict=True)
+    )
+    times = walking_times(process, sampler)
+    reached = STARTS[sampler.start](process, like, y, times[0], denoise, noise_like(like, generator))
+    rule = First(process, sampler.eta, generator) if sampler.order == 1 else Second(process, generator)
+    for x_s, _, _ in walk(reached, times, denoise, rule, y, (low, high)):
+        reached = x_s
+        on_step()
+    return reached[0].float().cpu()
+
+
+def walking_times(process: Process, sampler: SamplerPlan) -> list[float]:
+    """Even steps down; a bridge walked at second order takes t = sin²(πu/2), on which that order holds."""
+    start = sampler.start_step / STEPS
+    if sampler.order == 2 and process.at(1.0)[1]:
+        return [start * math.sin(math.pi / 2 * u) ** 2 for u in even_times(1.0, sampler.steps)]
+    return even_times(start, sampler.steps)
+
+
+def is_random(process: Process, sampler: SamplerPlan) -> bool:
+    """Whether two draws differ: noise at the start, or in some step on the way."""
+    times = walking_times(process, sampler)
+    updates = [process.update(t, s, sampler.eta) for t, s in pairwise(times)]
+    return process.at(times[0])[2] > 0 or any(update.noise > 0 for update in updates)
+
+
+# ---------------------------------------------------------------- layers around the network
+
+
+class Averaged:
+    """The mean answer of several folds' networks, under autocast, in fp32."""
+
+    def __init__(self, networks: Sequence[nn.Module], precision: str):
+        self.networks, self.precision = networks, precision
+
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        with autocast(x_t.device.type, self.precision):
+            answers = [network(x_t, t, condition).float() for network in self.networks]
+        return answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0)
+
+
+class Tiled:
+    """Every tile visits the device; the weighted mean of the answers is gathered where the volume lives."""
+
+    def __init__(self, network: Network, tiling: Tiling, device: torch.device):
+        self.network, self.tiling, self.device = network, tiling, device
+
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        moment = t.to(self.device, torch.float32)
+
+        def answers() -> Iterator[Tensor]:
+            for i in range(len(self.tiling)):
+                seen = None if condition is None else self.tiling.extract(condition, i).to(self.device)
+                answer = self.network(self.tiling.extract(x_t, i).to(self.device), moment, seen)
+                yield answer.to(x_t.device)
+
+        return self.tiling.merge(answers())
