@@ -132,7 +132,7 @@ def _trace(
 ) -> Cost:
     with torch.device("meta"):
         network = build_network(spec, puzzle_factor)
-    tracer = _Tracer(device)
+    tracer = _Tracer(device, trains=copies > 0)
     with FakeTensorMode(), tracer:
         _materialise(network)
         tracer.live += copies * tracer.live
@@ -151,9 +151,9 @@ def _materialise(network: nn.Module) -> None:
 class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows storages by weak reference; a view shares the storage of what it looks at."""
 
-    def __init__(self, device: str):
+    def __init__(self, device: str, trains: bool):
         super().__init__()  # type: ignore[no-untyped-call]
-        self.scratch = _cuda_scratch if device == "cuda" else _cpu_scratch
+        self.scratch = _cuda_scratch if device == "cuda" else _cpu_scratch if trains else _no_scratch
         self.live = self.peak = self.flops = 0
         self.alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
@@ -205,6 +205,11 @@ def _cuda_scratch(op: Any, args: Any, out: Any) -> int:
     return 0
 
 
+def _no_scratch(op: Any, args: Any, out: Any) -> int:
+    """Without gradients oneDNN does every convolution of a CPU in place (see networks/blocks.Conv)."""
+    return 0
+
+
 def _cpu_scratch(op: Any, args: Any, out: Any) -> int:
     """Convolutions alone: seen by reading the peak resident memory around every operation of a real step (two threads).
 
@@ -248,6 +253,11 @@ def usable_bytes(memory_bytes: int, device: str) -> int:
     if device == "cuda":
         return max(0, int((memory_bytes - CUDA_CONTEXT_BYTES) / CUDA_OVERHEAD))
     return max(0, int(memory_bytes * HOST_SHARE) - HOST_BYTES)
+
+
+def usable_now(free_bytes: int, device: str) -> int:
+    """Of what is free on a device whose context stands already."""
+    return int(free_bytes / CUDA_OVERHEAD) if device == "cuda" else int(free_bytes * HOST_SHARE)
 
 
 def total_needed(step_bytes: int, device: str) -> int:

@@ -33,7 +33,7 @@ class Paths:
         return _root("results", self.results_root)
 
     def dataset_name(self, wanted: str) -> str:
-        """'1', '001' or 'Dataset001_Name' → the folder's name, looked for among raw and preprocessed datasets."""
+        """'1', '001' or 'Dataset001_Name' → the folder's name, looked for below every root that is known."""
         names = sorted({name for root in self._searched() for name in _dataset_folders(root)})
         matches = [name for name in names if name == wanted or (wanted.isdecimal() and int(name[7:10]) == int(wanted))]
         if len(matches) == 1:
@@ -57,7 +57,11 @@ class Paths:
     def _searched(self) -> list[Path]:
         """The roots that are known; raw, and its error, when none is."""
         roots = []
-        for kind, given in (("raw", self.raw_root), ("preprocessed", self.preprocessed_root)):
+        for kind, given in (
+            ("raw", self.raw_root),
+            ("preprocessed", self.preprocessed_root),
+            ("results", self.results_root),
+        ):
             if given is not None or os.environ.get(f"nndiff_{kind}"):
                 roots.append(_root(kind, given))
         return roots or [self.raw]

@@ -22,7 +22,7 @@ class Curve:
     x: Sequence[float]
     y: Sequence[float]
     log: bool = False
-    floor: float | None = None
+    limits: tuple[float, float] | None = None
     reference: tuple[str, Sequence[float]] | None = None  # name and values, drawn dashed
 
 
@@ -40,11 +40,11 @@ def curves(path: Path, panels: Sequence[Curve], title: str) -> None:
             axes.legend(frameon=False, fontsize=8)
         if panel.log and min(panel.y) > 0:
             axes.set_yscale("log")
-        if panel.floor is not None:
-            axes.set_ylim(bottom=panel.floor, top=max(1.1 * max(panel.y), panel.floor + 1e-3))
+        if panel.limits is not None:
+            axes.set_ylim(*panel.limits)
         axes.set_title(panel.title, fontsize=10, color=INK)
         axes.set_xlabel("step", fontsize=8, color=SOFT)
-        axes.tick_params(labelsize=8, colors=SOFT)
+        axes.tick_params(which="both", labelsize=8, colors=SOFT)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2)
     figure.savefig(path, format="png")

@@ -99,6 +99,18 @@ def prepare(source: Volume | None, target: Volume | None, mask: Volume | None, p
     )
 
 
+def empty(preparation: Preparation) -> Prepared:
+    """What generation begins with: no image, only the grid that every volume takes, and the way to the file's units."""
+    shape = preparation.volume_shape
+    assert shape is not None, "only generation begins with nothing"
+    spacing = preparation.spacing
+    origin = tuple(-(n - 1) / 2 * s for n, s in zip(shape, spacing, strict=True))[::-1]  # centred on (0, 0, 0) mm
+    grid = Grid(shape, spacing, (origin[0], origin[1], origin[2]))
+    background = tuple(channel.background for channel in preparation.target_channels)
+    undo = Undo(grid, None, _whole(grid), grid, (0, 0, 0), _target_maps((), preparation), background)
+    return Prepared(None, None, None, grid, undo)
+
+
 def body(volume: Volume, kinds: Sequence[str], margin_mm: float) -> Box:
     """The box around the patient, with a margin; found in the source, since a target is not always there."""
     a, b, c = (round(margin_mm / spacing) for spacing in volume.spacing)

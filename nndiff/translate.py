@@ -27,11 +27,12 @@ from nndiff.diffusion.sampler import First, Second, even_times, noise_like, walk
 from nndiff.diffusion.start import STARTS, STEPS
 from nndiff.errors import NndiffError
 from nndiff.imaging.tiles import Tiling
-from nndiff.memory import autocast, prediction_cost, volume_bytes
+from nndiff.memory import autocast, volume_bytes
 from nndiff.plan import Configuration, Plan, SamplerPlan
 from nndiff.volume import Triple
 
 Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+PROPORTION_SLACK = 1.1  # memory is not quite in proportion to voxels: held to this by a test
 SMALLEST_TILE = 16  # voxels an axis: below this a tile is nearly all border
 
 
@@ -105,14 +106,15 @@ def _smaller(patch: Triple, shape: Triple) -> Iterator[Triple]:
 
 
 def _tile_bytes(model: Model, tile: Triple) -> int:
-    """Of one evaluation, with the weights of all folds."""
+    """Of one evaluation: the plan's prediction for its patch, in proportion to the voxels; and all folds' weights."""
     configuration = model.configuration
     steps = multiple(configuration.network, configuration.puzzle_factor)
-    z, y, x = (-(-n // m) * m for n, m in zip(tile, steps, strict=True))
-    spec, puzzle, precision = configuration.network, configuration.puzzle_factor, configuration.precision
-    cost = prediction_cost(spec, puzzle, (z, y, x), precision, model.device.type)
+    padded, patch = (
+        math.prod(-(-n // m) * m for n, m in zip(size, steps, strict=True)) for size in (tile, configuration.patch_size)
+    )
     weights = sum(weight.numel() * weight.element_size() for weight in model.networks[0].parameters())
-    return cost.bytes + (len(model.networks) - 1) * weights
+    activations = max(0, configuration.predicted.prediction_bytes - weights)
+    return int(PROPORTION_SLACK * activations * padded / patch) + len(model.networks) * weights
 
 
 # ---------------------------------------------------------------- one volume

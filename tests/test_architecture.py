@@ -18,8 +18,8 @@ PACKAGE = Path(nndiff.__file__).parent
 FLOORS = [
     {"__init__", "errors", "files", "strict_json", "paths", "volume", "dataset", "plan", "registry"},
     {"imaging", "diffusion", "networks", "metrics"},
-    {"assemble", "prepare", "memory", "machine", "workers", "statistics"},
-    {"integrity", "fingerprint", "planning", "preprocess", "demo"},
+    {"assemble", "prepare", "translate", "checkpoint", "memory", "machine", "workers", "statistics", "pictures"},
+    {"integrity", "fingerprint", "planning", "preprocess", "training", "prediction", "evaluation", "demo"},
     {"cli"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -21,6 +21,11 @@ NNUNET_FLAGS = {
     "-pl": "use --set key=value: the planner's decisions are fields, not classes",
     "-preprocessor_name": "use --set key=value: the planner's decisions are fields, not classes",
     "-overwrite_plans_name": "one plan.json holds all configurations; change fields with --set",
+    "-p": "one plan.json holds all configurations; choose one with its name",
+    "-tr": "there is one trainer: change fields with --set key=value",
+    "-num_gpus": "start with torchrun --nproc_per_node=N -m nndiff.cli.train …",
+    "-npp": "reading, computing and writing overlap by themselves; drop the flag",
+    "-nps": "reading, computing and writing overlap by themselves; drop the flag",
     "-plans_name": "one plan.json holds all configurations",
 }
 

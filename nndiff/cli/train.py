@@ -59,9 +59,10 @@ def seconds_of(text: str) -> float:
 
 
 def _work(arguments: argparse.Namespace) -> None:
+    from nndiff.checkpoint import LATEST
     from nndiff.plan import load
     from nndiff.planning.overrides import put_in
-    from nndiff.training.run import LATEST, Request, train
+    from nndiff.training.run import Request, train
 
     paths = paths_of(arguments)
     name = paths.dataset_name(arguments.dataset)

@@ -38,13 +38,25 @@ class Conv(nn.Conv3d):
     One such answer would turn the layout of all that follows, and every convolution would copy its input back.
 
     On a CPU a bf16 volume with fewer slices than the kernel is convolved in fp32: oneDNN (3.12) leaves part of such a
-    kernel's gradient as it found that memory, 1e30 or NaN.
+    kernel's gradient as it found that memory, 1e30 or NaN. And without gradients a single fp32 volume goes straight to
+    oneDNN, which PyTorch itself only does for larger maps or batches: 2 to 10 times faster.
     """
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, Z, Y, X] → [B, C', Z', Y', X']
         if x.device.type == "cpu" and x.shape[2] < self.kernel_size[0]:
             return self._in_fp32(x)
+        if self._held_back(x):
+            out: Tensor = torch.ops.aten.mkldnn_convolution(
+                x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
+            )
+            return out.contiguous(memory_format=torch.channels_last_3d)
         return super().forward(x).contiguous(memory_format=torch.channels_last_3d)
+
+    def _held_back(self, x: Tensor) -> bool:
+        """Whether PyTorch would not ask oneDNN though it could; tensors without storage (a trace) stay as they are."""
+        alone = x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[0] == 1 and type(x) is Tensor
+        plain = not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+        return alone and plain and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
     def _in_fp32(self, x: Tensor) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype

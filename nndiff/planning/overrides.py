@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from nndiff.errors import NndiffError
-from nndiff.plan import Configuration, Plan, demand_valid
+from nndiff.memory import prediction_cost, training_cost
+from nndiff.plan import Configuration, Plan, Predicted, demand_valid
 from nndiff.strict_json import decode, encode, hints_of, type_at
 
 NEVER_DECIDED = ("version", "dataset", "task", "file_ending", "configurations", "overrides", "decisions", "seals")
+SIZED = ("puzzle_factor", "patch_size", "batch_size", "network", "precision")  # what the predicted cost follows from
 SETTLED = ("spacing", "volume_shape", "budget", "predicted")  # of a configuration: too late to change in training
 
 
@@ -62,7 +65,19 @@ def put_in(plan: Plan, name: str, assignments: Sequence[str]) -> Plan:
     for path, value in values.items():
         tree = _put(tree, path.split("."), value)
     tree["overrides"] = {**plan.overrides, **values}
-    return decode(Plan, tree, "plan")
+    changed = decode(Plan, tree, "plan")
+    configuration = changed.configurations[name]
+    if any(path[len(prefix) :].partition(".")[0] in SIZED for path in values):
+        configuration = replace(configuration, predicted=cost_of(configuration))
+    return replace(changed, configurations={**changed.configurations, name: configuration})
+
+
+def cost_of(configuration: Configuration) -> Predicted:
+    """What a step and an evaluation of this very configuration cost."""
+    c = configuration
+    training = training_cost(c.network, c.puzzle_factor, c.patch_size, c.batch_size, c.precision, c.budget.device)
+    prediction = prediction_cost(c.network, c.puzzle_factor, c.patch_size, c.precision, c.budget.device)
+    return Predicted(training.bytes, prediction.bytes, training.flops, prediction.flops)
 
 
 def _checked(path: str, value: Any, configurations: Sequence[str]) -> Any:

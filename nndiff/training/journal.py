@@ -97,6 +97,6 @@ def _panels(history: Sequence[Epoch]) -> list[Curve]:
     else:
         panels.append(Curve("validation loss", steps, [-score for score in row("score")], log=True))
     panels.append(Curve("learning rate", steps, row("learning_rate")))
-    panels.append(Curve("seconds an epoch", steps, row("seconds"), floor=0.0))
-    panels.append(Curve("share of time waiting for data", steps, row("waiting"), floor=0.0))
+    panels.append(Curve("seconds an epoch", steps, row("seconds"), limits=(0.0, 1.1 * max(row("seconds")))))
+    panels.append(Curve("share of time waiting for data", steps, row("waiting"), limits=(0.0, 1.0)))
     return panels

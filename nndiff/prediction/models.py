@@ -1,0 +1,108 @@
+"""A trained model's folder → its checkpoints, one a fold, checked to belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nndiff import checkpoint
+from nndiff.checkpoint import BEST, Checkpoint, Seen
+from nndiff.errors import NndiffError
+from nndiff.plan import Plan, Preparation, SamplerPlan, digest
+from nndiff.translate import Model, build_model
+
+FOLD = "fold_"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """All that prediction takes from training."""
+
+    plan: Plan
+    configuration: str
+    model: Model
+    sampler: SamplerPlan
+    seen: tuple[Seen, ...]
+    sources: tuple[dict[str, str], ...]  # for the record: fold, checkpoint, step
+
+    @property
+    def preparation(self) -> Preparation:
+        return self.plan.preparation(self.configuration)
+
+
+def load(
+    folder: Path, folds: Sequence[str] | None, name: str, device: torch.device, configuration: str | None
+) -> Trained:
+    """`folder` holds fold_0 …, or is one of them; `folds` None takes every fold that has the checkpoint."""
+    paths = _checkpoints(folder, folds, name)
+    loaded = [checkpoint.load(path) for path in paths]
+    first = loaded[0]
+    for path, other in zip(paths, loaded, strict=True):
+        _demand_one_model(first, other, path, configuration)
+    model = build_model(first.plan, first.configuration, [each.ema for each in loaded], device)
+    sources = tuple(
+        {"fold": each.run.fold, "checkpoint": str(path), "step": str(each.step)}
+        for each, path in zip(loaded, paths, strict=True)
+    )
+    return Trained(first.plan, first.configuration, model, first.planned.sampler, first.seen, sources)
+
+
+def _checkpoints(folder: Path, folds: Sequence[str] | None, name: str) -> list[Path]:
+    if not folder.is_dir():
+        raise NndiffError("There is no such model.", where=folder, remedy="train it first, or correct -m, -d or -c")
+    if folds is None and (folder / name).exists():
+        return [folder / name]
+    wanted = [f"{FOLD}{fold}" for fold in folds] if folds else _folds_in(folder, name)
+    for fold in wanted:
+        if not (folder / fold / name).exists():
+            there = sorted(path.name for path in (folder / fold).glob("*.pt"))
+            raise NndiffError(
+                f"{fold} has no {name}.",
+                expected=f"one of {', '.join(_folds_in(folder, name)) or 'no fold'}",
+                found=", ".join(there) or "no checkpoint",
+                where=folder / fold,
+                remedy=f"-chk {there[0]}" if there else "train it first, or name another fold with -f",
+            )
+    if not wanted:
+        others = sorted({path.name for path in folder.glob(f"{FOLD}*/*.pt")})
+        raise NndiffError(
+            f"There is no {name} here.",
+            found=", ".join(others) or "no fold that was trained",
+            where=folder,
+            remedy=f"-chk {others[0]}" if others else "train it first, or correct -m, -d or -c",
+        )
+    return [folder / fold / name for fold in wanted]
+
+
+def _folds_in(folder: Path, name: str) -> list[str]:
+    """The numbered folds that have the checkpoint; fold_all only where there is none."""
+    there = sorted(path.parent.name for path in folder.glob(f"{FOLD}*/{name}"))
+    numbered = [fold for fold in there if fold.removeprefix(FOLD).isdecimal()]
+    return numbered or there
+
+
+def _demand_one_model(first: Checkpoint, other: Checkpoint, path: Path, configuration: str | None) -> None:
+    if configuration is not None and other.configuration != configuration:
+        raise NndiffError(
+            "The checkpoint is of another configuration.",
+            expected=configuration,
+            found=other.configuration,
+            where=path,
+            remedy=f"-c {other.configuration}",
+        )
+    parts = [
+        digest([each.plan.preparation(each.configuration), each.planned.network, each.planned.puzzle_factor])
+        for each in (first, other)
+    ]
+    if parts[0] != parts[1]:
+        raise NndiffError(
+            "The folds were not trained by one plan, so they cannot be averaged.",
+            where=path,
+            remedy="predict with each fold alone (-f), or train them again with one plan",
+        )
+
+
+__all__ = ["BEST", "Trained", "load"]

@@ -1,0 +1,402 @@
+"""While one case is computed the next is read and the one before is written: three volumes in memory, never more.
+
+    read → prepare          translate (K draws: mean, spread)          undo → write
+    (a thread)              (here)                                     (a thread)
+
+A case depends on (seed, its name) alone: neither on its neighbours, nor on how the folder is shared among machines.
+A case that fails is reported, and the others go on.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+import traceback
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import nndiff
+from nndiff.errors import NndiffError
+from nndiff.files import demand_writable, read_json, sweep, write_json
+from nndiff.imaging import io
+from nndiff.machine import demand_device, free_memory
+from nndiff.memory import usable_now
+from nndiff.plan import SamplerPlan, digest
+from nndiff.prediction import inputs, models
+from nndiff.prediction.inputs import InputCase
+from nndiff.prediction.models import BEST, Trained
+from nndiff.prepare import Prepared, empty, prepare
+from nndiff.strict_json import encode
+from nndiff.translate import Arrangement, arrangements, is_random, translate
+from nndiff.volume import FloatArray, Volume
+from nndiff.workers import Failure, demand_success
+
+UNITS_APART = 3.0  # a case this many times above or below all of training is said to be in other units
+COARSER = 1.6  # times the trained spacing, along some axis
+DTYPES = {"ct": np.int16}  # Hounsfield units are whole numbers; all else is float32
+
+
+@dataclass(frozen=True)
+class Request:
+    output: Path
+    model: Path  # a configuration's folder, or one of its folds
+    input: Path | None = None  # None: generation
+    volumes: int = 1  # to generate
+    folds: tuple[str, ...] | None = None  # None: all that were trained
+    checkpoint: str = BEST
+    configuration: str | None = None  # what the caller thinks it is
+    start: str | None = None  # None: as planned, and so below
+    ts: int | None = None
+    steps: int | None = None
+    eta: float | None = None
+    order: int | None = None
+    samples: int = 1
+    save_uncertainty: bool = False
+    save_samples: bool = False
+    step_size: float | None = None  # of tiles, as a share of their size
+    seed: int = 0
+    device: str | None = None
+    go_on: bool = False
+    part: int = 0
+    parts: int = 1
+    quiet: bool = False
+
+
+@dataclass
+class Summary:
+    """What was done; the same as the record beside the outputs."""
+
+    record: Path
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+
+
+def predict(request: Request) -> Summary:
+    """Translate (or generate) every case; raises at the end when some case failed."""
+    _demand_sound(request)
+    device = torch.device(demand_device(request.device))
+    trained = models.load(request.model, request.folds, request.checkpoint, device, request.configuration)
+    sampler = sampler_of(request, trained)
+    generates = trained.plan.task == "generation"
+    _demand_task(request, generates)
+    found = inputs.Inputs(_to_generate(request, trained), {}, ()) if generates else _found(request, trained)
+    mine = found.cases[request.part :: request.parts]
+    demand_writable(request.output)
+    sweep(request.output)
+    work = _Work(request, trained, sampler, device)
+    total = len(mine) + len(found.failures)
+    for name, reason in found.failures.items() if request.part == 0 else ():
+        work.failed(Failure(name, reason, "", True))
+    work.run(mine)
+    demand_success(work.summary.failures, total, "Predict")
+    return work.summary
+
+
+def sampler_of(request: Request, trained: Trained) -> SamplerPlan:
+    """The planned sampler with what was asked for put in."""
+    planned, walks_all = trained.sampler, trained.sampler.steps == trained.sampler.start_step
+    start = request.start or planned.start
+    start_step = request.ts or (1000 if start in ("noise", "source") else planned.start_step)
+    steps = request.steps or (start_step if walks_all else planned.steps)
+    order = request.order or planned.order
+    eta = request.eta if request.eta is not None else 0.0 if request.order == 2 else planned.eta
+    sampler = SamplerPlan(start, start_step, steps, eta, order, request.samples)
+    if sampler.samples > 1 and not is_random(trained.model.method.process, sampler):
+        raise NndiffError(
+            "Every draw of this sampler would be the same volume.",
+            expected="noise somewhere on the way",
+            found=f"start {start}, {steps} steps, eta {eta:g}",
+            remedy="take more steps (--steps 4), or one sample",
+        )
+    return sampler
+
+
+# ---------------------------------------------------------------- the work
+
+
+class _Work:
+    def __init__(self, request: Request, trained: Trained, sampler: SamplerPlan, device: torch.device):
+        self.request, self.trained, self.sampler, self.device = request, trained, sampler, device
+        suffix = f"_part_{request.part}_of_{request.parts}" if request.parts > 1 else ""
+        self.summary = Summary(request.output / f"predict{suffix}.json")
+        self.clock = time.perf_counter()
+        self.record = _record(request, trained, sampler, device)
+        self.settled = {key: self.record[key] for key in ("model", "sampler", "seed")}
+
+    def run(self, cases: Sequence[InputCase]) -> None:
+        todo = self._todo(cases)
+        bar = _bar(len(todo) * self.sampler.steps * self.sampler.samples, self.request.quiet)
+        with bar, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            ahead = reader.submit(_guarded, self._read, todo[0]) if todo else None
+            behind: Future[Any] | None = None
+            for i, case in enumerate(todo):
+                assert ahead is not None
+                outcome = ahead.result()
+                ahead = reader.submit(_guarded, self._read, todo[i + 1]) if i + 1 < len(todo) else None
+                bar.set_postfix_str(case.name)
+                if not isinstance(outcome, Failure):
+                    outcome = _guarded(self._compute, case, outcome, bar.update)
+                if behind is not None:
+                    behind.result()
+                behind = writer.submit(self._finish, case, outcome)
+                bar.n = (i + 1) * self.sampler.steps * self.sampler.samples  # a failed case leaves its steps undone
+            if behind is not None:
+                behind.result()
+        self._write_record()
+
+    def failed(self, failure: Failure) -> None:
+        self.summary.failures.append(failure)
+        self.record["failures"][failure.case] = failure.message
+
+    def _todo(self, cases: Sequence[InputCase]) -> list[InputCase]:
+        if not self.request.go_on:
+            return list(cases)
+        self._take_over()
+        self.summary.skipped = [case.name for case in cases if all(path.exists() for path in self._outputs(case))]
+        done = set(self.summary.skipped)
+        return [case for case in cases if case.name not in done]
+
+    def _take_over(self) -> None:
+        """The record of what is there already, if it was made in the same way."""
+        if not self.summary.record.exists():
+            return
+        before = read_json(self.summary.record)
+        for key, value in self.settled.items():
+            if before.get(key) != value:
+                raise NndiffError(
+                    f"The outputs there were made with another {key}.",
+                    expected=value,
+                    found=before.get(key),
+                    where=self.summary.record,
+                    remedy="choose another output folder, or leave out --continue_prediction to make them anew",
+                )
+        self.record["cases"] = before.get("cases", {})
+
+    # ------------------------------------------------------------ a case
+
+    def _read(self, case: InputCase) -> tuple[Prepared, float]:
+        clock = time.perf_counter()
+        preparation = self.trained.preparation
+        if not case.files:
+            return empty(preparation), 0.0
+        source = io.read(case.files)
+        if not np.isfinite(source.array).all():
+            bad = int((~np.isfinite(source.array)).sum())
+            raise NndiffError(
+                "The source holds voxels that are NaN or infinite.",
+                found=f"{bad} of {source.array.size}",
+                where=case.files[0],
+                remedy="mend the file; nndiff does not guess what belongs there",
+            )
+        prepared = prepare(source, None, None, preparation)
+        self.summary.warnings[case.name] = self._warnings(source)
+        return prepared, time.perf_counter() - clock
+
+    def _warnings(self, source: Volume) -> list[str]:
+        lines = []
+        for channel, seen in zip(source.array, self.trained.seen, strict=True):
+            peak = float(np.percentile(channel, 99.99))
+            low, high = seen.peaks
+            if not low / UNITS_APART <= peak <= high * UNITS_APART:
+                lines.append(
+                    f"{seen.name}: intensities outside the training range (P99.99 {peak:.4g}, in training "
+                    f"{low:.4g} to {high:.4g}); are the units the same?"
+                )
+        trained = self.trained.preparation.spacing
+        if any(own > COARSER * s for own, s in zip(source.grid.spacing, trained, strict=True)):
+            coarse, fine = (" x ".join(f"{s:.3g}" for s in spacing) for spacing in (source.grid.spacing, trained))
+            lines.append(f"coarser than what was trained on: {coarse} mm, trained at {fine} mm")
+        return lines
+
+    def _compute(self, case: InputCase, read: tuple[Prepared, float], on_step: Callable[[], Any]) -> _Computed:
+        clock = time.perf_counter()
+        prepared, reading = read
+        shape, model = prepared.grid.shape, self.trained.model
+        source = None if prepared.source is None else torch.from_numpy(prepared.source)
+        overlap = None if self.request.step_size is None else 1 - self.request.step_size
+        options = arrangements(model, shape, usable_now(free_memory(self.device.type), self.device.type), overlap)
+        used = [options[0]]
+        draws = _Draws()
+        for k in range(self.sampler.samples):
+            generator = torch.Generator().manual_seed(_seed(self.request.seed, case.name, k))
+            draw = translate(model, source, shape, self.sampler, generator, options, on_step, used.append).numpy()
+            draws.add(draw, keep=self.request.save_samples)
+            options = [option for option in options if option.bytes <= used[-1].bytes]  # never back to what failed
+        return _Computed(prepared, draws, used[-1], reading, time.perf_counter() - clock)
+
+    def _finish(self, case: InputCase, outcome: _Computed | Failure) -> None:
+        if not isinstance(outcome, Failure):
+            outcome = _guarded(self._write, case, outcome)
+        if isinstance(outcome, Failure):
+            self.failed(replace(outcome, case=case.name))
+        else:
+            self.summary.done.append(case.name)
+            self.record["cases"][case.name] = outcome
+        self._write_record()
+
+    def _write(self, case: InputCase, computed: _Computed) -> dict[str, Any]:
+        clock = time.perf_counter()
+        undo, draws = computed.prepared.undo, computed.draws
+        outputs = self._outputs(case)
+        channels = self.trained.plan.target_channels
+        if self.request.save_uncertainty:
+            for path, array in zip(outputs, undo.of_spread()(draws.spread).array, strict=True):
+                _write_channel(array, undo, path.parent / "uncertainty" / path.name, np.float32)
+        for k, sample in enumerate(draws.kept):
+            for channel, array in enumerate(undo(sample).array):
+                name = f"{case.name}_sample{k:02d}_{channel:04d}{case.ending}"
+                _write_channel(array, undo, self.request.output / "samples" / name, np.float32)
+        for path, array, channel_word in zip(outputs, undo(draws.mean).array, channels, strict=True):
+            _write_channel(array, undo, path, DTYPES.get(channel_word.kind, np.float32))
+        return {
+            "outputs": [path.name for path in outputs],
+            "warnings": self.summary.warnings.get(case.name, []),
+            "shape": list(computed.prepared.grid.shape),
+            "tiles": len(computed.arrangement.tiling),
+            "tile": list(computed.arrangement.tiling.size),
+            "predicted_bytes": computed.arrangement.bytes,
+            "seconds": {
+                "read": round(computed.reading, 3),
+                "compute": round(computed.computing, 3),
+                "write": round(time.perf_counter() - clock, 3),
+            },
+        }
+
+    def _outputs(self, case: InputCase) -> list[Path]:
+        """A file a target channel."""
+        count = len(self.trained.plan.target_channels)
+        return [self.request.output / f"{case.name}_{channel:04d}{case.ending}" for channel in range(count)]
+
+    def _write_record(self) -> None:
+        self.record["seconds"] = round(time.perf_counter() - self.clock, 2)
+        write_json(self.summary.record, self.record)
+
+
+@dataclass(frozen=True, eq=False)
+class _Computed:
+    prepared: Prepared
+    draws: _Draws
+    arrangement: Arrangement
+    reading: float
+    computing: float
+
+
+class _Draws:
+    """Mean and standard deviation of the draws, as they come (Welford 1962)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: FloatArray = np.zeros(0, dtype=np.float32)
+        self.squares: FloatArray = np.zeros(0, dtype=np.float32)
+        self.kept: list[FloatArray] = []
+
+    def add(self, draw: FloatArray, keep: bool) -> None:
+        self.count += 1
+        if keep:
+            self.kept.append(draw)
+        if self.count == 1:
+            self.mean, self.squares = draw, np.zeros_like(draw)
+            return
+        before = draw - self.mean
+        self.mean = (self.mean + before / self.count).astype(np.float32, copy=False)
+        self.squares += before * (draw - self.mean)
+
+    @property
+    def spread(self) -> FloatArray:
+        return np.sqrt(self.squares / max(1, self.count - 1)).astype(np.float32)
+
+
+def _write_channel(array: FloatArray, undo: Any, path: Path, dtype: Any) -> None:
+    io.write(Volume(array[None], undo.original, undo.layout), path, dtype)
+
+
+# ---------------------------------------------------------------- around it
+
+
+def _guarded(function: Callable[..., Any], case: InputCase, *rest: Any) -> Any:
+    try:
+        return function(case, *rest)
+    except NndiffError as error:
+        return Failure(case.name, str(error), traceback.format_exc(), True)
+    except MemoryError:
+        return Failure(case.name, "out of memory", traceback.format_exc(), True)
+    except Exception as error:
+        return Failure(case.name, f"{type(error).__name__}: {error}", traceback.format_exc(), False)
+
+
+def _seed(seed: int, name: str, draw: int) -> int:
+    words = [seed, zlib.crc32(name.encode()), draw]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _demand_sound(request: Request) -> None:
+    if request.input is not None and request.input.resolve() == request.output.resolve():
+        raise NndiffError(
+            "The output folder is the input folder: outputs would replace the scans.",
+            where=request.output,
+            remedy="choose another -o",
+        )
+    if request.save_uncertainty and request.samples < 2:
+        raise NndiffError("An uncertainty needs several draws.", found="1 sample", remedy="--samples 8")
+    if not 0 <= request.part < request.parts:
+        raise NndiffError("-part_id counts from 0.", expected=f"0 to {request.parts - 1}", found=request.part)
+    if request.step_size is not None and not 0 < request.step_size <= 1:
+        raise NndiffError("-step_size is a share of the tile.", expected="above 0, at most 1", found=request.step_size)
+
+
+def _demand_task(request: Request, generates: bool) -> None:
+    if generates and request.input is not None:
+        raise NndiffError("This model generates: it takes no input.", remedy="leave out -i; -n says how many volumes")
+    if not generates and request.input is None:
+        raise NndiffError("This model translates: it needs scans.", remedy="-i FOLDER")
+
+
+def _found(request: Request, trained: Trained) -> inputs.Inputs:
+    assert request.input is not None
+    found = inputs.find(request.input, trained.plan.source_channels)
+    if found.ignored and not request.quiet:
+        print(f"Not read, by their names: {', '.join(found.ignored[:5])}", file=sys.stderr)
+    return found
+
+
+def _to_generate(request: Request, trained: Trained) -> tuple[InputCase, ...]:
+    return tuple(InputCase(f"volume_{i:03d}", (), trained.plan.file_ending) for i in range(request.volumes))
+
+
+def _record(request: Request, trained: Trained, sampler: SamplerPlan, device: torch.device) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type
+    return {
+        "versions": {"nndiff": nndiff.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "command": sys.argv,
+        "dataset": trained.plan.dataset,
+        "configuration": trained.configuration,
+        "plan": digest(trained.plan),
+        "model": list(trained.sources),
+        "puzzle_factor": list(trained.model.configuration.puzzle_factor),
+        "precision": trained.model.configuration.precision,
+        "sampler": encode(sampler),
+        "seed": request.seed,
+        "device": f"{device.type}: {name}",
+        "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "seconds": 0.0,
+        "cases": {},
+        "failures": {},
+    }
+
+
+def _bar(total: int, quiet: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total, desc="Predict", unit="step", file=sys.stderr, dynamic_ncols=True, mininterval=0.5, disable=quiet
+    )
