@@ -1,34 +1,134 @@
-"""nndiff_demo: simulate PET scans of random bodies and write them as raw datasets, to try everything else on."""
+"""nndiff_demo: the whole line on simulated PET scans, from a raw folder to a table and a picture.
+
+It runs the commands that you would type for your own scans, and shows each.
+"""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from nndiff.cli.command import Command, add_workers, paths_of
+from nndiff.cli.command import Command, add_workers
+from nndiff.cli.train import add_device, seconds_of
+from nndiff.errors import NndiffError
+
+TITLES = {900: "Low-count PET to full-count PET", 901: "Uncorrected low-count PET to corrected full-count PET"}
+STEPS = {900: (1, 4, 10), 901: (1,)}
+SHARE = {900: 0.7, 901: 0.3}  # of the time budget
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("nndiff_demo", __doc__ or "")
-    command.flag("training", type=int, default=16, metavar="N", help="training cases (16)")
-    command.flag("held_out", type=int, default=4, metavar="N", help="held-out cases, in imagesTs and targetsTs (4)")
+    command.flag(
+        "output", short="o", type=Path, default=Path("demo"), metavar="FOLDER", help="where all of it goes (demo)"
+    )
+    command.flag("training", type=_one_or_more, default=16, metavar="N", help="training cases (16)")
+    command.flag("held_out", type=_one_or_more, default=4, metavar="N", help="held-out cases (4)")
     command.flag(
         "dose", type=float, default=0.1, metavar="SHARE", help="of the counts that the low-count scan keeps (0.1)"
     )
     command.flag("seed", type=int, default=0, metavar="N", help="other seeds, other bodies (0)")
+    command.flag("time_budget", type=seconds_of, default=420.0, metavar="TIME", help="for both trainings (7m)")
+    command.flag("only_data", action="store_true", help="stop when the scans are simulated")
+    command.flag("only_pet", action="store_true", help="leave out the second dataset, uncorrected to corrected")
+    add_device(command)
     add_workers(command)
     return command.run(_work, argv)
 
 
+def _one_or_more(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number, 1 or more; found {text}")
+    return int(text)
+
+
 def _work(arguments: argparse.Namespace) -> None:
+    clock = time.perf_counter()
+    _simulate(arguments)
+    if arguments.only_data:
+        return
+    numbers = [900] if arguments.only_pet else list(TITLES)
+    whole = sum(SHARE[number] for number in numbers)
+    for number in numbers:
+        _train_and_measure(arguments, number, arguments.time_budget * SHARE[number] / whole)
+    _show(arguments, numbers)
+    print(f"All of this took {(time.perf_counter() - clock) / 60:.1f} minutes.")
+
+
+def _simulate(arguments: argparse.Namespace) -> None:
     from nndiff.demo.cases import simulate
 
-    raw = paths_of(arguments).raw
-    written = simulate(raw, arguments.training, arguments.held_out, arguments.dose, arguments.seed, arguments.np)
-    for folder in written:
+    raw = arguments.output / "raw"
+    if all(_raw(arguments, number).joinpath("dataset.json").exists() for number in TITLES):
+        print(f"The scans are there already, in {raw}")
+        return
+    for folder in simulate(raw, arguments.training, arguments.held_out, arguments.dose, arguments.seed, arguments.np):
         print(f"Wrote {folder}")
-    print(f"Next: nndiff_plan_and_preprocess -d 900 --raw {raw}")
+
+
+def _train_and_measure(arguments: argparse.Namespace, number: int, seconds: float) -> None:
+    from nndiff.cli import evaluate, plan_and_preprocess, predict, train
+
+    roots = ["--raw", arguments.output / "raw", "--preprocessed", arguments.output / "preprocessed"]
+    results = ["--results", arguments.output / "results"]
+    device = ["-device", arguments.device] if arguments.device else []
+    workers = [] if arguments.np is None else ["-np", arguments.np]
+    raw = _raw(arguments, number)
+    _call("nndiff_plan_and_preprocess", plan_and_preprocess.main, "-d", number, "-c", "bridge", *workers, *roots)
+    begun = (_fold(arguments, number) / "checkpoint_latest.pt").exists()
+    budget = ["--c"] if begun else ["--time_budget", f"{seconds:.0f}s"]
+    _call("nndiff_train", train.main, number, "bridge", 0, *budget, *device, *workers, *roots, *results)
+    for steps in STEPS[number]:
+        out = _predictions(arguments, number, steps)
+        where = ["-i", raw / "imagesTs", "-o", out, "-m", _fold(arguments, number)]
+        _call("nndiff_predict", predict.main, *where, "--steps", steps, *device)
+        against = ["-i", raw / "imagesTs", "-r", raw / "regionsTs", "-o", out]
+        _call("nndiff_evaluate", evaluate.main, raw / "targetsTs", out, *against, *workers)
+
+
+def _show(arguments: argparse.Namespace, numbers: Sequence[int]) -> None:
+    from nndiff.demo import showcase
+
+    tables = {}
+    for number in numbers:
+        predictions = {
+            f"nndiff, {steps} step{'s' if steps > 1 else ''}": _predictions(arguments, number, steps)
+            for steps in STEPS[number]
+        }
+        shown = showcase.Shown(_raw(arguments, number), predictions)
+        rows, ceiling = showcase.figures(shown), showcase.ceiling(shown)
+        picture = arguments.output / f"{_raw(arguments, number).name}.png"
+        showcase.draw(shown, picture, TITLES[number])
+        tables[TITLES[number]] = {**rows, "no noise at all": {"PSNR": ceiling}}
+        print(f"\n{TITLES[number]}, mean over the held-out bodies\n\n{showcase.table(rows, ceiling)}\n")
+        print(f"Picture: {picture}\nHow it learned: {_fold(arguments, number) / 'progress.png'}")
+    print(f"\nThe best Gaussian filter was chosen with the truth at hand. Figures: {arguments.output / 'figures.json'}")
+    showcase.save(arguments.output, tables)
+
+
+def _call(name: str, run: Callable[[Sequence[str]], int], *words: object) -> None:
+    """What a person would type, shown and done."""
+    line = [str(word) for word in words]
+    print(f"\n$ {name} {shlex.join(line)}\n", flush=True)
+    if code := run(line):
+        raise NndiffError(f"{name} ended with exit code {code}.", remedy="its own message stands above")
+
+
+def _raw(arguments: argparse.Namespace, number: int) -> Path:
+    names = {900: "Dataset900_DemoPET", 901: "Dataset901_DemoNAC"}
+    return Path(arguments.output) / "raw" / names[number]
+
+
+def _fold(arguments: argparse.Namespace, number: int) -> Path:
+    return Path(arguments.output) / "results" / _raw(arguments, number).name / "bridge" / "fold_0"
+
+
+def _predictions(arguments: argparse.Namespace, number: int, steps: int) -> Path:
+    return Path(arguments.output) / "predictions" / f"{_raw(arguments, number).name}_{steps}_steps"
 
 
 if __name__ == "__main__":

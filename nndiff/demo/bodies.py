@@ -27,9 +27,13 @@ SOFT, LUNG, BONE = 0.0096, 0.0030, 0.0150  # attenuation at 511 keV, per mm
 class Body:
     activity: FloatArray  # [Z, Y, X], SUV
     attenuation: FloatArray  # [Z, Y, X], per mm
-    lesions: npt.NDArray[np.bool_]  # [Z, Y, X]
+    regions: npt.NDArray[np.uint8]  # [Z, Y, X]: lesion 1, 2, …; 0 elsewhere
     inside: npt.NDArray[np.bool_]  # [Z, Y, X], the body
     grid: Grid
+
+    @property
+    def lesions(self) -> npt.NDArray[np.bool_]:
+        return self.regions > 0
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,13 @@ def random_body(generator: np.random.Generator, shape: Triple = SHAPE, spacing: 
     for organ in (torso, *organs):
         _lay(activity, _weight(organ, millimetres, spacing), organ.uptake)
         _lay(attenuation, _weight(organ, millimetres, spacing), organ.attenuation)
-    lesions = np.zeros(shape, dtype=bool)
-    for lesion in _lesions(generator, torso):
+    inside = _weight(torso, millimetres, spacing) > 0.5
+    regions = np.zeros(shape, dtype=np.uint8)
+    for label, lesion in enumerate(_lesions(generator, torso), start=1):
         weight = _weight(lesion, millimetres, spacing)
         _lay(activity, weight, lesion.uptake)
-        lesions |= weight > 0.5
-    inside = _weight(torso, millimetres, spacing) > 0.5
-    return Body(activity.astype(np.float32), attenuation.astype(np.float32), lesions & inside, inside, grid)
+        regions[(weight > 0.5) & inside] = label  # where two meet, the later lies on top
+    return Body(activity.astype(np.float32), attenuation.astype(np.float32), regions, inside, grid)
 
 
 def _anatomy(generator: np.random.Generator) -> list[Organ]:

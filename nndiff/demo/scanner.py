@@ -6,18 +6,20 @@
 
 with m = s·n when attenuation is corrected for; uncorrected m = s and b = 0.
 
-The projector is one sparse matrix for all slices, so the cost is linear in slices.
+The projector is one sparse matrix for all slices, so the cost is linear in slices. Reconstructed from ybar itself, the
+image has no noise: hardly an estimate made from few counts comes nearer to the full-count image (`ceiling`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, sparse
 
+from nndiff.metrics.image import psnr
 from nndiff.volume import FloatArray, Grid
 
 Floats = npt.NDArray[np.float64]
@@ -37,7 +39,7 @@ class Scanner:
     angles: int = 60
     subsets: int = 6
     iterations: int = 4
-    filter_mm: float = 6.0  # FWHM of the filter after reconstruction
+    filter_mm: float = 8.0  # FWHM of the filter after reconstruction
 
     @property
     def bins(self) -> int:
@@ -66,12 +68,16 @@ class Scanner:
         self, activity: FloatArray, attenuation: FloatArray, counts: float, generator: np.random.Generator
     ) -> Scan:
         """Counts of a whole volume [Z, Y, X]; `counts` is the mean number of true counts a slice."""
+        return self.expected(activity, attenuation, counts).counted(generator)
+
+    def expected(self, activity: FloatArray, attenuation: FloatArray, counts: float) -> Scan:
+        """The same scan before chance: ybar in place of y."""
         survived = np.exp(-(self.projector @ _columns(attenuation)))  # [angle · bin, Z]
         trues = survived * (self.projector @ _columns(activity))
         sensitivity = counts * trues.shape[1] / trues.sum()
         trues *= sensitivity
         background = self._background(trues)
-        return Scan(generator.poisson(trues + background).astype(np.float64), survived, background, sensitivity)
+        return Scan(trues + background, survived, background, sensitivity)
 
     def _background(self, trues: Floats) -> Floats:
         """What is counted but did not come straight: smooth scatter, flat randoms."""
@@ -87,27 +93,41 @@ class Scanner:
         """OSEM and a Gaussian: [Z, Y, X], SUV when corrected. Uncorrected knows neither attenuation nor background."""
         model = scan.sensitivity * (scan.survived if corrected else np.ones_like(scan.survived))
         background = scan.background if corrected else np.zeros_like(scan.background)
+        subsets = [
+            Subset(project, back, scan.counts[rows], model[rows], background[rows], back @ model[rows])
+            for rows, project, back in self._subsets
+        ]
         image = np.ones((self.pixels**2, scan.counts.shape[1]))
-        for subset in self._subsets * self.iterations:
-            image = self._update(image, subset, scan.counts, model, background)
+        for subset in subsets * self.iterations:
+            image = subset.update(image)
         volume = image.T.reshape(-1, self.pixels, self.pixels)
         sigma = [self.filter_mm / FWHM / s for s in grid.spacing]
         smooth: FloatArray = ndimage.gaussian_filter(volume, sigma, mode="nearest").astype(np.float32)
         return smooth
 
     @cached_property
-    def _subsets(self) -> list[npt.NDArray[np.intp]]:
+    def _subsets(self) -> list[tuple[npt.NDArray[np.intp], sparse.csr_matrix, sparse.csr_matrix]]:
+        """Rows, A_k and A_kᵀ of every subset."""
         rows = np.arange(self.angles * self.bins).reshape(self.angles, self.bins)
-        return [rows[k :: self.subsets].ravel() for k in range(self.subsets)]
+        each = [rows[k :: self.subsets].ravel() for k in range(self.subsets)]
+        return [(rows, self.projector[rows], self.projector[rows].T.tocsr()) for rows in each]
 
-    def _update(
-        self, image: Floats, rows: npt.NDArray[np.intp], counts: Floats, model: Floats, background: Floats
-    ) -> Floats:
-        part, m = self.projector[rows], model[rows]
-        expected = m * (part @ image) + background[rows]
-        ratio = np.divide(counts[rows], expected, out=np.zeros_like(expected), where=expected > 1e-12)
-        sensitivity = part.T @ m
-        updated: Floats = image * (part.T @ (m * ratio)) / np.maximum(sensitivity, 1e-12)
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """What one subset of the angles knows of a scan: arrays [angle · bin of the subset, Z]."""
+
+    project: sparse.csr_matrix  # A_k
+    back: sparse.csr_matrix  # A_kᵀ
+    counts: Floats
+    model: Floats  # m
+    background: Floats
+    sensitivity: Floats  # A_kᵀ m: [pixel, Z]
+
+    def update(self, image: Floats) -> Floats:
+        expected = self.model * (self.project @ image) + self.background
+        ratio = np.divide(self.counts, expected, out=np.zeros_like(expected), where=expected > 1e-12)
+        updated: Floats = image * (self.back @ (self.model * ratio)) / np.maximum(self.sensitivity, 1e-12)
         return updated
 
 
@@ -120,10 +140,28 @@ class Scan:
     background: Floats
     sensitivity: float
 
+    def counted(self, generator: np.random.Generator) -> Scan:
+        """Of an expected scan: one that could have been measured."""
+        return replace(self, counts=generator.poisson(self.counts).astype(np.float64))
+
     def thinned(self, share: float, generator: np.random.Generator) -> Scan:
         """The same scan at a lower dose: every count is kept with probability `share`, so Poisson stays Poisson."""
         kept = generator.binomial(self.counts.astype(np.int64), share).astype(np.float64)
         return Scan(kept, self.survived, share * self.background, share * self.sensitivity)
+
+
+def acquire(
+    scanner: Scanner, expected: Scan, grid: Grid, dose: float, generator: np.random.Generator
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """(low-count, low-count uncorrected, full-count) images from one scan."""
+    scan = expected.counted(generator)
+    low = scan.thinned(dose, generator)
+    return scanner.reconstruct(low, grid), scanner.reconstruct(low, grid, False), scanner.reconstruct(scan, grid)
+
+
+def ceiling(noiseless: FloatArray, full: FloatArray) -> float:
+    """PSNR (range 0 … maximum) of the image without noise against the full-count one, whose own noise is left."""
+    return psnr(noiseless, full, (0.0, float(full.max())))
 
 
 def _columns(volume: FloatArray) -> Floats:

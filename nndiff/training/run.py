@@ -313,14 +313,14 @@ class _Fold:
         seconds: list[float] = []
         for step in trainer.steps(batches):
             seconds.append(step.seconds)
-            enough = len(seconds) >= IGNORED + REHEARSED or sum(seconds) > LONGEST_REHEARSAL * budget
-            if max(self.ranks.gathered(enough)):
+            long_enough = len(seconds) > IGNORED and sum(seconds) > LONGEST_REHEARSAL * budget
+            if max(self.ranks.gathered(long_enough or len(seconds) >= IGNORED + REHEARSED)):
                 break
         clock = time.perf_counter()
         with trainer.ema.inside(trainer.network):
             validation.of(trainer, 0)
         case = time.perf_counter() - clock
-        step_seconds = float(np.median(seconds[min(IGNORED, len(seconds) - 1) :]))
+        step_seconds = float(np.median(seconds[IGNORED:]))
         slowest = self.ranks.gathered((step_seconds, case))
         return max(pair[0] for pair in slowest), max(pair[1] for pair in slowest)
 

@@ -1,0 +1,86 @@
+"""Which scan leaves room to learn: the table that `sarcoma_petct.Protocol` was chosen from.
+
+For each setting, the mean over the held-out patients of
+
+    input      PSNR and SSIM of the low-count image, range 0 … the full-count image's maximum
+    Gaussian   PSNR after the best filter of its kind, isotropic in mm, its width chosen for each case by the truth
+    ceiling    PSNR of the reconstruction without noise: what is left is the full-count image's own noise
+
+A network must beat the second and cannot much pass the third.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dataset_conversion.sarcoma_petct import Patient, Protocol, add_flags, find, simulate
+from nndiff.cli.command import Command
+from nndiff.demo.scanner import ceiling
+from nndiff.imaging import io
+from nndiff.metrics.image import psnr, ssim
+from nndiff.metrics.pet import best_gaussian
+
+SETTINGS = (
+    Protocol(),
+    Protocol(counts=275),
+    Protocol(counts=1100),
+    Protocol(counts=1300, filter_mm=6.0),
+    Protocol(counts=3600, filter_mm=4.0),
+    Protocol(counts=350, iterations=2),
+    Protocol(counts=1000, iterations=8),
+    Protocol(smooth_mm=0.0),
+    Protocol(smooth_mm=8.0),
+)
+
+
+@dataclass(frozen=True)
+class Figures:
+    psnr: float
+    ssim: float
+    gaussian: float
+    width_mm: float
+    ceiling: float
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    command = Command("sarcoma_calibration", __doc__ or "")
+    add_flags(command)
+    return command.run(_work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    everybody = find(arguments.input, Path(), arguments.held_out, arguments.seed, Protocol())
+    patients = [patient for patient in everybody if patient.part == "Ts"]
+    print("| counts | smoothing | iterations | filter | input PSNR | SSIM | best Gaussian | its width | ceiling |")
+    print("|---" * 9 + "|")
+    for setting in SETTINGS:
+        rows = [figures(patient, setting) for patient in patients]
+        mean = Figures(*np.mean([astuple(row) for row in rows], axis=0))
+        print(
+            f"| {setting.counts:.0f} | {setting.smooth_mm:.0f} | {setting.iterations} | {setting.filter_mm:.0f} | "
+            f"{mean.psnr:.2f} | {mean.ssim:.3f} | {mean.gaussian:.2f} | {mean.width_mm:.0f} | {mean.ceiling:.2f} |"
+        )
+
+
+def figures(patient: Patient, protocol: Protocol) -> Figures:
+    volume = io.read([patient.pet, patient.ct])
+    exam = simulate(volume, protocol, patient.generator)
+    bounds = (0.0, float(exam.full.max()))
+    filtered, width = best_gaussian(exam.low, exam.full, volume.spacing, bounds)
+    return Figures(
+        psnr(exam.low, exam.full, bounds),
+        ssim(exam.low, exam.full, bounds),
+        psnr(filtered, exam.full, bounds),
+        width,
+        ceiling(exam.noiseless, exam.full),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""nndiff_evaluate: compare predictions with the truth, and with what a plain filter would have made of the input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nndiff.cli.command import Command, add_workers
+
+if TYPE_CHECKING:
+    from nndiff.evaluation import Evaluation
+
+COLUMNS = ("PSNR", "SSIM", "MS_SSIM", "MAE", "HF", "grid_bias", "SUVmean_bias", "SUVmax_bias", "CRPS")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    command = Command("nndiff_evaluate", __doc__ or "")
+    command.parser.add_argument("truth", type=Path, metavar="GT", help="folder of the truth: CASE_0000.nii.gz, …")
+    command.parser.add_argument("prediction", type=Path, metavar="PRED", help="folder of the predictions, named alike")
+    for name, short, holds in (
+        ("input", "i", "what the predictions were made from, in the target's units: compared as well, and filtered"),
+        ("masks", "m", "CASE.nii.gz: measure only where they are above 0.5"),
+        ("regions", "r", "CASE.nii.gz: whole-numbered regions whose SUVmean and SUVmax are compared"),
+    ):
+        command.flag(name, short=short, type=Path, default=argparse.SUPPRESS, metavar="FOLDER", help=holds)
+    command.flag("output", short="o", type=Path, required=True, metavar="FOLDER", help="may be that of the predictions")
+    command.flag(
+        "kind",
+        choices=("ct", "pet", "mr", "auto"),
+        default="auto",
+        help="what the numbers mean; auto asks the dataset.json above GT, else the values",
+    )
+    command.flag("edition", choices=("2025", "2023"), default="2025", help="of SynthRAD, whose range CT is measured in")
+    command.flag("input_channel", type=int, default=0, metavar="N", help="which channel of the input (0)")
+    command.flag(
+        "puzzle_factor",
+        type=int,
+        nargs=3,
+        default=argparse.SUPPRESS,
+        metavar=("Z", "Y", "X"),
+        help="where to look for a grid; unset asks predict.json beside the predictions, else 2 2 2",
+    )
+    add_workers(command)
+    return command.run(_work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    from nndiff.evaluation import evaluate
+
+    evaluation = evaluate(
+        arguments.truth,
+        arguments.prediction,
+        arguments.output,
+        getattr(arguments, "input", None),
+        getattr(arguments, "masks", None),
+        getattr(arguments, "regions", None),
+        input_channel=arguments.input_channel,
+        kinds=arguments.kind,
+        edition=arguments.edition,
+        puzzle_factor=getattr(arguments, "puzzle_factor", None),
+        workers=arguments.np,
+    )
+    print(table(evaluation))
+    evaluation.demand_success()
+
+
+def table(evaluation: Evaluation) -> str:
+    """A block a channel, a line a method: mean ± std, and the case with the lowest PSNR."""
+    summary = evaluation.summary
+    parts = []
+    for channel, kinds in summary["settings"]["kinds"].items():
+        methods = {method: channels[channel] for method, channels in summary["metrics"].items()}
+        parts += [f"Channel {channel}, {_kinds(kinds)}, {_cases(summary['cases'])}, range {_bounds(summary, kinds)}"]
+        parts += [*_lines(methods), *_oracle(methods), ""]
+    return "\n".join([*parts, f"Every case: {evaluation.folder / 'metrics.csv'}; summary.json beside it"])
+
+
+def _lines(methods: dict[str, dict[str, Any]]) -> list[str]:
+    columns = [name for name in COLUMNS if any(name in figures for figures in methods.values())]
+    rows = [["", *columns, "worst PSNR"]]
+    for method, figures in methods.items():
+        psnr = figures["PSNR"]
+        worst = f"{_number(psnr['worst'])} ({psnr['worst_case']})"
+        rows.append([method, *(_spread(figures.get(name), name) for name in columns), worst])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _oracle(methods: dict[str, dict[str, Any]]) -> list[str]:
+    found = [figures["FWHM_mm"] for figures in methods.values() if "FWHM_mm" in figures]
+    return [f"  best Gaussian: {_spread(figure, 'FWHM_mm')} mm wide, chosen with the truth at hand" for figure in found]
+
+
+def _spread(figure: dict[str, Any] | None, name: str) -> str:
+    if figure is None:
+        return ""
+    percent = name.startswith("SUV")
+    mean, std = (_number(figure[word], percent) for word in ("mean", "std"))
+    return mean if figure["std"] is None else f"{mean} ± {std.lstrip('+')}"
+
+
+def _number(value: float | None, percent: bool = False) -> str:
+    """None stands for an infinite PSNR."""
+    if value is None:
+        return "inf"
+    return f"{value:+.1%}" if percent else f"{value:.4g}"
+
+
+def _kinds(kinds: Sequence[str]) -> str:
+    return kinds[0] if len(kinds) == 1 else f"{' and '.join(kinds)} (the cases differ: pass --kind)"
+
+
+def _cases(count: int) -> str:
+    return "1 case" if count == 1 else f"{count} cases"
+
+
+def _bounds(summary: dict[str, Any], kinds: Sequence[str]) -> str:
+    bounds: dict[str, str] = summary["settings"]["bounds"]
+    return "; ".join(rule for names, rule in bounds.items() if set(kinds) & set(names.split(", ")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""Predictions and the truth → metrics.csv (a row a case, channel and method) and summary.json.
+
+    folders ─ cases ─▶ who is compared with whom ─ scores ─▶ rows ─ summary ─▶ two files
+
+Beside the prediction stand what it started from (`input`) and the most that a Gaussian filter could have made of that
+(`best Gaussian`, which knows the truth): a model that does not beat both has learned nothing worth its cost.
+
+What cannot be compared is named and never guessed: a case without a partner, another grid, a voxel that is no number.
+What each figure means: documentation/reference/metrics.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nndiff.dataset import kind_of
+from nndiff.errors import NndiffError, nearest
+from nndiff.evaluation.cases import Folders
+from nndiff.evaluation.scores import Row, Scorer, bytes_each
+from nndiff.evaluation.summary import summarised, write_table
+from nndiff.files import demand_writable, read_json, sweep, write_json
+from nndiff.metrics.image import SYNTHRAD_RANGE
+from nndiff.volume import Triple
+from nndiff.workers import Failure, demand_success, run, worker_count
+
+KINDS = ("ct", "pet", "mr")
+PUZZLE_FACTOR: Triple = (2, 2, 2)  # when neither the caller nor predict.json says
+BOUNDS_RULE = "min(0, the truth's minimum) to the truth's maximum, per volume and channel"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was written, and what could not be compared: whoever has shown the first asks `demand_success`."""
+
+    folder: Path
+    rows: tuple[Row, ...]
+    summary: dict[str, Any]
+    failures: tuple[Failure, ...]
+    total: int
+
+    def demand_success(self) -> None:
+        demand_success(self.failures, self.total, "Evaluate")
+
+
+def evaluate(
+    truth_folder: Path,
+    prediction_folder: Path,
+    output_folder: Path,
+    input_folder: Path | None = None,
+    mask_folder: Path | None = None,
+    region_folder: Path | None = None,
+    *,
+    input_channel: int = 0,
+    kinds: str | Sequence[str] = "auto",
+    edition: str = "2025",
+    puzzle_factor: Triple | None = None,
+    workers: int | None = None,
+) -> Evaluation:
+    """Compare every case, write metrics.csv and summary.json into `output_folder`.
+
+    `kinds`: "ct", "pet", "mr" or "auto", for all channels or one a channel. Cases that fail are in `failures` and in
+    summary.json; an error is raised here only when no other is left.
+    """
+    _demand_edition(edition)
+    factor = _puzzle_factor(puzzle_factor, prediction_folder)
+    scorer = Scorer(_channel_kinds(kinds, truth_folder), edition, factor)
+    folders = Folders.read(truth_folder, prediction_folder, input_folder, mask_folder, region_folder)
+    cases, failures = folders.cases(input_channel)
+    total = len(cases) + len(failures)
+    demand_writable(output_folder)
+    sweep(output_folder)
+    rows: list[Row] = []
+    for _, outcome in run(scorer, cases, worker_count(workers, len(cases), bytes_each(cases)), "Evaluate"):
+        if isinstance(outcome, Failure):
+            failures.append(outcome)
+        else:
+            rows += outcome
+    if not rows:
+        demand_success(failures, total, "Evaluate")
+    rows.sort(key=lambda row: (row.case, row.channel))
+    failures.sort(key=lambda failure: failure.case)
+    settings = _settings(folders, scorer, input_channel if input_folder else None)
+    summary = summarised(rows, failures, settings)
+    write_table(output_folder / "metrics.csv", rows)
+    write_json(output_folder / "summary.json", summary)
+    return Evaluation(output_folder, tuple(rows), summary, tuple(failures), total)
+
+
+def _settings(folders: Folders, scorer: Scorer, input_channel: int | None) -> dict[str, Any]:
+    low, high = SYNTHRAD_RANGE[scorer.edition]
+    return {
+        "folders": folders.paths,
+        "input_channel": input_channel,
+        "edition": scorer.edition,
+        "bounds": {"ct": f"{low:g} to {high:g} HU (SynthRAD {scorer.edition})", "pet, mr": BOUNDS_RULE},
+        "puzzle_factor": list(scorer.puzzle_factor),
+    }
+
+
+def _demand_edition(edition: str) -> None:
+    if edition not in SYNTHRAD_RANGE:
+        raise NndiffError(
+            "There is no such edition of SynthRAD's range.", expected=" or ".join(SYNTHRAD_RANGE), found=edition
+        )
+
+
+def _channel_kinds(kinds: str | Sequence[str], truth_folder: Path) -> tuple[str, ...]:
+    """As asked; "auto" follows the target names of the dataset that the truth belongs to."""
+    asked = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    for kind in asked:
+        if kind not in (*KINDS, "auto"):
+            raise NndiffError(f"'{kind}' is no kind of volume.", remedy=nearest(kind, (*KINDS, "auto")))
+    description = truth_folder.absolute().parent / "dataset.json"
+    if asked != ("auto",) or not description.is_file():
+        return asked
+    words = read_json(description)
+    names = words.get("target_names") if isinstance(words, dict) else None
+    if not isinstance(names, dict) or not names or not all(key.isdecimal() for key in names):
+        return asked
+    return (*(kind_of(str(names[key])) for key in sorted(names, key=int)), "auto")
+
+
+def _puzzle_factor(asked: Sequence[int] | None, prediction_folder: Path) -> Triple:
+    """As asked, else what predict noted beside its volumes."""
+    records = sorted(prediction_folder.glob("predict*.json"))  # one a part, where the work was shared: all of one model
+    factor = asked
+    if factor is None and records:
+        words = read_json(records[0])
+        factor = words.get("puzzle_factor") if isinstance(words, dict) else None
+    if factor is None:
+        return PUZZLE_FACTOR
+    if not isinstance(factor, Sequence) or len(factor) != 3 or not all(type(r) is int and r >= 1 for r in factor):
+        raise NndiffError(
+            "The puzzle factor is none.",
+            expected="three whole numbers from 1, along z, y and x",
+            found=factor,
+            where=records[0] if asked is None else None,
+            remedy="pass --puzzle_factor Z Y X",
+        )
+    z, y, x = factor
+    return z, y, x

@@ -1,0 +1,197 @@
+"""Folders → cases: who is compared with whom, by name. No image is opened.
+
+    GT/CASE_0000      PRED/CASE_0000      PRED/samples/CASE_sampleK_0000      PRED/uncertainty/CASE_0000
+    INPUT/CASE_0000   MASKS/CASE          REGIONS/CASE                        each with any ending that nndiff reads
+
+A case that lacks a partner becomes a failure that says which; the others go on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nndiff.dataset import CHANNEL, FILE_ENDINGS
+from nndiff.errors import NndiffError
+from nndiff.files import PART
+from nndiff.workers import Failure
+
+SAMPLE = re.compile(r"^(?P<case>.+)_sample(?P<sample>\d+)_(?P<channel>\d{4})$")
+Channels = dict[str, dict[int, Path]]  # case → channel → file
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    truth: tuple[Path, ...]  # one file a channel, as are these three
+    prediction: tuple[Path, ...]
+    samples: tuple[tuple[Path, ...], ...]
+    uncertainty: tuple[Path | None, ...]
+    source: Path | None
+    mask: Path | None
+    regions: Path | None
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The files of every side by the name of their case; a side that was not asked for is None."""
+
+    paths: dict[str, str | None]
+    truth: Channels
+    prediction: Channels
+    source: Channels | None
+    masks: dict[str, Path] | None
+    regions: dict[str, Path] | None
+    samples: dict[str, dict[int, dict[int, Path]]]  # case → channel → sample → file
+    uncertainty: Channels
+    strangers: tuple[Path, ...]  # images whose names say no channel
+
+    @classmethod
+    def read(
+        cls, truth: Path, prediction: Path, source: Path | None, masks: Path | None, regions: Path | None
+    ) -> Folders:
+        named = {"truth": truth, "prediction": prediction, "input": source, "masks": masks, "regions": regions}
+        images = {side: _images(folder, side) for side, folder in named.items() if folder is not None}
+        extra = {side: _images(prediction / side, side, optional=True) for side in ("samples", "uncertainty")}
+        strangers = [path for side in ("truth", "prediction") for path in _nameless(images[side])]
+        return cls(
+            {side: None if folder is None else str(folder) for side, folder in named.items()},
+            _channels(images["truth"]),
+            _channels(images["prediction"]),
+            _channels(images["input"]) if source is not None else None,
+            images.get("masks"),
+            images.get("regions"),
+            _samples(extra["samples"]),
+            _channels(extra["uncertainty"]),
+            tuple(strangers),
+        )
+
+    def cases(self, input_channel: int) -> tuple[list[Case], list[Failure]]:
+        """The whole ones; a failure for every other."""
+        cases = []
+        failures = [_failure(path.name, "The name says no channel: name it CASE_0000.") for path in self.strangers]
+        for name in sorted(self.truth.keys() | self.prediction.keys()):
+            try:
+                cases.append(self._case(name, input_channel))
+            except NndiffError as error:
+                failures.append(_failure(name, str(error)))
+        if not cases and not failures:
+            raise NndiffError(
+                "There is nothing to evaluate.",
+                expected=f"CASE_0000 with one of {' '.join(FILE_ENDINGS)}",
+                found="no such file",
+                where=f"{self.paths['truth']} and {self.paths['prediction']}",
+                remedy="pass the folder of the truth, then that of the predictions",
+            )
+        return cases, failures
+
+    def _case(self, name: str, input_channel: int) -> Case:
+        truth, prediction = self.truth.get(name, {}), self.prediction.get(name, {})
+        channels = sorted(truth.keys() | prediction.keys())
+        for files, side, other in ((truth, "truth", "prediction"), (prediction, "prediction", "truth")):
+            missing = [f"{name}_{channel:04d}" for channel in channels if channel not in files]
+            if missing:
+                raise NndiffError(
+                    f"The {other} has no {side}.",
+                    expected=", ".join(missing),
+                    where=self.paths[side],
+                    remedy=f"add the {side}, or remove the {other}",
+                )
+        if channels != list(range(len(channels))):
+            found = ", ".join(f"{channel:04d}" for channel in channels)
+            raise NndiffError("Channels are numbered from 0000.", found=found, remedy="rename or add the files")
+        samples = self.samples.get(name, {})
+        return Case(
+            name,
+            tuple(truth[channel] for channel in channels),
+            tuple(prediction[channel] for channel in channels),
+            tuple(_gapless(samples.get(channel, {}), name) for channel in channels),
+            tuple(self.uncertainty.get(name, {}).get(channel) for channel in channels),
+            None if self.source is None else self._source(name, input_channel),
+            self._partner(self.masks, name, "masks", "a mask"),
+            self._partner(self.regions, name, "regions", "a label map (all 0 where there is no region)"),
+        )
+
+    def _source(self, name: str, channel: int) -> Path:
+        files = (self.source or {}).get(name, {})
+        if channel not in files:
+            raise NndiffError(
+                f"There is no input channel {channel}.",
+                expected=f"{name}_{channel:04d}",
+                where=self.paths["input"],
+                remedy="add the file, or choose another channel with --input_channel",
+            )
+        return files[channel]
+
+    def _partner(self, files: Mapping[str, Path] | None, name: str, side: str, what: str) -> Path | None:
+        if files is not None and name not in files:
+            raise NndiffError(
+                f"Other cases are measured with {side}, this one has none.",
+                expected=f"{name} with one of {' '.join(FILE_ENDINGS)}",
+                where=self.paths[side],
+                remedy=f"add {what}",
+            )
+        return None if files is None else files[name]
+
+
+def _images(folder: Path, side: str, optional: bool = False) -> dict[str, Path]:
+    """Name without the ending → file."""
+    if not folder.is_dir():
+        if optional:
+            return {}
+        raise NndiffError(f"The folder of the {side} does not exist.", where=folder, remedy="check the path")
+    images: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        ending = next((ending for ending in FILE_ENDINGS if path.name.endswith(ending)), None)
+        if ending is None or path.name.startswith((".", PART)):
+            continue
+        stem = path.name.removesuffix(ending)
+        if stem in images:
+            raise NndiffError(
+                f"{stem} is there twice.",
+                found=f"{images[stem].name} and {path.name}",
+                where=folder,
+                remedy="remove the one that is not meant",
+            )
+        images[stem] = path
+    return images
+
+
+def _channels(images: Mapping[str, Path]) -> Channels:
+    channels: Channels = {}
+    for stem, path in images.items():
+        if match := CHANNEL.match(stem):
+            channels.setdefault(match["case"], {})[int(match["channel"])] = path
+    return channels
+
+
+def _nameless(images: Mapping[str, Path]) -> list[Path]:
+    return [path for stem, path in images.items() if not CHANNEL.match(stem)]
+
+
+def _samples(images: Mapping[str, Path]) -> dict[str, dict[int, dict[int, Path]]]:
+    samples: dict[str, dict[int, dict[int, Path]]] = {}
+    for stem, path in images.items():
+        if match := SAMPLE.match(stem):
+            channels = samples.setdefault(match["case"], {})
+            channels.setdefault(int(match["channel"]), {})[int(match["sample"])] = path
+    return samples
+
+
+def _gapless(samples: Mapping[int, Path], name: str) -> tuple[Path, ...]:
+    missing = [number for number in range(max(samples, default=-1)) if number not in samples]
+    if missing:
+        raise NndiffError(
+            "A sample is missing.",
+            expected=f"samples 0 to {max(samples)}",
+            found=f"no {name}_sample{missing[0]}",
+            where=next(iter(samples.values())).parent,
+            remedy="predict the case again",
+        )
+    return tuple(samples[number] for number in sorted(samples))
+
+
+def _failure(case: str, message: str) -> Failure:
+    return Failure(case, message, "", True)

@@ -1,0 +1,54 @@
+"""The conversions on real scans, where `nndiff_test_data` names a folder of them with petct/ and mri/."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dataset_conversion import ljubljana_mri, sarcoma_petct
+from nndiff import dataset
+from nndiff.files import read_json
+from nndiff.imaging import io
+from nndiff.integrity import examine
+from nndiff.metrics.image import psnr
+
+DATA = Path(os.environ.get("nndiff_test_data", ""))  # noqa: SIM112 - lower case like nndiff's other variables
+pytestmark = pytest.mark.skipif(
+    "nndiff_test_data" not in os.environ, reason="nndiff_test_data names no folder of real scans"
+)
+
+PATIENTS = ("STS_031", "STS_033")
+
+
+def test_sarcoma_patients_become_noisy_as_calibrated_and_lie_where_they_lay(tmp_path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in PATIENTS:
+        for ending in (sarcoma_petct.PET, sarcoma_petct.CT):
+            (folder / f"{name}{ending}").symlink_to(DATA / "petct" / f"{name}{ending}")
+    raw = tmp_path / "raw"
+    assert sarcoma_petct.main(["-i", str(folder), "--raw", str(raw), "--held_out", "1", "-np", "0"]) == 0
+    for name in sarcoma_petct.DATASETS:
+        read = dataset.read(raw / name)
+        assert read.findings == ()
+        assert examine(read.cases[0], read).findings == ()
+        ((case, top),) = read_json(raw / name / "ceiling.json").items()
+        source, target = (io.read([raw / name / f"{kind}Ts" / f"{case}_0000.nii.gz"]) for kind in ("images", "targets"))
+        pet = io.read([folder / f"{case}{sarcoma_petct.PET}"])
+        assert source.grid == target.grid
+        assert pet.grid.difference(source.grid) is None
+        if "NAC" not in name:
+            quality = psnr(source.array[0], target.array[0], (0.0, float(target.array.max())))
+            assert 26 < quality < 32
+            assert quality + 8 < top < quality + 11
+        assert target.array.mean() == pytest.approx(pet.array.mean(), rel=0.1)
+
+
+def test_mr_scans_are_sound_in_place(tmp_path) -> None:
+    assert ljubljana_mri.main(["-i", str(DATA / "mri"), "--raw", str(tmp_path)]) == 0
+    read = dataset.read(tmp_path / "Dataset920_T1toFLAIR")
+    assert read.findings == ()
+    assert len({case.group for case in read.cases}) == 3 < len(read.cases)
+    assert all(not [f for f in examine(case, read).findings if f.severity == "error"] for case in read.cases[:2])

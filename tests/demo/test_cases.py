@@ -1,0 +1,83 @@
+"""The demo's datasets: what is written, that nndiff takes it, and that it leaves room to learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nndiff import dataset
+from nndiff.cli import demo
+from nndiff.demo import cases
+from nndiff.demo.bodies import random_body
+from nndiff.demo.scanner import Scanner, acquire, ceiling
+from nndiff.files import read_json
+from nndiff.imaging import io
+from nndiff.integrity import examine
+from nndiff.metrics.image import psnr
+from nndiff.metrics.pet import best_gaussian
+
+
+@pytest.fixture
+def small(monkeypatch) -> None:
+    monkeypatch.setattr(cases, "SHAPE", (6, 32, 32))
+    monkeypatch.setattr(cases, "SPACING", (20.0, 12.0, 12.0))
+
+
+@pytest.fixture
+def written(small, tmp_path):
+    return cases.simulate(tmp_path, 2, 2, 0.1, seed=0, workers=0)
+
+
+def test_both_datasets_are_read_and_found_sound(written) -> None:
+    for folder in written:
+        read = dataset.read(folder)
+        assert read.findings == ()
+        assert [case.name for case in read.cases] == ["body000", "body001"]
+        assert all(examine(case, read).findings == () for case in read.cases)
+
+
+def test_held_out_bodies_come_with_their_lesions_one_label_each(written) -> None:
+    for folder in written:
+        assert not list(folder.glob("masks*"))
+        for name in ("body002", "body003"):
+            regions = io.read([folder / "regionsTs" / f"{name}.nii.gz"])
+            truth = io.read([folder / "targetsTs" / f"{name}_0000.nii.gz"])
+            assert regions.grid == truth.grid
+            body = random_body(np.random.default_rng([0, int(name[4:])]), (6, 32, 32), (20.0, 12.0, 12.0))
+            np.testing.assert_array_equal(regions.array[0], body.regions)
+            assert np.unique(regions.array).size > 2
+
+
+def test_the_ceiling_of_every_held_out_body_is_written(written) -> None:
+    for folder in written:
+        ceilings = read_json(folder / "ceiling.json")
+        assert list(ceilings) == ["body002", "body003"]
+        for name, value in ceilings.items():
+            low, full = (io.read([folder / f"{kind}Ts" / f"{name}_0000.nii.gz"]) for kind in ("images", "targets"))
+            assert value > psnr(low.array[0], full.array[0], (0.0, float(full.array.max()))) + 5
+
+
+@pytest.mark.parametrize(("held_out", "told"), [(1, True), (0, False)])
+def test_the_command_says_the_ceiling_where_there_is_one(small, tmp_path, run_cli, held_out, told) -> None:
+    code, out, _ = run_cli(demo.main, "--raw", tmp_path, "--training", 1, "--held_out", held_out, "-np", 0)
+    assert code == 0
+    assert ("Held out: a reconstruction without noise has a PSNR of" in out) == told
+
+
+def test_there_is_room_to_learn_between_the_best_gaussian_and_the_ceiling() -> None:
+    """On the bodies that the demo holds out by default: input 28 to 34 dB, at least 3 dB above the best Gaussian."""
+    rows = []
+    for index in range(16, 20):
+        generator = np.random.default_rng([0, index])
+        body = random_body(generator)
+        scanner = Scanner(body.grid.shape[2], body.grid.spacing[2])
+        expected = scanner.expected(body.activity, body.attenuation, cases.TRUE_COUNTS_A_SLICE)
+        low, _, full = acquire(scanner, expected, body.grid, 0.1, generator)
+        bounds = (0.0, float(full.max()))
+        filtered, _ = best_gaussian(low, full, body.grid.spacing, bounds)
+        clean = scanner.reconstruct(expected, body.grid)
+        rows.append((psnr(low, full, bounds), psnr(filtered, full, bounds), ceiling(clean, full)))
+    source, gaussian, top = np.mean(rows, axis=0)
+    assert 28 < source < 34
+    assert gaussian > source + 3
+    assert top > gaussian + 3
