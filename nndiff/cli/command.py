@@ -36,7 +36,7 @@ class Command:
     def __init__(self, name: str, description: str):
         self.parser = _Parser(
             prog=name,
-            description=description,
+            description=description.partition("\n\n")[0],
             allow_abbrev=False,
             add_help=False,
             formatter_class=_OneSpelling,

@@ -226,7 +226,11 @@ def _size(
     rungs = _fixed(list(size.ladder(shape, spacing, tiled, budget.device)), ledger.overrides, path)
     usable = usable_bytes(budget.memory_bytes, budget.device)
     limits = size.Limits(
-        budget.memory_bytes, usable, size.step_flops(budget), lambda step: total_needed(step, budget.device)
+        budget.memory_bytes,
+        usable,
+        size.step_flops(budget),
+        lambda step: total_needed(step, budget.device),
+        budget.device,
     )
     sized = size.choose(rungs, build, predict or traced, limits)
     for field_name, verdict in size.reasons(

@@ -23,7 +23,9 @@ SAME_SCALE = 2.0  # axes within this ratio of the finest are pooled and puzzled 
 SMALLEST_FEATURE = 4  # voxels an axis keeps at the bottom of the network
 MAX_LEVELS = 5
 MAX_MULTIPLIER = 4
-FLOOR_PATCH = 64  # voxels of the finest spacing: below this the puzzle grows before the patch shrinks further
+# Voxels of the finest spacing: below this the puzzle grows before the patch shrinks further. On a CPU work is what is
+# short, not memory: many small steps of a wide network learned two and a half times faster than few whole volumes.
+FLOOR_PATCH = {"cuda": 64, "mps": 64, "cpu": 32}
 SMALLEST_PATCH = 32
 NARROWEST = 16  # the width of the very last rung
 HEAD_WIDTH = 12
@@ -31,7 +33,7 @@ CORE_SLACK = 0.9  # cost over voxels falls at most this much as a patch shrinks:
 
 # FLOPs a training step may cost, by device: about a second of work. A GPU's memory stands for its class.
 CUDA_STEP_TFLOP = ((40, 100.0), (16, 30.0), (0, 15.0))  # from GB of memory
-CPU_STEP_TFLOP_A_CORE = 0.08
+CPU_STEP_TFLOP_A_CORE = 0.025
 MPS_STEP_TFLOP = 2.0
 
 
@@ -75,10 +77,15 @@ class Limits:
     bytes: int  # usable for the step, context and workspace already taken off
     flops: int
     total_needed: Callable[[int], int]  # step bytes → device total, for refusals
+    device: str = "cuda"
 
     def flops_for(self, rung: Rung) -> float:
-        """A batch above 2 buys little: only while the step stays far below what it may cost."""
-        return self.flops / 4 if rung.batch_size > 2 else self.flops
+        """A batch above 2 buys little: only while the step stays far below what it may cost.
+
+        On a CPU a batch of 1 goes to convolutions up to four times slower.
+        """
+        slow = rung.batch_size == 1 and self.device == "cpu"
+        return self.flops / 4 if rung.batch_size > 2 or slow else self.flops
 
     def affordable(self, sized: Sized) -> bool:
         return sized.cost.bytes <= self.bytes and sized.cost.flops <= self.flops_for(sized.rung)
@@ -101,7 +108,7 @@ Build = Callable[[Rung], NetworkSpec]
 def ladder(shape: Triple, spacing: Spacing, tiled: bool, device: str) -> Iterator[Rung]:
     """All rungs, best first. Untiled (generation) the volume stays whole: its spacing grows instead."""
     rung = None
-    for puzzle, patch, coarser in dict.fromkeys(_sizes(shape, spacing, tiled)):
+    for puzzle, patch, coarser in dict.fromkeys(_sizes(shape, spacing, tiled, FLOOR_PATCH[device])):
         for width, batch, recompute in _variants(device, puzzle):
             rung = Rung(puzzle, patch, coarser, batch, width, recompute)
             yield rung
@@ -119,7 +126,7 @@ def first_puzzle(shape: Triple, spacing: Spacing) -> Triple:
     return z, y, x
 
 
-def _sizes(shape: Triple, spacing: Spacing, tiled: bool) -> Iterator[tuple[Triple, Triple, Spacing]]:
+def _sizes(shape: Triple, spacing: Spacing, tiled: bool, floor_patch: int) -> Iterator[tuple[Triple, Triple, Spacing]]:
     fine = first_puzzle(shape, spacing)
     coarse = _doubled(fine, shape)
     if not tiled:
@@ -128,7 +135,7 @@ def _sizes(shape: Triple, spacing: Spacing, tiled: bool) -> Iterator[tuple[Tripl
         yield from ((coarse, smaller, wider) for smaller, wider in _coarsened(shape, spacing))
         return
     patches = list(_patches(shape, spacing))
-    floor = [patch for patch in patches if _above_floor(patch, shape, spacing)]
+    floor = [patch for patch in patches if _above_floor(patch, shape, spacing, floor_patch)]
     yield from ((fine, patch, spacing) for patch in floor)
     yield from ((coarse, patch, spacing) for patch in patches[len(floor) - 1 :])
 
@@ -147,9 +154,9 @@ def _patches(shape: Triple, spacing: Spacing) -> Iterator[Triple]:
         yield patch[0], patch[1], patch[2]
 
 
-def _above_floor(patch: Triple, shape: Triple, spacing: Spacing) -> bool:
+def _above_floor(patch: Triple, shape: Triple, spacing: Spacing, floor: int) -> bool:
     return all(
-        n >= min(whole, _at_spacing(FLOOR_PATCH, s, spacing)) for n, whole, s in zip(patch, shape, spacing, strict=True)
+        n >= min(whole, _at_spacing(floor, s, spacing)) for n, whole, s in zip(patch, shape, spacing, strict=True)
     )
 
 
@@ -183,17 +190,12 @@ def _neat(size: float) -> int:
 def _variants(device: str, puzzle: Triple) -> list[tuple[int, int, str]]:
     """(width, batch, recompute) tried at one puzzle and patch, best first; the last needs the least memory of all."""
     wide = 48 if math.prod(puzzle) > 8 else 0  # many channels enter: a narrow stem would lose them
+    last = [(32, 2, "blocks"), (32, 1, "norms"), (32, 1, "blocks")]
     if device == "cuda":
-        small_batches = [(64, 8, "none"), (64, 4, "none")]
-        middle = [(w, 2, again) for w in (64, 48, 32) for again in ("none", "norms")]
-        last = [(32, 2, "blocks"), (32, 1, "norms"), (32, 1, "blocks")]
-        rows = small_batches + middle + last
+        rows = [(64, 8, "none"), (64, 4, "none")]
+        rows += [(w, 2, again) for w in (64, 48, 32) for again in ("none", "norms")] + last
     else:
-        # a batch of 1 in fp32 falls onto a convolution two to four times slower on CPUs
-        rows = [
-            (width, batch, "none") for width, batch in ((32, 8), (32, 4), (32, 2), (24, 2), (16, 2), (32, 1), (16, 1))
-        ]
-        rows += [(16, 1, "norms"), (16, 1, "blocks")]
+        rows = [(32, 8, "none"), (32, 4, "none"), (32, 2, "none"), (32, 2, "norms"), *last]
     return list(dict.fromkeys((max(width, wide), batch, again) for width, batch, again in rows))
 
 
