@@ -25,9 +25,6 @@ from nndiff.plan import Configuration, Plan
 from nndiff.strict_json import decode, encode
 
 FORMAT, VERSION = "nndiff checkpoint", 1
-WORDS = ("plan", "run", "seen", "history")
-KEYS = {"format", "version", "configuration", "step", "weights", "ema", "optimizer", *WORDS}
-
 LATEST, BEST = "checkpoint_latest.pt", "checkpoint_best.pt"
 
 
@@ -91,6 +88,10 @@ class Checkpoint:
         return self.plan.configurations[self.configuration]
 
 
+WORDS: dict[str, Any] = {"plan": Plan, "run": Run, "seen": tuple[Seen, ...], "history": tuple[Epoch, ...]}
+KEYS = {"format", "version", "configuration", "step", "weights", "ema", "optimizer", *WORDS}
+
+
 def save(path: Path, checkpoint: Checkpoint) -> None:
     contents = {"format": FORMAT, "version": VERSION, **vars(checkpoint)}
     contents |= {name: json.dumps(encode(contents[name])) for name in WORDS}
@@ -102,12 +103,9 @@ def load(path: Path, remedy: str | None = None) -> Checkpoint:
     """On the CPU, tensors mapped from the file: what is not used is not read."""
     contents = _contents(path, remedy)
     try:
-        words: dict[str, Any] = {
-            "plan": decode(Plan, json.loads(contents["plan"]), "plan"),
-            "run": decode(Run, json.loads(contents["run"]), "run"),
-            "seen": decode(tuple[Seen, ...], json.loads(contents["seen"]), "seen"),
-            "history": decode(tuple[Epoch, ...], json.loads(contents["history"]), "history"),
-        }
+        words = {name: decode(kind, json.loads(contents[name]), name) for name, kind in WORDS.items()}
+    except (ValueError, TypeError) as error:
+        raise _not_whole(path, error) from None
     except NndiffError as error:
         raise NndiffError(
             f"A checkpoint holds words that this nndiff does not read: {error.what}",
@@ -141,20 +139,24 @@ def _contents(path: Path, remedy: str | None) -> dict[str, Any]:
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise NndiffError(
-            f"{path.name} is no whole checkpoint.",
-            found=str(error).partition("\n")[0][:120],
-            where=path,
-            remedy="copy it again if it was copied; the other checkpoint beside it may be whole",
-        ) from None
+        raise _not_whole(path, error) from None
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         raise NndiffError(f"{path.name} is not a checkpoint of nndiff.", where=path)
-    if contents["version"] != VERSION or set(contents) != KEYS:
+    if contents.get("version") != VERSION or set(contents) != KEYS:
         raise NndiffError(
             f"{path.name} was written by another version of nndiff.",
             expected=f"version {VERSION}",
-            found=f"version {contents['version']}",
+            found=f"version {contents.get('version')}",
             where=path,
             remedy="use the version of nndiff that wrote it",
         )
     return contents
+
+
+def _not_whole(path: Path, error: Exception) -> NndiffError:
+    return NndiffError(
+        f"{path.name} is no whole checkpoint.",
+        found=str(error).partition("\n")[0][:120],
+        where=path,
+        remedy="copy it again if it was copied; the other checkpoint beside it may be whole",
+    )

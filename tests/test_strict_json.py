@@ -52,8 +52,8 @@ def valid(name: str, kind: Any) -> st.SearchStrategy[Any]:
         return words_of(kind)
     if name == "target_range":
         return st.lists(st.tuples(st.floats(-9, 0), st.floats(1, 9)), max_size=2).map(tuple)
-    if kind is str:
-        return st.sampled_from(plan.CHECKS[name][1].split(" or "))
+    if " or " in plan.CHECKS[name][1]:
+        return st.sampled_from([kind(word) for word in plan.CHECKS[name][1].split(" or ")])
     numbers = st.integers(4, 1000) if "int" in str(kind) else st.floats(0.01, 0.9)
     return st.tuples(numbers, numbers, numbers) if typing.get_origin(kind) is tuple else numbers
 

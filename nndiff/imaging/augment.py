@@ -52,6 +52,8 @@ class Mirror:
 
     def __call__(self, sample: Sample) -> Sample:
         axes = tuple(i for i, wanted in enumerate((self.z, self.y, self.x)) if wanted)
+        if not axes:
+            return sample
         together = sample.target if sample.source is None else np.concatenate([sample.source, sample.target])
         batch = {"data": together[None].copy()}
         if sample.mask is not None:

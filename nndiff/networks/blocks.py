@@ -85,6 +85,10 @@ def recomputed(run: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
 
 
 class GroupNorm(nn.Module):
+    """Where all before it is frozen its input's gradient is still asked for, and dropped: PyTorch's (2.13) backward of
+    a channels-last volume on a CPU writes it whether or not there is memory for it, and dies.
+    """
+
     def __init__(self, channels: int):
         super().__init__()
         self.groups = groups(channels)
@@ -92,6 +96,8 @@ class GroupNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, Z, Y, X]
+        if torch.is_grad_enabled() and self.weight.requires_grad and not x.requires_grad:
+            x = x.detach().requires_grad_()
         with torch.autocast(x.device.type, enabled=False):
             return F.group_norm(x, self.groups, self.weight.to(x.dtype), self.bias.to(x.dtype))
 

@@ -33,9 +33,10 @@ def split_of(fold: str, folder: Path, groups: Mapping[str, str]) -> Split:
         names = tuple(sorted(groups))
         return Split(names, names)
     path = folder / FILE
-    if not path.exists():
-        write_json(path, [{"train": list(s.train), "val": list(s.val)} for s in make(groups)])
-    splits = read(path, groups)
+    made = [] if path.exists() else make(groups)
+    if made:
+        write_json(path, [{"train": list(s.train), "val": list(s.val)} for s in made])
+    splits = read(path, groups) if path.exists() else []
     if not fold.isdecimal() or int(fold) >= len(splits):
         raise NndiffError(
             f"There is no fold {fold}.",

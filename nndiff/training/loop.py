@@ -76,7 +76,6 @@ class Trainer:
 
     def steps(self, batches: Iterable[list[Batch]]) -> Iterator[Step]:
         """One optimiser step for every item of `batches`, which begin at `self.step`."""
-        network = self._parallel()
         stage: Stage | None = None
         clock = time.perf_counter()
         for step_batches in batches:
@@ -85,6 +84,7 @@ class Trainer:
             if now is not stage:
                 stage, loss = now, build_loss(now.loss)
                 set_trained(self.network, stage.trains)
+                network = self._parallel()  # anew: it exchanges what had a gradient when it was made
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.zero_grad(set_to_none=True)

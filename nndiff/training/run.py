@@ -79,12 +79,13 @@ class _Fold:
         self.journal = Journal(request.folder, quiet=not ranks.first)
         self.plan = request.plan
         self.history: tuple[Epoch, ...] = ()
+        self.seen = request.seen
 
     def run(self) -> Path:
         self._sweep()
         found = self._found()
         if found is not None:
-            self.plan, self.history = found.plan, found.history
+            self.plan, self.history, self.seen = found.plan, found.history, found.seen
         run = self._settled() if found is None else found.run
         _demand_prepared(self.request, self.plan, run)
         self._demand_same_step(run)
@@ -94,6 +95,7 @@ class _Fold:
             trainer.restore(found.step, found.weights, found.ema, found.optimizer)
             del found
         if trainer.step >= run.training_steps:
+            self.journal.write(self.history, run)
             self.journal.say(f"This fold is trained: {trainer.step} of {run.training_steps} steps are done.")
             return self.request.folder
         validation = self._validation(run)
@@ -120,11 +122,11 @@ class _Fold:
             epoch = self._epoch(taken, scores, time.perf_counter() - clock, run)
             best = all(epoch.score > earlier.score for earlier in self.history)
             self.history = (*self.history, epoch)
-            self._save(trainer, LATEST)
             if best:
                 self._save(trainer, BEST)
                 if example is not None:
                     self.journal.draw(example, validation.cases[0], epoch)
+            self._save(trainer, LATEST)  # last: whoever is killed before it does this epoch again, all of it
             self._report(trainer, epoch, scores, best)
             clock, taken = time.perf_counter(), []
 
@@ -181,7 +183,7 @@ class _Fold:
                 self.plan,
                 self.request.configuration,
                 trainer.run,
-                self.request.seen,
+                self.seen,
                 trainer.step,
                 trainer.weights,
                 trainer.ema.values,
@@ -338,11 +340,11 @@ def within_budget(run: Run, seconds: float, step: float, case: float) -> Run:
         epochs -= 1
     steps = int((seconds - (epochs + 1) * cases * case) / step)
     if steps > LONGEST_EPOCH * epochs:
-        steps = int((seconds - cases * case) / (step + cases * case / LONGEST_EPOCH))
+        steps = int((seconds - 2 * cases * case) / (step + cases * case / LONGEST_EPOCH))
     if steps < FEWEST_STEPS:
         raise NndiffError(
             "The time budget is too short to train anything.",
-            expected=f"at least {journal.in_words(FEWEST_STEPS * step + FEWEST_EPOCHS * case)} after the start",
+            expected=f"at least {journal.in_words(FEWEST_STEPS * step + (FEWEST_EPOCHS + 1) * case)} after the start",
             found=journal.in_words(max(0.0, seconds)),
             remedy="give a longer --time_budget, or plan smaller patches",
         )

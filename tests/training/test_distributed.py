@@ -1,0 +1,58 @@
+"""Two processes that share every step train what one process trains that accumulates."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nndiff import checkpoint
+from nndiff.checkpoint import LATEST
+from nndiff.training import journal
+from nndiff.training.run import train
+from tests.training.tiny import NAME, prepare, request, tiny_plan
+
+ROOT = Path(__file__).parents[2]
+SAME = ("epoch", "step", "loss", "score", "psnr", "baseline_psnr", "learning_rate", "gradient_norm")
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    with open(folder / "progress.csv", newline="") as stream:
+        return [{name: float(row[name]) for name in SAME} for row in csv.DictReader(stream)]
+
+
+def test_two_ranks_of_one_batch_are_one_rank_that_accumulates_two(tmp_path, roots, monkeypatch) -> None:
+    """Fold all: several validation cases, shared out too."""
+    plan = tiny_plan(training_steps=4, batch_size=1, accumulate=2)
+    prepare(tmp_path, plan, masked=(1,))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*torchrun, "-m", "nndiff.cli.train", "1", "bridge", "all", "-device", "cpu", "-np", "0"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=environment
+    )
+    monkeypatch.setattr(journal, "curves", lambda path, *_: path.touch())
+    monkeypatch.setattr(journal, "slices", lambda path, *_: path.touch())
+    alone = train(request(tmp_path, plan, fold="all", results=tmp_path / "alone" / NAME))
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, out
+    shared = roots.results / NAME / "bridge" / "fold_all"
+
+    assert out.count("step 4/4") == 1  # one rank speaks
+    assert out.count("Trained: ") == 1
+    assert (shared / "log.txt").read_text().count("step 4/4") == 1
+    assert len(rows(shared)) == len(rows(alone)) == 4
+    for one, other in zip(rows(shared), rows(alone), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+    together, lonely = (checkpoint.load(folder / LATEST) for folder in (shared, alone))
+    assert together.run == lonely.run
+    assert together.optimizer["state"].keys() == lonely.optimizer["state"].keys()
+    for part in ("weights", "ema"):
+        for name, value in getattr(together, part).items():
+            assert not name.startswith("module.")
+            torch.testing.assert_close(value, getattr(lonely, part)[name], rtol=1e-4, atol=1e-4)

@@ -1,0 +1,288 @@
+"""The loop's parts: times, learning rate, stages, masks, accumulation, and a gradient that is no number."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed
+
+from nndiff.assemble import build_loss
+from nndiff.checkpoint import Run
+from nndiff.diffusion.process import PROCESSES
+from nndiff.errors import NndiffError
+from nndiff.plan import Configuration, Plan, Scheme, Stage
+from nndiff.training.batches import Batch
+from nndiff.training.loop import (
+    AT_THE_SOURCE,
+    LAST_RATE,
+    OUTSIDE_MASK,
+    Trainer,
+    noise,
+    rate_at,
+    set_trained,
+    share_of,
+    stage_at,
+    time_of,
+    times,
+)
+from nndiff.training.ranks import Ranks
+from tests.training.tiny import CPU, SHAPE, arrays, batch_of, run_of, tiny_plan, trainer_of
+
+FROM_SOURCE = ("bridge", "i2sb", "rddm")
+FROM_NOISE = ("rectified", "trig")
+GRADIENT, SQUARED = Scheme("gradient", {}), Scheme("squared", {})
+
+
+# ---------------------------------------------------------------- times
+
+
+def test_the_rows_are_all_known_here() -> None:
+    assert {*FROM_SOURCE, *FROM_NOISE, "ddpm"} == set(PROCESSES)
+
+
+@pytest.mark.parametrize("name", FROM_SOURCE)
+def test_a_quarter_of_the_draws_starts_exactly_at_the_source_and_the_rest_is_even(name) -> None:
+    process = PROCESSES[name]()
+    drawn = [time_of(process, share) for share in np.linspace(0, 1, 1000, endpoint=False)]
+    assert drawn.count(1.0) == pytest.approx(1000 * AT_THE_SOURCE, abs=2)
+    rest = [t for t in drawn if t < 1]
+    assert 0 < min(rest) < 2e-3
+    assert np.histogram(rest, 10, (0, 1))[0] == pytest.approx(75, abs=2)
+
+
+@pytest.mark.parametrize("name", FROM_NOISE)
+def test_without_a_source_times_are_even_and_never_zero(name) -> None:
+    process = PROCESSES[name]()
+    drawn = [time_of(process, share) for share in np.linspace(0, 1, 1000, endpoint=False)]
+    assert min(drawn) > 0
+    assert max(drawn) == 1.0
+    assert np.histogram(drawn, 10, (0, 1))[0] == pytest.approx(100, abs=1)
+
+
+def test_a_process_of_steps_is_trained_on_each_of_its_steps_alike() -> None:
+    process = PROCESSES["ddpm"](steps=10)
+    drawn = [time_of(process, share) for share in np.linspace(0, 1, 1000, endpoint=False)]
+    assert sorted(set(drawn)) == [k / 10 for k in range(1, 11)]
+    assert [drawn.count(k / 10) for k in range(1, 11)] == [100] * 10
+    assert time_of(process, math.nextafter(1, 0)) == 1.0
+
+
+@pytest.mark.parametrize("name", sorted(PROCESSES))
+def test_one_steps_samples_are_spread_over_all_times_however_they_are_shared_out(name) -> None:
+    """Stratified: sorted by share, neighbours lie 1/G apart."""
+    process, group = PROCESSES[name](), 8
+    whole = times(process, range(16, 24), seed=3, samples_a_step=group)
+    assert whole.dtype == torch.float64
+    parts = [times(process, [n], seed=3, samples_a_step=group) for n in range(16, 24)]
+    assert torch.equal(torch.cat(parts), whole)
+    at_once = time_of(process, 0.0) == time_of(process, 0.2)
+    assert len(set(whole.tolist())) == (7 if at_once else 8)
+    ranked = sorted(t for t in whole.tolist() if t < 1) if at_once else sorted(whole.tolist())
+    gap = 1 / group / (1 - AT_THE_SOURCE) if at_once else 1 / group
+    tolerance = 1.01e-3 if name == "ddpm" else 1e-9
+    assert [b - a for a, b in pairwise(ranked)] == pytest.approx([gap] * (len(ranked) - 1), abs=tolerance)
+
+
+def test_times_and_noises_come_from_seed_and_sample_number() -> None:
+    process, shape = PROCESSES["rectified"](), torch.Size((1, 4, 4, 4))
+    assert len({float(times(process, [n], seed, 1)) for n in range(20) for seed in range(3)}) == 60
+    assert torch.equal(noise(shape, 0, 7, CPU), noise(shape, 0, 7, CPU))
+    assert len({float(noise(shape, seed, n, CPU)[0, 0, 0, 0]) for n in range(20) for seed in range(3)}) == 60
+    assert float(noise(torch.Size((1, 40, 40, 40)), 0, 0, CPU).std()) == pytest.approx(1, abs=0.02)
+
+
+# ---------------------------------------------------------------- learning rate and stages
+
+
+def test_the_rate_warms_up_evenly_and_falls_along_half_a_cosine() -> None:
+    rates = [rate_at(k, 1100, 100) for k in range(1100)]
+    assert rates[:100] == pytest.approx([(k + 1) / 100 for k in range(100)])
+    assert rates[100] == 1.0
+    assert rates[600] == pytest.approx((1 + LAST_RATE) / 2)
+    assert rates[-1] == pytest.approx(LAST_RATE, abs=1e-5)
+    assert rates[100:] == sorted(rates[100:], reverse=True)
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 1000), (2, 1000), (7, 1000), (5, 0), (4, 2)])
+def test_a_short_training_still_reaches_the_full_rate(steps, warmup) -> None:
+    rates = [rate_at(k, steps, warmup) for k in range(steps)]
+    assert max(rates) == 1.0
+    assert min(rates) > 0
+
+
+def staged(*stages: Stage, steps: int = 10) -> tuple[Configuration, Run]:
+    configuration = replace(tiny_plan().configurations["bridge"], stages=stages, training_steps=steps)
+    return configuration, run_of(configuration)
+
+
+def test_stages_divide_the_steps_by_their_shares_each_with_its_own_warm_up() -> None:
+    first, second = Stage("all", GRADIENT, 3.0), Stage("all", SQUARED, 1.0)
+    configuration, run = staged(first, second, steps=40)
+    found = [stage_at(configuration, run, step) for step in range(40)]
+    assert [stage for stage, _ in found] == [first] * 30 + [second] * 10
+    full = configuration.learning_rate
+    assert [rate for _, rate in found] == pytest.approx(
+        [full * rate_at(k, 30, 2) for k in range(30)] + [full * rate_at(k, 10, 2) for k in range(10)]
+    )
+
+
+@pytest.mark.parametrize("shares", [(0.1,) * 10, (1, 1e-9), (1 / 3, 1 / 3, 1 / 3)])
+def test_every_step_belongs_to_a_stage_and_the_last_ends_with_the_run(shares) -> None:
+    configuration, run = staged(*(Stage("all", GRADIENT, share) for share in shares), steps=7)
+    order = [configuration.stages.index(stage_at(configuration, run, step)[0]) for step in range(7)]
+    assert order == sorted(order)
+    assert all(stage_at(configuration, run, step)[1] > 0 for step in range(7))
+
+
+def two_stages(**words: object) -> Plan:
+    stages = (Stage("core.head", GRADIENT, 0.5), Stage("core.stem", SQUARED, 0.5))
+    return tiny_plan(stages=stages, training_steps=4, **words)
+
+
+def test_what_a_stage_does_not_train_stays_bit_by_bit_and_the_loss_changes_with_the_stage() -> None:
+    plan = two_stages()
+    trainer = trainer_of(plan)
+    step = trainer.steps([batch_of(plan, [2 * i, 2 * i + 1])] for i in range(4))
+    for part, steps in (("core.head.", 2), ("core.stem.", 2)):
+        before = {name: value.clone() for name, value in trainer.weights.items()}
+        for _ in range(steps):
+            batch = batch_of(plan, [2 * trainer.step, 2 * trainer.step + 1])
+            scheme = GRADIENT if part == "core.head." else SQUARED
+            expected = trainer.loss(trainer.network, build_loss(scheme), batch).item()
+            assert next(step).loss == expected
+        moved = {name for name, value in trainer.weights.items() if not torch.equal(value, before[name])}
+        assert moved == {name for name in before if name.startswith(part)}
+    assert next(step, None) is None
+
+
+def test_a_stage_may_train_a_part_on_many_ranks(tmp_path) -> None:
+    """Through the wrapper that exchanges gradients, here with one peer alone."""
+    plan = two_stages()
+    configuration = plan.configurations["bridge"]
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        wrapped = Trainer(plan, "bridge", run_of(configuration), CPU, Ranks(0, 2))
+        alone = trainer_of(plan)
+        for trainer in (wrapped, alone):
+            assert len(list(trainer.steps([batch_of(plan, [2 * i, 2 * i + 1])] for i in range(4)))) == 4
+    finally:
+        distributed.destroy_process_group()
+    for name, value in wrapped.weights.items():
+        torch.testing.assert_close(value, alone.weights[name])
+
+
+def test_a_part_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with pytest.raises(NndiffError, match=r"all, core; found cor$"):
+        set_trained(trainer_of(tiny_plan()).network, "cor")
+
+
+def test_training_all_thaws_what_an_earlier_stage_froze() -> None:
+    network = trainer_of(tiny_plan()).network
+    set_trained(network, "core.head")
+    assert not all(weight.requires_grad for weight in network.parameters())
+    set_trained(network, "all")
+    assert all(weight.requires_grad for weight in network.parameters())
+
+
+# ---------------------------------------------------------------- a step
+
+
+def masked(plan: Plan, mask: torch.Tensor) -> float:
+    trainer = trainer_of(plan)
+    return trainer.loss(trainer.network, build_loss(SQUARED), batch_of(plan, [0, 1], mask)).item()
+
+
+def test_an_error_outside_the_mask_counts_a_tenth() -> None:
+    """The weights multiply the error, so a squared loss sees their square."""
+    plan = tiny_plan()
+    everywhere = torch.ones(2, 1, *SHAPE, dtype=torch.bool)
+    half = everywhere.clone()
+    half[..., 4:] = False
+    plain = masked(plan, None)  # type: ignore[arg-type]
+    assert masked(plan, everywhere) == pytest.approx(plain)
+    assert masked(plan, ~everywhere) == pytest.approx(OUTSIDE_MASK**2 * plain)
+    inside, outside = masked(plan, half), masked(plan, ~half)
+    assert inside + outside == pytest.approx((1 + OUTSIDE_MASK**2) * plain)
+
+
+def test_two_batches_of_one_make_the_step_of_one_batch_of_two() -> None:
+    plan = tiny_plan(("bridge", "ddpm"))
+    for name in ("bridge", "ddpm"):
+        together, apart = trainer_of(plan, name), trainer_of(plan, name)
+        a = list(together.steps([batch_of(plan, [2 * i, 2 * i + 1])] for i in range(5)))
+        b = list(apart.steps([batch_of(plan, [2 * i]), batch_of(plan, [2 * i + 1])] for i in range(5)))
+        for one, other in zip(a, b, strict=True):
+            assert (one.number, one.learning_rate) == (other.number, other.learning_rate)
+            assert one.loss == pytest.approx(other.loss, rel=1e-5)
+            assert one.gradient_norm == pytest.approx(other.gradient_norm, rel=1e-4)
+        for key, value in together.weights.items():
+            torch.testing.assert_close(apart.weights[key], value, rtol=1e-5, atol=1e-5)
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_step() -> None:
+    plan = tiny_plan(precision="bf16")
+    trainer = trainer_of(plan)
+    batches = [[batch_of(plan, [0, 1])], [batch_of(plan, [2, 3])]]
+    batches[1][0].target[0, 0, 0, 0, 0] = math.nan
+    steps = trainer.steps(batches)
+    next(steps)
+    weights = {name: value.clone() for name, value in trainer.weights.items()}
+    mean = {name: value.clone() for name, value in trainer.ema.values.items()}
+    with pytest.raises(NndiffError, match=r"gradient of step 2(.|\n)*learning_rate=(.|\n)*precision=fp32"):
+        next(steps)
+    assert trainer.step == 1
+    assert all(torch.equal(value, weights[name]) for name, value in trainer.weights.items())
+    assert all(torch.equal(value, mean[name]) for name, value in trainer.ema.values.items())
+
+
+def test_a_gradient_is_clipped_and_its_own_length_told() -> None:
+    plan = tiny_plan()
+    trainer, batch = trainer_of(plan), batch_of(plan, [0, 1])
+    batch.target.mul_(1000)
+    (step,) = trainer.steps([[batch]])
+    assert step.gradient_norm > 2
+    length = math.sqrt(sum(float(w.grad.square().sum()) for w in trainer.network.parameters() if w.grad is not None))
+    assert length == pytest.approx(1.0, rel=1e-4)
+
+
+def test_the_loop_goes_on_from_where_it_was_put_back() -> None:
+    plan = tiny_plan()
+    batches = [[batch_of(plan, [2 * i, 2 * i + 1])] for i in range(6)]
+    whole, begun, resumed = trainer_of(plan), trainer_of(plan), trainer_of(plan)
+    expected = [step.loss for step in whole.steps(batches)]
+    losses = [step.loss for step in begun.steps(batches[:3])]
+    resumed.restore(3, begun.weights, begun.ema.values, begun.optimizer.state_dict())
+    losses += [step.loss for step in resumed.steps(batches[3:])]
+    assert losses == expected
+    assert all(torch.equal(value, whole.weights[name]) for name, value in resumed.weights.items())
+    assert all(torch.equal(value, whole.ema.values[name]) for name, value in resumed.ema.values.items())
+
+
+def test_it_learns() -> None:
+    """One case, one time, again and again: the loss falls to a fraction."""
+    plan = tiny_plan(training_steps=60, learning_rate=5e-3, warmup_steps=5)
+    trainer = trainer_of(plan)
+    case = {key: torch.from_numpy(value)[None] for key, value in arrays(0, plan).items()}
+    batches = ([Batch([0], case["source"], case["target"], None)] for _ in range(60))
+    losses = [step.loss for step in trainer.steps(batches)]
+    assert losses[-1] < 0.4 * losses[0]
+
+
+def test_ranks_replace_accumulated_batches_then_enlarge_the_step() -> None:
+    configuration = replace(tiny_plan().configurations["bridge"], batch_size=3, accumulate=4)
+    shares = [share_of(configuration, Ranks(0, world)) for world in (1, 2, 3, 4, 8)]
+    assert [share.accumulate for share in shares] == [4, 2, 2, 1, 1]
+    assert [share.samples_a_step for share in shares] == [12, 12, 18, 12, 24]
+
+
+def test_the_seed_decides_the_first_weights(tmp_path: Path) -> None:
+    plan = tiny_plan()
+    first, same, other = trainer_of(plan), trainer_of(plan), trainer_of(plan, seed=1)
+    assert all(torch.equal(value, same.weights[name]) for name, value in first.weights.items())
+    assert any(not torch.equal(value, other.weights[name]) for name, value in first.weights.items())

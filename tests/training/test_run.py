@@ -1,0 +1,305 @@
+"""One fold from the first step to the last: what it leaves, what it says, what it refuses, and a budget of time."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from nndiff import checkpoint
+from nndiff.checkpoint import BEST, LATEST
+from nndiff.cli.train import main, seconds_of
+from nndiff.errors import NndiffError
+from nndiff.files import PART
+from nndiff.imaging import store
+from nndiff.plan import Plan
+from nndiff.training import journal, run
+from nndiff.training.run import EPOCHS, FEWEST_STEPS, LONGEST_EPOCH, VALIDATION_SHARE, epoch_steps, train, within_budget
+from tests.training.tiny import NAME, arrays, prepare, request, run_of, tiny_plan
+
+CASES = ("a", "b", "c", "d")
+
+
+PLANNED = tiny_plan().configurations["bridge"]
+
+
+def a_run(cases: int = 4) -> checkpoint.Run:
+    return run_of(PLANNED, validation=CASES[:cases])
+
+
+def blank(path: Path, *_: Any) -> None:
+    path.touch()
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures and the disk take longer than these trainings."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(journal, "curves", blank)
+    monkeypatch.setattr(journal, "slices", blank)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "progress.csv", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+# ---------------------------------------------------------------- a budget of time
+
+seconds = st.floats(1e-3, 1e3)
+
+
+def spent(fitted: checkpoint.Run, step: float, case: float) -> float:
+    """All steps, and all validation cases before the first step and after every epoch."""
+    epochs = -(-fitted.training_steps // fitted.epoch_steps)
+    return fitted.training_steps * step + (epochs + 1) * len(fitted.validation) * case
+
+
+@given(st.floats(1, 1e6), seconds, seconds, st.integers(1, 4))
+def test_a_budget_is_never_exceeded_and_never_wasted(budget, step, case, cases) -> None:
+    try:
+        fitted = within_budget(a_run(cases), budget, step, case)
+    except NndiffError:
+        assume(False)
+    assert spent(fitted, step, case) <= budget * (1 + 1e-9)
+    assert fitted.training_steps >= FEWEST_STEPS
+    lost = (EPOCHS + 2) * len(fitted.validation) * case + step  # validations that fell away when steps were rounded
+    assert spent(fitted, step, case) >= budget - lost - 0.1 * budget
+    assert 1 <= fitted.epoch_steps <= LONGEST_EPOCH
+    assert fitted.warmup_steps < fitted.training_steps or fitted.warmup_steps <= 10
+    assert 1 <= fitted.ema_half_life <= fitted.training_steps
+
+
+@given(st.floats(1, 1e6), seconds, seconds)
+def test_cases_give_way_before_epochs_and_neither_before_it_must(budget, step, case) -> None:
+    try:
+        fitted = within_budget(a_run(), budget, step, case)
+    except NndiffError:
+        assume(False)
+    assert fitted.validation == CASES[: len(fitted.validation)]
+    epochs = -(-fitted.training_steps // fitted.epoch_steps)
+    if EPOCHS * len(CASES) * case <= VALIDATION_SHARE * budget:
+        assert fitted.validation == CASES
+    elif len(fitted.validation) > 1:
+        assert EPOCHS * (len(fitted.validation) + 1) * case > VALIDATION_SHARE * budget
+    if epochs < EPOCHS / 2 and fitted.training_steps > 2 * EPOCHS:  # fewer than rounding alone can take
+        assert len(fitted.validation) == 1
+
+
+def test_plenty_of_time_means_every_case_every_epoch() -> None:
+    fitted = within_budget(a_run(), 1e6, 0.1, 1.0)
+    assert fitted.validation == CASES
+    assert fitted.epoch_steps == LONGEST_EPOCH
+
+
+def test_a_budget_too_short_names_one_that_is_long_enough() -> None:
+    with pytest.raises(NndiffError, match=r"too short to train(.|\n)*at least 75 s after") as refusal:
+        within_budget(a_run(), 60, 5.0, 5.0)
+    assert "--time_budget" in str(refusal.value)
+    assert within_budget(a_run(), 75, 5.0, 5.0).training_steps == FEWEST_STEPS
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1, 1), (19, 1), (40, 2), (5000, 250), (10**6, 250)])
+def test_there_are_twenty_epochs_at_least_of_250_steps_at_most(steps, expected) -> None:
+    assert epoch_steps(steps) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("30m", 1800), ("8h", 28800), ("2d", 172800), ("5", 5)])
+def test_a_time_is_read_as_people_write_it(text, expected) -> None:
+    assert seconds_of(text) == expected
+
+
+# ---------------------------------------------------------------- end to end
+
+
+@pytest.fixture
+def trained(roots, run_cli):
+    """trained(*flags) → exit code, outputs, and the fold's folder."""
+
+    def run(*flags: str, name: str = "bridge", fold: str = "0") -> tuple[Any, Path]:
+        return run_cli(main, "1", name, fold, "-device", "cpu", "-np", "0", *flags), (
+            roots.results / NAME / name / f"fold_{fold}"
+        )
+
+    return run
+
+
+def test_a_training_leaves_all_that_it_promises(tmp_path, trained) -> None:
+    prepare(tmp_path, tiny_plan(training_steps=2), masked=(0, 4))
+    outcome, folder = trained()
+    assert outcome.code == 0, outcome.err
+    assert f"Trained: {folder}" in outcome.out
+    assert "nndiff_predict -i IN -o OUT -d 001 -c bridge -f 0" in outcome.out
+    expected = {LATEST, BEST, "progress.csv", "progress.png", "log.txt", "validation"}
+    assert {path.name for path in folder.iterdir()} == expected
+    last = checkpoint.load(folder / LATEST)
+    (held_out,) = last.run.validation
+    assert held_out not in last.run.training
+    assert [path.name for path in (folder / "validation").iterdir()] == [f"{held_out}.png"]
+    for picture in (folder / "progress.png", folder / "validation" / f"{held_out}.png"):
+        assert picture.read_bytes()[:4] == b"\x89PNG"
+    table = rows(folder)
+    assert [(row["epoch"], row["step"]) for row in table] == [("1", "1"), ("2", "2")]
+    assert last.step == last.run.training_steps == len(last.history) == 2
+    best = checkpoint.load(folder / BEST)
+    scores = [float(row["score"]) for row in table]
+    assert best.step == 1 + scores.index(max(scores))
+    log = (folder / "log.txt").read_text()
+    assert "Dataset001_Tiny bridge fold 0: 4 training cases" in log
+    assert "step 2/2" in log
+    assert "done" in log
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("ddpm", {}), ("prior", {"sources": (), "targets": ("CT",)}), ("bridge", {"sources": ("PET", "CT")})],
+)
+def test_every_task_is_trained_to_its_end(tmp_path, trained, name, words) -> None:
+    name = "ddpm" if name == "prior" else name
+    prepare(tmp_path, tiny_plan((name,), training_steps=2, **words))
+    outcome, folder = trained(name=name)
+    assert outcome.code == 0, outcome.err
+    assert len(rows(folder)) == 2
+    assert (rows(folder)[0]["psnr"] == "") == (words.get("sources") == ())
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_fold_all_says_that_its_scores_flatter(tmp_path, trained) -> None:
+    prepare(tmp_path, tiny_plan(training_steps=1))
+    outcome, folder = trained(fold="all")
+    assert outcome.code == 0, outcome.err
+    assert "flatter" in (folder / "log.txt").read_text()
+    found = checkpoint.load(folder / LATEST).run
+    assert (len(found.training), len(found.validation), found.held_out) == (5, 4, False)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_training_that_does_not_learn_is_told_so_after_its_warm_up(tmp_path, trained) -> None:
+    prepare(tmp_path, tiny_plan(training_steps=6, warmup_steps=3, learning_rate=1e-12))
+    outcome, folder = trained()
+    assert outcome.code == 0
+    said = [line for line in (folder / "log.txt").read_text().splitlines() if "NOT LEARNING" in line]
+    assert [f"after {step} steps" in line for step, line in zip((3, 4, 5, 6), said, strict=True)] == [True] * 4
+    assert "--set learning_rate=5e-13" in said[0]
+
+
+def test_nothing_is_said_while_it_warms_up_or_when_it_is_better_than_without_a_network() -> None:
+    run, scores = run_of(PLANNED, training_steps=1000, warmup_steps=50), {"psnr": None, "ssim": None, "mae": None}
+    times = {"baseline_psnr": None, "learning_rate": 1e-4, "gradient_norm": 1.0, "seconds": 1.0, "waiting": 0.0}
+
+    def warned(step: int, score: float) -> bool:
+        epoch = checkpoint.Epoch(1, step, 0.1, score, **scores, **times)
+        return journal.not_learning(epoch, run, 10.0, 1e-4) is not None
+
+    assert [warned(step, 9.0) for step in (50, 99, 100, 1000)] == [False, False, True, True]
+    assert [warned(1000, score) for score in (10.0, 10.1)] == [True, False]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_it_starts_over_nothing_and_goes_on_only_as_it_began(tmp_path, trained) -> None:
+    prepare(tmp_path, tiny_plan(training_steps=2))
+    _, folder = trained()
+    before = (folder / LATEST).read_bytes()
+    outcome, _ = trained()
+    assert outcome.code == 1
+    assert "trained, or begun, before" in outcome.err
+    assert "--c" in outcome.err
+    for flags in (("--set", "learning_rate=1e-4"), ("--seed", "1"), ("--time_budget", "1h")):
+        outcome, _ = trained("--c", *flags)
+        assert outcome.code == 1
+        assert "keeps what it was begun with" in outcome.err
+    outcome, _ = trained("--c")
+    assert outcome.code == 0
+    assert "This fold is trained: 2 of 2 steps" in outcome.err
+    assert (folder / LATEST).read_bytes() == before
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_set_changes_this_training_alone_and_is_kept_in_its_checkpoint(tmp_path, trained) -> None:
+    prepared = prepare(tmp_path, tiny_plan(training_steps=2))
+    before = (prepared / "plan.json").read_bytes()
+    outcome, folder = trained("--set", "learning_rate=1e-4", "training_steps=1", "accumulate=3")
+    assert outcome.code == 0, outcome.err
+    found = checkpoint.load(folder / LATEST)
+    assert (found.planned.learning_rate, found.run.training_steps, found.run.samples_a_step) == (1e-4, 1, 6)
+    assert found.plan.overrides["configurations.bridge.learning_rate"] == 1e-4
+    assert (prepared / "plan.json").read_bytes() == before
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_going_on_needs_as_many_samples_a_step_as_before(tmp_path) -> None:
+    plan = tiny_plan(training_steps=2)
+    prepare(tmp_path, plan)
+    folder = train(request(tmp_path, plan))
+    found = checkpoint.load(folder / LATEST)
+    found.run = run_of(found.planned, samples_a_step=4)
+    checkpoint.save(folder / LATEST, found)
+    with pytest.raises(NndiffError, match=r"another number of processes(.|\n)*4 samples a step; found 2 with 1"):
+        train(request(tmp_path, plan, go_on=True))
+
+
+def test_cases_that_are_not_prepared_or_by_another_plan_are_refused(tmp_path, trained) -> None:
+    plan = tiny_plan()
+    folder = prepare(tmp_path, plan)
+    store.write_case(folder / "bridge", "case_3", arrays(3, plan), {"group": "case_3", "preparation": "other"})
+    outcome, results = trained()
+    assert outcome.code == 1
+    assert "case_3 is not prepared as the plan asks" in outcome.err
+    assert "nndiff_preprocess -d 001 -c bridge" in outcome.err
+    assert not results.exists()
+    for path in (folder / "bridge").iterdir():
+        path.unlink()
+    assert "No case is prepared" in trained()[0].err
+    assert "no configuration 'bridg'" in trained(name="bridg")[0].err
+
+
+# ---------------------------------------------------------------- a budget of time, for real
+
+
+class Enough(Exception):
+    """Stops a run once it has settled."""
+
+
+def stopped(*_: Any) -> None:
+    raise Enough
+
+
+def test_a_time_budget_becomes_a_number_of_steps_that_is_kept(tmp_path, monkeypatch, undrawn) -> None:
+    """The rehearsal leaves no trace but that number: the weights are those of a run without a budget."""
+    plan: Plan = tiny_plan()
+    prepare(tmp_path, plan)
+    prepare(tmp_path / "other", plan)
+    monkeypatch.setattr(run._Fold, "_epochs", stopped)
+    with pytest.raises(Enough):
+        train(request(tmp_path, plan, time_budget=600.0))
+    with pytest.raises(Enough):
+        train(request(tmp_path / "other", plan))
+    folder = request(tmp_path, plan).folder
+    first = checkpoint.load(folder / LATEST)
+    plain = checkpoint.load(request(tmp_path / "other", plan).folder / LATEST)
+    assert first.step == 0
+    assert first.run.training_steps > 100
+    log = (folder / "log.txt").read_text()
+    assert f"make {first.run.training_steps} steps (planned without a budget: 6)" in log
+    for one, other in ((first.weights, plain.weights), (first.ema, plain.ema)):
+        assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert first.optimizer["state"] == {}
+    with pytest.raises(Enough):
+        train(request(tmp_path, plan, go_on=True))
+    assert f"steps 0 to {first.run.training_steps}" in (folder / "log.txt").read_text()
+    assert [path.name for path in folder.iterdir() if path.name.startswith(PART)] == []
+
+
+def test_a_budget_spent_before_the_first_step_is_refused(tmp_path) -> None:
+    plan = tiny_plan()
+    prepare(tmp_path, plan)
+    with pytest.raises(NndiffError, match="too short"):
+        train(request(tmp_path, plan, time_budget=1e-3))
+    assert not (request(tmp_path, plan).folder / LATEST).exists()
