@@ -18,10 +18,7 @@ $(VENV)/.installed: setup.py constraints.txt
 	touch $@
 
 demo: setup
-	$(BIN)/nndiff_demo --raw $(DEMO)/raw
-	$(BIN)/nndiff_plan_and_preprocess -d 900 901 -c bridge --raw $(DEMO)/raw --preprocessed $(DEMO)/preprocessed
-	@echo
-	@echo "The plans stand in $(DEMO)/preprocessed/*/plan.json: every decision with its reason. Edit one and plan again."
+	$(BIN)/nndiff_demo -o $(DEMO)
 
 test: setup
 	$(BIN)/python -m pytest -n $(CORES) --dist worksteal

@@ -28,14 +28,14 @@ from nndiff.metrics.pet import best_gaussian
 
 SETTINGS = (
     Protocol(),
-    Protocol(counts=275),
-    Protocol(counts=1100),
     Protocol(counts=1300, filter_mm=6.0),
-    Protocol(counts=3600, filter_mm=4.0),
-    Protocol(counts=350, iterations=2),
-    Protocol(counts=1000, iterations=8),
-    Protocol(smooth_mm=0.0),
-    Protocol(smooth_mm=8.0),
+    Protocol(counts=275, filter_mm=8.0),
+    Protocol(counts=550, filter_mm=8.0),
+    Protocol(counts=1100, filter_mm=8.0),
+    Protocol(counts=350, iterations=2, filter_mm=8.0),
+    Protocol(counts=1000, iterations=8, filter_mm=8.0),
+    Protocol(counts=550, smooth_mm=0.0, filter_mm=8.0),
+    Protocol(counts=550, smooth_mm=8.0, filter_mm=8.0),
 )
 
 

@@ -49,11 +49,11 @@ class Protocol:
     """How the patients are scanned; README.md has the table that these values were chosen from."""
 
     # True counts at full dose for each SUV and mL that attenuation lets through. A mL at SUV 1 holds about 4 kBq an
-    # hour after 400 MBq; in 2D mode a scanner counts 2 of 1000 decays (Teräs 2007): this is over a minute a bed.
-    counts: float = 550.0
+    # hour after 400 MBq; in 3D mode a scanner counts some 7 of 1000 decays: this is about two minutes a bed.
+    counts: float = 3600.0
     smooth_mm: float = 5.0  # FWHM over the clinical PET: about its own resolution
     iterations: int = Scanner.iterations
-    filter_mm: float = Scanner.filter_mm
+    filter_mm: float = 4.0
     dose: float = 0.1  # share of the counts that the low-count scan keeps
 
 

@@ -57,11 +57,19 @@ def test_the_ceiling_of_every_held_out_body_is_written(written) -> None:
             assert value > psnr(low.array[0], full.array[0], (0.0, float(full.array.max()))) + 5
 
 
-@pytest.mark.parametrize(("held_out", "told"), [(1, True), (0, False)])
-def test_the_command_says_the_ceiling_where_there_is_one(small, tmp_path, run_cli, held_out, told) -> None:
-    code, out, _ = run_cli(demo.main, "--raw", tmp_path, "--training", 1, "--held_out", held_out, "-np", 0)
+def test_with_nobody_held_out_there_is_no_ceiling(small, tmp_path) -> None:
+    for folder in cases.simulate(tmp_path, 1, 0, 0.1, seed=0, workers=0):
+        assert read_json(folder / "ceiling.json") == {}
+        assert not list(folder.glob("*Ts"))
+
+
+def test_the_command_can_stop_at_the_data(small, tmp_path, run_cli) -> None:
+    flags = ("--training", 1, "--held_out", 1, "-np", 0, "--only_data")
+    code, out, _ = run_cli(demo.main, "-o", tmp_path, *flags)
     assert code == 0
-    assert ("Held out: a reconstruction without noise has a PSNR of" in out) == told
+    for name in cases.DATASETS:
+        assert f"Wrote {tmp_path / 'raw' / name}" in out
+        assert len(dataset.read(tmp_path / "raw" / name).cases) == 1
 
 
 def test_there_is_room_to_learn_between_the_best_gaussian_and_the_ceiling() -> None:
