@@ -29,6 +29,7 @@ from torch.utils.flop_counter import flop_registry
 
 from nndiff.assemble import build_network
 from nndiff.diffusion.losses import Gradient
+from nndiff.networks.unet import Cache
 from nndiff.plan import NetworkSpec
 from nndiff.volume import Triple
 
@@ -70,6 +71,28 @@ def prediction_cost(
     return _trace(spec, puzzle_factor, device, step, 0)
 
 
+@lru_cache(maxsize=4096)
+def reuse_cost(
+    spec: NetworkSpec, puzzle_factor: Triple, patch: Triple, precision: str, depth: int, device: str = "cuda"
+) -> tuple[Cost, int]:
+    """One evaluation of a tile on a kept feature (LIM), and the feature's bytes."""
+    caches: list[Cache] = []
+
+    def step(network: nn.Module) -> None:
+        caches.append(Cache(depth))
+        evaluate(network, Pair.empty(spec, patch, 1), precision, caches[0])
+
+    _trace(spec, puzzle_factor, device, step, 0)
+    kept = caches[0].kept
+    assert kept is not None
+
+    def shallow(network: nn.Module) -> None:
+        like = torch.empty_strided(kept.shape, kept.stride(), dtype=kept.dtype)
+        evaluate(network, Pair.empty(spec, patch, 1), precision, Cache(depth, like, stale=False))
+
+    return _trace(spec, puzzle_factor, device, shallow, 0), _bytes(kept)
+
+
 def volume_bytes(spec: NetworkSpec, shape: Triple) -> int:
     """Whole-volume arrays that a sampler holds beside the tile: all inputs, x_s, noise, x̂0, ε̂, and two on the way."""
     return 4 * prod(shape) * (spec.in_channels + 6 * spec.out_channels)
@@ -104,12 +127,12 @@ def backward(network: nn.Module, pair: Pair, loss: Loss, precision: str) -> None
     del eps  # kept until here, as a training loop keeps it for predictions of the noise
 
 
-def evaluate(network: nn.Module, pair: Pair, precision: str) -> Tensor:
+def evaluate(network: nn.Module, pair: Pair, precision: str, *kept: Cache) -> Tensor:
     """One evaluation and one step of a sampler."""
     with torch.no_grad():
         x_t, t, eps = _sample(pair)
         with autocast(pair.x0.device.type, precision):
-            estimate: Tensor = network(x_t, t, pair.condition)
+            estimate: Tensor = network(x_t, t, pair.condition, *kept)
         return 0.5 * x_t + 0.5 * estimate.float() + eps
 
 

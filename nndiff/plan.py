@@ -138,6 +138,10 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "samples": _at_least(1),
     "reuse_interval": _at_least(1),
     "reuse_depth": _at_least(1),
+    "interval": _at_least(1),
+    "depth": _at_least(1),
+    "listed": _at_least(0),
+    "threshold": _at_least(0),
     "tile_overlap": _within(0, 0.9),
 }
 
@@ -225,6 +229,26 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class ReusePlan:
+    """At which steps of a walk the whole network runs; between them its deepest features are kept (LIM).
+
+    A threshold, where above 0, decides while walking; else the listed steps; else every `interval`-th from the first.
+    """
+
+    interval: int = 1  # 1: always
+    depth: int = 1  # the decoder blocks that every step computes anew
+    listed: tuple[int, ...] = ()  # counted from 0
+    threshold: float = 0.0  # the kept feature's expected relative change that calls for a new one
+
+    def __post_init__(self) -> None:
+        _demand_all_valid(self)
+
+    @property
+    def active(self) -> bool:
+        return self.interval > 1 or bool(self.listed) or self.threshold > 0
+
+
+@dataclass(frozen=True)
 class SamplerPlan:
     """How a volume is made by a trained network."""
 
@@ -234,6 +258,7 @@ class SamplerPlan:
     eta: float
     order: int
     samples: int = 1  # volumes drawn and averaged
+    reuse: ReusePlan = ReusePlan()
 
     def __post_init__(self) -> None:
         _demand_all_valid(self)
@@ -285,7 +310,8 @@ class Configuration:
 
     @property
     def sampler(self) -> SamplerPlan:
-        return SamplerPlan(self.start, self.start_step, self.steps, self.eta, self.order)
+        reuse = ReusePlan(self.reuse_interval, self.reuse_depth)
+        return SamplerPlan(self.start, self.start_step, self.steps, self.eta, self.order, reuse=reuse)
 
 
 @dataclass(frozen=True)

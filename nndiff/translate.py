@@ -6,8 +6,9 @@ The network that `denoise` asks is composed afresh for each volume, every layer 
 
     (x_t, t, condition) → output          Tiled(Averaged(Puzzled(UNet)))
 
-so the sampler never learns of tiles or folds. Noise is drawn once for the whole volume, on the CPU: the volume does
-not depend on how it is cut into tiles, and a seed means one thing on every device.
+so the sampler never learns of tiles or folds, nor of the features that they keep from step to step (reuse.py). Noise
+is drawn once for the whole volume, on the CPU: the volume does not depend on how it is cut into tiles, and a seed means
+one thing on every device.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from nndiff.diffusion.sampler import First, Second, even_times, noise_like, walk
 from nndiff.diffusion.start import STARTS, STEPS
 from nndiff.errors import NndiffError
 from nndiff.imaging.tiles import Tiling
-from nndiff.memory import autocast, volume_bytes
-from nndiff.plan import Configuration, Plan, SamplerPlan
+from nndiff.memory import autocast, reuse_cost, volume_bytes
+from nndiff.networks.unet import Cache
+from nndiff.plan import Configuration, Plan, ReusePlan, SamplerPlan
+from nndiff.reuse import Kept
 from nndiff.volume import Triple
 
-Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 PROPORTION_SLACK = 1.1  # memory is not quite in proportion to voxels: held to this by a test
 SMALLEST_TILE = 16  # voxels an axis: below this a tile is nearly all border
 
@@ -74,10 +76,12 @@ class Arrangement:
     bytes: int  # predicted, on the device
 
 
-def arrangements(model: Model, shape: Triple, usable: int, overlap: float | None = None) -> list[Arrangement]:
+def arrangements(
+    model: Model, shape: Triple, usable: int, overlap: float | None = None, reuse: ReusePlan | None = None
+) -> list[Arrangement]:
     """Best first: one tile where memory allows, else the plan's patch, then smaller; all that are predicted to fit.
 
-    Where none is, the smallest alone: it is tried rather than refused.
+    Kept features live with the volume. Where nothing fits, the smallest alone: it is tried rather than refused.
     """
     configuration, device, cpu = model.configuration, model.device, torch.device("cpu")
     overlap = configuration.tile_overlap if overlap is None else overlap
@@ -87,6 +91,10 @@ def arrangements(model: Model, shape: Triple, usable: int, overlap: float | None
     for size in sizes:
         tiling = Tiling(shape, size, overlap)
         tile, volume = _tile_bytes(model, tiling.size), volume_bytes(configuration.network, shape)
+        if reuse is not None and reuse.active:
+            kept = len(model.networks) * kept_bytes(configuration, tiling.size, reuse.depth)
+            kept *= 2 if reuse.threshold > 0 else 1  # the one before is compared with
+            tile, volume = tile + kept, volume + kept * len(tiling)
         options.append(Arrangement(tiling, device, tile + volume))
         if device != cpu and len(tiling) > 1:
             options.append(Arrangement(tiling, cpu, tile))
@@ -117,6 +125,12 @@ def _tile_bytes(model: Model, tile: Triple) -> int:
     return int(PROPORTION_SLACK * activations * padded / patch) + len(model.networks) * weights
 
 
+def kept_bytes(configuration: Configuration, tile: Triple, depth: int) -> int:
+    """Of the feature that one network keeps of one tile."""
+    network, precision = configuration.network, configuration.precision
+    return reuse_cost(network, configuration.puzzle_factor, tile, precision, depth)[1]
+
+
 # ---------------------------------------------------------------- one volume
 
 
@@ -129,12 +143,13 @@ def translate(
     options: Sequence[Arrangement],
     on_step: Callable[[], None] = lambda: None,
     on_retreat: Callable[[Arrangement], None] = lambda _: None,
+    on_kept: Callable[[Kept], None] | None = None,  # told after the walk; its features are then measured
 ) -> Tensor:
     """One draw [C', Z, Y, X], float32 on the CPU; when the device runs out of memory, smaller tiles are used."""
     state = generator.get_state()
     for arrangement, smaller in zip(options, [*options[1:], None], strict=True):
         try:
-            return _draw(model, source, shape, sampler, generator, arrangement, on_step)
+            return _draw(model, source, shape, sampler, generator, arrangement, on_step, on_kept)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -165,6 +180,7 @@ def _draw(
     generator: torch.Generator,
     arrangement: Arrangement,
     on_step: Callable[[], None],
+    on_kept: Callable[[Kept], None] | None,
 ) -> Tensor:
     store, process = arrangement.store, model.method.process
     condition = None if source is None else source[None].to(store, torch.float32)  # [1, C, Z, Y, X]
@@ -174,19 +190,33 @@ def _draw(
     like = torch.zeros(1, model.channels, *shape, device=store) if y is None else y
     network = Tiled(Averaged(model.networks, model.configuration.precision), arrangement.tiling, model.device)
 
-    def denoise(x_t: Tensor, t: float) -> Estimate:
+    kept = None
+    if sampler.reuse.active or on_kept is not None:
+        kept = Kept(sampler.reuse, len(arrangement.tiling), len(model.networks), measures=on_kept is not None)
+
+    def estimated(x_t: Tensor, t: float, kept: Kept | None = None) -> Estimate:
         times = torch.full((1,), t, dtype=torch.float64)
-        return model.method.estimate(network(x_t, times, condition), x_t, y, times)
+        return model.method.estimate(network(x_t, times, condition, kept), x_t, y, times)
+
+    def denoise(x_t: Tensor, t: float) -> Estimate:
+        if kept is None:
+            return estimated(x_t, t)
+        kept.begin(x_t)
+        estimate = estimated(x_t, t, kept)
+        kept.end(x_t)
+        return estimate
 
     low, high = (
         torch.tensor(limits, device=store).reshape(1, -1, 1, 1, 1) for limits in zip(*model.bounds, strict=True)
     )
     times = walking_times(process, sampler)
-    reached = STARTS[sampler.start](process, like, y, times[0], denoise, noise_like(like, generator))
+    reached = STARTS[sampler.start](process, like, y, times[0], estimated, noise_like(like, generator))
     rule = First(process, sampler.eta, generator) if sampler.order == 1 else Second(process, generator)
     for x_s, _, _ in walk(reached, times, denoise, rule, y, (low, high)):
         reached = x_s
         on_step()
+    if kept is not None and on_kept is not None:
+        on_kept(kept)
     return reached[0].float().cpu()
 
 
@@ -214,25 +244,29 @@ class Averaged:
     def __init__(self, networks: Sequence[nn.Module], precision: str):
         self.networks, self.precision = networks, precision
 
-    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None, kept: Sequence[Cache]) -> Tensor:
+        """`kept`: a cache a fold, or none at all."""
         with autocast(x_t.device.type, self.precision):
-            answers = [network(x_t, t, condition).float() for network in self.networks]
+            answers = [network(x_t, t, condition, *kept[i : i + 1]).float() for i, network in enumerate(self.networks)]
         return answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0)
 
 
 class Tiled:
     """Every tile visits the device; the weighted mean of the answers is gathered where the volume lives."""
 
-    def __init__(self, network: Network, tiling: Tiling, device: torch.device):
+    def __init__(self, network: Averaged, tiling: Tiling, device: torch.device):
         self.network, self.tiling, self.device = network, tiling, device
 
-    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None, kept: Kept | None) -> Tensor:
         moment = t.to(self.device, torch.float32)
 
         def answers() -> Iterator[Tensor]:
             for i in range(len(self.tiling)):
                 seen = None if condition is None else self.tiling.extract(condition, i).to(self.device)
-                answer = self.network(self.tiling.extract(x_t, i).to(self.device), moment, seen)
+                caches = [] if kept is None else kept.enter(i, self.device)
+                answer = self.network(self.tiling.extract(x_t, i).to(self.device), moment, seen, caches)
+                if kept is not None:
+                    kept.leave(i, caches, x_t.device)
                 yield answer.to(x_t.device)
 
         return self.tiling.merge(answers())

@@ -18,7 +18,18 @@ PACKAGE = Path(nndiff.__file__).parent
 FLOORS = [
     {"__init__", "errors", "files", "strict_json", "paths", "volume", "dataset", "plan", "registry"},
     {"imaging", "diffusion", "networks", "metrics"},
-    {"assemble", "prepare", "translate", "checkpoint", "memory", "machine", "workers", "statistics", "pictures"},
+    {
+        "assemble",
+        "prepare",
+        "translate",
+        "reuse",
+        "checkpoint",
+        "memory",
+        "machine",
+        "workers",
+        "statistics",
+        "pictures",
+    },
     {"integrity", "fingerprint", "planning", "preprocess", "training", "prediction", "evaluation", "demo"},
     {"cli"},
 ]

@@ -43,7 +43,10 @@ def _add_how(command: Command) -> None:
     command.flag("ts", type=int, default=None, metavar="N", help="starting step, of 1000")
     command.flag("eta", type=float, default=None, metavar="X", help="fresh noise: 0 deterministic, 1 ancestral")
     command.flag("order", type=int, choices=(1, 2), default=None, help="of the solver")
-    command.flag("samples", type=int, default=1, metavar="K", help="draws to average (1)")
+    command.flag("reuse", type=int, default=None, metavar="N", help="run the whole network every N-th step only")
+    command.flag("reuse_depth", type=int, default=None, metavar="M", help="decoder blocks of the steps between (1)")
+    command.flag("reuse_threshold", type=float, default=None, metavar="X", help="or when its features moved by X")
+    command.flag("samples", type=int, default=None, metavar="K", help="draws to average (1)")
     command.flag("save_uncertainty", action="store_true", help="their standard deviation, in uncertainty/")
     command.flag("save_samples", action="store_true", help="each draw, in samples/")
     command.flag("n", type=int, default=1, metavar="N", help="volumes to generate, for a model that generates (1)")
@@ -74,6 +77,9 @@ def _work(arguments: argparse.Namespace) -> None:
         steps=arguments.steps,
         eta=arguments.eta,
         order=arguments.order,
+        reuse=arguments.reuse,
+        reuse_depth=arguments.reuse_depth,
+        reuse_threshold=arguments.reuse_threshold,
         samples=arguments.samples,
         save_uncertainty=arguments.save_uncertainty,
         save_samples=arguments.save_samples,

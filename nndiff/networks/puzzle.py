@@ -13,6 +13,7 @@ and schedule, loss and sampler stay in image space. At equal width, activations 
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,12 +76,13 @@ class Puzzled(nn.Module):
         self.core, self.head = core, head
         self.factor, self.multiple, self.haar = factor, multiple, haar
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:  # [B, C, Z, Y, X], [B]
+    def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None, *kept: Any) -> Tensor:
+        """[B, C, Z, Y, X], [B] → [B, out, Z, Y, X]; what a core keeps from step to step is its own affair."""
         seen = x_t if condition is None else torch.cat([x_t, condition], dim=1)
         seen = seen.contiguous(memory_format=torch.channels_last_3d)
         pieces = self._enter(pad(seen, self.multiple))
         z, y, w = x_t.shape[2:]
-        output: Tensor = self._leave(self.core(pieces, t))[:, :, :z, :y, :w]
+        output: Tensor = self._leave(self.core(pieces, t, *kept))[:, :, :z, :y, :w]
         return output if self.head is None else self.head(output, seen)
 
     def _enter(self, x: Tensor) -> Tensor:

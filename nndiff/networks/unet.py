@@ -5,10 +5,12 @@
 
 D_k sees the *input* of E_k, so D_1 sees the stem's output, and whoever keeps d'_{m+1} needs only the stem and
 E_1 … E_{m-1} to finish a pass with fresh skips (LIM, Eq. 9-11).
-Encoder and decoder are flat lists of K blocks: depth m means one thing.
+Encoder and decoder are flat lists of K blocks: depth m means one thing. d'_{K+1} is h_K.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -17,6 +19,15 @@ from nndiff.networks.blocks import NormConv, ResidualBlock, TimeEmbedding, Up, c
 from nndiff.volume import Triple
 
 RECOMPUTE = ("none", "norms", "blocks")
+
+
+@dataclass
+class Cache:
+    """d'_{m+1} of the last full pass. While it is stale the next pass is a full one, and fills it."""
+
+    depth: int  # m: the decoder blocks that are computed anew on a kept feature
+    kept: Tensor | None = None
+    stale: bool = True
 
 
 class UNet(nn.Module):
@@ -47,23 +58,30 @@ class UNet(nn.Module):
                 self.ups.append(Up(c, channels[level - 1], stride) if begins else nn.Identity())
         self.head = NormConv(channels[0], out_channels, kernels[0], recompute != "none", zero=True)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:  # [B, C, Z, Y, X], [B] → [B, out, Z, Y, X]
+    def forward(self, x: Tensor, t: Tensor, cache: Cache | None = None) -> Tensor:
+        """[B, C, Z, Y, X], [B] → [B, out, Z, Y, X]; with a cache that is not stale, the shallow part alone."""
         time = self.time(t)
-        h, skips = self.encode(x, time)
-        return self.head(self.decode(h, skips, time))  # type: ignore[no-any-return]
+        if cache is not None and cache.kept is not None and not cache.stale:
+            h, skips = cache.kept, self.encode(x, time, cache.depth)
+        else:
+            skips = self.encode(x, time, len(self.encoder))
+            h = self.encoder[-1](time, skips[-1])
+            if cache is not None:
+                h = self.decode(h, skips, time, cache.depth)
+                cache.kept, cache.stale = h, False
+        return self.head(self.decode(h, skips, time, 0))  # type: ignore[no-any-return]
 
-    def encode(self, x: Tensor, time: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """E_K's output, and the input of each E_k."""
-        h, skips = self.stem(x), []
-        for down, block in zip(self.downs, self.encoder, strict=True):
-            h = down(h)
+    def encode(self, x: Tensor, time: Tensor, blocks: int) -> list[Tensor]:
+        """The inputs of E_1 … E_blocks."""
+        h, skips = self.stem(x), list[Tensor]()
+        for k in range(blocks):
+            h = self.downs[k](self.encoder[k - 1](time, h) if k else h)
             skips.append(h)
-            h = block(time, h)
-        return h, skips
+        return skips
 
-    def decode(self, h: Tensor, skips: list[Tensor], time: Tensor) -> Tensor:
-        """D_k … D_1 for k = len(skips); every skip is let go once it was used."""
-        for k in reversed(range(len(skips))):
+    def decode(self, h: Tensor, skips: list[Tensor], time: Tensor, last: int) -> Tensor:
+        """D_k … D_{last+1} for k = len(skips); every skip is let go once it was used."""
+        for k in reversed(range(last, len(skips))):
             h = self.ups[k](self.decoder[k](time, h, skips.pop()))
         return h
 

@@ -151,9 +151,9 @@ def _configuration(
     augmentation = decide(
         "augmentation", recipe.augmentation(fingerprint, plan.source_channels, plan.target_channels, plan.anchor)
     )
-    learning_rate = decide("learning_rate", recipe.learning_rate(network.width))
     accumulate = decide("accumulate", recipe.accumulate(rung.batch_size))
     training_steps = decide("training_steps", recipe.training_steps(budget, sized.cost.flops * accumulate))
+    learning_rate = decide("learning_rate", recipe.learning_rate(network.width, training_steps))
     warmup_steps = decide("warmup_steps", recipe.warmup_steps(training_steps))
     ema_half_life = decide("ema_half_life", recipe.ema_half_life(training_steps))
     noise = recipe.noise_or_structure(fingerprint, plan.anchor)

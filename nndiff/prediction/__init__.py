@@ -3,6 +3,7 @@
 nndiff.predict("scans", "translated", "results/Dataset001_Name/bridge")
 """
 
-from nndiff.prediction.pipeline import Request, Summary, predict
+from nndiff.prediction.pipeline import Summary, predict
+from nndiff.prediction.request import Request
 
 __all__ = ["Request", "Summary", "predict"]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from nndiff import checkpoint
-from nndiff.checkpoint import BEST, Checkpoint, Seen
+from nndiff.assemble import build_network
+from nndiff.checkpoint import Checkpoint, Seen
 from nndiff.errors import NndiffError
 from nndiff.plan import Plan, Preparation, SamplerPlan, digest
 from nndiff.translate import Model, build_model
@@ -42,12 +45,24 @@ def load(
     first = loaded[0]
     for path, other in zip(paths, loaded, strict=True):
         _demand_one_model(first, other, path, configuration)
+    for path, each in zip(paths, loaded, strict=True):
+        with torch.device("meta"):
+            shapes = build_network(first.planned.network, first.planned.puzzle_factor)
+        checkpoint.demand_fitting(shapes, each.ema, path)
     model = build_model(first.plan, first.configuration, [each.ema for each in loaded], device)
     sources = tuple(
-        {"fold": each.run.fold, "checkpoint": str(path), "step": str(each.step)}
+        {"fold": each.run.fold, "checkpoint": str(path), "step": str(each.step), "weights": digest_of(each.ema)}
         for each, path in zip(loaded, paths, strict=True)
     )
     return Trained(first.plan, first.configuration, model, first.planned.sampler, first.seen, sources)
+
+
+def digest_of(weights: Mapping[str, Tensor]) -> str:
+    """The same for the same weights, wherever their file lies."""
+    checksum = 0
+    for name in sorted(weights):
+        checksum = zlib.crc32(weights[name].contiguous().numpy().tobytes(), zlib.crc32(name.encode(), checksum))
+    return f"{checksum:08x}"
 
 
 def _checkpoints(folder: Path, folds: Sequence[str] | None, name: str) -> list[Path]:
@@ -67,7 +82,7 @@ def _checkpoints(folder: Path, folds: Sequence[str] | None, name: str) -> list[P
                 remedy=f"-chk {there[0]}" if there else "train it first, or name another fold with -f",
             )
     if not wanted:
-        others = sorted({path.name for path in folder.glob(f"{FOLD}*/*.pt")})
+        others = sorted({path.name for pattern in (f"{FOLD}*/*.pt", "*.pt") for path in folder.glob(pattern)})
         raise NndiffError(
             f"There is no {name} here.",
             found=", ".join(others) or "no fold that was trained",
@@ -103,6 +118,3 @@ def _demand_one_model(first: Checkpoint, other: Checkpoint, path: Path, configur
             where=path,
             remedy="predict with each fold alone (-f), or train them again with one plan",
         )
-
-
-__all__ = ["BEST", "Trained", "load"]

@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,42 +32,19 @@ from nndiff.memory import usable_now
 from nndiff.plan import SamplerPlan, digest
 from nndiff.prediction import inputs, models
 from nndiff.prediction.inputs import InputCase
-from nndiff.prediction.models import BEST, Trained
+from nndiff.prediction.models import Trained
+from nndiff.prediction.request import Request
+from nndiff.prediction.sampling import demand_sampler, sampler_of
 from nndiff.prepare import Prepared, empty, prepare
 from nndiff.strict_json import encode
-from nndiff.translate import Arrangement, arrangements, is_random, translate
+from nndiff.translate import Arrangement, arrangements, translate
 from nndiff.volume import FloatArray, Volume
 from nndiff.workers import Failure, demand_success
 
 UNITS_APART = 3.0  # a case this many times above or below all of training is said to be in other units
+UNCERTAINTY, SAMPLES = "uncertainty", "samples"  # folders beside the volumes
 COARSER = 1.6  # times the trained spacing, along some axis
 DTYPES = {"ct": np.int16}  # Hounsfield units are whole numbers; all else is float32
-
-
-@dataclass(frozen=True)
-class Request:
-    output: Path
-    model: Path  # a configuration's folder, or one of its folds
-    input: Path | None = None  # None: generation
-    volumes: int = 1  # to generate
-    folds: tuple[str, ...] | None = None  # None: all that were trained
-    checkpoint: str = BEST
-    configuration: str | None = None  # what the caller thinks it is
-    start: str | None = None  # None: as planned, and so below
-    ts: int | None = None
-    steps: int | None = None
-    eta: float | None = None
-    order: int | None = None
-    samples: int = 1
-    save_uncertainty: bool = False
-    save_samples: bool = False
-    step_size: float | None = None  # of tiles, as a share of their size
-    seed: int = 0
-    device: str | None = None
-    go_on: bool = False
-    part: int = 0
-    parts: int = 1
-    quiet: bool = False
 
 
 @dataclass
@@ -86,39 +63,28 @@ def predict(request: Request) -> Summary:
     _demand_sound(request)
     device = torch.device(demand_device(request.device))
     trained = models.load(request.model, request.folds, request.checkpoint, device, request.configuration)
-    sampler = sampler_of(request, trained)
     generates = trained.plan.task == "generation"
     _demand_task(request, generates)
+    sampler = sampler_of(request, trained)
+    if generates and sampler.start != "noise":
+        raise NndiffError(f"Start '{sampler.start}' needs a source.", remedy="--start noise")
+    oddities = demand_sampler(sampler, trained)
+    if request.save_uncertainty and sampler.samples < 2:
+        raise NndiffError("An uncertainty needs several draws.", found="1 sample", remedy="--samples 8")
     found = inputs.Inputs(_to_generate(request, trained), {}, ()) if generates else _found(request, trained)
     mine = found.cases[request.part :: request.parts]
     demand_writable(request.output)
-    sweep(request.output)
+    for folder in (request.output, request.output / UNCERTAINTY, request.output / SAMPLES):
+        sweep(folder)
     work = _Work(request, trained, sampler, device)
+    if oddities:
+        work.summary.warnings["all cases"] = oddities
     total = len(mine) + len(found.failures)
     for name, reason in found.failures.items() if request.part == 0 else ():
         work.failed(Failure(name, reason, "", True))
     work.run(mine)
     demand_success(work.summary.failures, total, "Predict")
     return work.summary
-
-
-def sampler_of(request: Request, trained: Trained) -> SamplerPlan:
-    """The planned sampler with what was asked for put in."""
-    planned, walks_all = trained.sampler, trained.sampler.steps == trained.sampler.start_step
-    start = request.start or planned.start
-    start_step = request.ts or (1000 if start in ("noise", "source") else planned.start_step)
-    steps = request.steps or (start_step if walks_all else planned.steps)
-    order = request.order or planned.order
-    eta = request.eta if request.eta is not None else 0.0 if request.order == 2 else planned.eta
-    sampler = SamplerPlan(start, start_step, steps, eta, order, request.samples)
-    if sampler.samples > 1 and not is_random(trained.model.method.process, sampler):
-        raise NndiffError(
-            "Every draw of this sampler would be the same volume.",
-            expected="noise somewhere on the way",
-            found=f"start {start}, {steps} steps, eta {eta:g}",
-            remedy="take more steps (--steps 4), or one sample",
-        )
-    return sampler
 
 
 # ---------------------------------------------------------------- the work
@@ -131,7 +97,6 @@ class _Work:
         self.summary = Summary(request.output / f"predict{suffix}.json")
         self.clock = time.perf_counter()
         self.record = _record(request, trained, sampler, device)
-        self.settled = {key: self.record[key] for key in ("model", "sampler", "seed")}
 
     def run(self, cases: Sequence[InputCase]) -> None:
         todo = self._todo(cases)
@@ -162,7 +127,10 @@ class _Work:
         if not self.request.go_on:
             return list(cases)
         self._take_over()
-        self.summary.skipped = [case.name for case in cases if all(path.exists() for path in self._outputs(case))]
+        known = self.record["cases"]  # whatever else lies there was made in some other way
+        self.summary.skipped = [
+            case.name for case in cases if case.name in known and all(path.exists() for path in self._files(case))
+        ]
         done = set(self.summary.skipped)
         return [case for case in cases if case.name not in done]
 
@@ -171,12 +139,13 @@ class _Work:
         if not self.summary.record.exists():
             return
         before = read_json(self.summary.record)
-        for key, value in self.settled.items():
-            if before.get(key) != value:
+        there = _how(before)
+        for key, value in _how(self.record).items():
+            if there[key] != value:
                 raise NndiffError(
                     f"The outputs there were made with another {key}.",
                     expected=value,
-                    found=before.get(key),
+                    found=there[key],
                     where=self.summary.record,
                     remedy="choose another output folder, or leave out --continue_prediction to make them anew",
                 )
@@ -224,7 +193,8 @@ class _Work:
         shape, model = prepared.grid.shape, self.trained.model
         source = None if prepared.source is None else torch.from_numpy(prepared.source)
         overlap = None if self.request.step_size is None else 1 - self.request.step_size
-        options = arrangements(model, shape, usable_now(free_memory(self.device.type), self.device.type), overlap)
+        usable = usable_now(free_memory(self.device.type), self.device.type)
+        options = arrangements(model, shape, usable, overlap, self.sampler.reuse)
         used = [options[0]]
         draws = _Draws()
         for k in range(self.sampler.samples):
@@ -250,12 +220,12 @@ class _Work:
         outputs = self._outputs(case)
         channels = self.trained.plan.target_channels
         if self.request.save_uncertainty:
-            for path, array in zip(outputs, undo.of_spread()(draws.spread).array, strict=True):
-                _write_channel(array, undo, path.parent / "uncertainty" / path.name, np.float32)
-        for k, sample in enumerate(draws.kept):
-            for channel, array in enumerate(undo(sample).array):
-                name = f"{case.name}_sample{k:02d}_{channel:04d}{case.ending}"
-                _write_channel(array, undo, self.request.output / "samples" / name, np.float32)
+            spread = np.maximum(undo.of_spread()(draws.spread).array, 0)  # a spline overshoots
+            for path, array in zip(self._uncertainties(case), spread, strict=True):
+                _write_channel(array, undo, path, np.float32)
+        for sample, paths in zip(draws.kept, self._samples(case), strict=bool(draws.kept)):
+            for path, array in zip(paths, undo(sample).array, strict=True):
+                _write_channel(array, undo, path, np.float32)
         for path, array, channel_word in zip(outputs, undo(draws.mean).array, channels, strict=True):
             _write_channel(array, undo, path, DTYPES.get(channel_word.kind, np.float32))
         return {
@@ -272,10 +242,26 @@ class _Work:
             },
         }
 
-    def _outputs(self, case: InputCase) -> list[Path]:
+    def _outputs(self, case: InputCase, word: str = "", below: str = ".") -> list[Path]:
         """A file a target channel."""
         count = len(self.trained.plan.target_channels)
-        return [self.request.output / f"{case.name}_{channel:04d}{case.ending}" for channel in range(count)]
+        folder = self.request.output / below
+        return [folder / f"{case.name}{word}_{channel:04d}{case.ending}" for channel in range(count)]
+
+    def _uncertainties(self, case: InputCase) -> list[Path]:
+        return self._outputs(case, "", UNCERTAINTY)
+
+    def _samples(self, case: InputCase) -> list[list[Path]]:
+        return [self._outputs(case, f"_sample{k:02d}", SAMPLES) for k in range(self.sampler.samples)]
+
+    def _files(self, case: InputCase) -> list[Path]:
+        """All that is asked for."""
+        files = self._outputs(case)
+        if self.request.save_uncertainty:
+            files += self._uncertainties(case)
+        if self.request.save_samples:
+            files += [path for paths in self._samples(case) for path in paths]
+        return files
 
     def _write_record(self) -> None:
         self.record["seconds"] = round(time.perf_counter() - self.clock, 2)
@@ -346,8 +332,9 @@ def _demand_sound(request: Request) -> None:
             where=request.output,
             remedy="choose another -o",
         )
-    if request.save_uncertainty and request.samples < 2:
-        raise NndiffError("An uncertainty needs several draws.", found="1 sample", remedy="--samples 8")
+    if request.seed < 0 or request.volumes < 1:
+        name, least, found = ("-seed", 0, request.seed) if request.seed < 0 else ("-n", 1, request.volumes)
+        raise NndiffError(f"{name} is too small.", expected=f"{least} or more", found=found)
     if not 0 <= request.part < request.parts:
         raise NndiffError("-part_id counts from 0.", expected=f"0 to {request.parts - 1}", found=request.part)
     if request.step_size is not None and not 0 < request.step_size <= 1:
@@ -392,6 +379,13 @@ def _record(request: Request, trained: Trained, sampler: SamplerPlan, device: to
         "cases": {},
         "failures": {},
     }
+
+
+def _how(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What two runs must have in common to go on with one another: not where the model lies, but what it is."""
+    known = ("fold", "step", "weights")
+    model = [{key: fold.get(key) for key in known} for fold in record.get("model", [])]
+    return {"model": model, "sampler": record.get("sampler"), "seed": record.get("seed")}
 
 
 def _bar(total: int, quiet: bool) -> Any:

@@ -19,7 +19,6 @@ from tests.conftest import SHAPE, make_phantom, save_volume
 from tests.prediction.trained import contents, model_folder, plan_of, save_trained, scans
 
 QUIET = ("-device", "cpu", "--disable_progress_bar")
-SWEPT = pytest.mark.xfail(strict=True, reason="the output folder alone is swept")
 DRAWN = ("--steps", "2", "--eta", "1")
 
 
@@ -285,7 +284,6 @@ def test_going_on_after_more_training_is_refused(tmp_path, trained, predict):
     said(predict("--continue_prediction").err, "made with another model")
 
 
-@pytest.mark.xfail(strict=True, reason="a model is known by path and step alone")
 def test_going_on_with_a_model_trained_anew_is_refused(tmp_path, trained, predict):
     scans(tmp_path / "in", 1)
     predict()
@@ -293,7 +291,6 @@ def test_going_on_with_a_model_trained_anew_is_refused(tmp_path, trained, predic
     assert predict("--continue_prediction").code == 1
 
 
-@pytest.mark.xfail(strict=True, reason="a model is known by its path as it was typed")
 def test_a_model_is_the_same_by_a_relative_path(tmp_path, trained, predict, monkeypatch):
     scans(tmp_path / "in", 1)
     predict()
@@ -301,7 +298,6 @@ def test_a_model_is_the_same_by_a_relative_path(tmp_path, trained, predict, monk
     assert predict("-m", trained.name, "--continue_prediction").code == 0
 
 
-@pytest.mark.xfail(strict=True, reason="whatever lies there is kept, though the record does not know it")
 def test_outputs_that_the_record_does_not_know_are_made_anew(tmp_path, predict):
     """Seed 0 made all; seed 1 was stopped after its first case; what goes on with seed 1 keeps none of seed 0."""
     scans(tmp_path / "in", 2)
@@ -315,7 +311,6 @@ def test_outputs_that_the_record_does_not_know_are_made_anew(tmp_path, predict):
     assert contents(tmp_path / "out") == whole
 
 
-@pytest.mark.xfail(strict=True, reason="only the volumes themselves are looked for")
 def test_going_on_makes_the_uncertainty_that_is_missing(tmp_path, predict):
     scans(tmp_path / "in", 1)
     predict(*DRAWN, "--samples", "2")
@@ -364,7 +359,7 @@ def test_killed_while_a_volume_is_written_and_gone_on_is_as_never_killed(tmp_pat
     assert contents(tmp_path / "out") == contents(tmp_path / "never")
 
 
-@pytest.mark.parametrize("below", [".", pytest.param("uncertainty", marks=SWEPT), pytest.param("samples", marks=SWEPT)])
+@pytest.mark.parametrize("below", [".", "uncertainty", "samples"])
 def test_what_a_killed_process_left_half_written_is_swept(tmp_path, predict, below):
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()

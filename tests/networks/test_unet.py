@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nndiff.errors import NndiffError
-from nndiff.networks.unet import UNet
+from nndiff.networks.unet import Cache, UNet
 
 ONE, TWO = (1, 1, 1), (2, 2, 2)
 SMALL: dict[str, Any] = {"multipliers": (1, 2), "kernels": ((3, 3, 3),) * 2, "strides": (ONE, TWO)}
@@ -76,21 +76,47 @@ def test_the_last_decoder_block_sees_the_stems_output() -> None:
     assert seen["skip"] is seen["stem"]
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_a_shallow_pass_on_the_cached_deep_part_is_the_whole_pass(depth: int) -> None:
-    network, x, t = awake(UNet(1, 1, 8, **SMALL)), torch.randn(1, 1, 4, 4, 4), torch.rand(1)
-    time = network.time(t)
-    h, skips = network.encode(x, time)
-    deep = _deep(network, h, skips, time, depth)
-    shallow = network.head(network.decode(deep, skips[:depth], time))
-    assert torch.equal(shallow, network(x, t))
+def kept_pass(network: UNet, depth: int, x: Tensor, t: Tensor) -> tuple[Cache, Tensor]:
+    cache = Cache(depth)
+    return cache, network(x, t, cache)
 
 
-def _deep(network: UNet, h: Tensor, skips: list[Tensor], time: Tensor, depth: int) -> Tensor:
-    """D_K … D_{depth+1}."""
-    for k in reversed(range(depth, len(skips))):
-        h = network.ups[k](network.decoder[k](time, h, skips[k]))
-    return h
+@pytest.mark.parametrize("topology", [SMALL, FLAT])
+@pytest.mark.parametrize("blocks", [1, 2])
+@torch.no_grad()
+def test_keeping_changes_no_bit_and_on_its_own_feature_a_shallow_pass_is_the_whole(topology, blocks: int) -> None:
+    network = awake(UNet(1, 1, 8, **topology, blocks=blocks))
+    x, t = torch.randn(1, 1, 4, 6, 4), torch.rand(1)
+    for depth in range(1, len(network.decoder) + 1):
+        cache, full = kept_pass(network, depth, x, t)
+        assert torch.equal(full, network(x, t))
+        assert torch.equal(network(x, t, cache), full)
+
+
+@pytest.mark.parametrize("depth", range(1, 7))
+@torch.no_grad()
+def test_a_shallow_pass_sees_the_new_input_and_time_and_runs_what_it_must_alone(depth: int) -> None:
+    network, x = awake(UNet(1, 1, 8, **FLAT, blocks=2)), torch.randn(1, 1, 5, 6, 6)
+    cache, full = kept_pass(network, depth, x, torch.tensor([0.9]))
+    kept, ran = cache.kept, set[str]()
+    for name, module in network.named_modules():
+        module.register_forward_hook(lambda _m, _i, _o, name=name: ran.add(name))
+    later = network(x, torch.tensor([0.1]), cache)
+    assert not torch.equal(later, full)
+    assert not torch.equal(network(x + 0.1, torch.tensor([0.1]), cache), later)
+    assert cache.kept is kept
+    for k in range(6):
+        assert (f"encoder.{k}" in ran) == (k < depth - 1)
+        assert (f"decoder.{k}" in ran) == (f"downs.{k}" in ran) == (k < depth)
+
+
+@torch.no_grad()
+def test_a_stale_cache_is_filled_anew() -> None:
+    network, x, t = awake(UNet(1, 1, 8, **SMALL)), torch.randn(1, 1, 4, 4, 4), torch.tensor([0.5])
+    cache, _ = kept_pass(network, 2, torch.randn(1, 1, 4, 4, 4), t)
+    cache.stale = True
+    assert torch.equal(network(x, t, cache), network(x, t))
+    assert torch.equal(network(x, t, cache), network(x, t))
 
 
 @pytest.mark.parametrize("recompute", ["norms", "blocks"])

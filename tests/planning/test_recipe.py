@@ -37,5 +37,6 @@ def test_features_are_reused_where_that_was_measured_to_pay(name, start, steps, 
 
 
 def test_wide_networks_learn_more_slowly() -> None:
-    assert recipe.learning_rate(32).value == recipe.learning_rate(64).value == 2e-4
-    assert recipe.learning_rate(128).value == 1e-4
+    assert recipe.learning_rate(32, 50_000).value == recipe.learning_rate(64, 50_000).value == 2e-4
+    assert recipe.learning_rate(128, 50_000).value == 1e-4
+    assert recipe.learning_rate(64, 1000).value == recipe.learning_rate(32, 1000).value / 2 == 5e-4

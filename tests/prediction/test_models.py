@@ -105,7 +105,6 @@ def test_only_another_checkpoint_is_there_and_the_remedy_names_it(tmp_path):
     assert folds_of(load(folder, name=LATEST)) == ["0"]
 
 
-@pytest.mark.xfail(strict=True, reason="only folds inside the folder are looked at, not the folder itself")
 def test_only_another_checkpoint_is_in_a_folds_own_folder_and_the_remedy_names_it(tmp_path):
     save_trained(tmp_path / "fold_0" / LATEST, plan_of())
     refused(f"found {LATEST}", f"-chk {LATEST}", folder=tmp_path / "fold_0")
@@ -148,7 +147,6 @@ def test_another_programs_checkpoint(tmp_path, contents):
     refused("not a checkpoint of nndiff", str(tmp_path), folder=tmp_path)
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="the network is filled without demand_fitting")
 def test_weights_of_another_network_are_refused_by_name(tmp_path):
     path = save_trained(tmp_path / "fold_0" / BEST, plan_of())
     found = checkpoint.load(path)

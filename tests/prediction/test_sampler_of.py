@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ import torch
 
 from nndiff.checkpoint import BEST
 from nndiff.errors import NndiffError
-from nndiff.plan import SamplerPlan
+from nndiff.plan import ReusePlan, SamplerPlan
 from nndiff.prediction import Request, models
-from nndiff.prediction.pipeline import sampler_of
+from nndiff.prediction.sampling import demand_sampler, sampler_of
 from tests.prediction.trained import model_folder
 
+EVERY_THIRD = ReusePlan(3)  # what ddpm plans
 PLANNED = {
     "bridge": {},
     "ddpm": {"configuration": "ddpm", "start_step": 40, "steps": 40},
@@ -31,7 +33,9 @@ def sampler(tmp_path_factory):
     }
 
     def resolve(kind, **asked):
-        return sampler_of(Request(Path("out"), Path("model"), **asked), trained[kind])
+        sampler = sampler_of(Request(Path("out"), Path("model"), **asked), trained[kind])
+        demand_sampler(sampler, trained[kind])
+        return sampler
 
     return resolve
 
@@ -40,7 +44,7 @@ def sampler(tmp_path_factory):
     ("kind", "expected"),
     [
         ("bridge", SamplerPlan("source", 1000, 1, 0.0, 1)),
-        ("ddpm", SamplerPlan("shortcut", 40, 40, 1.0, 1)),
+        ("ddpm", SamplerPlan("shortcut", 40, 40, 1.0, 1, reuse=EVERY_THIRD)),
         ("generation", SamplerPlan("noise", 1000, 1000, 1.0, 1)),
     ],
 )
@@ -57,16 +61,16 @@ def test_asked_for_nothing_it_is_as_planned(sampler, kind, expected):
         ("bridge", {"start": "draft", "ts": 300, "steps": 3}, SamplerPlan("draft", 300, 3, 0.0, 1)),
         ("bridge", {"steps": 4, "eta": 1.0}, SamplerPlan("source", 1000, 4, 1.0, 1)),
         ("bridge", {"steps": 4, "samples": 8}, SamplerPlan("source", 1000, 4, 0.0, 1, 8)),
-        ("ddpm", {"ts": 25}, SamplerPlan("shortcut", 25, 25, 1.0, 1)),
-        ("ddpm", {"ts": 25, "steps": 5}, SamplerPlan("shortcut", 25, 5, 1.0, 1)),
-        ("ddpm", {"steps": 5}, SamplerPlan("shortcut", 40, 5, 1.0, 1)),
-        ("ddpm", {"start": "draft"}, SamplerPlan("draft", 40, 40, 1.0, 1)),
-        ("ddpm", {"start": "noise"}, SamplerPlan("noise", 1000, 1000, 1.0, 1)),
-        ("ddpm", {"start": "source"}, SamplerPlan("source", 1000, 1000, 1.0, 1)),
-        ("ddpm", {"start": "noise", "ts": 500}, SamplerPlan("noise", 500, 500, 1.0, 1)),
-        ("ddpm", {"order": 2, "steps": 10}, SamplerPlan("shortcut", 40, 10, 0.0, 2)),
-        ("ddpm", {"order": 2, "eta": 0.0, "steps": 10}, SamplerPlan("shortcut", 40, 10, 0.0, 2)),
-        ("ddpm", {"order": 1, "eta": 0.0}, SamplerPlan("shortcut", 40, 40, 0.0, 1)),
+        ("ddpm", {"ts": 25}, SamplerPlan("shortcut", 25, 25, 1.0, 1, reuse=EVERY_THIRD)),
+        ("ddpm", {"ts": 25, "steps": 5}, SamplerPlan("shortcut", 25, 5, 1.0, 1, reuse=EVERY_THIRD)),
+        ("ddpm", {"steps": 5}, SamplerPlan("shortcut", 40, 5, 1.0, 1, reuse=EVERY_THIRD)),
+        ("ddpm", {"start": "draft"}, SamplerPlan("draft", 40, 40, 1.0, 1, reuse=EVERY_THIRD)),
+        ("ddpm", {"start": "noise"}, SamplerPlan("noise", 1000, 1000, 1.0, 1, reuse=EVERY_THIRD)),
+        ("ddpm", {"start": "source"}, SamplerPlan("source", 1000, 1000, 1.0, 1, reuse=EVERY_THIRD)),
+        ("ddpm", {"start": "noise", "ts": 500}, SamplerPlan("noise", 500, 500, 1.0, 1, reuse=EVERY_THIRD)),
+        ("ddpm", {"order": 2, "steps": 10}, SamplerPlan("shortcut", 40, 10, 0.0, 2, reuse=EVERY_THIRD)),
+        ("ddpm", {"order": 2, "eta": 0.0, "steps": 10}, SamplerPlan("shortcut", 40, 10, 0.0, 2, reuse=EVERY_THIRD)),
+        ("ddpm", {"order": 1, "eta": 0.0}, SamplerPlan("shortcut", 40, 40, 0.0, 1, reuse=EVERY_THIRD)),
         ("generation", {"steps": 50}, SamplerPlan("noise", 1000, 50, 1.0, 1)),
     ],
     ids=str,
@@ -97,7 +101,6 @@ def test_what_cannot_be_is_refused(sampler, kind, asked, words):
         assert word in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="0 is taken for nothing asked")
 @pytest.mark.parametrize("asked", [{"ts": 0}, {"steps": 0}, {"order": 0}], ids=str)
 def test_nought_is_refused_rather_than_taken_for_nothing_asked(sampler, asked):
     with pytest.raises(NndiffError):
@@ -118,8 +121,60 @@ def test_where_there_is_noise_on_the_way_several_samples_are_allowed(sampler, ki
     assert sampler(kind, samples=3, **asked).samples == 3
 
 
-@pytest.mark.xfail(strict=True, reason="noise and source begin at 1000 whatever was planned")
 def test_a_planned_starting_step_holds_for_every_planned_start(tmp_path):
     folder = model_folder(tmp_path, start="source", start_step=500, steps=4)
     trained = models.load(folder, None, BEST, torch.device("cpu"), None)
     assert sampler_of(Request(Path("out"), folder), trained).start_step == 500
+
+
+# ---------------------------------------------------------------- kept features
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "expected"),
+    [
+        ("ddpm", {"reuse": 5}, ReusePlan(5)),
+        ("ddpm", {"reuse": 1}, ReusePlan(1)),
+        ("ddpm", {"reuse_depth": 2}, ReusePlan(3, 2)),
+        ("ddpm", {"reuse_threshold": 0.1}, ReusePlan(1, 1, (), 0.1)),
+        ("ddpm", {"steps": 2}, ReusePlan(1)),  # the planned interval is longer than this walk
+        ("bridge", {"steps": 4, "reuse": 2}, ReusePlan(2)),
+        ("bridge", {"reuse": 3}, ReusePlan(3)),  # pointless in one step, and said to be
+    ],
+    ids=str,
+)
+def test_reuse_is_as_asked_for(sampler, kind, asked, expected):
+    assert sampler(kind, **asked).reuse == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"reuse": 41}, ("ever be refreshed", "1 to 40, the steps of the walk", "found 41")),
+        ({"reuse": 0}, ("'interval'", "at least 1")),
+        ({"reuse_depth": 99}, ("no such reuse depth", "1 (cheapest) to")),
+        ({"reuse_depth": 0}, ("'depth'", "at least 1")),
+        ({"reuse_threshold": -1.0}, ("'threshold'", "at least 0")),
+    ],
+    ids=str,
+)
+def test_reuse_that_cannot_be_is_refused(sampler, asked, words):
+    with pytest.raises(NndiffError) as caught:
+        sampler("ddpm", **asked)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_list_of_full_steps_holds_for_its_own_walk_alone(tmp_path):
+    trained = models.load(model_folder(tmp_path, **PLANNED["ddpm"]), None, BEST, torch.device("cpu"), None)
+    tuned = replace(trained, sampler=replace(trained.sampler, reuse=ReusePlan(3, 1, (0, 5, 9))))
+    request = Request(Path("out"), Path("model"))
+    assert sampler_of(request, tuned).reuse.listed == (0, 5, 9)
+    assert sampler_of(replace(request, steps=20), tuned).reuse == ReusePlan(3)
+    assert sampler_of(replace(request, reuse=4), tuned).reuse == ReusePlan(4)
+
+
+def test_one_step_with_reuse_is_said_to_be_pointless(tmp_path):
+    trained = models.load(model_folder(tmp_path), None, BEST, torch.device("cpu"), None)
+    (line,) = demand_sampler(sampler_of(Request(Path("out"), Path("model"), reuse=3), trained), trained)
+    assert "pointless" in line
