@@ -45,6 +45,7 @@ setup(
             "nndiff_preprocess = nndiff.cli.preprocess:main",
             "nndiff_plan_and_preprocess = nndiff.cli.plan_and_preprocess:main",
             "nndiff_train = nndiff.cli.train:main",
+            "nndiff_tune = nndiff.cli.tune:main",
             "nndiff_predict = nndiff.cli.predict:main",
             "nndiff_evaluate = nndiff.cli.evaluate:main",
             "nndiff_demo = nndiff.cli.demo:main",

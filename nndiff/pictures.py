@@ -102,3 +102,47 @@ def _rest(spacing: Spacing, axis: int) -> tuple[float, float]:
     """Millimetres of a pixel of that plane: down, across."""
     down, across = (spacing[i] for i in range(3) if i != axis)
     return down, across
+
+
+@dataclass(frozen=True)
+class Point:
+    label: str
+    x: float
+    y: float
+    chosen: bool = False
+    named: bool = False
+
+
+def tradeoff(path: Path, points: Sequence[Point], x_title: str, y_title: str, title: str) -> None:
+    """What is paid (log) against what is got; the chosen one filled, those worth a word named."""
+    figure = Figure(figsize=(9.5, 5.5), layout="constrained", dpi=DPI)
+    axes = figure.add_subplot()
+    axes.scatter([p.x for p in points], [p.y for p in points], s=26, facecolors="none", edgecolors=SOFT)
+    front = sorted((p for p in points if p.named or p.chosen), key=lambda p: p.x)
+    axes.plot([p.x for p in front], [p.y for p in front], color=ACCENT, linewidth=1.2, alpha=0.5)
+    for i, point in enumerate(front):
+        axes.annotate(
+            point.label,
+            (point.x, point.y),
+            xytext=(6, -12 if i % 2 else 7),
+            textcoords="offset points",
+            fontsize=8,
+            color=INK if point.chosen else SOFT,
+            weight="bold" if point.chosen else "normal",
+        )
+    chosen = [p for p in points if p.chosen]
+    axes.scatter([p.x for p in chosen], [p.y for p in chosen], s=70, color=ACCENT, zorder=3, label="chosen")
+    axes.set_xscale("log")
+    heights = [p.y for p in points]
+    best = max(heights)
+    lowest = max(min(heights), best - 4 * max(1.0, best - sorted(heights)[len(heights) // 2]))
+    axes.set_ylim(lowest - 0.5, best + 0.15 * (best - lowest) + 0.5)  # what is far below would flatten the rest
+    axes.set_xlabel(x_title, color=SOFT)
+    axes.set_ylabel(y_title, color=SOFT)
+    axes.set_title(title, fontsize=11, color=INK)
+    axes.tick_params(which="both", labelsize=8, colors=SOFT)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.2)
+    axes.margins(x=0.18)
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(path, format="png")

@@ -23,6 +23,8 @@ FLOORS = [
         "prepare",
         "translate",
         "reuse",
+        "scoring",
+        "inference",
         "checkpoint",
         "memory",
         "machine",
@@ -30,7 +32,7 @@ FLOORS = [
         "statistics",
         "pictures",
     },
-    {"integrity", "fingerprint", "planning", "preprocess", "training", "prediction", "evaluation", "demo"},
+    {"integrity", "fingerprint", "planning", "preprocess", "training", "tuning", "prediction", "evaluation", "demo"},
     {"cli"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -81,7 +81,7 @@ def _train_and_measure(arguments: argparse.Namespace, number: int, seconds: floa
     _call("nndiff_plan_and_preprocess", plan_and_preprocess.main, "-d", number, "-c", "bridge", *workers, *roots)
     begun = (_fold(arguments, number) / "checkpoint_latest.pt").exists()
     budget = ["--c"] if begun else ["--time_budget", f"{seconds:.0f}s"]
-    _call("nndiff_train", train.main, number, "bridge", 0, *budget, *device, *workers, *roots, *results)
+    _call("nndiff_train", train.main, number, "bridge", 0, "--no_tune", *budget, *device, *workers, *roots, *results)
     for steps in STEPS[number]:
         out = _predictions(arguments, number, steps)
         where = ["-i", raw / "imagesTs", "-o", out, "-m", _fold(arguments, number)]

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nndiff.cli.command import Command, add_workers, paths_of
 from nndiff.errors import NndiffError
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="KEY=VALUE",
         help="change the configuration for this training, e.g. learning_rate=1e-4 training_steps=20000",
     )
+    command.flag("no_tune", action="store_true", help="do not choose a sampler when the training is done")
     add_workers(command)
     return command.run(_work, argv)
 
@@ -94,7 +96,18 @@ def _work(arguments: argparse.Namespace) -> None:
     folder = train(request)
     if _is_first():
         print(f"Trained: {folder}")
+        if not arguments.no_tune and plan.task == "translation":
+            _tune(folder, prepared, request.device, arguments.time_budget)
         print(f"Next: nndiff_predict -i IN -o OUT -d {name[7:10]} -c {configuration} -f {arguments.fold}")
+
+
+def _tune(folder: Path, prepared: Path, device: Any, time_budget: float | None) -> None:
+    from nndiff.tuning.run import SHARE, up_to_date
+    from nndiff.tuning.run import Request as Tuning
+    from nndiff.tuning.run import run as tune
+
+    if not up_to_date(folder):
+        tune(Tuning(folder, prepared, device, None if time_budget is None else SHARE * time_budget))
 
 
 def _planned(plan: Plan, name: str) -> str:

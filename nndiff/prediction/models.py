@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from nndiff import checkpoint
+from nndiff import checkpoint, inference
 from nndiff.assemble import build_network
 from nndiff.checkpoint import Checkpoint, Seen
 from nndiff.errors import NndiffError
+from nndiff.inference import digest_of
 from nndiff.plan import Plan, Preparation, SamplerPlan, digest
 from nndiff.translate import Model, build_model
 
@@ -27,7 +26,7 @@ class Trained:
     plan: Plan
     configuration: str
     model: Model
-    sampler: SamplerPlan
+    sampler: SamplerPlan  # the first tuned fold's, else as planned
     seen: tuple[Seen, ...]
     sources: tuple[dict[str, str], ...]  # for the record: fold, checkpoint, step
 
@@ -54,15 +53,9 @@ def load(
         {"fold": each.run.fold, "checkpoint": str(path), "step": str(each.step), "weights": digest_of(each.ema)}
         for each, path in zip(loaded, paths, strict=True)
     )
-    return Trained(first.plan, first.configuration, model, first.planned.sampler, first.seen, sources)
-
-
-def digest_of(weights: Mapping[str, Tensor]) -> str:
-    """The same for the same weights, wherever their file lies."""
-    checksum = 0
-    for name in sorted(weights):
-        checksum = zlib.crc32(weights[name].contiguous().numpy().tobytes(), zlib.crc32(name.encode(), checksum))
-    return f"{checksum:08x}"
+    tuned = [inference.load(path.parent, name, source["weights"]) for path, source in zip(paths, sources, strict=True)]
+    chosen = next((found.sampler for found in tuned if found is not None), first.planned.sampler)
+    return Trained(first.plan, first.configuration, model, chosen, first.seen, sources)
 
 
 def _checkpoints(folder: Path, folds: Sequence[str] | None, name: str) -> list[Path]:

@@ -9,7 +9,6 @@ run that is no better than that has not learned.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,14 +20,13 @@ from torch import Tensor
 from nndiff.assemble import build_loss
 from nndiff.diffusion.prediction import eps_of
 from nndiff.imaging import store
-from nndiff.metrics import image
-from nndiff.plan import Channel, Plan, SamplerPlan
+from nndiff.plan import Plan, SamplerPlan
+from nndiff.scoring import bounds_of, compare
 from nndiff.training.batches import Batch
 from nndiff.training.loop import Trainer, seed_of
 from nndiff.translate import Arrangement, Model, arrangements, translate
 from nndiff.volume import FloatArray, Triple
 
-SSIM_IN_DB = 20.0
 FIXED_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 VALIDATION = 6  # stream of random numbers
 
@@ -92,20 +90,18 @@ class Validation:
         estimate = translate(model, torch.from_numpy(case["source"]), shape, self.sampler, generator, layouts).numpy()
         bounds = [bounds_of(channel, t) for channel, t in zip(plan.target_channels, case["target"], strict=True)]
         mask = None if "mask" not in case else case["mask"].astype(bool)
-        psnr, ssim, mae = compare(estimate, case["target"], bounds, mask)
+        own = compare(estimate, case["target"], bounds, mask)
         source = case["source"][list(self.plan.anchor)]
-        of_source = compare(source, case["target"], bounds, mask)
-        constant = compare(
-            np.broadcast_to(self._level[:, None, None, None], source.shape), case["target"], bounds, mask
-        )
+        constant = np.broadcast_to(self._level[:, None, None, None], source.shape)
+        plain = [compare(array, case["target"], bounds, mask) for array in (source, constant)]
         scores = Scores(
             self.cases[number],
-            psnr + SSIM_IN_DB * ssim,
-            max(of_source[0] + SSIM_IN_DB * of_source[1], constant[0] + SSIM_IN_DB * constant[1]),
-            psnr,
-            ssim,
-            mae,
-            max(of_source[0], constant[0]),
+            own.score(),
+            max(figures.score() for figures in plain),
+            own.psnr,
+            own.ssim,
+            own.mae,
+            max(figures.psnr for figures in plain),
         )
         return scores, Example(source, estimate, case["target"])
 
@@ -149,25 +145,3 @@ class _Mean(torch.nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         eps = eps_of(self.method.process, self.mean, x_t, None, t)
         return self.method.target(self.mean, None, eps, t)
-
-
-def bounds_of(channel: Channel, truth: FloatArray) -> tuple[float, float]:
-    """The range of PSNR and SSIM, in network units: CT's fixed window, else the truth's own range."""
-    if channel.kind == "ct":
-        return channel.normalization.options.get("onto_low", -1.0), channel.normalization.options.get("onto_high", 1.0)
-    return float(truth.min()), float(truth.max())
-
-
-def compare(
-    estimate: FloatArray,
-    target: FloatArray,
-    bounds: Sequence[tuple[float, float]],
-    mask: image.Mask | None,
-) -> tuple[float, float, float]:
-    """Mean PSNR, SSIM and MAE over the channels."""
-    rows = [
-        (image.psnr(e, t, b, mask), image.ssim(e, t, b, mask), image.mae(e, t, mask))
-        for e, t, b in zip(estimate, target, bounds, strict=True)
-    ]
-    psnr, ssim, mae = np.mean(rows, axis=0)
-    return float(psnr), float(ssim), float(mae)

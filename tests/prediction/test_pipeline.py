@@ -16,8 +16,8 @@ from nndiff import checkpoint
 from nndiff.checkpoint import BEST
 from nndiff.errors import NndiffError
 from nndiff.files import read_json
+from nndiff.inference import digest_of
 from nndiff.prediction import Summary, pipeline
-from nndiff.prediction.models import digest_of
 from tests.conftest import make_phantom, save_volume
 from tests.prediction.trained import contents, model_folder, plan_of, save_trained, scans
 

@@ -123,7 +123,7 @@ def trained(roots, run_cli):
     """trained(*flags) → exit code, outputs, and the fold's folder."""
 
     def run(*flags: str, name: str = "bridge", fold: str = "0") -> tuple[Any, Path]:
-        return run_cli(main, "1", name, fold, "-device", "cpu", "-np", "0", *flags), (
+        return run_cli(main, "1", name, fold, "-device", "cpu", "-np", "0", "--no_tune", *flags), (
             roots.results / NAME / name / f"fold_{fold}"
         )
 

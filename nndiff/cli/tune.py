@@ -1,0 +1,58 @@
+"""nndiff_tune: choose a trained fold's sampler on its held-out cases, by quality against seconds."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nndiff.cli.command import Command, paths_of
+from nndiff.cli.train import add_device, add_fold, seconds_of
+
+OBJECTIVES = ("fidelity", "balanced", "texture")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    command = Command("nndiff_tune", __doc__ or "")
+    add_fold(command)
+    add_device(command)
+    command.flag(
+        "time_budget", type=seconds_of, default=None, metavar="TIME", help="e.g. 10m; unset: a fifth of the training's"
+    )
+    command.flag("objective", choices=OBJECTIVES, default="balanced", help="how much texture counts (balanced)")
+    command.flag(
+        "seconds_per_volume", type=float, default=None, metavar="S", help="nothing slower is chosen, on this machine"
+    )
+    command.flag("chk", default="checkpoint_best.pt", metavar="FILE", help="checkpoint (checkpoint_best.pt)")
+    command.flag("seed", type=int, default=0, metavar="N", help="of noises, and of who chooses and who reports (0)")
+    return command.run(_work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from nndiff.inference import FILE
+    from nndiff.machine import demand_device
+    from nndiff.tuning.run import Request, run
+
+    paths = paths_of(arguments)
+    name = paths.dataset_name(arguments.dataset)
+    fold = Path(paths.results / name / arguments.configuration / f"fold_{arguments.fold}")
+    run(
+        Request(
+            fold,
+            paths.preprocessed / name,
+            torch.device(demand_device(arguments.device)),
+            arguments.time_budget,
+            arguments.objective,
+            arguments.seconds_per_volume,
+            arguments.chk,
+            arguments.seed,
+        )
+    )
+    print(f"Wrote {fold / FILE}, which nndiff_predict uses; the trade-off: {fold / 'tuning.png'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

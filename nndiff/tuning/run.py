@@ -1,0 +1,145 @@
+"""A fold's folder → inference.json and tuning.png beside its checkpoint, and a table for people."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nndiff import checkpoint, inference
+from nndiff.checkpoint import BEST, Checkpoint
+from nndiff.errors import NndiffError
+from nndiff.files import atomic
+from nndiff.imaging import store
+from nndiff.inference import Inference, Row, digest_of
+from nndiff.pictures import Point, tradeoff
+from nndiff.plan import SamplerPlan
+from nndiff.translate import build_model
+from nndiff.tuning.measure import Bench, Measured
+from nndiff.tuning.search import Search, frontier, tune
+
+MOST_CASES = 4  # that choose, and as many that report
+SHARE = 0.2  # of the training's time
+HEADS = ("", "score", "PSNR dB", "SSIM", "MAE", "HF", "s/volume", "cases")
+
+
+@dataclass(frozen=True)
+class Request:
+    fold: Path
+    prepared: Path  # preprocessed/DATASET
+    device: torch.device
+    budget: float | None = None  # seconds; None: a fifth of the training's
+    objective: str = "balanced"
+    seconds_a_volume: float | None = None
+    checkpoint: str = BEST
+    seed: int = 0
+
+
+def run(request: Request) -> Inference:
+    trained = checkpoint.load(request.fold / request.checkpoint, "train it first")
+    planned = trained.planned.sampler
+    choosing, reporting = _cases(request, trained)
+    model = build_model(trained.plan, trained.configuration, [trained.ema], request.device)
+    bench = Bench(model, trained.plan, request.prepared / trained.configuration, request.seed)
+    budget = request.budget or SHARE * sum(epoch.seconds for epoch in trained.history)
+    search = Search(bench, choosing, budget, request.objective, request.seconds_a_volume)
+    _say(f"Tuning on {', '.join(choosing)}; {budget:.0f} s at most; planned: {planned.start}, {planned.steps} steps.")
+
+    def measured(row: Measured) -> None:
+        _say("  " + _line(row.row(search.texture)))
+
+    found = tune(search, planned, reporting, request.checkpoint, digest_of(trained.ema), measured)
+    if search.left_out:
+        _say(f"{len(search.left_out)} candidates did not fit the time; --time_budget gives more.")
+    inference.save(request.fold, found)
+    with atomic(request.fold / "tuning.png") as part:
+        tradeoff(
+            part, _points(search, found.sampler), "seconds a volume", f"score ({request.objective})", _title(found)
+        )
+    _say(summary(found))
+    return found
+
+
+def up_to_date(fold: Path, name: str = BEST) -> bool:
+    """Whether this very checkpoint has been tuned."""
+    try:
+        return inference.load(fold, name, digest_of(checkpoint.load(fold / name).ema)) is not None
+    except NndiffError:
+        return False
+
+
+def summary(found: Inference) -> str:
+    others = "cases that did not choose" if found.reported_on != found.chosen_on else "the cases that chose"
+    lines = [
+        f"\nChosen by '{found.objective}', reported on {others} ({', '.join(found.reported_on)}):",
+        _table(found.report),
+    ]
+    lines.append(
+        f"The sweep's best scores {found.best_minus_chosen:+.3f} ± {found.standard_error:.3f} (standard error) there, "
+        f"{found.report[1 if len(found.report) > 1 else 0].psnr - found.report[0].psnr:+.2f} dB in PSNR."
+    )
+    return "\n".join(lines)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    cells = [list(HEADS), *([row.label, *_figures(row)] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  " + "  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
+
+
+def _figures(row: Row) -> list[str]:
+    return [
+        f"{row.score:.2f}",
+        f"{row.psnr:.2f}",
+        f"{row.ssim:.4f}",
+        f"{row.mae:.4f}",
+        f"{row.hf:.2f}",
+        f"{row.seconds:.2f}",
+        str(row.cases),
+    ]
+
+
+def _line(row: Row) -> str:
+    score, psnr, ssim, _, hf, seconds, _ = _figures(row)
+    return f"{row.label}: score {score}, PSNR {psnr} dB, SSIM {ssim}, HF {hf}, {seconds} s"
+
+
+def _points(search: Search, chosen: SamplerPlan) -> list[Point]:
+    front = {row.sampler for row in frontier(search.rows, search.texture)}
+    rows = [(row, row.row(search.texture)) for row in search.rows]
+    return [
+        Point(row.label, row.seconds, row.score, measured.sampler == chosen, measured.sampler in front)
+        for measured, row in rows
+    ]
+
+
+def _title(found: Inference) -> str:
+    return f"Quality against time on {len(found.chosen_on)} held-out volumes"
+
+
+def _cases(request: Request, trained: Checkpoint) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those that choose, and those that report: held-out ones, halved by a fixed draw."""
+    folder = request.prepared / trained.configuration
+    there = store.cases(folder) if folder.is_dir() else []
+    held = sorted(set(there) - set(trained.run.training)) if trained.run.held_out else sorted(trained.run.validation)
+    if not trained.run.held_out:
+        _say("Warning: fold all holds no case out; tuning on training cases flatters what overfits.")
+    held = [case for case in held if case in there]
+    if not held:
+        raise NndiffError(
+            "There is no held-out case to tune on.", where=folder, remedy="preprocess the dataset again, with all cases"
+        )
+    order = [held[i] for i in np.random.default_rng(request.seed).permutation(len(held))]
+    if len(order) == 1:
+        _say("Warning: one held-out case chooses and reports; take the figures as a hint.")
+        return tuple(order), ()
+    half = min(MOST_CASES, (len(order) + 1) // 2)
+    return tuple(order[:half]), tuple(order[half : half + MOST_CASES])
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

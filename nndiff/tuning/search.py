@@ -1,0 +1,178 @@
+"""Rounds within a budget of time, the choice, and the report on cases that did not choose.
+
+best      the highest mean score
+chosen    the cheapest whose score, case by case, is within one standard error of the best's
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from nndiff.errors import NndiffError
+from nndiff.inference import Inference
+from nndiff.plan import ReusePlan, SamplerPlan
+from nndiff.reuse import listed_steps
+from nndiff.tuning.candidates import Round, rounds
+from nndiff.tuning.measure import Bench, Measured
+
+# How much a decibel of wrong texture takes from a score whose unit is a decibel of PSNR.
+OBJECTIVES = {"fidelity": 0.05, "balanced": 0.25, "texture": 1.0}
+LONG, CASES_OF_LONG = 250, 2  # a walk of more evaluations is measured on so many cases
+NOBODY_SEES = 0.05  # of a score: a smaller loss is no loss, however sure
+LISTS = (0.05, 0.1, 0.2, 0.4)  # relative changes of the kept feature that call for a full step
+
+OnMeasured = Callable[[Measured], None]
+
+
+@dataclass
+class Search:
+    bench: Bench
+    cases: Sequence[str]  # those that choose
+    budget: float  # seconds
+    objective: str = "balanced"
+    at_most: float | None = None  # seconds a volume
+
+    def __post_init__(self) -> None:
+        self.rows: list[Measured] = []
+        self.left_out: list[SamplerPlan] = []
+        self._began = time.perf_counter()
+        self._evaluation = 0.0  # seconds of one
+
+    @property
+    def texture(self) -> float:
+        return OBJECTIVES[self.objective]
+
+    def run(self, planned: SamplerPlan, on_measured: OnMeasured = lambda _: None) -> Measured:
+        """Measure the planned sampler, then all rounds; returns the chosen."""
+        self._measure(planned, on_measured)
+        configuration = self.bench.model.configuration
+        deepest = len(configuration.network.multipliers) * configuration.network.blocks
+        for a_round in rounds(self.bench.model.method.process, deepest):
+            self._round(a_round, on_measured)
+        self._lists(on_measured)
+        return self.chosen()
+
+    def best(self) -> Measured:
+        best = self.rows[0]
+        for row in self.rows[1:]:
+            if self._behind(best, row)[0] > 0:
+                best = row
+        return best
+
+    def chosen(self) -> Measured:
+        allowed = self.rows
+        if self.at_most is not None:
+            allowed = [row for row in self.rows if row.cost <= self.at_most] or [min(self.rows, key=_cost)]
+        best = allowed[0]
+        for row in allowed[1:]:
+            if self._behind(best, row)[0] > 0:
+                best = row
+        return min((row for row in allowed if self.as_good(row, best)), key=_cost)
+
+    def as_good(self, row: Measured, best: Measured) -> bool:
+        behind, error = self._behind(row, best)
+        return behind <= max(error, NOBODY_SEES)
+
+    def _behind(self, row: Measured, other: Measured) -> tuple[float, float]:
+        return behind(row, other, self.texture)
+
+    # ------------------------------------------------------------ rounds
+
+    def _round(self, a_round: Round, on_measured: OnMeasured) -> None:
+        candidates = sorted(a_round(self.best().sampler), key=self.bench.full_steps)
+        for sampler in candidates:
+            self._try(sampler, on_measured)
+
+    def _lists(self, on_measured: OnMeasured) -> None:
+        """Full steps where the feature was measured to change: on two cases, whose lists are put together."""
+        best = self.best().sampler
+        if best.steps < 4 or best.steps > LONG or not self._affords(replace(best, reuse=ReusePlan()), 2):
+            return
+        depth = best.reuse.depth
+        changes = np.max([self.bench.changes(best, case, depth) for case in self.cases[:CASES_OF_LONG]], axis=0)
+        lists = {listed_steps(list(changes), most) for most in LISTS}
+        for listed in sorted(lists, key=len):
+            if 1 < len(listed) < best.steps:
+                self._try(replace(best, reuse=ReusePlan(1, depth, listed)), on_measured)
+
+    def _try(self, sampler: SamplerPlan, on_measured: OnMeasured) -> None:
+        if any(row.sampler == sampler for row in self.rows):
+            return
+        if self._affords(sampler, self._count(sampler)):
+            self._measure(sampler, on_measured)
+        else:
+            self.left_out.append(sampler)
+
+    def _measure(self, sampler: SamplerPlan, on_measured: OnMeasured) -> None:
+        row = self.bench.measure(sampler, self.cases[: self._count(sampler)])
+        self.rows.append(row)
+        self._evaluation = row.cost / self.bench.full_steps(sampler)
+        on_measured(row)
+
+    def _count(self, sampler: SamplerPlan) -> int:
+        return CASES_OF_LONG if sampler.steps > LONG else len(self.cases)
+
+    def _affords(self, sampler: SamplerPlan, cases: int) -> bool:
+        expected = self.bench.full_steps(sampler) * self._evaluation * cases
+        return time.perf_counter() - self._began + expected <= self.budget
+
+
+def behind(row: Measured, other: Measured, texture: float) -> tuple[float, float]:
+    """By how much `other` scores higher, mean over the cases of both, and its standard error (0 for one case)."""
+    a, b = row.scores(texture), other.scores(texture)
+    differences = np.array([b[case] - a[case] for case in a if case in b])
+    error = float(differences.std(ddof=1)) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
+    return float(differences.mean()), error
+
+
+def tune(
+    search: Search,
+    planned: SamplerPlan,
+    others: Sequence[str],  # cases that did not choose; none: the same ones report
+    checkpoint: str,
+    weights: str,
+    on_measured: OnMeasured = lambda _: None,
+) -> Inference:
+    if search.bench.plan.task == "generation":
+        raise NndiffError(
+            "A model that generates has nothing to compare a volume with.", remedy="choose --steps by eye"
+        )
+    chosen = search.run(planned, on_measured)
+    best = search.best()
+    cases = tuple(others) or tuple(search.cases)
+    samplers = list(dict.fromkeys([chosen.sampler, best.sampler, planned]))
+    rows = {sampler: search.bench.measure(sampler, cases) for sampler in samplers}
+    difference, error = behind(rows[chosen.sampler], rows[best.sampler], search.texture)
+    return Inference(
+        checkpoint=checkpoint,
+        weights=weights,
+        objective=search.objective,
+        sampler=chosen.sampler,
+        planned=planned,
+        chosen_on=tuple(search.cases),
+        reported_on=cases,
+        sweep=tuple(row.row(search.texture) for row in sorted(search.rows, key=_cost)),
+        report=tuple(rows[sampler].row(search.texture) for sampler in samplers),
+        best_minus_chosen=difference,
+        standard_error=error,
+    )
+
+
+def frontier(rows: Sequence[Measured], texture: float) -> list[Measured]:
+    """Those than which none is both cheaper and better, cheapest first."""
+    ordered = sorted(rows, key=_cost)
+    kept = ordered[:1]
+    for _, row in pairwise(ordered):
+        if behind(kept[-1], row, texture)[0] > 0:
+            kept.append(row)
+    return kept
+
+
+def _cost(row: Measured) -> float:
+    return row.cost

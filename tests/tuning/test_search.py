@@ -1,0 +1,214 @@
+"""What is tried and what is chosen, on a bench whose scores and seconds are formulas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nndiff.diffusion.process import DDPM, PROCESSES
+from nndiff.errors import NndiffError
+from nndiff.plan import ReusePlan, SamplerPlan
+from nndiff.scoring import Figures
+from nndiff.tuning import search as module
+from nndiff.tuning.candidates import label, rounds
+from nndiff.tuning.measure import Bench, Measured
+from nndiff.tuning.search import CASES_OF_LONG, NOBODY_SEES, OBJECTIVES, Search, behind, frontier, tune
+
+CASES = ("a", "b", "c")
+PLANNED = SamplerPlan("shortcut", 74, 74, 1.0, 1, reuse=ReusePlan(3))
+BRIDGE = SamplerPlan("source", 1000, 1, 0.0, 1)
+SHARE = 0.25  # of a full step's work that a shallow one does
+
+
+class Invented(Bench):
+    """Figures by a formula; a second an evaluation, in work rather than in waiting."""
+
+    def __init__(self, figures: Callable[[SamplerPlan, str], Figures], process: Any, task: str = "translation"):
+        network = SimpleNamespace(multipliers=(1, 2), blocks=2)
+        model = SimpleNamespace(configuration=SimpleNamespace(network=network), method=SimpleNamespace(process=process))
+        object.__setattr__(self, "model", model)
+        object.__setattr__(self, "plan", SimpleNamespace(task=task))
+        object.__setattr__(self, "figures", figures)
+        object.__setattr__(self, "asked", [])
+
+    def measure(self, sampler: SamplerPlan, cases: Sequence[str]) -> Measured:
+        self.asked.append((sampler, tuple(cases)))
+        seconds = dict.fromkeys(cases, self.full_steps(sampler))
+        return Measured(sampler, {case: self.figures(sampler, case) for case in cases}, seconds)
+
+    def share(self, depth: int) -> float:
+        return SHARE * depth
+
+    def changes(self, sampler: SamplerPlan, case: str, depth: int) -> list[float]:
+        return [0.1] * (sampler.steps - 1)
+
+
+def by_start(sampler: SamplerPlan, case: str) -> Figures:
+    """Best at ts 25, by any number of steps; features that are kept cost a little with their age."""
+    loss = abs(math.log(sampler.start_step / 25)) + 0.01 * (sampler.reuse.interval - 1)
+    return Figures(30 + ord(case) - loss, 0.9, 0.1, 1.0)
+
+
+def searching(figures=by_start, process=None, **words: Any) -> Search:
+    return Search(Invented(figures, process or DDPM(1000)), CASES, words.pop("budget", 1e9), **words)
+
+
+def test_the_planned_sampler_is_measured_first_whatever_the_time() -> None:
+    search = searching(budget=0.0)
+    assert search.run(PLANNED).sampler == PLANNED
+    assert [row.sampler for row in search.rows] == [PLANNED]
+    assert search.left_out
+
+
+def test_the_best_start_is_found_and_then_the_fewest_evaluations_that_are_as_good() -> None:
+    search = searching()
+    chosen = search.run(PLANNED).sampler
+    assert chosen.start_step == 25
+    cheapest = min(
+        (row for row in search.rows if row.sampler.start_step == 25 and search.as_good(row, search.best())),
+        key=lambda row: row.cost,
+    )
+    assert chosen == cheapest.sampler
+    assert search.bench.full_steps(chosen) < 25 / 3
+
+
+def test_every_kind_of_candidate_is_tried() -> None:
+    search = searching()
+    search.run(PLANNED)
+    tried = [row.sampler for row in search.rows]
+    assert {s.start for s in tried} == {"shortcut", "noise", "draft"}
+    assert {s.order for s in tried} == {1, 2}
+    assert {s.samples for s in tried} == {1, 4}
+    assert any(s.reuse.listed for s in tried)
+    assert {s.reuse.interval for s in tried} >= {1, 3, 5}
+    assert {s.reuse.depth for s in tried} == {1, 2}
+    assert len(tried) == len(set(tried))
+
+
+def test_on_a_bridge_steps_noise_and_order_are_tried_and_a_sampler_that_ignores_them_stays_at_one() -> None:
+    search = searching(lambda sampler, case: Figures(30, 0.9, 0.1, 1.0), PROCESSES.make("bridge", {"gamma": 0.1}))
+    assert search.run(BRIDGE).sampler == BRIDGE
+    tried = [row.sampler for row in search.rows]
+    assert {(s.steps, s.eta, s.order) for s in tried} >= {(1, 0, 1), (4, 1, 1), (10, 0, 2), (20, 0, 1)}
+    assert "noise" not in {s.start for s in tried}
+
+
+def test_a_walk_of_a_thousand_steps_is_measured_on_two_cases_at_most() -> None:
+    search = searching()
+    search.run(PLANNED)
+    long = [cases for sampler, cases in search.bench.asked if sampler.steps > 250]
+    assert long
+    assert all(len(cases) == CASES_OF_LONG for cases in long)
+
+
+def measured(cost: float, *psnr: float, hf: float = 1.0) -> Measured:
+    cases = CASES[: len(psnr)]
+    figures = {case: Figures(value, 0.9, 0.1, hf) for case, value in zip(cases, psnr, strict=True)}
+    return Measured(replace(PLANNED, steps=round(cost)), figures, dict.fromkeys(cases, cost))
+
+
+def chosen_of(*rows: Measured, **words: Any) -> Measured:
+    search = searching(**words)
+    search.rows = list(rows)
+    return search.chosen()
+
+
+def test_the_cheapest_within_one_standard_error_is_chosen() -> None:
+    best = measured(100, 32.0, 30.0, 31.0)
+    unsure = measured(10, 30.0, 31.9, 29.9)  # behind by 0.4, give or take 1.2
+    sure = measured(5, 31.0, 29.0, 30.0)  # behind by 1.0 on every case
+    assert chosen_of(best, unsure, sure) is unsure
+    assert chosen_of(best, sure) is best
+    assert chosen_of(best, measured(5, 31.97, 29.97, 30.97)) is not best  # surely behind, by what nobody sees
+
+
+def test_nothing_slower_than_asked_is_chosen_and_the_fastest_where_all_are() -> None:
+    rows = measured(100, 32.0, 32.0), measured(10, 31.0, 31.0), measured(5, 30.0, 30.0)
+    assert chosen_of(*rows) is rows[0]
+    assert chosen_of(*rows, at_most=50) is rows[1]
+    assert chosen_of(*rows, at_most=1) is rows[2]
+
+
+def test_the_objective_decides_what_texture_is_worth() -> None:
+    blurred, grained = measured(10, 31.0, 31.0, hf=0.1), measured(20, 30.0, 30.0, hf=1.0)
+    assert chosen_of(blurred, grained, objective="fidelity") is blurred
+    assert chosen_of(blurred, grained, objective="texture") is grained
+    assert OBJECTIVES["fidelity"] < OBJECTIVES["balanced"] < OBJECTIVES["texture"]
+
+
+@given(st.lists(st.floats(0, 40), min_size=3, max_size=3), st.lists(st.floats(0, 40), min_size=3, max_size=3))
+def test_behind_is_the_paired_mean_and_its_standard_error(one: list[float], other: list[float]) -> None:
+    mean, error = behind(measured(1, *one), measured(1, *other), 0.0)
+    differences = [b - a for a, b in zip(one, other, strict=True)]
+    centre = sum(differences) / 3
+    assert mean == pytest.approx(centre, abs=1e-9)
+    assert error == pytest.approx(math.sqrt(sum((d - centre) ** 2 for d in differences) / 2 / 3), abs=1e-6)
+
+
+def test_a_row_of_fewer_cases_is_compared_on_those_it_has() -> None:
+    assert behind(measured(1, 30.0, 31.0, 10.0), measured(1, 31.0, 32.0), 0.0) == pytest.approx((1.0, 0.0))
+    assert behind(measured(1, 30.0), measured(1, 31.0), 0.0) == pytest.approx((1.0, 0.0))
+
+
+def test_on_the_frontier_each_is_dearer_and_better_than_the_last() -> None:
+    rows = [measured(1, 30.0), measured(2, 29.0), measured(3, 31.0), measured(4, 31.0), measured(5, 32.0)]
+    assert frontier(rows, 0.0) == [rows[0], rows[2], rows[4]]
+
+
+def test_the_report_is_on_cases_that_did_not_choose_with_the_planned_and_the_best_beside() -> None:
+    search = searching()
+    found = tune(search, PLANNED, ("x", "y"), "checkpoint_best.pt", "abc")
+    assert (found.chosen_on, found.reported_on) == (CASES, ("x", "y"))
+    assert found.report[0].sampler == found.sampler
+    assert PLANNED in [row.sampler for row in found.report]
+    assert {row.cases for row in found.report} == {2}
+    assert found.best_minus_chosen <= max(found.standard_error, NOBODY_SEES)
+    for sampler, cases in search.bench.asked:
+        assert not ({"x", "y"} & set(cases)) or sampler in [row.sampler for row in found.report]
+
+
+def test_with_nobody_else_the_cases_that_chose_report() -> None:
+    assert tune(searching(), PLANNED, (), "c", "w").reported_on == CASES
+
+
+def test_generation_has_nothing_to_compare_with() -> None:
+    search = Search(Invented(by_start, DDPM(1000), task="generation"), CASES, 1e9)
+    with pytest.raises(NndiffError, match="nothing to compare"):
+        tune(search, PLANNED, (), "c", "w")
+
+
+def test_time_is_kept_by_what_evaluations_were_measured_to_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that runs with the work: the end comes before the budget does, and cheap candidates were tried."""
+    search = searching(budget=2000.0)
+    spent = [0.0]
+    real = search.bench.measure
+
+    def timed(sampler, cases):
+        row = real(sampler, cases)
+        spent[0] += sum(row.seconds.values())
+        return row
+
+    object.__setattr__(search.bench, "measure", timed)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: spent[0])
+    search._began = 0.0
+    search.run(PLANNED)
+    assert spent[0] <= 2000.0
+    assert any(sampler.start == "noise" for sampler in search.left_out)
+    assert len(search.rows) > 10
+
+
+@pytest.mark.parametrize("process", [DDPM(1000), PROCESSES.make("bridge", {"gamma": 0.1})], ids=["ddpm", "bridge"])
+@given(steps=st.integers(1, 1000), ts=st.integers(1, 1000))
+def test_every_candidate_is_a_sampler_that_can_run(process, steps: int, ts: int) -> None:
+    best = SamplerPlan("shortcut", ts, min(steps, ts), 1.0, 1)
+    for a_round in rounds(process, 4):
+        for candidate in a_round(best):
+            assert candidate.reuse.interval <= max(1, candidate.steps)
+            assert label(candidate)
