@@ -4,8 +4,8 @@ Floors, imported downward only (tests/test_architecture.py):
 
     0  words        errors files strict_json paths volume dataset plan registry
     1  mechanisms   imaging/ diffusion/ networks/ metrics/
-    2  shared core  assemble prepare translate checkpoint statistics memory machine workers pictures
-    3  stages       integrity fingerprint planning/ preprocess training/ prediction/ evaluation/ demo/
+    2  shared core  assemble prepare translate reuse scoring inference checkpoint statistics memory machine …
+    3  stages       integrity fingerprint planning/ preprocess training/ tuning/ prediction/ …
     4  commands     cli/
 
 In Python:  nndiff.predict(input, output, model)  is nndiff_predict; see `predict`.

@@ -266,3 +266,27 @@ def test_a_draft_is_the_true_marginal_when_one_step_knows_the_target(name) -> No
     process, y = row(name), volume(Y, 8)
     x = STARTS["draft"](process, y, y, 0.3, oracle(process, y, 0.0), noise())
     torch.testing.assert_close(x, process.sample(volume(M, 8), y, torch.tensor([0.3]), noise()))
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_a_shortcut_with_the_noise_of_its_step_beats_twice_and_half_of_it(eta) -> None:
+    """Less Is More, Table 6, as the distance of the ends' distribution from the truth's, with y a little off x0."""
+    process, tau, distance, step = DDPM(1000), 0.2, 0.02, 50
+    generator = torch.Generator().manual_seed(1)
+    like = volume(0.0)
+    x0 = M + tau * torch.randn(like.shape, generator=generator, dtype=torch.float64)
+    y = x0 + distance * torch.randn(like.shape, generator=generator, dtype=torch.float64)
+    eps = torch.randn(like.shape, generator=generator, dtype=torch.float64)
+
+    def off(noised_as: int) -> float:
+        x = STARTS["shortcut"](process, y, y, noised_as / 1000, never, eps)
+        # the scale is the step's own, so that the noise alone is wrong
+        a, right = process.at(noised_as / 1000)[0], process.at(step / 1000)[0]
+        *_, (end, _, _) = walk(
+            x - (a - right) * y, even_times(step / 1000, step), oracle(process, y, tau), First(process, eta, generator)
+        )
+        return abs(float(end.std()) - tau)
+
+    assert off(step) < 0.02 * tau
+    assert off(2 * step) > 2 * off(step)
+    assert off(step // 2) > 2 * off(step)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nndiff.diffusion.process import DDPM, PROCESSES
@@ -205,6 +205,7 @@ def test_time_is_kept_by_what_evaluations_were_measured_to_cost(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("process", [DDPM(1000), PROCESSES.make("bridge", {"gamma": 0.1})], ids=["ddpm", "bridge"])
+@settings(deadline=None, max_examples=20)
 @given(steps=st.integers(1, 1000), ts=st.integers(1, 1000))
 def test_every_candidate_is_a_sampler_that_can_run(process, steps: int, ts: int) -> None:
     best = SamplerPlan("shortcut", ts, min(steps, ts), 1.0, 1)
