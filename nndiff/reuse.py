@@ -18,8 +18,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from nndiff.errors import NndiffError
 from nndiff.networks.unet import Cache
-from nndiff.plan import ReusePlan
+from nndiff.plan import NetworkSpec, ReusePlan
 
 
 class Kept:
@@ -78,6 +79,21 @@ class Kept:
     def _expected(self, x: Tensor) -> float:
         assert self._x is not None
         return self._sensitivity * _relative(x, self._x)
+
+
+def deepest(network: NetworkSpec) -> int:
+    """The decoder's blocks: the largest depth there is."""
+    return len(network.multipliers) * network.blocks
+
+
+def demand_depth(depth: int, network: NetworkSpec) -> None:
+    if depth > deepest(network):
+        raise NndiffError(
+            "The network has no such reuse depth.",
+            expected=f"1 (cheapest) to {deepest(network)} (its decoder blocks)",
+            found=depth,
+            remedy="1 is the cheapest and the usual one",
+        )
 
 
 def listed_steps(changes: Sequence[float], most: float) -> tuple[int, ...]:

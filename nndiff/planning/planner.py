@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from nndiff.errors import NndiffError, nearest
-from nndiff.memory import prediction_cost, total_needed, training_cost, usable_bytes
+from nndiff.memory import prediction_cost, reuse_cost, total_needed, training_cost, usable_bytes
 from nndiff.plan import (
     DATASET_WIDE,
     PLAN_VERSION,
@@ -30,6 +30,7 @@ from nndiff.planning import data, recipe, size
 from nndiff.planning.overrides import Overrides
 from nndiff.planning.verdict import Verdict
 from nndiff.prepare import normalizer
+from nndiff.reuse import demand_depth
 from nndiff.strict_json import encode
 from nndiff.volume import Triple
 
@@ -163,7 +164,9 @@ def _configuration(
     eta = decide("eta", recipe.eta(name))
     order = decide("order", recipe.order())
     reuse_interval = decide("reuse_interval", recipe.reuse_interval(name, start, steps))
-    reuse_depth = decide("reuse_depth", recipe.reuse_depth())
+    share = _shallow_share(sized, precision, budget) if reuse_interval > 1 and predict is None else None
+    reuse_depth = decide("reuse_depth", recipe.reuse_depth(share))
+    demand_depth(reuse_depth, network)
     tile_overlap = decide(
         "tile_overlap", recipe.tile_overlap(rung.patch_size == shape, tiled=fingerprint.task != "generation")
     )
@@ -257,6 +260,11 @@ def _predicted(sized: size.Sized, precision: str, budget: Budget, predict: size.
         forward = prediction_cost(sized.network, rung.puzzle_factor, rung.patch_size, precision, budget.device)
         return Predicted(sized.cost.bytes, forward.bytes, sized.cost.flops, forward.flops)
     return Predicted(sized.cost.bytes, sized.cost.bytes, sized.cost.flops, sized.cost.flops)
+
+
+def _shallow_share(sized: size.Sized, precision: str, budget: Budget) -> float:
+    words = sized.network, sized.rung.puzzle_factor, sized.rung.patch_size, precision
+    return reuse_cost(*words, 1, budget.device)[0].flops / prediction_cost(*words, budget.device).flops
 
 
 def _rmse(fingerprint: Fingerprint, plan: Plan) -> list[float]:

@@ -166,9 +166,12 @@ def reuse_interval(name: str, start: str, steps: int) -> Verdict[int]:
     return Verdict(3, "features refreshed every third step: half the time at no loss in the published table")
 
 
-def reuse_depth() -> Verdict[int]:
+def reuse_depth(share: float | None) -> Verdict[int]:
+    """`share`: of a whole step's FLOPs, what one on kept features needs; None where none is taken."""
+    work = "" if share is None else f", {share:.2f} of a whole step's FLOPs"
     return Verdict(
-        1, "between refreshes only the stem, the last decoder block and the head are computed: the cheapest branch"
+        1,
+        f"between refreshes only the stem, the last decoder block and the head are computed: the cheapest branch{work}",
     )
 
 

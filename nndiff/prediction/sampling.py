@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from nndiff.diffusion.start import STEPS
 from nndiff.errors import NndiffError
-from nndiff.plan import Configuration, ReusePlan, SamplerPlan
+from nndiff.plan import ReusePlan, SamplerPlan
 from nndiff.prediction.models import Trained
 from nndiff.prediction.request import Request
+from nndiff.reuse import demand_depth
 from nndiff.translate import is_random
 
 
@@ -33,7 +34,7 @@ def sampler_of(request: Request, trained: Trained) -> SamplerPlan:
 
 def demand_sampler(sampler: SamplerPlan, trained: Trained) -> list[str]:
     """That it can run on this model; what is odd about it, in words."""
-    demand_depth(sampler.reuse, trained.model.configuration)
+    demand_depth(sampler.reuse.depth, trained.model.configuration.network)
     if sampler.samples > 1 and not is_random(trained.model.method.process, sampler):
         raise NndiffError(
             "Every draw of this sampler would be the same volume.",
@@ -44,17 +45,6 @@ def demand_sampler(sampler: SamplerPlan, trained: Trained) -> list[str]:
     if sampler.reuse.active and sampler.steps == 1:
         return ["reusing features is pointless in a walk of one step: every step is a full one"]
     return []
-
-
-def demand_depth(reuse: ReusePlan, configuration: Configuration) -> None:
-    deepest = len(configuration.network.multipliers) * configuration.network.blocks
-    if reuse.depth > deepest:
-        raise NndiffError(
-            "The network has no such reuse depth.",
-            expected=f"1 (cheapest) to {deepest} (its decoder blocks)",
-            found=reuse.depth,
-            remedy="--reuse_depth 1",
-        )
 
 
 def _reuse(request: Request, own: SamplerPlan, sampler: SamplerPlan) -> ReusePlan:

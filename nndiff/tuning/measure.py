@@ -17,7 +17,7 @@ from nndiff.inference import Row
 from nndiff.machine import free_memory
 from nndiff.memory import prediction_cost, reuse_cost, usable_now
 from nndiff.plan import Plan, ReusePlan, SamplerPlan
-from nndiff.reuse import Kept
+from nndiff.reuse import Kept, deepest
 from nndiff.scoring import Figures, bounds_of, compare
 from nndiff.translate import Model, arrangements, translate
 from nndiff.tuning.candidates import label
@@ -97,7 +97,7 @@ class Bench:
         planned = self.model.configuration
         network, precision, device = planned.network, planned.precision, self.model.device.type
         whole = prediction_cost(network, planned.puzzle_factor, planned.patch_size, precision, device).flops
-        depths = range(1, len(network.multipliers) * network.blocks + 1)
+        depths = range(1, deepest(network) + 1)
         return [
             reuse_cost(network, planned.puzzle_factor, planned.patch_size, precision, depth, device)[0].flops / whole
             for depth in depths

@@ -17,7 +17,7 @@ import numpy as np
 from nndiff.errors import NndiffError
 from nndiff.inference import Inference
 from nndiff.plan import ReusePlan, SamplerPlan
-from nndiff.reuse import listed_steps
+from nndiff.reuse import deepest, listed_steps
 from nndiff.tuning.candidates import Round, rounds
 from nndiff.tuning.measure import Bench, Measured
 
@@ -51,9 +51,8 @@ class Search:
     def run(self, planned: SamplerPlan, on_measured: OnMeasured = lambda _: None) -> Measured:
         """Measure the planned sampler, then all rounds; returns the chosen."""
         self._measure(planned, on_measured)
-        configuration = self.bench.model.configuration
-        deepest = len(configuration.network.multipliers) * configuration.network.blocks
-        for a_round in rounds(self.bench.model.method.process, deepest):
+        model = self.bench.model
+        for a_round in rounds(model.method.process, deepest(model.configuration.network)):
             self._round(a_round, on_measured)
         self._lists(on_measured)
         return self.chosen()

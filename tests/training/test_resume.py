@@ -198,11 +198,11 @@ def test_asked_to_stop_it_says_how_to_go_on_and_does(tmp_path, roots, run_cli, m
     try:
         with monkeypatch.context() as patched:
             patched.setattr(journal, "line", asked_to_stop)
-            outcome = run_cli(main, "1", "bridge", "0", "-device", "cpu", "-np", "1")
+            outcome = run_cli(main, "1", "bridge", "0", "--no_tune", "-device", "cpu", "-np", "1")
         assert outcome.code == 130
         assert "What is finished is kept" in outcome.err
         assert not any(path.name.startswith(PART) for path in folder.iterdir())
-        assert run_cli(main, "1", "bridge", "0", "-device", "cpu", "-np", "0", "--c").code == 0
+        assert run_cli(main, "1", "bridge", "0", "--no_tune", "-device", "cpu", "-np", "0", "--c").code == 0
     finally:
         signal.signal(signal.SIGTERM, before)
     demand_same_folders(whole, folder)
