@@ -39,7 +39,7 @@ from nndiff.tuning.measure import Bench, Measured
 
 RESULTS = Path(__file__).parent / "results" / "lim.csv"
 HEADS = ("sampler", "cases", "PSNR", "SSIM", "MAE", "HF", "TFLOPs", "seconds", "speed-up", "PSNR of 2", "SSIM of 2")
-TRAINING, HELD_OUT = 16, 4
+TRAINING = 16
 REFERENCE = "1000 steps"
 ALL = SamplerPlan("noise", 1000, 1000, 1.0, 1)
 
@@ -68,18 +68,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, default=Path("lim"), metavar="FOLDER")
     parser.add_argument("--time_budget", type=seconds_of, default=1500.0, metavar="TIME", help="of each training (25m)")
     parser.add_argument("--raw", type=Path, default=None, metavar="RAW/DATASET", help="instead of simulated scans")
+    parser.add_argument("--held_out", type=int, default=4, metavar="N", help="volumes to measure on (4)")
+    parser.add_argument("-c", nargs="+", default=["ddpm", "bridge"], metavar="NAME", help="what is trained (both)")
     parser.add_argument("--quick", action="store_true", help="fewer samplers")
     arguments = parser.parse_args(argv)
-    raw = arguments.raw or _simulated(arguments.output)
+    raw = arguments.raw or _simulated(arguments.output, arguments.held_out)
     number, plans = raw.name[7:10], arguments.output / "preprocessed"
     roots = ["--raw", str(raw.parent), "--preprocessed", str(plans)]
-    if plan_and_preprocess.main(["-d", number, "-c", "bridge", "ddpm", *roots]):
+    if plan_and_preprocess.main(["-d", number, "-c", *arguments.c, *roots]):
         return 1
     prepared = plans / raw.name
-    _split(prepared)
+    _split(prepared, arguments.c[0], arguments.held_out)
     plan = load(Plan, prepared / "plan.json", "")
     rows = []
-    for name in ("ddpm", "bridge"):
+    for name in arguments.c:
         bench, cases, minutes = _trained(arguments, plan, name, prepared)
         if name == "ddpm":
             rows += [_plain(bench, cases, kind) for kind in ("input", "best Gaussian")]
@@ -95,14 +97,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _simulated(folder: Path) -> Path:
-    return simulate(folder / "raw", TRAINING + HELD_OUT, 0, 0.1, 0)[0]
+def _simulated(folder: Path, held_out: int) -> Path:
+    raw = folder / "raw" / "Dataset900_DemoPET"
+    return raw if raw.is_dir() else simulate(folder / "raw", TRAINING + held_out, 0, 0.1, 0)[0]
 
 
-def _split(prepared: Path) -> None:
+def _split(prepared: Path, name: str, held_out: int) -> None:
     """The last few cases are held out, in every fold there is."""
-    names = store.cases(prepared / "ddpm")
-    write_json(prepared / SPLITS, [{"train": names[:-HELD_OUT], "val": names[-HELD_OUT:]}])
+    names = store.cases(prepared / name)
+    write_json(prepared / SPLITS, [{"train": names[:-held_out], "val": names[-held_out:]}])
 
 
 def _trained(
@@ -116,7 +119,7 @@ def _trained(
         train(request)
     found = checkpoint.load(request.folder / BEST)
     model = build_model(plan, name, [found.ema], request.device)
-    cases = tuple(store.cases(prepared / name)[-HELD_OUT:])
+    cases = tuple(store.cases(prepared / name)[-arguments.held_out :])
     return Bench(model, plan, prepared / name), cases, sum(epoch.seconds for epoch in found.history) / 60
 
 
