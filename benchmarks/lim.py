@@ -70,12 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--raw", type=Path, default=None, metavar="RAW/DATASET", help="instead of simulated scans")
     parser.add_argument("--held_out", type=int, default=4, metavar="N", help="volumes to measure on (4)")
     parser.add_argument("-c", nargs="+", default=["ddpm", "bridge"], metavar="NAME", help="what is trained (both)")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the plan, as in nndiff_plan")
     parser.add_argument("--quick", action="store_true", help="fewer samplers")
     arguments = parser.parse_args(argv)
     raw = arguments.raw or _simulated(arguments.output, arguments.held_out)
     number, plans = raw.name[7:10], arguments.output / "preprocessed"
+    by_hand = ["--set", *arguments.set] if arguments.set else []
     roots = ["--raw", str(raw.parent), "--preprocessed", str(plans)]
-    if plan_and_preprocess.main(["-d", number, "-c", *arguments.c, *roots]):
+    if plan_and_preprocess.main(["-d", number, "-c", *arguments.c, *by_hand, *roots]):
         return 1
     prepared = plans / raw.name
     _split(prepared, arguments.c[0], arguments.held_out)

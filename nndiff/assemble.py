@@ -55,7 +55,10 @@ class Method:
 
 def build_method(configuration: Configuration) -> Method:
     scheme = configuration.process
-    return Method(PROCESSES.make(scheme.name, scheme.options), PREDICTIONS.make(configuration.prediction, {}))
+    return Method(
+        PROCESSES.make(scheme.name, scheme.options),
+        PREDICTIONS.make(configuration.prediction, {"distance": configuration.source_distance}),
+    )
 
 
 def build_loss(scheme: Scheme) -> nn.Module:

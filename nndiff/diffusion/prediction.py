@@ -4,6 +4,9 @@ x0        x̂0 = output                                       eps from the row: 
 eps       x̂0 = (x_t - b·y - sigma·output)/a                 needs a > 0: not at the start of a bridge
 v         v = a·eps - sigma·x0,  x̂0 = (a·(x_t - b·y) - sigma·v)/(a² + sigma²)
 residual  x̂0 = y - output
+v_source  v of u = (x0 - y)/d, d the usual distance between source and target, u of unit size like eps:
+          z = (x_t - (a + b)·y)/s = A·u + S·eps,  A = a·d/s,  S = sigma/s,  s² = a²·d² + sigma²
+          v = A·eps - S·u,  x̂0 = y + d·(A·z - S·v)          an output of 0: the best mix of y and x_t alone
 both      x̂0 and ε̂ side by side on the channel axis (PRDiT)
 """
 
@@ -28,6 +31,9 @@ class Prediction:
     """A row: what to train towards, and what the output says. y is None where there is no source."""
 
     channels = 1  # network outputs a target channel
+
+    def __init__(self, distance: float = 1.0):
+        self.distance = distance  # rms between source and target
 
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
         raise NotImplementedError
@@ -77,6 +83,24 @@ class Residual(Prediction):
         return y - output
 
 
+class VSource(Prediction):
+    def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
+        assert y is not None, "a distance needs a source"
+        signal, noise, _, _ = self._parts(process, t, x0)
+        return signal * eps - noise * (x0 - y) / self.distance
+
+    def x0(self, process: Process, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Tensor:
+        assert y is not None, "a distance needs a source"
+        signal, noise, size, at_source = self._parts(process, t, x_t)
+        return y + self.distance * (signal * (x_t - at_source * y) / size - noise * output)
+
+    def _parts(self, process: Process, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A, S, s and a + b."""
+        a, b, sigma = _at(process, t, like)
+        size = ((a * self.distance) ** 2 + sigma**2).sqrt()
+        return a * self.distance / size, sigma / size, size, a + b
+
+
 class Both(Prediction):
     channels = 2
 
@@ -108,5 +132,5 @@ def _minus_source(x_t: Tensor, b: Tensor, y: Tensor | None) -> Tensor:
 
 
 PREDICTIONS: Registry[type[Prediction]] = Registry(
-    "prediction", {"x0": X0, "eps": Eps, "v": V, "residual": Residual, "both": Both}
+    "prediction", {"x0": X0, "eps": Eps, "v": V, "residual": Residual, "v_source": VSource, "both": Both}
 )

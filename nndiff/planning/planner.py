@@ -137,7 +137,8 @@ def _configuration(
     shape = decide("volume_shape", data.volume_shape(fingerprint, plan.crop, spacing))
     precision = decide("precision", recipe.precision(budget))
     process = decide("process", recipe.process(name))
-    prediction = decide("prediction", recipe.prediction(name))
+    prediction = decide("prediction", recipe.prediction(name, fingerprint.task))
+    source_distance = decide("source_distance", recipe.source_distance(_rmse(fingerprint, plan)))
 
     sized = _size(name, fingerprint, budget, shape, spacing, precision, ledger, predict)
     rung, network = sized.rung, sized.network
@@ -183,6 +184,7 @@ def _configuration(
         precision=precision,
         process=process,
         prediction=prediction,
+        source_distance=source_distance,
         stages=stages,
         augmentation=augmentation,
         learning_rate=learning_rate,

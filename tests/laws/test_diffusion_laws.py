@@ -214,6 +214,22 @@ def test_a_perfect_output_is_a_perfect_estimate(name, prediction) -> None:
     np.testing.assert_allclose(estimate.eps.numpy(), eps.numpy(), atol=1e-8)
 
 
+@pytest.mark.parametrize("t", [0.02, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("distance", [0.05, 0.7])
+def test_silence_of_v_source_is_the_best_line_through_what_is_known_and_its_target_has_unit_size(t, distance) -> None:
+    """With x0 = y + distance·n the best linear estimate shrinks towards the source; what is left to learn is white."""
+    process, prediction = DDPM(1000), PREDICTIONS["v_source"](distance)
+    generator = torch.Generator().manual_seed(4)
+    y, n, eps = (torch.randn(1, 1, 40, 40, 40, generator=generator, dtype=torch.float64) for _ in range(3))
+    x0, times = y + distance * n, torch.tensor([t])
+    x_t = process.sample(x0, y, times, eps)
+    silent = prediction.estimate(process, torch.zeros_like(x_t), x_t, y, times).x0
+    a, _, sigma = process.at(t)
+    best = y + a * distance**2 / (a**2 * distance**2 + sigma**2) * (x_t - a * y)
+    torch.testing.assert_close(silent, best, rtol=1e-5, atol=1e-6)
+    assert float(prediction.target(process, x0, y, eps, times).std()) == pytest.approx(1.0, rel=0.02)
+
+
 def test_a_network_that_predicts_both_has_both_outputs() -> None:
     assert Both.channels == 2
     assert all(PREDICTIONS[name].channels == 1 for name in PREDICTIONS if name != "both")

@@ -1,0 +1,80 @@
+"""What a step on kept features costs, over a whole step: FLOPs by tracing, seconds side by side.
+
+    python -m benchmarks.reuse [--device cuda] [--width 32] [--size 48]
+
+Full and shallow steps alternate; the ratio is the median of their ratios. The network is as planned: three levels, two
+blocks a level on each side, with the puzzle a light head at full resolution, which every step computes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+
+import torch
+
+from nndiff.assemble import build_network
+from nndiff.memory import autocast, prediction_cost, reuse_cost
+from nndiff.networks.unet import Cache
+from nndiff.plan import NetworkSpec
+from nndiff.volume import Triple
+
+REPEATS = 9
+CASES: tuple[tuple[Triple, int], ...] = (((1, 1, 1), 1), ((1, 1, 1), 2), ((2, 2, 2), 1), ((2, 2, 2), 2))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--size", type=int, default=48, help="voxels along each axis of the tile")
+    arguments = parser.parse_args(argv)
+    print("| puzzle | depth | FLOPs of a shallow step | seconds | of a whole step, s |\n|---|---|---|---|---|")
+    for puzzle, depth in CASES:
+        print("| " + " | ".join(_measured(arguments, puzzle, depth)) + " |", flush=True)
+    return 0
+
+
+def _measured(arguments: argparse.Namespace, puzzle: Triple, depth: int) -> list[str]:
+    pooled = ((1, 1, 1), (2, 2, 2), (2, 2, 2))
+    head = 12 if puzzle != (1, 1, 1) else 0
+    spec = NetworkSpec("unet", 2, 1, arguments.width, (1, 2, 4), ((3, 3, 3),) * 3, pooled, 2, head, "none")
+    tile = (arguments.size,) * 3
+    words = spec, puzzle, tile, arguments.precision
+    work = reuse_cost(*words, depth, arguments.device)[0].flops / prediction_cost(*words, arguments.device).flops
+    device = torch.device(arguments.device)
+    network = build_network(spec, puzzle).to(device).eval()
+    x, t = torch.randn(1, 1, *tile, device=device), torch.rand(1, device=device)
+    cache = Cache(depth)
+
+    def full() -> None:
+        cache.stale = True
+        network(x, t, x, cache)
+
+    def shallow() -> None:
+        network(x, t, x, cache)
+
+    with torch.no_grad(), autocast(device.type, arguments.precision):
+        full()
+        shallow()
+        pairs = [(_seconds(full, device), _seconds(shallow, device)) for _ in range(REPEATS)]
+    share, whole = median(b / a for a, b in pairs), median(a for a, _ in pairs)
+    return ["x".join(map(str, puzzle)), str(depth), f"{work:.2f}", f"{share:.2f}", f"{whole:.3f}"]
+
+
+def _seconds(run: Callable[[], None], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    clock = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - clock
+
+
+if __name__ == "__main__":
+    sys.exit(main())
