@@ -131,7 +131,7 @@ def tradeoff(path: Path, points: Sequence[Point], x_title: str, y_title: str, ti
             weight="bold" if point.chosen else "normal",
         )
     chosen = [p for p in points if p.chosen]
-    axes.scatter([p.x for p in chosen], [p.y for p in chosen], s=70, color=ACCENT, zorder=3, label="chosen")
+    axes.scatter([p.x for p in chosen], [p.y for p in chosen], s=70, color=ACCENT, zorder=3)
     axes.set_xscale("log")
     heights = [p.y for p in points]
     best = max(heights)
@@ -144,5 +144,4 @@ def tradeoff(path: Path, points: Sequence[Point], x_title: str, y_title: str, ti
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.2)
     axes.margins(x=0.18)
-    axes.legend(frameon=False, loc="lower right")
     figure.savefig(path, format="png")

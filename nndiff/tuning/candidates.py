@@ -40,8 +40,10 @@ def rounds(process: Process, deepest: int) -> list[Round]:
 
 
 def _starts(best: SamplerPlan) -> Iterator[SamplerPlan]:
-    for ts in TS:
+    """Every start walked whole and left in one step: what late noise gains over a regression shows side by side."""
+    for ts in sorted({*TS, best.start_step}):
         yield replace(best, start="shortcut", start_step=ts, steps=ts, reuse=EVERY)
+        yield replace(best, start="shortcut", start_step=ts, steps=1, reuse=EVERY)
     yield replace(best, start="noise", start_step=STEPS, steps=STEPS, reuse=EVERY)
 
 
@@ -56,9 +58,10 @@ def _drafts(best: SamplerPlan) -> Iterator[SamplerPlan]:
 def _paces(best: SamplerPlan) -> Iterator[SamplerPlan]:
     for share in (2, 5, 10):
         steps = best.start_step // share
-        if 1 <= steps < best.steps:
+        if 1 <= steps < best.start_step:
             yield replace(best, steps=steps, reuse=EVERY)
-            yield replace(best, steps=steps, eta=0.0, reuse=EVERY)
+            if steps > 1:
+                yield replace(best, steps=steps, eta=0.0, reuse=EVERY)
             if steps > 2:
                 yield replace(best, steps=steps, eta=0.0, order=2, reuse=EVERY)
 

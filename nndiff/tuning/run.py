@@ -78,9 +78,10 @@ def summary(found: Inference) -> str:
         f"\nChosen by '{found.objective}', reported on {others} ({', '.join(found.reported_on)}):",
         _table(found.report),
     ]
+    best = next((row for row in found.report[1:2] if row.sampler != found.planned), found.report[0])
     lines.append(
         f"The sweep's best scores {found.best_minus_chosen:+.3f} ± {found.standard_error:.3f} (standard error) there, "
-        f"{found.report[1 if len(found.report) > 1 else 0].psnr - found.report[0].psnr:+.2f} dB in PSNR."
+        f"{best.psnr - found.report[0].psnr:+.2f} dB in PSNR."
     )
     return "\n".join(lines)
 
