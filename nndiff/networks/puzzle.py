@@ -79,11 +79,12 @@ class Puzzled(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None, *kept: Any) -> Tensor:
         """[B, C, Z, Y, X], [B] → [B, out, Z, Y, X]; what a core keeps from step to step is its own affair."""
         seen = x_t if condition is None else torch.cat([x_t, condition], dim=1)
-        seen = seen.contiguous(memory_format=torch.channels_last_3d)
-        pieces = self._enter(pad(seen, self.multiple))
+        seen = pad(seen.contiguous(memory_format=torch.channels_last_3d), self.multiple)
+        output: Tensor = self._leave(self.core(self._enter(seen), t, *kept))
+        if self.head is not None:
+            output = self.head(output, seen)
         z, y, w = x_t.shape[2:]
-        output: Tensor = self._leave(self.core(pieces, t, *kept))[:, :, :z, :y, :w]
-        return output if self.head is None else self.head(output, seen)
+        return output[:, :, :z, :y, :w]
 
     def _enter(self, x: Tensor) -> Tensor:
         pieces = puzzle(x, self.factor)

@@ -74,8 +74,9 @@ class Batches(Dataset[list[dict[str, Any]]]):
         share: Share,
         augmentations: Sequence[Augmentation],
         seed: int,
+        multiple: Triple = (1, 1, 1),  # that the network pads every axis to
     ):
-        self.folder, self.cases, self.patch, self.share = folder, list(cases), patch, share
+        self.folder, self.cases, self.patch, self.share, self.multiple = folder, list(cases), patch, share, multiple
         self.augmentations, self.seed = tuple(augmentations), seed
         self.opened: dict[str, dict[str, npt.NDArray[Any]]] = {}
 
@@ -97,12 +98,16 @@ class Batches(Dataset[list[dict[str, Any]]]):
         turn, place = divmod(number, len(self.cases))
         order = np.random.default_rng([PERMUTATION, self.seed, turn]).permutation(len(self.cases))
         case = self._case(self.cases[order[place]])
-        shape = case["target"].shape[1:]
-        room = [max(0, n - p) + 1 for n, p in zip(shape, self.patch, strict=True)]
+        shape, patch = self._padded(case["target"].shape[1:]), self._padded(self.patch)
+        room = [max(0, n - p) + 1 for n, p in zip(shape, patch, strict=True)]
         corner = [int(c) for c in np.random.default_rng([POSITION, self.seed, number]).integers(0, room)]
         cut = {name: cut_out(array, corner, self.patch) for name, array in case.items()}
         sample = Sample(cut.get("source"), cut["target"], cut.get("mask"))
         return augmented(self.augmentations, sample, [AUGMENT, self.seed, number])
+
+    def _padded(self, shape: Sequence[int]) -> list[int]:
+        """As the network pads a volume, at its far end: what lies there is trained on too."""
+        return [-(-n // m) * m for n, m in zip(shape, self.multiple, strict=True)]
 
     def _case(self, name: str) -> dict[str, npt.NDArray[Any]]:
         if name not in self.opened:
@@ -111,7 +116,7 @@ class Batches(Dataset[list[dict[str, Any]]]):
 
 
 def cut_out(array: npt.NDArray[Any], corner: Sequence[int], patch: Triple) -> npt.NDArray[Any]:
-    """[..., Z, Y, X] → [..., *patch]; a smaller case has its border repeated, as the network pads a volume."""
+    """[..., Z, Y, X] → [..., *patch]; beyond the case its border is repeated, as the network pads a volume."""
     z, y, x = (slice(c, c + p) for c, p in zip(corner, patch, strict=True))
     piece = np.array(array[..., z, y, x])
     missing = [(0, p - n) for n, p in zip(piece.shape[-3:], patch, strict=True)]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from nndiff import checkpoint
-from nndiff.assemble import build_augmentations
+from nndiff.assemble import build_augmentations, multiple
 from nndiff.checkpoint import BEST, LATEST, Checkpoint, Epoch, Run, Seen
 from nndiff.errors import NndiffError
 from nndiff.files import sweep
@@ -231,6 +231,7 @@ class _Fold:
             share_of(configuration, self.ranks),
             build_augmentations(configuration.augmentation),
             run.seed,
+            multiple(configuration.network, configuration.puzzle_factor),
         )
 
     def _loaders(self) -> int:

@@ -61,6 +61,17 @@ def test_a_head_answers_at_any_size_and_starts_at_zero() -> None:
     assert network(x, torch.rand(1), y).std() > 0
 
 
+@pytest.mark.parametrize("size", [(5, 6, 7), (8, 7, 5), (3, 4, 8)], ids=str)
+def test_at_any_size_it_answers_as_at_the_padded_size_and_its_far_border_has_neighbours(size) -> None:
+    """The head too: what it learned on whole pieces does not hold where the last voxel's neighbour is cut away."""
+    head = Head(4 + 2, 1, 8)
+    nn.init.normal_(head.last.weight)
+    network = Puzzled(Repeater(32), (2, 2, 2), (4, 4, 4), head)
+    x, y, t = torch.randn(1, 1, *size), torch.randn(1, 1, *size), torch.rand(1)
+    whole = network(pad(x, (4, 4, 4)), t, pad(y, (4, 4, 4)))
+    assert torch.equal(network(x, t, y), whole[:, :, : size[0], : size[1], : size[2]])
+
+
 def test_a_size_the_factor_does_not_divide_is_our_own_mistake() -> None:
     with pytest.raises(AssertionError):
         puzzle(torch.randn(1, 1, 3, 4, 4), (2, 2, 2))

@@ -164,6 +164,22 @@ def test_a_smaller_case_has_its_border_repeated_at_the_far_end(tmp_path) -> None
         assert np.array_equal(sample.mask, piece % 2 == 0)
 
 
+def test_patches_reach_as_far_as_the_network_pads_a_volume(tmp_path) -> None:
+    numbers = np.arange(9 * 8 * 3, dtype=np.float32).reshape(9, 8, 3)
+    store.write_case(tmp_path, "case", {"source": numbers[None], "target": numbers[None]}, {})
+    batches = Batches(tmp_path, ["case"], (4, 4, 3), Share(1, 1), (), 0, multiple=(4, 4, 2))
+    padded = np.pad(numbers, [(0, 3), (0, 0), (0, 1)], mode="edge")
+    corners = set()
+    for number in range(100):
+        target = batches.sample(number).target
+        z, y, x = (int(c) for c in np.unravel_index(int(target[0, 0, 0, 0]), numbers.shape))
+        assert np.array_equal(target[0], padded[z : z + 4, y : y + 4, x : x + 3])
+        corners.add((z, y, x))
+    assert {z for z, _, _ in corners} == set(range(9))
+    assert {y for _, y, _ in corners} == set(range(5))
+    assert {x for _, _, x in corners} == {0}  # a patch of 3 is padded to 4 by the network, as the volume is
+
+
 def test_a_case_without_a_mask_counts_everywhere(made, folder) -> None:
     masks = {}
     batches = made(rows=(), batch=5, accumulate=1, patch=(12, 12, 12))
