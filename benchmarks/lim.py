@@ -1,11 +1,13 @@
 """Starting late and recomputing little, against a thousand steps: one model, one run, all beside each other.
 
-    python -m benchmarks.lim [-o FOLDER] [--time_budget 25m] [--raw RAW/DATASET] [--quick]
+    python -m benchmarks.lim [-o FOLDER] [--time_budget 45m] [--raw RAW/DATASET] [--doses 0.25 0.1 0.05 0.02]
 
-A conditional DDPM (eps-prediction, linear beta, T = 1000) and a bridge are trained for the same time on the demo's
-low-count PET (or on a raw dataset of your own), then every sampler translates the same held-out volumes. Figures are
-means over cases, in network units; seconds are medians of a volume's wall time; TFLOPs are counted by tracing. A
-thousand steps, and what else takes that long, are measured on two cases, and every figure is also given on those two.
+A conditional DDPM (linear beta, T = 1000, predicted as planned) and a bridge are trained for the same time on the
+demo's low-count PET, or on a raw dataset of your own; then every sampler translates the same held-out volumes. Figures
+are means over cases, in network units; seconds are medians of a volume's wall time; TFLOPs are counted by tracing.
+What takes 250 steps or more is measured on two cases, and every figure is also given on those two.
+
+With several doses one model is trained on scans of all of them, and each dose has a table of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import argparse
 import csv
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -26,9 +28,11 @@ from nndiff.checkpoint import BEST
 from nndiff.cli import plan_and_preprocess
 from nndiff.cli.train import seconds_of
 from nndiff.demo.cases import simulate
+from nndiff.diffusion.process import DDPM, noise_ratio
+from nndiff.diffusion.start import NOISE_MULTIPLE, STEPS, noise_matched_step
 from nndiff.files import atomic, write_json
 from nndiff.imaging import store
-from nndiff.memory import prediction_cost, reuse_cost
+from nndiff.memory import prediction_cost
 from nndiff.metrics.pet import best_gaussian
 from nndiff.plan import Plan, ReusePlan, SamplerPlan, load
 from nndiff.scoring import Figures, bounds_of, compare
@@ -36,157 +40,214 @@ from nndiff.training.folds import FILE as SPLITS
 from nndiff.training.run import Request, train
 from nndiff.translate import build_model
 from nndiff.tuning.measure import Bench, Measured
+from nndiff.tuning.search import OBJECTIVES
 
-RESULTS = Path(__file__).parent / "results" / "lim.csv"
-HEADS = ("sampler", "cases", "PSNR", "SSIM", "MAE", "HF", "TFLOPs", "seconds", "speed-up", "PSNR of 2", "SSIM of 2")
+HEADS = ("sampler", "cases", "PSNR", "SSIM", "MAE", "HF", "score", "TFLOPs", "seconds", "faster", "PSNR2", "SSIM2")
 TRAINING = 16
-REFERENCE = "1000 steps"
-ALL = SamplerPlan("noise", 1000, 1000, 1.0, 1)
+LONG = 250
+TS = (1, 5, 10, 25, 50, 100, 250)
+ALL = SamplerPlan("noise", STEPS, STEPS, 1.0, 1)
+HUNDRED = replace(ALL, steps=100)
 
 
-def samplers(ts: int, quick: bool) -> Iterator[tuple[str, SamplerPlan]]:
-    late = SamplerPlan("shortcut", ts, ts, 1.0, 1)
-    yield REFERENCE, replace(ALL, start_step=1000)
-    if not quick:
-        yield "DDPM-100", replace(ALL, steps=100)
-        yield "DDIM-250", replace(ALL, steps=250, eta=0.0)
-    yield f"shortcut {ts}", late
-    for interval in (3,) if quick else (3, 5, 10, 25):
-        if interval < ts:
-            yield f"shortcut {ts}, N = {interval}", replace(late, reuse=ReusePlan(interval))
+@dataclass(frozen=True)
+class Row:
+    label: str
+    cases: int
+    figures: Figures  # means
+    two: Figures  # of the first two cases
+    tflops: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def score(self) -> float:
+        return self.figures.score(OBJECTIVES["balanced"])
+
+    def cells(self, reference: float) -> list[str]:
+        f, took = self.figures, self.seconds
+        numbers = [f"{f.psnr:.2f}", f"{f.ssim:.3f}", f"{f.mae:.4f}", f"{f.hf:.2f}", f"{self.score:.1f}"]
+        work = [f"{self.tflops:.3g}", f"{took:.3g}", f"{reference / took:.3g}x"] if took else ["", "", ""]
+        return [self.label, str(self.cases), *numbers, *work, f"{self.two.psnr:.2f}", f"{self.two.ssim:.3f}"]
+
+
+def samplers(ts: int) -> Iterator[tuple[str, SamplerPlan]]:
+    """Of the full table; the first is what all others are compared with."""
+    late = _late(ts)
+    yield "1000 steps", ALL
+    yield "DDPM-100", HUNDRED
+    yield "DDIM-250", replace(ALL, steps=250, eta=0.0)
+    yield from _starts(ts)
+    for start in sorted({ts, 25, 10}):
+        for interval in (3, 5, 10, 25):
+            if interval < start and (interval == 3 or start == ts):
+                yield f"shortcut {start}, N = {interval}", replace(_late(start), reuse=ReusePlan(interval))
     yield f"shortcut {ts}, N = 3, depth 2", replace(late, reuse=ReusePlan(3, 2))
-    for other in (1, 5, 10, 25, 50, 100, 250):
-        if other != ts:
-            yield f"shortcut {other}", replace(late, start_step=other, steps=other)
-    yield f"one step from {ts}", replace(late, steps=1)
     yield f"draft {ts}", replace(late, start="draft")
     yield f"shortcut {ts}, mean of 4", replace(late, samples=4)
+
+
+def few_samplers(ts: int) -> Iterator[tuple[str, SamplerPlan]]:
+    yield "DDPM-100", HUNDRED
+    yield from _starts(ts)
+    yield f"shortcut {ts}, N = 3", replace(_late(ts), reuse=ReusePlan(3))
+
+
+def _starts(ts: int) -> Iterator[tuple[str, SamplerPlan]]:
+    """Walked whole, and left in one step."""
+    for start in sorted({ts, *TS}):
+        yield f"shortcut {start}", _late(start)
+    for start in sorted({ts, *TS}):
+        yield f"one step from {start}", replace(_late(start), steps=1)
+
+
+def _late(ts: int) -> SamplerPlan:
+    return SamplerPlan("shortcut", ts, ts, 1.0, 1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("-o", "--output", type=Path, default=Path("lim"), metavar="FOLDER")
-    parser.add_argument("--time_budget", type=seconds_of, default=1500.0, metavar="TIME", help="of each training (25m)")
+    parser.add_argument("--time_budget", type=seconds_of, default=2700.0, metavar="TIME", help="of each training (45m)")
     parser.add_argument("--raw", type=Path, default=None, metavar="RAW/DATASET", help="instead of simulated scans")
-    parser.add_argument("--held_out", type=int, default=4, metavar="N", help="volumes to measure on (4)")
+    parser.add_argument("--doses", nargs="+", type=float, default=[0.1], metavar="SHARE", help="of the counts (0.1)")
+    parser.add_argument("--held_out", type=int, default=8, metavar="N", help="volumes to measure on (8)")
     parser.add_argument("-c", nargs="+", default=["ddpm", "bridge"], metavar="NAME", help="what is trained (both)")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the plan, as in nndiff_plan")
-    parser.add_argument("--quick", action="store_true", help="fewer samplers")
+    parser.add_argument("--few", action="store_true", help="against 100 steps instead of 1000, fewer samplers")
     arguments = parser.parse_args(argv)
-    raw = arguments.raw or _simulated(arguments.output, arguments.held_out)
+    arguments.few |= len(arguments.doses) > 1
+    raw = arguments.raw or _simulated(arguments.output, arguments.held_out, arguments.doses)
     number, plans = raw.name[7:10], arguments.output / "preprocessed"
     by_hand = ["--set", *arguments.set] if arguments.set else []
     roots = ["--raw", str(raw.parent), "--preprocessed", str(plans)]
     if plan_and_preprocess.main(["-d", number, "-c", *arguments.c, *by_hand, *roots]):
         return 1
     prepared = plans / raw.name
-    _split(prepared, arguments.c[0], arguments.held_out)
+    names = store.cases(prepared / arguments.c[0])
+    held = names[-arguments.held_out :]
+    write_json(prepared / SPLITS, [{"train": names[: -arguments.held_out], "val": held}])
     plan = load(Plan, prepared / "plan.json", "")
-    rows = []
-    for name in arguments.c:
-        bench, cases, minutes = _trained(arguments, plan, name, prepared)
-        if name == "ddpm":
-            rows += [_plain(bench, cases, kind) for kind in ("input", "best Gaussian")]
-            ts = plan.configurations[name].start_step
-            for label, sampler in samplers(ts, arguments.quick):
-                rows.append(_row(label, bench, bench.measure(sampler, cases[:2] if sampler.steps > 250 else cases)))
-                print(_line(rows[-1]), flush=True)
-        else:
-            planned = plan.configurations[name].sampler
-            rows.append(_row(f"bridge, 1 step ({minutes:.0f} min)", bench, bench.measure(planned, cases)))
-            print(_line(rows[-1]), flush=True)
-    _finish(rows, arguments.output)
+    benches = {name: _trained(arguments, plan, name, prepared) for name in arguments.c}
+    tables = {}
+    for i, dose in enumerate(arguments.doses):
+        cases = held if arguments.raw else [name for name in held if int(name[4:]) % len(arguments.doses) == i]
+        title = raw.name if arguments.raw else f"{dose:.0%} of the counts"
+        print(f"\n## {title}: {', '.join(cases)}", flush=True)
+        tables[title] = _table(benches, cases, arguments.few)
+    _save(tables, arguments.output / "lim.csv")
     return 0
 
 
-def _simulated(folder: Path, held_out: int) -> Path:
+def _simulated(folder: Path, held_out: int, doses: Sequence[float]) -> Path:
     raw = folder / "raw" / "Dataset900_DemoPET"
-    return raw if raw.is_dir() else simulate(folder / "raw", TRAINING + held_out, 0, 0.1, 0)[0]
+    return raw if raw.is_dir() else simulate(folder / "raw", TRAINING + held_out, 0, doses, 0)[0]
 
 
-def _split(prepared: Path, name: str, held_out: int) -> None:
-    """The last few cases are held out, in every fold there is."""
-    names = store.cases(prepared / name)
-    write_json(prepared / SPLITS, [{"train": names[:-held_out], "val": names[-held_out:]}])
-
-
-def _trained(
-    arguments: argparse.Namespace, plan: Plan, name: str, prepared: Path
-) -> tuple[Bench, tuple[str, ...], float]:
+def _trained(arguments: argparse.Namespace, plan: Plan, name: str, prepared: Path) -> Bench:
     folder = arguments.output / "results" / plan.dataset
-    request = Request(plan, name, "0", prepared, folder, torch.device("cpu"), (), time_budget=arguments.time_budget)
-    if torch.cuda.is_available():
-        request = replace(request, device=torch.device("cuda"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    request = Request(plan, name, "0", prepared, folder, device, (), time_budget=arguments.time_budget)
     if not (request.folder / BEST).exists():
         train(request)
     found = checkpoint.load(request.folder / BEST)
-    model = build_model(plan, name, [found.ema], request.device)
-    cases = tuple(store.cases(prepared / name)[-arguments.held_out :])
-    return Bench(model, plan, prepared / name), cases, sum(epoch.seconds for epoch in found.history) / 60
+    minutes = sum(epoch.seconds for epoch in found.history) / 60
+    print(f"{name}: the best weights are those after {found.step} steps, {minutes:.0f} minutes", flush=True)
+    return Bench(build_model(plan, name, [found.ema], device), plan, prepared / name)
 
 
-# ---------------------------------------------------------------- rows
+# ---------------------------------------------------------------- a table
 
 
-def _row(label: str, bench: Bench, measured: Measured) -> list[object]:
-    cases = list(measured.figures)
-    work = _tflops(bench, measured.sampler, cases[0])
-    return _cells(label, measured.figures, work, measured.cost)
+def _table(benches: dict[str, Bench], cases: Sequence[str], few: bool) -> list[list[str]]:
+    rows = []
+
+    def add(row: Row) -> None:
+        rows.append(row)
+        print(" | ".join(row.cells(next((r.seconds for r in rows if r.seconds), 1.0))), flush=True)
+
+    bench = benches["ddpm"]
+    for kind in ("input", "best Gaussian"):
+        add(_plain(bench, cases, kind))
+    distance = fmean(_distance(bench, case) for case in cases)
+    matched = noise_matched_step(distance)
+    for label, sampler in (few_samplers if few else samplers)(matched):
+        add(_row(label, bench, bench.measure(sampler, cases[:2] if sampler.steps >= LONG else cases)))
+        if label == "1000 steps" and bench.plan.configurations["ddpm"].budget.bf16:
+            other = _other(bench)
+            name = f"{label}, {other.model.configuration.precision}"
+            add(_row(name, other, other.measure(sampler, cases[:2])))
+    if "bridge" in benches:
+        for steps in (1, 4):
+            planned = replace(benches["bridge"].model.configuration.sampler, steps=steps)
+            measured = benches["bridge"].measure(planned, cases)
+            add(_row(f"bridge, {steps} step{'s' * (steps > 1)}", benches["bridge"], measured))
+    for word in ("shortcut", "one step from"):
+        best = max((r for r in rows if r.label in {f"{word} {ts}" for ts in (*TS, matched)}), key=lambda r: r.score)
+        ts = int(best.label.split()[-1])
+        print(
+            f"best {word}: {ts}, whose noise is {noise_ratio(DDPM(), ts / STEPS) / distance:.1f} times the distance of "
+            f"{distance:.4f}; at {NOISE_MULTIPLE:g} times it would be {matched}"
+        )
+    reference = next(row.seconds for row in rows if row.seconds)
+    return [row.cells(reference) for row in rows]
 
 
-def _plain(bench: Bench, cases: Sequence[str], kind: str) -> list[object]:
+def _other(bench: Bench) -> Bench:
+    configuration = bench.model.configuration
+    precision = "bf16" if configuration.precision == "fp32" else "fp32"
+    return replace(bench, model=replace(bench.model, configuration=replace(configuration, precision=precision)))
+
+
+def _row(label: str, bench: Bench, measured: Measured) -> Row:
+    cases, planned = list(measured.figures), bench.model.configuration
+    shape = store.open_case(bench.folder, cases[0])["target"].shape[1:]
+    words = planned.network, planned.puzzle_factor, shape, planned.precision
+    flops = bench.work(measured.sampler) * prediction_cost(*words, bench.model.device.type).flops
+    return _mean(label, measured.figures, flops / 1e12, measured.cost)
+
+
+def _plain(bench: Bench, cases: Sequence[str], kind: str) -> Row:
     """What needs no network; the filter's width is the best for each volume, with the truth at hand."""
     figures = {}
-    spacing = bench.model.configuration.spacing
     for case in cases:
-        arrays = store.open_case(bench.folder, case)
-        source, target = np.array(arrays["source"]), np.array(arrays["target"])
-        shown = source[list(bench.plan.anchor)]
+        source, target = _pair(bench, case)
         bounds = [bounds_of(channel, t) for channel, t in zip(bench.plan.target_channels, target, strict=True)]
         if kind != "input":
-            pairs = zip(shown, target, bounds, strict=True)
-            shown = np.stack([best_gaussian(channel, truth, spacing, limits)[0] for channel, truth, limits in pairs])
-        figures[case] = compare(shown, target, bounds, None, texture=True)
-    return _cells(kind, figures, 0.0, 0.0)
+            spacing, pairs = bench.model.configuration.spacing, zip(source, target, bounds, strict=True)
+            source = np.stack([best_gaussian(channel, truth, spacing, limits)[0] for channel, truth, limits in pairs])
+        figures[case] = compare(source, target, bounds, None, texture=True)
+    return _mean(kind, figures)
 
 
-def _cells(label: str, figures: dict[str, Figures], work: float, seconds: float) -> list[object]:
-    cases = list(figures)
-    return [label, len(cases), *_means(figures, cases), work, seconds, "", *_means(figures, cases[:2])[:2]]
+def _pair(bench: Bench, case: str) -> tuple[np.ndarray, np.ndarray]:
+    arrays = store.open_case(bench.folder, case)
+    return np.array(arrays["source"])[list(bench.plan.anchor)], np.array(arrays["target"])
 
 
-def _means(figures: dict[str, Figures], cases: Sequence[str]) -> list[float]:
-    chosen = [figures[case] for case in cases]
-    return [fmean(getattr(f, name) for f in chosen) for name in ("psnr", "ssim", "mae", "hf")]
+def _distance(bench: Bench, case: str) -> float:
+    source, target = _pair(bench, case)
+    return float(np.sqrt(np.mean((source - target) ** 2)))
 
 
-def _tflops(bench: Bench, sampler: SamplerPlan, case: str) -> float:
-    planned, device = bench.model.configuration, bench.model.device.type
-    shape = store.open_case(bench.folder, case)["target"].shape[1:]
-    words = planned.network, planned.puzzle_factor, shape, planned.precision
-    full = prediction_cost(*words, device).flops
-    reuse = sampler.reuse
-    count = len(reuse.listed) or -(-sampler.steps // reuse.interval)
-    shallow = reuse_cost(*words, reuse.depth, device)[0].flops
-    draft = 1 if sampler.start == "draft" else 0
-    return sampler.samples * ((count + draft) * full + (sampler.steps - count) * shallow) / 1e12
+def _mean(label: str, figures: dict[str, Figures], tflops: float = 0.0, seconds: float = 0.0) -> Row:
+    every = list(figures.values())
+    whole, two = (
+        Figures(*(fmean(getattr(f, name) for f in some) for name in ("psnr", "ssim", "mae", "hf")))
+        for some in (every, every[:2])
+    )
+    return Row(label, len(every), whole, two, tflops, seconds)
 
 
-def _line(row: list[object]) -> str:
-    return "  ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row)
-
-
-def _finish(rows: list[list[object]], folder: Path) -> None:
-    reference = next(float(str(row[7])) for row in rows if row[0] == REFERENCE)
-    for row in rows:
-        seconds = float(str(row[7]))
-        row[8] = reference / seconds if seconds else ""
-    with atomic(folder / "lim.csv") as part, open(part, "w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([HEADS, *rows])
-    print("\n| " + " | ".join(HEADS) + " |\n|" + "---|" * len(HEADS))
-    for row in rows:
-        print("| " + " | ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row) + " |")
-    print(f"\nWrote {folder / 'lim.csv'}; the committed figures: {RESULTS}", file=sys.stderr)
+def _save(tables: dict[str, list[list[str]]], path: Path) -> None:
+    with atomic(path) as part, open(part, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("table", *HEADS))
+        for title, rows in tables.items():
+            writer.writerows([title, *row] for row in rows)
+    for title, rows in tables.items():
+        print(f"\n{title}\n\n| " + " | ".join(HEADS) + " |\n|" + "---|" * len(HEADS))
+        print("\n".join("| " + " | ".join(row) + " |" for row in rows))
+    print(f"\nWrote {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nndiff.diffusion.losses import LOSSES
 from nndiff.diffusion.prediction import PREDICTIONS, Estimate, Prediction
 from nndiff.diffusion.process import PROCESSES, Process
+from nndiff.errors import NndiffError
 from nndiff.imaging.augment import AUGMENTATIONS, Augmentation
 from nndiff.networks.puzzle import HEAD_CHANNELS, Head, Puzzled
 from nndiff.networks.unet import UNet
@@ -54,11 +55,18 @@ class Method:
 
 
 def build_method(configuration: Configuration) -> Method:
-    scheme = configuration.process
-    return Method(
-        PROCESSES.make(scheme.name, scheme.options),
-        PREDICTIONS.make(configuration.prediction, {"distance": configuration.source_distance}),
-    )
+    scheme, name = configuration.process, configuration.prediction
+    process = PROCESSES.make(scheme.name, scheme.options)
+    prediction = PREDICTIONS.make(name, {"distance": configuration.source_distance})
+    a, _, sigma = process.at(1.0)
+    if not prediction.defined(a, sigma):
+        raise NndiffError(
+            f"'{name}' is undefined where the process '{scheme.name}' starts.",
+            expected="a prediction that says x0 there: x0 or residual",
+            found=f"x_t = {a:.3g}·x0 + {sigma:.3g}·eps + …",
+            remedy="--set configurations.NAME.prediction=x0",
+        )
+    return Method(process, prediction)
 
 
 def build_loss(scheme: Scheme) -> nn.Module:

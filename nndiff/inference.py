@@ -40,12 +40,13 @@ class Inference:
     checkpoint: str  # the file's name
     weights: str  # its digest
     objective: str
-    sampler: SamplerPlan
+    sampler: SamplerPlan  # the chosen
+    best: SamplerPlan  # of the sweep
     planned: SamplerPlan
     chosen_on: tuple[str, ...]
     reported_on: tuple[str, ...]  # none of those, where there are others
     sweep: tuple[Row, ...]  # on the cases that chose
-    report: tuple[Row, ...]  # on the others: the chosen, the planned, and the best of the sweep
+    report: tuple[Row, ...]  # on the others, of these three
     best_minus_chosen: float  # of the scores there, and its standard error over the cases
     standard_error: float
 

@@ -248,6 +248,13 @@ class ReusePlan:
     def active(self) -> bool:
         return self.interval > 1 or bool(self.listed) or self.threshold > 0
 
+    def is_full(self, step: int) -> bool:
+        """As decided beforehand; a threshold decides while walking."""
+        return step == 0 or (step in self.listed if self.listed else step % self.interval == 0)
+
+    def full_steps(self, steps: int) -> int:
+        return sum(map(self.is_full, range(steps)))
+
 
 @dataclass(frozen=True)
 class SamplerPlan:

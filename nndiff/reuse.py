@@ -72,9 +72,7 @@ class Kept:
     def _due(self, x: Tensor) -> bool:
         if self.plan.threshold > 0:
             return len(self.full) < 2 or self._x is None or self._expected(x) > self.plan.threshold
-        if self.plan.listed:
-            return self._step == 0 or self._step in self.plan.listed
-        return self._step % self.plan.interval == 0
+        return self.plan.is_full(self._step)
 
     def _expected(self, x: Tensor) -> float:
         assert self._x is not None

@@ -66,7 +66,7 @@ def _simulate(arguments: argparse.Namespace) -> None:
     if all(_raw(arguments, number).joinpath("dataset.json").exists() for number in TITLES):
         print(f"The scans are there already, in {raw}")
         return
-    for folder in simulate(raw, arguments.training, arguments.held_out, arguments.dose, arguments.seed, arguments.np):
+    for folder in simulate(raw, arguments.training, arguments.held_out, [arguments.dose], arguments.seed, arguments.np):
         print(f"Wrote {folder}")
 
 

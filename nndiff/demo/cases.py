@@ -10,6 +10,7 @@ low counts gets much further, since the target's own noise is no function of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,15 +45,17 @@ class DemoCase:
     raw: Path
 
 
-def simulate(raw: Path, training: int, held_out: int, dose: float, seed: int, workers: int | None = None) -> list[Path]:
-    """Write both demo datasets below `raw`; case i depends on (seed, i) alone."""
-    if training < 1 or held_out < 0 or not 0 < dose < 1:
+def simulate(
+    raw: Path, training: int, held_out: int, doses: Sequence[float], seed: int, workers: int | None = None
+) -> list[Path]:
+    """Write both demo datasets below `raw`; the cases take the doses in turn, and case i depends on (seed, i) alone."""
+    if training < 1 or held_out < 0 or not all(0 < dose < 1 for dose in doses):
         raise NndiffError(
             "The demo needs at least one training case and a dose between 0 and 1.",
-            found=f"{training} cases, dose {dose}",
+            found=f"{training} cases, dose {', '.join(map(str, doses))}",
         )
     parts = ["Tr"] * training + ["Ts"] * held_out
-    cases = [DemoCase(f"body{i:03d}", seed, part, dose, raw) for i, part in enumerate(parts)]
+    cases = [DemoCase(f"body{i:03d}", seed, part, doses[i % len(doses)], raw) for i, part in enumerate(parts)]
     outcomes = run(write_case, cases, worker_count(workers, len(cases), BYTES_A_CASE), "Simulate")
     ceilings: dict[str, float] = {}
     failures = []

@@ -35,6 +35,10 @@ class Prediction:
     def __init__(self, distance: float = 1.0):
         self.distance = distance  # rms between source and target
 
+    def defined(self, a: float, sigma: float) -> bool:
+        """Whether an answer says anything of x0 at a time whose x_t holds so much of x0 and of eps."""
+        return True
+
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
         raise NotImplementedError
 
@@ -55,6 +59,9 @@ class X0(Prediction):
 
 
 class Eps(Prediction):
+    def defined(self, a: float, sigma: float) -> bool:
+        return a > 0
+
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
         return eps
 
@@ -64,6 +71,9 @@ class Eps(Prediction):
 
 
 class V(Prediction):
+    def defined(self, a: float, sigma: float) -> bool:
+        return a > 0 or sigma > 0
+
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
         a, _, sigma = _at(process, t, x0)
         return a * eps - sigma * x0
@@ -83,7 +93,7 @@ class Residual(Prediction):
         return y - output
 
 
-class VSource(Prediction):
+class VSource(V):
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
         assert y is not None, "a distance needs a source"
         signal, noise, _, _ = self._parts(process, t, x0)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from nndiff.assemble import build_method
 from nndiff.errors import NndiffError, nearest
 from nndiff.memory import prediction_cost, reuse_cost, total_needed, training_cost, usable_bytes
 from nndiff.plan import (
@@ -44,6 +45,7 @@ class Ledger:
     overrides: Overrides
     decisions: list[Decision] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)  # configuration → field → what holds
 
     def decide(self, configuration: str, name: str, verdict: Verdict[T]) -> T:
         path = f"configurations.{configuration}.{name}" if configuration else name
@@ -55,6 +57,7 @@ class Ledger:
             alternatives = (Alternative(encode(verdict.value), verdict.reason),)
         plain = tuple(Alternative(encode(other.value), other.note) for other in alternatives)
         self.decisions.append(Decision(configuration, name, encode(value), reason, plain))
+        self.values.setdefault(configuration, {})[name] = value
         return value  # type: ignore[no-any-return]
 
     def revise(self, configuration: str, name: str, value: Any, reason: str) -> None:
@@ -63,6 +66,7 @@ class Ledger:
             if (decision.configuration, decision.name) == (configuration, name):
                 first = Alternative(decision.value, decision.reason)
                 self.decisions[i] = Decision(configuration, name, encode(value), reason, (first,))
+        self.values[configuration][name] = value
 
 
 def plan(
@@ -136,9 +140,9 @@ def _configuration(
     spacing = decide("spacing", data.spacing(fingerprint))
     shape = decide("volume_shape", data.volume_shape(fingerprint, plan.crop, spacing))
     precision = decide("precision", recipe.precision(budget))
-    process = decide("process", recipe.process(name))
-    prediction = decide("prediction", recipe.prediction(name, fingerprint.task))
-    source_distance = decide("source_distance", recipe.source_distance(_rmse(fingerprint, plan)))
+    decide("process", recipe.process(name))
+    decide("prediction", recipe.prediction(name, fingerprint.task))
+    decide("source_distance", recipe.source_distance(_rmse(fingerprint, plan)))
 
     sized = _size(name, fingerprint, budget, shape, spacing, precision, ledger, predict)
     rung, network = sized.rung, sized.network
@@ -149,58 +153,29 @@ def _configuration(
         )
         ledger.revise(name, "volume_shape", shape, "the same extent at the coarser spacing")
 
-    stages = decide("stages", recipe.stages(name, rung.puzzle_factor))
-    augmentation = decide(
-        "augmentation", recipe.augmentation(fingerprint, plan.source_channels, plan.target_channels, plan.anchor)
-    )
+    decide("stages", recipe.stages(name, rung.puzzle_factor))
+    decide("augmentation", recipe.augmentation(fingerprint, plan.source_channels, plan.target_channels, plan.anchor))
     accumulate = decide("accumulate", recipe.accumulate(rung.batch_size))
     training_steps = decide("training_steps", recipe.training_steps(budget, sized.cost.flops * accumulate))
-    learning_rate = decide("learning_rate", recipe.learning_rate(network.width, training_steps))
-    warmup_steps = decide("warmup_steps", recipe.warmup_steps(training_steps))
-    ema_half_life = decide("ema_half_life", recipe.ema_half_life(training_steps))
+    decide("learning_rate", recipe.learning_rate(network.width, training_steps))
+    decide("warmup_steps", recipe.warmup_steps(training_steps))
+    decide("ema_half_life", recipe.ema_half_life(training_steps))
+
     noise = recipe.noise_or_structure(fingerprint, plan.anchor)
     start = decide("start", recipe.start(name, fingerprint.task))
     start_step = decide("start_step", recipe.start_step(name, start, _rmse(fingerprint, plan), noise))
     steps = decide("steps", recipe.steps(name, start_step))
-    eta = decide("eta", recipe.eta(name))
-    order = decide("order", recipe.order())
+    decide("eta", recipe.eta(name))
+    decide("order", recipe.order())
     reuse_interval = decide("reuse_interval", recipe.reuse_interval(name, start, steps))
     share = _shallow_share(sized, precision, budget) if reuse_interval > 1 and predict is None else None
-    reuse_depth = decide("reuse_depth", recipe.reuse_depth(share))
-    demand_depth(reuse_depth, network)
-    tile_overlap = decide(
-        "tile_overlap", recipe.tile_overlap(rung.patch_size == shape, tiled=fingerprint.task != "generation")
-    )
+    demand_depth(decide("reuse_depth", recipe.reuse_depth(share)), network)
+    decide("tile_overlap", recipe.tile_overlap(rung.patch_size == shape, tiled=fingerprint.task != "generation"))
+
     predicted = _predicted(sized, precision, budget, predict)
-    return Configuration(
-        budget=budget,
-        spacing=spacing,
-        volume_shape=shape,
-        puzzle_factor=rung.puzzle_factor,
-        patch_size=rung.patch_size,
-        batch_size=rung.batch_size,
-        accumulate=accumulate,
-        network=network,
-        precision=precision,
-        process=process,
-        prediction=prediction,
-        source_distance=source_distance,
-        stages=stages,
-        augmentation=augmentation,
-        learning_rate=learning_rate,
-        warmup_steps=warmup_steps,
-        training_steps=training_steps,
-        ema_half_life=ema_half_life,
-        start=start,
-        start_step=start_step,
-        steps=steps,
-        eta=eta,
-        order=order,
-        reuse_interval=reuse_interval,
-        reuse_depth=reuse_depth,
-        tile_overlap=tile_overlap,
-        predicted=predicted,
-    )
+    configuration = Configuration(budget=budget, predicted=predicted, **ledger.values[name])
+    build_method(configuration)  # refuses a prediction that the process leaves undefined
+    return configuration
 
 
 # ---------------------------------------------------------------- size

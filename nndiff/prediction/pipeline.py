@@ -13,7 +13,6 @@ import platform
 import sys
 import time
 import traceback
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -37,7 +36,7 @@ from nndiff.prediction.request import Request
 from nndiff.prediction.sampling import demand_sampler, sampler_of
 from nndiff.prepare import Prepared, empty, prepare
 from nndiff.strict_json import encode
-from nndiff.translate import Arrangement, arrangements, translate
+from nndiff.translate import Arrangement, arrangements, draw_seed, translate
 from nndiff.volume import FloatArray, Volume
 from nndiff.workers import Failure, demand_success
 
@@ -198,7 +197,7 @@ class _Work:
         used = [options[0]]
         draws = _Draws()
         for k in range(self.sampler.samples):
-            generator = torch.Generator().manual_seed(_seed(self.request.seed, case.name, k))
+            generator = torch.Generator().manual_seed(draw_seed(self.request.seed, case.name, k))
             draw = translate(model, source, shape, self.sampler, generator, options, on_step, used.append).numpy()
             draws.add(draw, keep=self.request.save_samples)
             options = [option for option in options if option.bytes <= used[-1].bytes]  # never back to what failed
@@ -318,11 +317,6 @@ def _guarded(function: Callable[..., Any], case: InputCase, *rest: Any) -> Any:
         return Failure(case.name, "out of memory", traceback.format_exc(), True)
     except Exception as error:
         return Failure(case.name, f"{type(error).__name__}: {error}", traceback.format_exc(), False)
-
-
-def _seed(seed: int, name: str, draw: int) -> int:
-    words = [seed, zlib.crc32(name.encode()), draw]
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _demand_sound(request: Request) -> None:

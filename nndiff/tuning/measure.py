@@ -19,7 +19,7 @@ from nndiff.memory import prediction_cost, reuse_cost, usable_now
 from nndiff.plan import Plan, ReusePlan, SamplerPlan
 from nndiff.reuse import Kept, deepest
 from nndiff.scoring import Figures, bounds_of, compare
-from nndiff.translate import Model, arrangements, translate
+from nndiff.translate import Model, arrangements, draw_seed, translate
 from nndiff.tuning.candidates import label
 
 
@@ -81,12 +81,11 @@ class Bench:
         self._draw(whole, case, np.array(store.open_case(self.folder, case)["source"]), 0, seen)
         return seen[0].changes
 
-    def full_steps(self, sampler: SamplerPlan) -> float:
+    def work(self, sampler: SamplerPlan) -> float:
         """What a volume costs, in evaluations of the whole network."""
-        reuse = sampler.reuse
-        full = len(reuse.listed) or -(-sampler.steps // reuse.interval)
+        full = sampler.reuse.full_steps(sampler.steps)
         extra = 1 if sampler.start == "draft" else 0
-        return sampler.samples * (full + extra + (sampler.steps - full) * self.share(reuse.depth))
+        return sampler.samples * (full + extra + (sampler.steps - full) * self.share(sampler.reuse.depth))
 
     def share(self, depth: int) -> float:
         """A shallow step's work over a whole one's, in FLOPs."""
@@ -113,7 +112,7 @@ class Bench:
         shape = source.shape[1:]
         usable = usable_now(free_memory(self.model.device.type), self.model.device.type)
         layouts = arrangements(self.model, shape, usable, reuse=sampler.reuse)
-        generator = torch.Generator().manual_seed(self.seed + 1000 * draw + sum(case.encode()))
+        generator = torch.Generator().manual_seed(draw_seed(self.seed, case, draw))
         on_kept = None if seen is None else seen.append
         estimate = translate(self.model, torch.from_numpy(source), shape, sampler, generator, layouts, on_kept=on_kept)
         return estimate.numpy()

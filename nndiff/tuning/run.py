@@ -78,10 +78,10 @@ def summary(found: Inference) -> str:
         f"\nChosen by '{found.objective}', reported on {others} ({', '.join(found.reported_on)}):",
         _table(found.report),
     ]
-    best = next((row for row in found.report[1:2] if row.sampler != found.planned), found.report[0])
+    psnr = {row.sampler: row.psnr for row in found.report}
     lines.append(
         f"The sweep's best scores {found.best_minus_chosen:+.3f} ± {found.standard_error:.3f} (standard error) there, "
-        f"{best.psnr - found.report[0].psnr:+.2f} dB in PSNR."
+        f"{psnr[found.best] - psnr[found.sampler]:+.2f} dB in PSNR."
     )
     return "\n".join(lines)
 
@@ -119,7 +119,8 @@ def _points(search: Search, chosen: SamplerPlan) -> list[Point]:
 
 
 def _title(found: Inference) -> str:
-    return f"Quality against time on {len(found.chosen_on)} held-out volumes"
+    count = len(found.chosen_on)
+    return f"Quality against time on {count} held-out volume{'s' if count > 1 else ''}"
 
 
 def _cases(request: Request, trained: Checkpoint) -> tuple[tuple[str, ...], tuple[str, ...]]:

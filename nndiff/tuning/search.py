@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 
@@ -58,21 +57,21 @@ class Search:
         return self.chosen()
 
     def best(self) -> Measured:
-        best = self.rows[0]
-        for row in self.rows[1:]:
-            if self._behind(best, row)[0] > 0:
-                best = row
-        return best
+        return self._best_of(self.rows)
 
     def chosen(self) -> Measured:
         allowed = self.rows
         if self.at_most is not None:
             allowed = [row for row in self.rows if row.cost <= self.at_most] or [min(self.rows, key=_cost)]
-        best = allowed[0]
-        for row in allowed[1:]:
+        best = self._best_of(allowed)
+        return min((row for row in allowed if self.as_good(row, best)), key=_cost)
+
+    def _best_of(self, rows: Sequence[Measured]) -> Measured:
+        best = rows[0]
+        for row in rows[1:]:
             if self._behind(best, row)[0] > 0:
                 best = row
-        return min((row for row in allowed if self.as_good(row, best)), key=_cost)
+        return best
 
     def as_good(self, row: Measured, best: Measured) -> bool:
         behind, error = self._behind(row, best)
@@ -84,7 +83,7 @@ class Search:
     # ------------------------------------------------------------ rounds
 
     def _round(self, a_round: Round, on_measured: OnMeasured) -> None:
-        candidates = sorted(a_round(self.best().sampler), key=self.bench.full_steps)
+        candidates = sorted(a_round(self.best().sampler), key=self.bench.work)
         for sampler in candidates:
             self._try(sampler, on_measured)
 
@@ -111,14 +110,14 @@ class Search:
     def _measure(self, sampler: SamplerPlan, on_measured: OnMeasured) -> None:
         row = self.bench.measure(sampler, self.cases[: self._count(sampler)])
         self.rows.append(row)
-        self._evaluation = row.cost / self.bench.full_steps(sampler)
+        self._evaluation = row.cost / self.bench.work(sampler)
         on_measured(row)
 
     def _count(self, sampler: SamplerPlan) -> int:
         return CASES_OF_LONG if sampler.steps > LONG else len(self.cases)
 
     def _affords(self, sampler: SamplerPlan, cases: int) -> bool:
-        expected = self.bench.full_steps(sampler) * self._evaluation * cases
+        expected = self.bench.work(sampler) * self._evaluation * cases
         return time.perf_counter() - self._began + expected <= self.budget
 
 
@@ -145,14 +144,16 @@ def tune(
     chosen = search.run(planned, on_measured)
     best = search.best()
     cases = tuple(others) or tuple(search.cases)
+    there = {} if others else {row.sampler: row for row in search.rows}
     samplers = list(dict.fromkeys([chosen.sampler, best.sampler, planned]))
-    rows = {sampler: search.bench.measure(sampler, cases) for sampler in samplers}
+    rows = {sampler: there.get(sampler) or search.bench.measure(sampler, cases) for sampler in samplers}
     difference, error = behind(rows[chosen.sampler], rows[best.sampler], search.texture)
     return Inference(
         checkpoint=checkpoint,
         weights=weights,
         objective=search.objective,
         sampler=chosen.sampler,
+        best=best.sampler,
         planned=planned,
         chosen_on=tuple(search.cases),
         reported_on=cases,
@@ -167,7 +168,7 @@ def frontier(rows: Sequence[Measured], texture: float) -> list[Measured]:
     """Those than which none is both cheaper and better, cheapest first."""
     ordered = sorted(rows, key=_cost)
     kept = ordered[:1]
-    for _, row in pairwise(ordered):
+    for row in ordered[1:]:
         if behind(kept[-1], row, texture)[0] > 0:
             kept.append(row)
     return kept

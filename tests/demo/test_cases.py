@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -25,7 +28,7 @@ def small(monkeypatch) -> None:
 
 @pytest.fixture
 def written(small, tmp_path):
-    return cases.simulate(tmp_path, 2, 2, 0.1, seed=0, workers=0)
+    return cases.simulate(tmp_path, 2, 2, [0.1], seed=0, workers=0)
 
 
 def test_both_datasets_are_read_and_found_sound(written) -> None:
@@ -57,8 +60,24 @@ def test_the_ceiling_of_every_held_out_body_is_written(written) -> None:
             assert value > psnr(low.array[0], full.array[0], (0.0, float(full.array.max()))) + 5
 
 
+def test_cases_take_the_doses_in_turn(small, tmp_path) -> None:
+    """A body with a hundredth of the counts is noisier than the same body with half of them."""
+
+    def read(folder: Path, kind: str, i: int) -> Any:
+        return io.read([folder / f"{kind}Tr" / f"body00{i}_0000.nii.gz"]).array
+
+    errors = []
+    for doses in ([0.5, 0.01], [0.01, 0.5]):
+        (folder, _) = cases.simulate(tmp_path / str(doses[0]), 2, 0, doses, seed=0, workers=0)
+        low, full = ([read(folder, kind, i) for i in (0, 1)] for kind in ("images", "targets"))
+        errors.append([float(np.std(x - y)) for x, y in zip(low, full, strict=True)])
+    (much, little), (little_again, much_again) = errors
+    assert little_again > 2 * much
+    assert little > 2 * much_again
+
+
 def test_with_nobody_held_out_there_is_no_ceiling(small, tmp_path) -> None:
-    for folder in cases.simulate(tmp_path, 1, 0, 0.1, seed=0, workers=0):
+    for folder in cases.simulate(tmp_path, 1, 0, [0.1], seed=0, workers=0):
         assert read_json(folder / "ceiling.json") == {}
         assert not list(folder.glob("*Ts"))
 

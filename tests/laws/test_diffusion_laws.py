@@ -214,6 +214,16 @@ def test_a_perfect_output_is_a_perfect_estimate(name, prediction) -> None:
     np.testing.assert_allclose(estimate.eps.numpy(), eps.numpy(), atol=1e-8)
 
 
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("prediction", sorted(PREDICTIONS))
+def test_what_a_prediction_calls_undefined_at_the_start_is_no_number_there_and_all_else_is(name, prediction) -> None:
+    process, guess, t = row(name), PREDICTIONS[prediction](0.3), torch.ones(1)
+    y, x_t = volume(Y, 2), volume(Y, 2)
+    output = torch.cat([torch.ones_like(y)] * guess.channels, dim=1)
+    a, _, sigma = process.at(1.0)
+    assert guess.defined(a, sigma) == bool(guess.estimate(process, output, x_t, y, t).x0.isfinite().all())
+
+
 @pytest.mark.parametrize("t", [0.02, 0.3, 0.9, 1.0])
 @pytest.mark.parametrize("distance", [0.05, 0.7])
 def test_silence_of_v_source_is_the_best_line_through_what_is_known_and_its_target_has_unit_size(t, distance) -> None:

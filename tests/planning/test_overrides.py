@@ -87,3 +87,9 @@ def test_too_large_a_size_set_by_hand_is_refused_with_the_number() -> None:
 def test_a_choice_that_no_case_could_be_prepared_with_is_refused_while_planning(path, value, words) -> None:
     with pytest.raises(NndiffError, match=words):
         plan(FOUND, budget(24), ("bridge",), {path: value}, closed_form)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v", "v_source"])
+def test_a_prediction_that_says_nothing_where_a_bridge_starts_is_refused_while_planning(prediction) -> None:
+    with pytest.raises(NndiffError, match=f"'{prediction}' is undefined where the process 'bridge' starts"):
+        plan(FOUND, budget(24), ("bridge",), {"configurations.bridge.prediction": prediction}, closed_form)

@@ -40,7 +40,7 @@ class Invented(Bench):
 
     def measure(self, sampler: SamplerPlan, cases: Sequence[str]) -> Measured:
         self.asked.append((sampler, tuple(cases)))
-        seconds = dict.fromkeys(cases, self.full_steps(sampler))
+        seconds = dict.fromkeys(cases, self.work(sampler))
         return Measured(sampler, {case: self.figures(sampler, case) for case in cases}, seconds)
 
     def share(self, depth: int) -> float:
@@ -77,7 +77,7 @@ def test_the_best_start_is_found_and_then_the_fewest_evaluations_that_are_as_goo
         key=lambda row: row.cost,
     )
     assert chosen == cheapest.sampler
-    assert search.bench.full_steps(chosen) < 25 / 2
+    assert search.bench.work(chosen) < 25 / 2
 
 
 def test_every_kind_of_candidate_is_tried() -> None:
