@@ -5,7 +5,7 @@
 A conditional DDPM (linear beta, T = 1000, predicted as planned) and a bridge are trained for the same time on the
 demo's low-count PET, or on a raw dataset of your own; then every sampler translates the same held-out volumes. Figures
 are means over cases, in network units; seconds are medians of a volume's wall time; TFLOPs are counted by tracing.
-What takes 250 steps or more is measured on two cases, and every figure is also given on those two.
+What takes 250 steps or more is measured on two cases, from 100 steps on four; every figure is also given on those two.
 
 With several doses one model is trained on scans of all of them, and each dose has a table of its own.
 """
@@ -44,7 +44,7 @@ from nndiff.tuning.search import OBJECTIVES
 
 HEADS = ("sampler", "cases", "PSNR", "SSIM", "MAE", "HF", "score", "TFLOPs", "seconds", "faster", "PSNR2", "SSIM2")
 TRAINING = 16
-LONG = 250
+FEWER = {250: 2, 100: 4}  # a walk of so many steps is measured on so many cases
 TS = (1, 5, 10, 25, 50, 100, 250)
 ALL = SamplerPlan("noise", STEPS, STEPS, 1.0, 1)
 HUNDRED = replace(ALL, steps=100)
@@ -82,8 +82,8 @@ def samplers(ts: int) -> Iterator[tuple[str, SamplerPlan]]:
             if interval < start and (interval == 3 or start == ts):
                 yield f"shortcut {start}, N = {interval}", replace(_late(start), reuse=ReusePlan(interval))
     yield f"shortcut {ts}, N = 3, depth 2", replace(late, reuse=ReusePlan(3, 2))
-    yield f"draft {ts}", replace(late, start="draft")
-    yield f"shortcut {ts}, mean of 4", replace(late, samples=4)
+    yield "draft 25", replace(_late(25), start="draft")
+    yield "shortcut 25, mean of 4", replace(_late(25), samples=4)
 
 
 def few_samplers(ts: int) -> Iterator[tuple[str, SamplerPlan]]:
@@ -171,7 +171,7 @@ def _table(benches: dict[str, Bench], cases: Sequence[str], few: bool) -> list[l
     distance = fmean(_distance(bench, case) for case in cases)
     matched = noise_matched_step(distance)
     for label, sampler in (few_samplers if few else samplers)(matched):
-        add(_row(label, bench, bench.measure(sampler, cases[:2] if sampler.steps >= LONG else cases)))
+        add(_row(label, bench, bench.measure(sampler, cases[: _count(sampler)])))
         if label == "1000 steps" and bench.plan.configurations["ddpm"].budget.bf16:
             other = _other(bench)
             name = f"{label}, {other.model.configuration.precision}"
@@ -190,6 +190,10 @@ def _table(benches: dict[str, Bench], cases: Sequence[str], few: bool) -> list[l
         )
     reference = next(row.seconds for row in rows if row.seconds)
     return [row.cells(reference) for row in rows]
+
+
+def _count(sampler: SamplerPlan) -> int | None:
+    return next((count for steps, count in FEWER.items() if sampler.steps >= steps), None)
 
 
 def _other(bench: Bench) -> Bench:
