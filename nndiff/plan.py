@@ -125,7 +125,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "width": _at_least(4),
     "recompute": _one_of("none", "norms", "blocks"),
     "precision": _one_of("bf16", "fp32"),
-    "prediction": _one_of("x0", "eps", "v", "residual", "v_source"),
+    "prediction": _one_of("x0", "eps", "v", "residual", "x0_skip"),
     "source_distance": (lambda value: value > 0, "above 0"),
     "learning_rate": (lambda value: 0 < value < 1, "between 0 and 1"),
     "training_steps": _at_least(1),
@@ -296,8 +296,8 @@ class Configuration:
     network: NetworkSpec
     precision: str  # bf16 | fp32
     process: Scheme
-    prediction: str  # x0 | eps | v | residual | v_source
-    source_distance: float  # rms between anchor and target, normalised: the unit of v_source
+    prediction: str  # x0 | eps | v | residual | x0_skip
+    source_distance: float  # rms between anchor and target, normalised: the scale of x0_skip
     stages: tuple[Stage, ...]
     augmentation: tuple[Scheme, ...]
     learning_rate: float

@@ -60,9 +60,9 @@ def prediction(name: str, task: str) -> Verdict[str]:
     if task == "generation":
         return Verdict("eps", "what the accelerated models predict; x0 follows from it wherever a > 0")
     return Verdict(
-        "v_source",
-        "v of the distance to the source: silence already says the best mix of source and x_t",
-        (Alternative("eps", "published; 11 dB below the source itself after 300 steps, where this one was 4 above"),),
+        "x0_skip",
+        "the image itself, and of x_t as much as it is the better guess: noise need not pass through the network",
+        (Alternative("eps", "published; 11 dB below the source itself after 300 steps of training"),),
     )
 
 
@@ -118,7 +118,7 @@ def source_distance(rmse: Sequence[float]) -> Verdict[float]:
         return Verdict(1.0, "there is no source")
     return Verdict(
         float(f"{max(1e-4, float(np.median(rmse))):.4g}"),
-        "rms between source and target, median over cases: v_source's unit",
+        "rms between source and target, median over cases: the scale of x0_skip",
     )
 
 

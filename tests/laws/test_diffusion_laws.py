@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from nndiff.diffusion.prediction import PREDICTIONS, Both, Estimate, eps_of
+from nndiff.diffusion.prediction import ERROR_SHARE, MOST_SKIPPED, PREDICTIONS, Both, Estimate, eps_of
 from nndiff.diffusion.process import DDPM, PROCESSES, Bridge, Process
 from nndiff.diffusion.sampler import First, Second, even_times, walk
 from nndiff.diffusion.start import STARTS
@@ -224,20 +224,29 @@ def test_what_a_prediction_calls_undefined_at_the_start_is_no_number_there_and_a
     assert guess.defined(a, sigma) == bool(guess.estimate(process, output, x_t, y, t).x0.isfinite().all())
 
 
-@pytest.mark.parametrize("t", [0.02, 0.3, 0.9, 1.0])
-@pytest.mark.parametrize("distance", [0.05, 0.7])
-def test_silence_of_v_source_is_the_best_line_through_what_is_known_and_its_target_has_unit_size(t, distance) -> None:
-    """With x0 = y + distance·n the best linear estimate shrinks towards the source; what is left to learn is white."""
-    process, prediction = DDPM(1000), PREDICTIONS["v_source"](distance)
-    generator = torch.Generator().manual_seed(4)
-    y, n, eps = (torch.randn(1, 1, 40, 40, 40, generator=generator, dtype=torch.float64) for _ in range(3))
-    x0, times = y + distance * n, torch.tensor([t])
-    x_t = process.sample(x0, y, times, eps)
-    silent = prediction.estimate(process, torch.zeros_like(x_t), x_t, y, times).x0
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("t", [0.005, 0.02, 0.3, 0.9, 1.0])
+def test_of_two_guesses_each_is_weighted_by_the_others_error(name, t) -> None:
+    """An output that is off by e, independently of x_t's noise: the error of the two is 1/(1/e² + a²/sigma²)."""
+    process, distance = row(name), 0.05
     a, _, sigma = process.at(t)
-    best = y + a * distance**2 / (a**2 * distance**2 + sigma**2) * (x_t - a * y)
-    torch.testing.assert_close(silent, best, rtol=1e-5, atol=1e-6)
-    assert float(prediction.target(process, x0, y, eps, times).std()) == pytest.approx(1.0, rel=0.02)
+    error, generator = ERROR_SHARE * distance, torch.Generator().manual_seed(0)
+    x0, y = volume(M), volume(Y)
+    eps, off = (torch.randn(x0.shape, generator=generator, dtype=torch.float64) for _ in "ab")
+    times = torch.full((1,), t, dtype=torch.float64)
+    x_t = process.sample(x0, y, times, eps)
+    estimate = PREDICTIONS["x0_skip"](distance).estimate(process, x0 + error * off, x_t, y, times).x0
+    weight = min(MOST_SKIPPED, error**2 * a**2 / (error**2 * a**2 + sigma**2)) if sigma > 0 else 0.0
+    wanted = (weight * sigma / a) ** 2 + ((1 - weight) * error) ** 2 if weight else error**2
+    if sigma > 0 and weight < MOST_SKIPPED:
+        assert wanted == pytest.approx(1 / (1 / error**2 + a**2 / sigma**2))
+    assert float((estimate - x0).square().mean()) == pytest.approx(wanted, rel=0.03)
+
+
+def test_where_x_t_is_the_target_itself_an_output_still_counts_a_tenth() -> None:
+    skip, t = PREDICTIONS["x0_skip"](0.05), torch.zeros(1)
+    estimate = skip.estimate(DDPM(1000), volume(0.0), volume(1.0), None, t).x0
+    assert float(estimate.mean()) == pytest.approx(MOST_SKIPPED)
 
 
 def test_a_network_that_predicts_both_has_both_outputs() -> None:

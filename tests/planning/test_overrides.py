@@ -89,7 +89,7 @@ def test_a_choice_that_no_case_could_be_prepared_with_is_refused_while_planning(
         plan(FOUND, budget(24), ("bridge",), {path: value}, closed_form)
 
 
-@pytest.mark.parametrize("prediction", ["eps", "v", "v_source"])
+@pytest.mark.parametrize("prediction", ["eps", "v"])
 def test_a_prediction_that_says_nothing_where_a_bridge_starts_is_refused_while_planning(prediction) -> None:
     with pytest.raises(NndiffError, match=f"'{prediction}' is undefined where the process 'bridge' starts"):
         plan(FOUND, budget(24), ("bridge",), {"configurations.bridge.prediction": prediction}, closed_form)
