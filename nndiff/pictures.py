@@ -106,21 +106,21 @@ def _rest(spacing: Spacing, axis: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Point:
-    label: str
+    label: str  # empty: not worth a word
     x: float
     y: float
     chosen: bool = False
-    named: bool = False
+    in_front: bool = False  # nothing is both cheaper and better
 
 
 def tradeoff(path: Path, points: Sequence[Point], x_title: str, y_title: str, title: str) -> None:
-    """What is paid (log) against what is got; the chosen one filled, those worth a word named."""
+    """What is paid (log) against what is got; the chosen one filled, those in front joined."""
     figure = Figure(figsize=(9.5, 5.5), layout="constrained", dpi=DPI)
     axes = figure.add_subplot()
     axes.scatter([p.x for p in points], [p.y for p in points], s=26, facecolors="none", edgecolors=SOFT)
-    front = sorted((p for p in points if p.named or p.chosen), key=lambda p: p.x)
+    front = sorted((p for p in points if p.in_front), key=lambda p: p.x)
     axes.plot([p.x for p in front], [p.y for p in front], color=ACCENT, linewidth=1.2, alpha=0.5)
-    for i, point in enumerate(front):
+    for i, point in enumerate(sorted((p for p in points if p.label), key=lambda p: p.x)):
         axes.annotate(
             point.label,
             (point.x, point.y),

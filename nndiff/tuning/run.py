@@ -17,7 +17,6 @@ from nndiff.files import atomic
 from nndiff.imaging import store
 from nndiff.inference import Inference, Row, digest_of
 from nndiff.pictures import Point, tradeoff
-from nndiff.plan import SamplerPlan
 from nndiff.translate import build_model
 from nndiff.tuning.measure import Bench, Measured
 from nndiff.tuning.search import Search, frontier, tune
@@ -57,9 +56,7 @@ def run(request: Request) -> Inference:
         _say(f"{len(search.left_out)} candidates did not fit the time; --time_budget gives more.")
     inference.save(request.fold, found)
     with atomic(request.fold / "tuning.png") as part:
-        tradeoff(
-            part, _points(search, found.sampler), "seconds a volume", f"score ({request.objective})", _title(found)
-        )
+        tradeoff(part, _points(search, found), "seconds a volume", f"score ({request.objective})", _title(found))
     _say(summary(found))
     return found
 
@@ -109,13 +106,17 @@ def _line(row: Row) -> str:
     return f"{row.label}: score {score}, PSNR {psnr} dB, SSIM {ssim}, HF {hf}, {seconds} s"
 
 
-def _points(search: Search, chosen: SamplerPlan) -> list[Point]:
+def _points(search: Search, found: Inference) -> list[Point]:
+    """In a word each: the chosen, the planned, and those than which none is both cheaper and better."""
     front = {row.sampler for row in frontier(search.rows, search.texture)}
-    rows = [(row, row.row(search.texture)) for row in search.rows]
-    return [
-        Point(row.label, row.seconds, row.score, measured.sampler == chosen, measured.sampler in front)
-        for measured, row in rows
-    ]
+    points = []
+    for measured in search.rows:
+        row, chosen = measured.row(search.texture), measured.sampler == found.sampler
+        label = row.label if chosen or measured.sampler in front else ""
+        if measured.sampler == found.planned:
+            label = f"planned: {row.label}"
+        points.append(Point(label, row.seconds, row.score, chosen, measured.sampler in front))
+    return points
 
 
 def _title(found: Inference) -> str:
