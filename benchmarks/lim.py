@@ -77,6 +77,7 @@ def samplers(ts: int) -> Iterator[tuple[str, SamplerPlan]]:
     yield "DDPM-100", HUNDRED
     yield "DDIM-250", replace(ALL, steps=250, eta=0.0)
     yield from _starts(ts)
+    yield from _paces(ts)
     for start in sorted({ts, 25, 10}):
         for interval in (3, 5, 10, 25):
             if interval < start and (interval == 3 or start == ts):
@@ -89,6 +90,7 @@ def samplers(ts: int) -> Iterator[tuple[str, SamplerPlan]]:
 def few_samplers(ts: int) -> Iterator[tuple[str, SamplerPlan]]:
     yield "DDPM-100", HUNDRED
     yield from _starts(ts, most=50)
+    yield from _paces(ts)
     yield f"shortcut {ts}, N = 3", replace(_late(ts), reuse=ReusePlan(3))
 
 
@@ -99,6 +101,15 @@ def _starts(ts: int, most: int = STEPS) -> Iterator[tuple[str, SamplerPlan]]:
         yield f"shortcut {start}", _late(start)
     for start in starts:
         yield f"one step from {start}", replace(_late(start), steps=1)
+
+
+def _paces(ts: int) -> Iterator[tuple[str, SamplerPlan]]:
+    """In fewer steps than there are."""
+    for steps in (5, 10, 25):
+        if steps < ts:
+            fewer = replace(_late(ts), steps=steps)
+            yield f"shortcut {ts} in {steps}", fewer
+            yield f"shortcut {ts} in {steps}, N = 3", replace(fewer, reuse=ReusePlan(3))
 
 
 def _late(ts: int) -> SamplerPlan:
