@@ -66,7 +66,11 @@ class Row:
     def cells(self, reference: float) -> list[str]:
         f, took = self.figures, self.seconds
         numbers = [f"{f.psnr:.2f}", f"{f.ssim:.3f}", f"{f.mae:.4f}", f"{f.hf:.2f}", f"{self.score:.1f}"]
-        work = [f"{self.tflops:.3g}", f"{took:.3g}", f"{reference / took:.3g}x"] if took else ["", "", ""]
+        work = (
+            [f"{self.tflops:.3g}", f"{took:.3g}", f"{reference / took:{'.0f' if reference > 100 * took else '.3g'}}x"]
+            if took
+            else ["", "", ""]
+        )
         return [self.label, str(self.cases), *numbers, *work, f"{self.two.psnr:.2f}", f"{self.two.ssim:.3f}"]
 
 
