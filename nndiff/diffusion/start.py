@@ -23,7 +23,7 @@ from nndiff.diffusion.process import DDPM, Process
 from nndiff.diffusion.sampler import Denoise
 from nndiff.registry import Registry
 
-NOISE_MULTIPLE = 10.0  # the published settings span 5 to 15 (Less Is More, FDG / DOTATATE / PSMA, in [0, 1] units)
+NOISE_MULTIPLE = 2.0  # published: 5 to 15, for a model that predicts noise; one that predicts the image needs less
 STEPS = 1000
 
 
