@@ -12,6 +12,7 @@ and schedule, loss and sampler stay in image space. At equal width, activations 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -23,6 +24,7 @@ from nndiff.networks.blocks import conv, zeroed
 from nndiff.volume import Triple
 
 HEAD_CHANNELS = 4  # a voxel, from the core to the full-resolution head
+HEAD_REACH = 2  # voxels: two kernels of 3
 
 
 def puzzle(x: Tensor, factor: Triple) -> Tensor:  # [B, C, Z, Y, X] → [B, C·r_z·r_y·r_x, Z/r_z, Y/r_y, X/r_x]
@@ -81,10 +83,11 @@ class Puzzled(nn.Module):
         seen = x_t if condition is None else torch.cat([x_t, condition], dim=1)
         seen = pad(seen.contiguous(memory_format=torch.channels_last_3d), self.multiple)
         output: Tensor = self._leave(self.core(self._enter(seen), t, *kept))
+        size = x_t.shape[2:]
         if self.head is not None:
-            output = self.head(output, seen)
-        z, y, w = x_t.shape[2:]
-        return output[:, :, :z, :y, :w]
+            reach = [n + HEAD_REACH for n in size]  # what it looks at: the rest of the padding costs memory
+            output = self.head(_cut(output, reach), _cut(seen, reach))
+        return _cut(output, size)
 
     def _enter(self, x: Tensor) -> Tensor:
         pieces = puzzle(x, self.factor)
@@ -92,6 +95,11 @@ class Puzzled(nn.Module):
 
     def _leave(self, pieces: Tensor) -> Tensor:
         return unpuzzle(haar(pieces) if self.haar else pieces, self.factor)
+
+
+def _cut(x: Tensor, size: Sequence[int]) -> Tensor:
+    z, y, w = size
+    return x[:, :, :z, :y, :w]
 
 
 def pad(x: Tensor, multiple: Triple) -> Tensor:  # [B, C, Z, Y, X] → [B, C, Z', Y', X']
