@@ -197,6 +197,7 @@ def test_killed_while_a_file_is_written_and_run_again(planned, tmp_path, how):
         stderr=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
     assert process.stdout.readline() == "HALF\n"
     process.send_signal(how)
