@@ -42,6 +42,11 @@ def multiple(spec: NetworkSpec, puzzle_factor: Triple) -> Triple:
     return z, y, x
 
 
+def padded(shape: Sequence[int], steps: Sequence[int]) -> list[int]:
+    """The shape at which the network works on a volume: each axis up to the next multiple."""
+    return [-(-n // m) * m for n, m in zip(shape, steps, strict=True)]
+
+
 @dataclass(frozen=True)
 class Method:
     process: Process
@@ -62,7 +67,7 @@ def build_method(configuration: Configuration) -> Method:
     if not prediction.defined(a, sigma):
         raise NndiffError(
             f"'{name}' is undefined where the process '{scheme.name}' starts.",
-            expected="a prediction that says x0 there: x0 or residual",
+            expected="a prediction that says x0 there: x0, x0_skip or residual",
             found=f"x_t = {a:.3g}·x0 + {sigma:.3g}·eps + …",
             remedy="--set configurations.NAME.prediction=x0",
         )

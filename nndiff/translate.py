@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nndiff.assemble import Method, build_method, build_network, multiple
+from nndiff.assemble import Method, build_method, build_network, multiple, padded
 from nndiff.diffusion.prediction import Estimate
 from nndiff.diffusion.process import Process
 from nndiff.diffusion.sampler import First, Second, even_times, noise_like, walk
@@ -119,12 +119,10 @@ def _tile_bytes(model: Model, tile: Triple) -> int:
     """Of one evaluation: the plan's prediction for its patch, in proportion to the voxels; and all folds' weights."""
     configuration = model.configuration
     steps = multiple(configuration.network, configuration.puzzle_factor)
-    padded, patch = (
-        math.prod(-(-n // m) * m for n, m in zip(size, steps, strict=True)) for size in (tile, configuration.patch_size)
-    )
+    voxels, of_patch = (math.prod(padded(size, steps)) for size in (tile, configuration.patch_size))
     weights = sum(weight.numel() * weight.element_size() for weight in model.networks[0].parameters())
     activations = max(0, configuration.predicted.prediction_bytes - weights)
-    return int(PROPORTION_SLACK * activations * padded / patch) + len(model.networks) * weights
+    return int(PROPORTION_SLACK * activations * voxels / of_patch) + len(model.networks) * weights
 
 
 def kept_bytes(configuration: Configuration, tile: Triple, depth: int) -> int:

@@ -49,7 +49,7 @@ def simulate(
     raw: Path, training: int, held_out: int, doses: Sequence[float], seed: int, workers: int | None = None
 ) -> list[Path]:
     """Write both demo datasets below `raw`; the cases take the doses in turn, and case i depends on (seed, i) alone."""
-    if training < 1 or held_out < 0 or not all(0 < dose < 1 for dose in doses):
+    if training < 1 or held_out < 0 or not doses or not all(0 < dose < 1 for dose in doses):
         raise NndiffError(
             "The demo needs at least one training case and a dose between 0 and 1.",
             found=f"{training} cases, dose {', '.join(map(str, doses))}",

@@ -141,8 +141,9 @@ def _configuration(
     shape = decide("volume_shape", data.volume_shape(fingerprint, plan.crop, spacing))
     precision = decide("precision", recipe.precision(budget))
     decide("process", recipe.process(name))
-    decide("prediction", recipe.prediction(name, fingerprint.task))
-    decide("source_distance", recipe.source_distance(_rmse(fingerprint, plan)))
+    prediction = decide("prediction", recipe.prediction(name, fingerprint.task))
+    rmse = _rmse(fingerprint, plan)
+    decide("source_distance", recipe.source_distance(rmse))
 
     sized = _size(name, fingerprint, budget, shape, spacing, precision, ledger, predict)
     rung, network = sized.rung, sized.network
@@ -163,7 +164,7 @@ def _configuration(
 
     noise = recipe.noise_or_structure(fingerprint, plan.anchor)
     start = decide("start", recipe.start(name, fingerprint.task))
-    start_step = decide("start_step", recipe.start_step(name, start, _rmse(fingerprint, plan), noise))
+    start_step = decide("start_step", recipe.start_step(name, start, prediction, rmse, noise))
     steps = decide("steps", recipe.steps(name, start_step))
     decide("eta", recipe.eta(name))
     decide("order", recipe.order())

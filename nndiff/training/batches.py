@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from nndiff.assemble import padded
 from nndiff.errors import NndiffError
 from nndiff.imaging import store
 from nndiff.imaging.augment import Augmentation, Sample, augmented
@@ -98,16 +99,12 @@ class Batches(Dataset[list[dict[str, Any]]]):
         turn, place = divmod(number, len(self.cases))
         order = np.random.default_rng([PERMUTATION, self.seed, turn]).permutation(len(self.cases))
         case = self._case(self.cases[order[place]])
-        shape, patch = self._padded(case["target"].shape[1:]), self._padded(self.patch)
+        shape, patch = (padded(size, self.multiple) for size in (case["target"].shape[1:], self.patch))
         room = [max(0, n - p) + 1 for n, p in zip(shape, patch, strict=True)]
         corner = [int(c) for c in np.random.default_rng([POSITION, self.seed, number]).integers(0, room)]
         cut = {name: cut_out(array, corner, self.patch) for name, array in case.items()}
         sample = Sample(cut.get("source"), cut["target"], cut.get("mask"))
         return augmented(self.augmentations, sample, [AUGMENT, self.seed, number])
-
-    def _padded(self, shape: Sequence[int]) -> list[int]:
-        """As the network pads a volume, at its far end: what lies there is trained on too."""
-        return [-(-n // m) * m for n, m in zip(shape, self.multiple, strict=True)]
 
     def _case(self, name: str) -> dict[str, npt.NDArray[Any]]:
         if name not in self.opened:
