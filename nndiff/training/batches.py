@@ -75,7 +75,7 @@ class Batches(Dataset[list[dict[str, Any]]]):
         share: Share,
         augmentations: Sequence[Augmentation],
         seed: int,
-        multiple: Triple = (1, 1, 1),  # that the network pads every axis to
+        multiple: Triple,  # that the network pads every axis to
     ):
         self.folder, self.cases, self.patch, self.share, self.multiple = folder, list(cases), patch, share, multiple
         self.augmentations, self.seed = tuple(augmentations), seed

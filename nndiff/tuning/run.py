@@ -56,7 +56,7 @@ def run(request: Request) -> Inference:
         _say(f"{len(search.left_out)} candidates did not fit the time; --time_budget gives more.")
     inference.save(request.fold, found)
     with atomic(request.fold / "tuning.png") as part:
-        tradeoff(part, _points(search, found), "seconds a volume", f"score ({request.objective})", _title(found))
+        tradeoff(part, points(search, found), "seconds a volume", f"score ({request.objective})", _title(found))
     _say(summary(found))
     return found
 
@@ -106,7 +106,7 @@ def _line(row: Row) -> str:
     return f"{row.label}: score {score}, PSNR {psnr} dB, SSIM {ssim}, HF {hf}, {seconds} s"
 
 
-def _points(search: Search, found: Inference) -> list[Point]:
+def points(search: Search, found: Inference) -> list[Point]:
     """In a word each: the chosen, the planned, and those than which none is both cheaper and better."""
     front = {row.sampler for row in frontier(search.rows, search.texture)}
     points = []

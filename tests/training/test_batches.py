@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(folder):
     def make(seed: int = 0, rows: Any = ROWS, patch: Any = (6, 6, 6), cases: Any = CASES, **share: int) -> Batches:
         shared = Share(**{"batch": 2, "accumulate": 2, **share})
-        return Batches(folder, cases, patch, shared, assemble.build_augmentations(rows), seed)
+        return Batches(folder, cases, patch, shared, assemble.build_augmentations(rows), seed, (1, 1, 1))
 
     return make
 
@@ -134,7 +134,7 @@ def test_source_target_and_mask_are_cut_at_one_place(tmp_path) -> None:
     numbers = np.arange(9 * 8 * 7, dtype=np.float32).reshape(9, 8, 7)
     arrays = {"source": numbers[None] + 1000, "target": numbers[None], "mask": numbers % 2 == 0}
     store.write_case(tmp_path, "case", arrays, {})
-    batches = Batches(tmp_path, ["case"], (4, 5, 7), Share(1, 1), (), 0)
+    batches = Batches(tmp_path, ["case"], (4, 5, 7), Share(1, 1), (), 0, (1, 1, 1))
     corners = set()
     for number in range(60):
         sample = batches.sample(number)
@@ -154,7 +154,7 @@ def test_a_smaller_case_has_its_border_repeated_at_the_far_end(tmp_path) -> None
     numbers = np.arange(3 * 4 * 9, dtype=np.float32).reshape(3, 4, 9)
     arrays = {"source": numbers[None] + 1000, "target": numbers[None], "mask": numbers % 2 == 0}
     store.write_case(tmp_path, "case", arrays, {})
-    batches = Batches(tmp_path, ["case"], (5, 6, 7), Share(1, 1), (), 0)
+    batches = Batches(tmp_path, ["case"], (5, 6, 7), Share(1, 1), (), 0, (1, 1, 1))
     for number in range(10):
         sample = batches.sample(number)
         x = int(sample.target[0, 0, 0, 0])
@@ -167,7 +167,7 @@ def test_a_smaller_case_has_its_border_repeated_at_the_far_end(tmp_path) -> None
 def test_patches_reach_as_far_as_the_network_pads_a_volume(tmp_path) -> None:
     numbers = np.arange(9 * 8 * 3, dtype=np.float32).reshape(9, 8, 3)
     store.write_case(tmp_path, "case", {"source": numbers[None], "target": numbers[None]}, {})
-    batches = Batches(tmp_path, ["case"], (4, 4, 3), Share(1, 1), (), 0, multiple=(4, 4, 2))
+    batches = Batches(tmp_path, ["case"], (4, 4, 3), Share(1, 1), (), 0, (4, 4, 2))
     padded = np.pad(numbers, [(0, 3), (0, 0), (0, 1)], mode="edge")
     corners = set()
     for number in range(100):
@@ -199,7 +199,7 @@ def test_without_any_mask_there_is_none(made) -> None:
 
 def test_generation_has_no_source(tmp_path) -> None:
     store.write_case(tmp_path, "case", {"target": np.ones((1, 4, 4, 4), np.float32)}, {})
-    (step, *_) = loader(Batches(tmp_path, ["case"], (4, 4, 4), Share(1, 1), (), 0), 0, 1, 0, pinned=False)
+    (step, *_) = loader(Batches(tmp_path, ["case"], (4, 4, 4), Share(1, 1), (), 0, (1, 1, 1)), 0, 1, 0, pinned=False)
     assert step[0].source is None
     assert step[0].to(torch.device("cpu")).source is None
 

@@ -13,6 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nndiff import checkpoint
+from nndiff.assemble import multiple
 from nndiff.checkpoint import BEST, LATEST
 from nndiff.cli.train import main, seconds_of
 from nndiff.errors import NndiffError
@@ -20,6 +21,7 @@ from nndiff.files import PART
 from nndiff.imaging import store
 from nndiff.plan import Plan
 from nndiff.training import journal, run
+from nndiff.training.batches import Batches
 from nndiff.training.run import EPOCHS, FEWEST_STEPS, LONGEST_EPOCH, VALIDATION_SHARE, epoch_steps, train, within_budget
 from tests.training.tiny import NAME, arrays, prepare, request, run_of, tiny_plan
 
@@ -154,6 +156,24 @@ def test_a_training_leaves_all_that_it_promises(tmp_path, trained) -> None:
     assert "Dataset001_Tiny bridge fold 0: 4 training cases" in log
     assert "step 2/2" in log
     assert "done" in log
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_patches_are_cut_from_the_volume_as_the_network_pads_it(tmp_path, monkeypatch) -> None:
+    plan = tiny_plan(training_steps=1, patch_size=(4, 4, 4), puzzle_factor=(2, 2, 2))
+    planned = plan.configurations["bridge"]
+    prepare(tmp_path, plan, shapes=[(8, 8, 9)])
+    made: list[Batches] = []
+
+    class Seen(Batches):
+        def __init__(self, *words: Any):
+            super().__init__(*words)
+            made.append(self)
+
+    monkeypatch.setattr(run, "Batches", Seen)
+    train(request(tmp_path, plan))
+    steps = multiple(planned.network, (2, 2, 2))
+    assert {batches.multiple for batches in made} == {steps} != {(1, 1, 1)}
 
 
 @pytest.mark.usefixtures("undrawn")

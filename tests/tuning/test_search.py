@@ -19,6 +19,7 @@ from nndiff.scoring import Figures
 from nndiff.tuning import search as module
 from nndiff.tuning.candidates import label, rounds
 from nndiff.tuning.measure import Bench, Measured
+from nndiff.tuning.run import points
 from nndiff.tuning.search import CASES_OF_LONG, NOBODY_SEES, OBJECTIVES, Search, behind, frontier, tune
 
 CASES = ("a", "b", "c")
@@ -175,8 +176,25 @@ def test_the_report_is_on_cases_that_did_not_choose_with_the_planned_and_the_bes
         assert not ({"x", "y"} & set(cases)) or sampler in [row.sampler for row in found.report]
 
 
-def test_with_nobody_else_the_cases_that_chose_report() -> None:
-    assert tune(searching(), PLANNED, (), "c", "w").reported_on == CASES
+def test_with_nobody_else_the_cases_that_chose_report_and_nothing_is_measured_twice() -> None:
+    search = searching()
+    found = tune(search, PLANNED, (), "c", "w")
+    assert found.reported_on == CASES
+    asked = [sampler for sampler, _ in search.bench.asked]
+    assert len(asked) == len(set(asked))
+
+
+def test_the_best_is_told_apart_from_the_chosen_and_the_planned_is_named_in_the_picture() -> None:
+    search = searching()
+    found = tune(search, PLANNED, ("x", "y"), "c", "w")
+    assert found.best == search.best().sampler != found.sampler
+    assert [row.sampler for row in found.report] == [found.sampler, found.best, PLANNED]
+    shown = dict(zip([row.sampler for row in search.rows], points(search, found), strict=True))
+    assert shown[PLANNED].label == f"planned: {label(PLANNED)}"
+    assert shown[found.sampler].label == label(found.sampler)
+    assert [sampler for sampler, point in shown.items() if point.chosen] == [found.sampler]
+    front = {row.sampler for row in frontier(search.rows, search.texture)}
+    assert {sampler for sampler, point in shown.items() if point.label} == front | {PLANNED, found.sampler}
 
 
 def test_generation_has_nothing_to_compare_with() -> None:
@@ -185,24 +203,42 @@ def test_generation_has_nothing_to_compare_with() -> None:
         tune(search, PLANNED, (), "c", "w")
 
 
-def test_time_is_kept_by_what_evaluations_were_measured_to_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that runs with the work: the end comes before the budget does, and cheap candidates were tried."""
-    search = searching(budget=2000.0)
-    spent = [0.0]
-    real = search.bench.measure
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], tuple[Search, float]]:
+    """timed(budget) → a search that ran by a clock that the work moves, and the seconds it took."""
 
-    def timed(sampler, cases):
-        row = real(sampler, cases)
-        spent[0] += sum(row.seconds.values())
-        return row
+    def run(budget: float) -> tuple[Search, float]:
+        search = searching(budget=budget)
+        spent = [0.0]
+        real = search.bench.measure
 
-    object.__setattr__(search.bench, "measure", timed)
-    monkeypatch.setattr(module.time, "perf_counter", lambda: spent[0])
-    search._began = 0.0
-    search.run(PLANNED)
-    assert spent[0] <= 2000.0
+        def measure(sampler, cases):
+            row = real(sampler, cases)
+            spent[0] += sum(row.seconds.values())
+            return row
+
+        object.__setattr__(search.bench, "measure", measure)
+        monkeypatch.setattr(module.time, "perf_counter", lambda: spent[0])
+        search._began = 0.0
+        search.run(PLANNED)
+        return search, spent[0]
+
+    return run
+
+
+def test_time_is_kept_by_what_evaluations_were_measured_to_cost(timed) -> None:
+    """The end comes before the budget does, and cheap candidates were tried."""
+    search, spent = timed(2000.0)
+    assert spent <= 2000.0
     assert any(sampler.start == "noise" for sampler in search.left_out)
     assert len(search.rows) > 10
+
+
+def test_where_time_is_enough_nothing_is_left_out(timed) -> None:
+    _, whole = timed(1e9)
+    search, spent = timed(1.001 * whole)
+    assert spent == whole
+    assert search.left_out == []
 
 
 @pytest.mark.parametrize("process", [DDPM(1000), PROCESSES.make("bridge", {"gamma": 0.1})], ids=["ddpm", "bridge"])

@@ -1,0 +1,47 @@
+"""What tuning measures is what prediction would make: the same noise for the same case, seed and draw."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nndiff.imaging import store
+from nndiff.plan import SamplerPlan
+from nndiff.scoring import bounds_of, compare
+from nndiff.translate import Model, arrangements, build_model, draw_seed, translate
+from nndiff.tuning.measure import Bench
+from tests.training.tiny import CPU, NAME, prepare, tiny_plan, trainer_of
+
+WALK = SamplerPlan("shortcut", 6, 6, 1.0, 1)
+
+
+@pytest.fixture
+def bench(tmp_path) -> Bench:
+    plan = tiny_plan(["ddpm"])
+    prepare(tmp_path, plan, 3)
+    torch.manual_seed(0)
+    weights = {
+        name: torch.randn_like(value) / 10 for name, value in trainer_of(plan, "ddpm").network.state_dict().items()
+    }
+    model = build_model(plan, "ddpm", [weights], CPU)
+    return Bench(model, plan, tmp_path / "preprocessed" / NAME / "ddpm", seed=7)
+
+
+def drawn(model: Model, source: torch.Tensor, name: str, draw: int) -> torch.Tensor:
+    shape = source.shape[1:]
+    generator = torch.Generator().manual_seed(draw_seed(7, name, draw))
+    return translate(model, source, shape, WALK, generator, arrangements(model, shape, 10**9))
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_case_is_measured_on_the_draws_that_prediction_makes_of_it(bench: Bench, samples: int) -> None:
+    sampler = SamplerPlan(**{**vars(WALK), "samples": samples})
+    for case in ("case_0", "case_2"):
+        arrays = store.open_case(bench.folder, case)
+        source, target = torch.from_numpy(arrays["source"].copy()), arrays["target"]
+        mean = sum(drawn(bench.model, source, case, k) for k in range(samples)) / samples
+        bounds = [bounds_of(c, t) for c, t in zip(bench.plan.target_channels, target, strict=True)]
+        expected = compare(mean.numpy(), target, bounds, None, texture=True)
+        found = bench.measure(sampler, [case]).figures[case]
+        assert found.psnr == pytest.approx(expected.psnr, abs=1e-4)
+        assert found.ssim == pytest.approx(expected.ssim, abs=1e-5)
