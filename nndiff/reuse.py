@@ -1,6 +1,6 @@
 """What a walk keeps of its network from step to step, and when it asks for it anew (LIM's second shortcut).
 
-    full step    all of the network; of every tile and fold the deep feature f = d'_{m+1} is kept (networks/unet.py)
+    full step    all of the network; of every tile and fold f, what D_m makes of d'_{m+1}, is kept (networks/unet.py)
     other steps  the shallow part alone, on the kept f and the fresh x_t
 
     interval     every N-th step is full, from the first

@@ -71,7 +71,8 @@ def deaf(network: Any) -> None:
     core = network.core
     with torch.no_grad():
         core.decoder[1].second.conv.weight.zero_()
-        core.decoder[1].shortcut.weight.zero_()
+        for shortcut in core.decoder[1].shortcut:
+            shortcut.weight.zero_()
 
 
 @pytest.mark.parametrize("size", [SHAPE, (8, 8, 8)], ids=["whole", "tiled"])
@@ -125,7 +126,7 @@ def test_a_shallow_step_does_a_share_of_the_work() -> None:
     costs = [reuse_cost(spec, (1, 1, 1), patch, "fp32", depth)[0] for depth in range(1, 7)]
     flops = [cost.flops for cost in costs]
     assert flops == sorted(flops)
-    assert 0.13 < flops[0] / whole.flops < 0.19  # published for two blocks a level and three levels: 0.16
+    assert 0.10 < flops[0] / whole.flops < 0.15  # published, where all of the last block is done anew: 0.16
     assert flops[-1] < whole.flops
     assert costs[0].bytes <= whole.bytes
 

@@ -1,6 +1,6 @@
 """What the UNet is made of.
 
-    residual(x, t) = shortcut(x) + W₂·SiLU((1 + scale(t))·GN(W₁·SiLU(GN(x))) + shift(t))          W₂ = 0 at the start
+    block(x₁, …, t) = Σ shortcutᵢ(xᵢ) + W'·SiLU((1 + scale(t))·GN(Σ Wᵢ·SiLU(GN(xᵢ))) + shift(t))     W' = 0 at the start
 
 Norm, activation and convolution are one unit (`NormConv`), because that is also the unit of recomputation: the
 convolution's backward needs the activation's output, and the two maps before it are cheap to do twice.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,11 @@ MAX_GROUPS = 32  # as in Wu & He 2018
 CHANNELS_A_GROUP = 4  # at least
 TIME_SCALE = 1000.0  # t in [0, 1] → the 1000 steps for which the embedding's frequencies were made
 MAX_PERIOD = 10000.0
+
+LAST = torch.channels_last_3d
+LANES = 8  # output channels that oneDNN computes at least
+
+Begun = tuple[Tensor, Tensor]  # of one part: on its way through the block, and its shortcut
 
 
 def groups(channels: int) -> int:
@@ -39,18 +45,37 @@ class Conv(nn.Conv3d):
 
     On a CPU a bf16 volume with fewer slices than the kernel is convolved in fp32: oneDNN (3.12) leaves part of such a
     kernel's gradient as it found that memory, 1e30 or NaN. And without gradients a single fp32 volume goes straight to
-    oneDNN, which PyTorch itself only does for larger maps or batches: 2 to 10 times faster.
+    oneDNN, which PyTorch itself only does for larger maps or batches: 2 to 10 times faster. And it computes eight
+    output channels where one is asked for: the taps along x take those places (`_by_taps`), 1.5 times faster.
     """
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, Z, Y, X] → [B, C', Z', Y', X']
         if x.device.type == "cpu" and x.shape[2] < self.kernel_size[0]:
             return self._in_fp32(x)
+        plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        taps = self.kernel_size[2]
+        if plain and taps > 1 and taps * self.out_channels <= LANES and self.stride == (1, 1, 1):
+            return self._by_taps(x)
+        return self._convolved(x, self.weight, self.bias, self.padding).contiguous(memory_format=LAST)
+
+    def _by_taps(self, x: Tensor) -> Tensor:
+        """y(x) = Σ_k W_k x(x + k): a channel a tap, by a kernel one voxel wide, each then moved to its place."""
+        assert self.bias is not None
+        (pz, py, px), size, outputs = (int(p) for p in self.padding), x.shape[4], self.out_channels
+        weight = self.weight.movedim(4, 0).flatten(0, 1)[..., None]  # [taps · C', C, k_z, k_y, 1]
+        taps = F.pad(self._convolved(x, weight, None, (pz, py, 0)), (px, px))
+        out = self.bias[:, None, None, None]
+        for k in range(self.kernel_size[2]):
+            out = out + taps[:, k * outputs : (k + 1) * outputs, ..., k : k + size]
+        return out.contiguous(memory_format=LAST)
+
+    def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: Any) -> Tensor:
         if self._held_back(x):
-            out: Tensor = torch.ops.aten.mkldnn_convolution(
-                x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
+            held: Tensor = torch.ops.aten.mkldnn_convolution(
+                x, weight, bias, padding, self.stride, self.dilation, self.groups
             )
-            return out.contiguous(memory_format=torch.channels_last_3d)
-        return super().forward(x).contiguous(memory_format=torch.channels_last_3d)
+            return held
+        return F.conv3d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def _held_back(self, x: Tensor) -> bool:
         """Whether PyTorch would not ask oneDNN though it could; tensors without storage (a trace) stay as they are."""
@@ -62,7 +87,7 @@ class Conv(nn.Conv3d):
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         with torch.autocast("cpu", enabled=False):
             out = super().forward(x.float()).to(dtype)
-        return out.contiguous(memory_format=torch.channels_last_3d)
+        return out.contiguous(memory_format=LAST)
 
 
 def conv(c_in: int, c_out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> Conv:
@@ -140,22 +165,35 @@ class NormConv(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Takes its input in parts, so that a decoder's concatenation is recomputed with the rest of the block."""
+    """Takes its input in parts, each with a norm, a convolution and a shortcut of its own.
 
-    def __init__(self, c_in: int, c_out: int, c_time: int, kernel: Triple, recompute: str):
+    So nothing is concatenated, and what one part gives can be kept while another changes: the block is
+    finish(begin(0, x₁), begin(1, x₂), …).
+    """
+
+    def __init__(self, c_in: tuple[int, ...], c_out: int, c_time: int, kernel: Triple, recompute: str):
         super().__init__()
-        self.first = NormConv(c_in, c_out, kernel, recompute == "norms")
+        norms, alone = recompute == "norms", c_in == (c_out,)
+        self.first = nn.ModuleList(NormConv(c, c_out, kernel, norms) for c in c_in)
+        self.shortcut = nn.ModuleList(nn.Identity() if alone else conv(c, c_out, (1, 1, 1)) for c in c_in)
         self.film = nn.Linear(c_time, 2 * c_out)
-        self.second = NormConv(c_out, c_out, kernel, recompute == "norms", zero=True)
-        self.shortcut = nn.Identity() if c_in == c_out else conv(c_in, c_out, (1, 1, 1))
+        self.second = NormConv(c_out, c_out, kernel, norms, zero=True)
         self.recompute = recompute == "blocks"
 
-    def forward(self, time: Tensor, *parts: Tensor) -> Tensor:  # [B, c_time], [B, C, Z, Y, X]s → [B, c_out, Z, Y, X]
+    def forward(self, time: Tensor, *parts: Tensor) -> Tensor:  # [B, c_time], [B, c_in, Z, Y, X]s → [B, c_out, Z, Y, X]
         return recomputed(self._run, time, *parts) if self.recompute else self._run(time, *parts)
 
     def _run(self, time: Tensor, *parts: Tensor) -> Tensor:
-        x = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        return self.shortcut(x) + self.second(self.first(x), self.film(time))  # type: ignore[no-any-return]
+        return self.finish(time, *(self.begin(i, part) for i, part in enumerate(parts)))
+
+    def begin(self, i: int, part: Tensor) -> Begun:
+        return self.first[i](part), self.shortcut[i](part)
+
+    def finish(self, time: Tensor, *begun: Begun) -> Tensor:
+        (h, x), *others = begun
+        for h_i, x_i in others:
+            h, x = h + h_i, x + x_i
+        return x + self.second(h, self.film(time))  # type: ignore[no-any-return]
 
 
 class Up(nn.Module):

@@ -4,7 +4,8 @@
     d_K = D_K(h_K, h'_{K-1})        d_k = D_k(d'_{k+1}, h'_{k-1})        output = head(d_1)
 
 D_k sees the *input* of E_k, so D_1 sees the stem's output, and whoever keeps d'_{m+1} needs only the stem and
-E_1 … E_{m-1} to finish a pass with fresh skips (LIM, Eq. 9-11).
+E_1 … E_{m-1} to finish a pass with fresh skips (LIM, Eq. 9-11). What is kept is d'_{m+1} on its way through D_m, up to
+where it meets the skip: half of that block need not be done again.
 Encoder and decoder are flat lists of K blocks: depth m means one thing. d'_{K+1} is h_K.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from nndiff.errors import NndiffError, nearest
@@ -23,10 +25,10 @@ RECOMPUTE = ("none", "norms", "blocks")
 
 @dataclass
 class Cache:
-    """d'_{m+1} of the last full pass. While it is stale the next pass is a full one, and fills it."""
+    """What D_m makes of d'_{m+1}, from the last full pass. While it is stale the next pass is full, and fills it."""
 
     depth: int  # m: the decoder blocks that are computed anew on a kept feature
-    kept: Tensor | None = None
+    kept: Tensor | None = None  # [B, 2C, Z, Y, X]: on its way through the block, and its shortcut
     stale: bool = True
 
 
@@ -53,23 +55,32 @@ class UNet(nn.Module):
             for block in range(blocks):
                 begins = level > 0 and block == 0
                 self.downs.append(conv(channels[level - 1], c, kernel, stride) if begins else nn.Identity())
-                self.encoder.append(ResidualBlock(c, c, c_time, kernel, recompute))
-                self.decoder.append(ResidualBlock(2 * c, c, c_time, kernel, recompute))
+                self.encoder.append(ResidualBlock((c,), c, c_time, kernel, recompute))
+                self.decoder.append(ResidualBlock((c, c), c, c_time, kernel, recompute))
                 self.ups.append(Up(c, channels[level - 1], stride) if begins else nn.Identity())
         self.head = NormConv(channels[0], out_channels, kernels[0], recompute != "none", zero=True)
 
     def forward(self, x: Tensor, t: Tensor, cache: Cache | None = None) -> Tensor:
         """[B, C, Z, Y, X], [B] → [B, out, Z, Y, X]; with a cache that is not stale, the shallow part alone."""
         time = self.time(t)
-        if cache is not None and cache.kept is not None and not cache.stale:
-            h, skips = cache.kept, self.encode(x, time, cache.depth)
+        if cache is None:
+            return self.head(self._deep(x, time, 0)[0])  # type: ignore[no-any-return]
+        block, up = self.decoder[cache.depth - 1], self.ups[cache.depth - 1]
+        assert isinstance(block, ResidualBlock)
+        if cache.kept is None or cache.stale:
+            h, skips = self._deep(x, time, cache.depth)
+            cache.kept, cache.stale = torch.cat(block.begin(0, h), dim=1), False
         else:
-            skips = self.encode(x, time, len(self.encoder))
-            h = self.encoder[-1](time, skips[-1])
-            if cache is not None:
-                h = self.decode(h, skips, time, cache.depth)
-                cache.kept, cache.stale = h, False
+            skips = self.encode(x, time, cache.depth)
+        kept, passed = cache.kept.chunk(2, dim=1)
+        h = up(block.finish(time, (kept, passed), block.begin(1, skips.pop())))
         return self.head(self.decode(h, skips, time, 0))  # type: ignore[no-any-return]
+
+    def _deep(self, x: Tensor, time: Tensor, last: int) -> tuple[Tensor, list[Tensor]]:
+        """d'_{last+1}, and the skips that are left for D_last … D_1."""
+        skips = self.encode(x, time, len(self.encoder))
+        h = self.encoder[-1](time, skips[-1])
+        return self.decode(h, skips, time, last), skips
 
     def encode(self, x: Tensor, time: Tensor, blocks: int) -> list[Tensor]:
         """The inputs of E_1 … E_blocks."""

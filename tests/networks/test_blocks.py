@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from nndiff.networks.blocks import GroupNorm, NormConv, ResidualBlock, TimeEmbedding, Up, conv, groups, repeat
-
-LAST = torch.channels_last_3d
+from nndiff.networks.blocks import (
+    LANES,
+    LAST,
+    Conv,
+    GroupNorm,
+    NormConv,
+    ResidualBlock,
+    TimeEmbedding,
+    Up,
+    conv,
+    groups,
+    repeat,
+)
 
 
 @pytest.mark.parametrize(("channels", "expected"), [(1, 1), (6, 1), (12, 3), (20, 5), (32, 8), (48, 12), (256, 32)])
@@ -77,11 +89,52 @@ def test_repeat_is_nearest_neighbour(stride: tuple) -> None:
     assert torch.equal(repeat(x, stride), F.interpolate(x, scale_factor=stride, mode="nearest"))
 
 
-def test_a_residual_block_starts_as_its_shortcut() -> None:
-    time, x = torch.randn(2, 16), torch.randn(2, 8, 4, 4, 4)
-    assert torch.equal(ResidualBlock(8, 8, 16, (3, 3, 3), "none")(time, x), x)
-    wider = ResidualBlock(16, 8, 16, (3, 3, 3), "none")
-    torch.testing.assert_close(wider(time, x, x), wider.shortcut(torch.cat([x, x], 1)), rtol=0, atol=0)
+@pytest.mark.parametrize(
+    ("c", "kernel"), [(1, (3, 3, 3)), (2, (1, 3, 3)), (2, (3, 1, 3)), (1, (1, 1, 7)), (1, (1, 1, 5))]
+)
+def test_few_outputs_by_taps_are_the_convolution_and_so_are_their_gradients(c: int, kernel: tuple) -> None:
+    layer, x = conv(5, c, kernel), torch.randn(2, 5, 4, 5, 6, requires_grad=True)
+    padding = tuple(k // 2 for k in kernel)
+    with mock.patch.object(Conv, "_by_taps", autospec=True, side_effect=Conv._by_taps) as by_taps:
+        out = layer(x)
+        assert by_taps.called == (c * kernel[2] <= LANES)
+    expected = F.conv3d(x, layer.weight, layer.bias, padding=padding)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    assert out.is_contiguous(memory_format=LAST)
+    wanted = x, layer.weight, layer.bias
+    weighing = torch.randn_like(out)
+    for found, exact in zip(
+        torch.autograd.grad((out * weighing).sum(), wanted),
+        torch.autograd.grad((expected * weighing).sum(), wanted),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x[:1]), expected[:1], rtol=1e-5, atol=1e-5)
+
+
+def test_a_residual_block_starts_as_its_shortcuts() -> None:
+    time, x, y = torch.randn(2, 16), torch.randn(2, 8, 4, 4, 4), torch.randn(2, 12, 4, 4, 4)
+    assert torch.equal(ResidualBlock((8,), 8, 16, (3, 3, 3), "none")(time, x), x)
+    wider = ResidualBlock((8, 12), 8, 16, (3, 3, 3), "none")
+    assert torch.equal(wider(time, x, y), wider.shortcut[0](x) + wider.shortcut[1](y))
+
+
+def test_parts_are_a_concatenation_whose_groups_do_not_straddle_them() -> None:
+    """By hand: one norm over both, one convolution of both."""
+    block, time = ResidualBlock((8, 16), 8, 16, (3, 3, 3), "none"), torch.randn(2, 16)
+    with torch.no_grad():
+        for weight in block.parameters():
+            weight.normal_()
+        x, y = torch.randn(2, 8, 4, 5, 6), torch.randn(2, 16, 4, 5, 6)
+        units, both = list(block.first), torch.cat([x, y], dim=1)
+        scale, shift = (torch.cat([getattr(u.norm, name) for u in units]) for name in ("weight", "bias"))
+        weight, bias = torch.cat([u.conv.weight for u in units], 1), sum(u.conv.bias for u in units)
+        assert groups(8) + groups(16) == 6  # of four channels each
+        h = F.conv3d(F.silu(F.group_norm(both, 6, scale, shift)), weight, bias, padding=1)
+        skip = F.conv3d(both, torch.cat([c.weight for c in block.shortcut], 1), sum(c.bias for c in block.shortcut))
+        expected = skip + block.second(h, block.film(time))
+        torch.testing.assert_close(block(time, x, y), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_film_scales_and_shifts_the_normalised_volume() -> None:

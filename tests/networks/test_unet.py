@@ -107,7 +107,8 @@ def test_a_shallow_pass_sees_the_new_input_and_time_and_runs_what_it_must_alone(
     assert cache.kept is kept
     for k in range(6):
         assert (f"encoder.{k}" in ran) == (k < depth - 1)
-        assert (f"decoder.{k}" in ran) == (f"downs.{k}" in ran) == (k < depth)
+        assert (f"decoder.{k}.second" in ran) == (f"downs.{k}" in ran) == (k < depth)
+        assert (f"decoder.{k}.first.0" in ran) == (f"decoder.{k}.shortcut.0" in ran) == (k < depth - 1)
 
 
 @torch.no_grad()
