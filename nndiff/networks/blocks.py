@@ -190,9 +190,9 @@ class ResidualBlock(nn.Module):
         return self.first[i](part), self.shortcut[i](part)
 
     def finish(self, time: Tensor, *begun: Begun) -> Tensor:
-        (h, x), *others = begun
-        for h_i, x_i in others:
-            h, x = h + h_i, x + x_i
+        *others, (h, x) = begun
+        for h_i, x_i in others:  # in place: what was just computed is nobody else's
+            h, x = h.add_(h_i), x.add_(x_i)
         return x + self.second(h, self.film(time))  # type: ignore[no-any-return]
 
 
