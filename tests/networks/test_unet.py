@@ -90,7 +90,8 @@ def test_keeping_changes_no_bit_and_on_its_own_feature_a_shallow_pass_is_the_who
     for depth in range(1, len(network.decoder) + 1):
         cache, full = kept_pass(network, depth, x, t)
         assert torch.equal(full, network(x, t))
-        assert torch.equal(network(x, t, cache), full)
+        for _ in range(2):  # a shallow pass leaves what is kept as it was
+            assert torch.equal(network(x, t, cache), full)
 
 
 @pytest.mark.parametrize("depth", range(1, 7))
