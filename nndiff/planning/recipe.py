@@ -154,7 +154,7 @@ def start(name: str, task: str) -> Verdict[str]:
 
 
 def start_step(name: str, start: str, prediction: str, rmse: Sequence[float], noise: str) -> Verdict[int]:
-    """The step whose noise is a multiple of the rmse between source and target, median over cases."""
+    """The step whose noise is the rmse between source and target, or a multiple of it; median over cases."""
     if start != "shortcut":
         return Verdict(STEPS, "the whole path" + (", walked in few steps" if name == "bridge" else ""))
     multiple, other = NOISE_MULTIPLE, PUBLISHED_MULTIPLE
@@ -163,12 +163,13 @@ def start_step(name: str, start: str, prediction: str, rmse: Sequence[float], no
     steps = [noise_matched_step(value, multiple) for value in rmse]
     chosen = int(np.median(steps))
     low, high = (int(v) for v in np.percentile(steps, [10, 90]))
+    size = "as large as" if multiple == 1 else f"{multiple:g} times"
     reason = (
-        f"its noise, {noise_ratio(DDPM(STEPS), chosen / STEPS):.3f}, is {multiple:g} times the source's distance "
+        f"its noise, {noise_ratio(DDPM(STEPS), chosen / STEPS):.3f}, is {size} the source's distance "
         f"from the target ({float(np.median(rmse)):.4f} rms in normalised units); cases range from {low} to {high}"
     )
-    note = "as published for eps: slower, in a trial no better" if other > multiple else "enough where x0 is predicted"
-    elsewhere = Alternative(noise_matched_step(float(np.median(rmse)), other), f"{other:g} times the distance, {note}")
+    note = "as published for eps: slower, in trials no better" if other > multiple else "enough where x0 is predicted"
+    elsewhere = Alternative(noise_matched_step(float(np.median(rmse)), other), f"{other:g} x the distance, {note}")
     return Verdict(chosen, f"{reason}; {noise}; tuning after training decides", (elsewhere,))
 
 

@@ -12,7 +12,7 @@ from tests.planning.fingerprints import budget
 
 def test_the_starting_step_is_where_the_noise_is_a_multiple_of_the_distance() -> None:
     # sqrt(1 - abar) / sqrt(abar) at step 50 of the linear schedule is 0.1728
-    assert recipe.start_step("ddpm", "shortcut", "x0_skip", [0.08635], "").value == 50
+    assert recipe.start_step("ddpm", "shortcut", "x0_skip", [0.1727], "").value == 50
     assert recipe.start_step("ddpm", "shortcut", "eps", [0.01727], "").value == 50
     assert recipe.start_step("ddpm", "shortcut", "x0_skip", [0.0], "").value == 1
     assert recipe.start_step("bridge", "source", "x0", [0.5], "").value == 1000

@@ -266,12 +266,12 @@ def test_the_loop_goes_on_from_where_it_was_put_back() -> None:
 
 def test_it_learns() -> None:
     """One case, one time, again and again: the loss falls to a fraction."""
-    plan = tiny_plan(training_steps=60, learning_rate=5e-3, warmup_steps=5)
+    plan = tiny_plan(training_steps=150, learning_rate=5e-3, warmup_steps=5)
     trainer = trainer_of(plan)
     case = {key: torch.from_numpy(value)[None] for key, value in arrays(0, plan).items()}
-    batches = ([Batch([0], case["source"], case["target"], None)] for _ in range(60))
+    batches = ([Batch([0], case["source"], case["target"], None)] for _ in range(150))
     losses = [step.loss for step in trainer.steps(batches)]
-    assert losses[-1] < 0.4 * losses[0]
+    assert losses[-1] < 0.25 * losses[0]  # 0.04 to 0.17 over twelve seeds
 
 
 def test_ranks_replace_accumulated_batches_then_enlarge_the_step() -> None:
