@@ -66,7 +66,7 @@ def test_the_puzzle_lowers_it_as_the_method_claims() -> None:
 
 def test_prediction_is_cheaper_than_training() -> None:
     predicted, trained = prediction_cost(SPEC, HALF, (48, 48, 48), "bf16"), train()
-    assert predicted.bytes < 0.51 * trained.bytes  # one block a level: what a pass needs at once is much of the whole
+    assert predicted.bytes < trained.bytes / 2
     assert 2.5 < trained.flops / predicted.flops < 3.5
 
 

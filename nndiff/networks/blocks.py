@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,9 +51,8 @@ class Conv(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:  # [B, C, Z, Y, X] → [B, C', Z', Y', X']
         if x.device.type == "cpu" and x.shape[2] < self.kernel_size[0]:
             return self._in_fp32(x)
-        plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
         taps = self.kernel_size[2]
-        if plain and taps > 1 and taps * self.out_channels <= LANES and self.stride == (1, 1, 1):
+        if _plain(x) and taps > 1 and taps * self.out_channels <= LANES and self.stride == (1, 1, 1):
             return self._by_taps(x)
         return self._convolved(x, self.weight, self.bias, self.padding).contiguous(memory_format=LAST)
 
@@ -69,7 +67,7 @@ class Conv(nn.Conv3d):
             out = out + taps[:, k * outputs : (k + 1) * outputs, ..., k : k + size]
         return out.contiguous(memory_format=LAST)
 
-    def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: Any) -> Tensor:
+    def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: str | tuple[int, ...]) -> Tensor:
         if self._held_back(x):
             held: Tensor = torch.ops.aten.mkldnn_convolution(
                 x, weight, bias, padding, self.stride, self.dilation, self.groups
@@ -79,15 +77,18 @@ class Conv(nn.Conv3d):
 
     def _held_back(self, x: Tensor) -> bool:
         """Whether PyTorch would not ask oneDNN though it could; tensors without storage (a trace) stay as they are."""
-        alone = x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[0] == 1 and type(x) is Tensor
-        plain = not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
-        return alone and plain and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        alone = x.shape[0] == 1 and type(x) is Tensor and not torch.is_grad_enabled()
+        return alone and _plain(x) and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
     def _in_fp32(self, x: Tensor) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         with torch.autocast("cpu", enabled=False):
             out = super().forward(x.float()).to(dtype)
         return out.contiguous(memory_format=LAST)
+
+
+def _plain(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
 def conv(c_in: int, c_out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> Conv:
