@@ -97,7 +97,8 @@ def _parallel(function: Callable[[C], R], cases: Sequence[C], workers: int) -> I
             while waiting or running:
                 while waiting and len(running) < IN_FLIGHT * workers:
                     case = waiting.pop()
-                    running[pool.submit(_Guarded(function), case)] = case
+                    with _interrupts_held():  # a submission may start a worker, which is born deaf to Ctrl-C
+                        running[pool.submit(_Guarded(function), case)] = case
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     outcome = future.result()
@@ -113,9 +114,21 @@ def _parallel(function: Callable[[C], R], cases: Sequence[C], workers: int) -> I
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits; a process started meanwhile keeps it waiting until it unblocks it (`_mind_the_parent`)."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _mind_the_parent() -> None:
     """In a worker: leave without a word on Ctrl-C, and do not outlive a parent that was killed."""
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGINT, lambda *_: os._exit(1))  # if it came already: the pool would log an exception here
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(1))  # from here on files in the making are cleaned up
     parent = multiprocessing.parent_process()
     assert parent is not None
 

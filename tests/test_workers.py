@@ -107,6 +107,16 @@ def test_stopping_early_leaves_no_worker_behind():
     stream.close()
 
 
+NEWBORNS = """
+import os, time
+from tests.test_workers import CASES, square
+from nndiff.workers import run
+if __name__ == "__mp_main__":
+    print(os.getpid(), flush=True)
+    time.sleep(1)
+if __name__ == "__main__":
+    list(run(square, CASES[:2], 2, "Test"))
+"""
 ORPHANS = """
 import os, time
 from tests.test_workers import CASES
@@ -121,11 +131,13 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
-def test_workers_do_not_outlive_the_process_that_started_them(tmp_path, kill):
-    """Nor do they print their own tracebacks when a person presses Ctrl-C."""
-    script = tmp_path / "orphans.py"
-    script.write_text(ORPHANS)
+@pytest.mark.parametrize(
+    ("text", "kill"), [(ORPHANS, signal.SIGKILL), (ORPHANS, signal.SIGINT), (NEWBORNS, signal.SIGINT)]
+)
+def test_workers_do_not_outlive_the_process_that_started_them(tmp_path, text, kill):
+    """Nor do they print their own tracebacks when a person presses Ctrl-C, be it while they are still starting."""
+    script = tmp_path / "script.py"
+    script.write_text(text)
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     process = subprocess.Popen(
         [sys.executable, script],
