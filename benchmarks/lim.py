@@ -23,19 +23,18 @@ from statistics import fmean
 import numpy as np
 import torch
 
+from benchmarks.trials import PLAIN, pair, simulated, without_network
 from nndiff import checkpoint
 from nndiff.checkpoint import LATEST
 from nndiff.cli import plan_and_preprocess
 from nndiff.cli.train import seconds_of
-from nndiff.demo.cases import simulate
 from nndiff.diffusion.process import DDPM, noise_ratio
 from nndiff.diffusion.start import NOISE_MULTIPLE, STEPS, noise_matched_step
 from nndiff.files import atomic, write_json
 from nndiff.imaging import store
 from nndiff.memory import prediction_cost
-from nndiff.metrics.pet import best_gaussian
 from nndiff.plan import Plan, ReusePlan, SamplerPlan, load
-from nndiff.scoring import Figures, bounds_of, compare
+from nndiff.scoring import Figures
 from nndiff.training.folds import FILE as SPLITS
 from nndiff.training.run import Request, train
 from nndiff.translate import build_model
@@ -43,7 +42,6 @@ from nndiff.tuning.measure import Bench, Measured
 from nndiff.tuning.search import OBJECTIVES
 
 HEADS = ("sampler", "cases", "PSNR", "SSIM", "MAE", "HF", "score", "TFLOPs", "seconds", "faster", "PSNR2", "SSIM2")
-TRAINING = 16
 FEWER = {250: 2, 100: 4}  # a walk of so many steps is measured on so many cases
 TS = (1, 5, 10, 25, 50, 100, 250)
 ALL = SamplerPlan("noise", STEPS, STEPS, 1.0, 1)
@@ -128,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     arguments.few |= len(arguments.doses) > 1
     configurations = ["ddpm"] if arguments.no_bridge else ["ddpm", "bridge"]
-    raw = arguments.raw or _simulated(arguments.output, arguments.held_out, arguments.doses)
+    raw = arguments.raw or simulated(arguments.output, arguments.held_out, arguments.doses)[0]
     number, plans = raw.name[7:10], arguments.output / "preprocessed"
     by_hand = ["--set", *arguments.set] if arguments.set else []
     roots = ["--raw", str(raw.parent), "--preprocessed", str(plans)]
@@ -148,11 +146,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         tables[title] = _table(benches, cases, arguments.few)
     _save(tables, arguments.output / "lim.csv")
     return 0
-
-
-def _simulated(folder: Path, held_out: int, doses: Sequence[float]) -> Path:
-    raw = folder / "raw" / "Dataset900_DemoPET"
-    return raw if raw.is_dir() else simulate(folder / "raw", TRAINING + held_out, 0, doses, 0)[0]
 
 
 def _trained(arguments: argparse.Namespace, plan: Plan, name: str, prepared: Path) -> Bench:
@@ -178,8 +171,8 @@ def _table(benches: dict[str, Bench], cases: Sequence[str], few: bool) -> list[l
         print(" | ".join(row.cells(next((r.seconds for r in rows if r.seconds), 1.0))), flush=True)
 
     bench = benches["ddpm"]
-    for kind in ("input", "best Gaussian"):
-        add(_plain(bench, cases, kind))
+    for kind in PLAIN:
+        add(_mean(kind, {case: without_network(bench.plan, "ddpm", bench.folder, case, kind)[1] for case in cases}))
     distance = fmean(_distance(bench, case) for case in cases)
     matched = noise_matched_step(distance)
     for label, sampler in (few_samplers if few else samplers)(matched):
@@ -222,26 +215,8 @@ def _row(label: str, bench: Bench, measured: Measured) -> Row:
     return _mean(label, measured.figures, flops / 1e12, measured.cost)
 
 
-def _plain(bench: Bench, cases: Sequence[str], kind: str) -> Row:
-    """What needs no network; the filter's width is the best for each volume, with the truth at hand."""
-    figures = {}
-    for case in cases:
-        source, target = _pair(bench, case)
-        bounds = [bounds_of(channel, t) for channel, t in zip(bench.plan.target_channels, target, strict=True)]
-        if kind != "input":
-            spacing, pairs = bench.model.configuration.spacing, zip(source, target, bounds, strict=True)
-            source = np.stack([best_gaussian(channel, truth, spacing, limits)[0] for channel, truth, limits in pairs])
-        figures[case] = compare(source, target, bounds, None, texture=True)
-    return _mean(kind, figures)
-
-
-def _pair(bench: Bench, case: str) -> tuple[np.ndarray, np.ndarray]:
-    arrays = store.open_case(bench.folder, case)
-    return np.array(arrays["source"])[list(bench.plan.anchor)], np.array(arrays["target"])
-
-
 def _distance(bench: Bench, case: str) -> float:
-    source, target = _pair(bench, case)
+    source, target = pair(bench.plan, bench.folder, case)
     return float(np.sqrt(np.mean((source - target) ** 2)))
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from nndiff.diffusion.losses import Gradient
 from nndiff.plan import NetworkSpec
+from nndiff.strict_json import decode, encode
 from nndiff.volume import Triple
 
 RESULTS = Path(__file__).parent / "results" / "memory.csv"
@@ -35,6 +36,18 @@ KEEP_NOTHING = {
     "MKL_DISABLE_FAST_MM": "1",
 }
 FULL, HALF, SLICES, QUARTER = (1, 1, 1), (2, 2, 2), (1, 2, 2), (4, 4, 4)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a fresh process does to be measured."""
+
+    trains: bool
+    spec: NetworkSpec
+    puzzle: Triple
+    patch: Triple
+    batch: int
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,10 @@ class Case:
         strides = (FULL, (1, 2, 2) if self.flat else (2, 2, 2), *((2, 2, 2),) * (self.levels - 2))
         multipliers = tuple(min(2**level, 8) for level in range(self.levels))
         return NetworkSpec("unet", 2, 1, self.width, multipliers, kernels, strides, 2, self.head_width, self.recompute)
+
+    @property
+    def work(self) -> Work:
+        return Work(self.step == "train", self.spec, self.puzzle, self.patch, self.batch, self.precision)
 
     def __str__(self) -> str:
         flat = " flat" if self.flat else ""
@@ -105,51 +122,51 @@ QUICK = (1, 8, 12, 22)
 # ---------------------------------------------------------------- one case, in its own process
 
 
-def run_steps(case: Case, device: str, steps: int = 2) -> None:
+def run_steps(work: Work, device: str, steps: int = 2) -> None:
     import torch
 
     from nndiff import memory
     from nndiff.assemble import build_network
 
-    network = build_network(case.spec, case.puzzle).to(device)
-    pair = memory.Pair.empty(case.spec, case.patch, case.batch, device)
+    network = build_network(work.spec, work.puzzle).to(device)
+    pair = memory.Pair.empty(work.spec, work.patch, work.batch, device)
     for tensor in (pair.x0, pair.condition):
         if tensor is not None:
             tensor.normal_()
-    if case.step == "predict":
+    if not work.trains:
         for _ in range(steps):
-            memory.evaluate(network, pair, case.precision)
+            memory.evaluate(network, pair, work.precision)
         return
     weights = list(network.parameters())
     optimiser = torch.optim.AdamW(weights, fused=True)
     average = [weight.detach().clone() for weight in weights]
     for _ in range(steps):
         optimiser.zero_grad(set_to_none=True)
-        memory.backward(network, pair, Gradient(), case.precision)
+        memory.backward(network, pair, Gradient(), work.precision)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         with torch.no_grad():
             torch._foreach_lerp_(average, weights, 0.01)
 
 
-def measure(case: Case, device: str) -> dict[str, float]:
+def measure(work: Work, device: str) -> dict[str, float]:
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    tiny = Case("train", HALF, (16, 16, 16), 2, case.precision, case.recompute, 8, 2, case.head_width)
-    run_steps(tiny, device, 1)
+    tiny = Case("train", HALF, (16, 16, 16), 2, work.precision, work.spec.recompute, 8, 2, work.spec.head_width)
+    run_steps(tiny.work, device, 1)
     start = time.perf_counter()
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        run_steps(case, device)
+        run_steps(work, device)
         torch.cuda.synchronize()
         reserved = torch.cuda.max_memory_reserved()
         return _row(torch.cuda.max_memory_allocated() - before, reserved, start)
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     before = _status("VmRSS")
-    run_steps(case, device)
+    run_steps(work, device)
     return _row(_status("VmHWM") - before, 0, start)
 
 
@@ -165,19 +182,24 @@ def _status(field: str) -> int:
 # ---------------------------------------------------------------- the table
 
 
-def compare(index: int, device: str) -> dict[str, object]:
+def measured(work: Work, device: str) -> dict[str, float]:
+    """`measure` in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.memory", "--device", device, "--work", json.dumps(encode(work))]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | KEEP_NOTHING).stdout
+    found: dict[str, float] = json.loads(output.splitlines()[-1])
+    return found
+
+
+def compare(case: Case, device: str) -> dict[str, object]:
     from nndiff.memory import prediction_cost, training_cost
 
-    case = CASES[index]
     start = time.perf_counter()
     if case.step == "train":
         cost = training_cost(case.spec, case.puzzle, case.patch, case.batch, case.precision, device)
     else:
         cost = prediction_cost(case.spec, case.puzzle, case.patch, case.precision, device)
     traced = time.perf_counter() - start
-    command = [sys.executable, "-m", "benchmarks.memory", "--case", str(index), "--device", device]
-    output = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | KEEP_NOTHING).stdout
-    found = json.loads(output.splitlines()[-1])
+    found = measured(case.work, device)
     error = cost.bytes - found["measured"]
     return {
         "case": str(case),
@@ -201,7 +223,7 @@ def within(predicted: float, measured: float) -> bool:
 def table(indices: tuple[int, ...], device: str) -> list[dict[str, object]]:
     rows = []
     for index in indices:
-        row = compare(index, device)
+        row = compare(CASES[index], device)
         rows.append(row)
         print(
             f"{row['case']:84} {row['predicted_mb']:>8} {row['measured_mb']:>8} MB {row['error_percent']:>6} %"
@@ -215,10 +237,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--quick", action="store_true", help="a handful of cases; the CSV is left alone")
-    parser.add_argument("--case", type=int, help="measure one case in this process and print it as JSON")
+    parser.add_argument("--work", help="measure this (JSON) in this process and print JSON")
     arguments = parser.parse_args()
-    if arguments.case is not None:
-        print(json.dumps(measure(CASES[arguments.case], arguments.device)))
+    if arguments.work is not None:
+        print(json.dumps(measure(decode(Work, json.loads(arguments.work)), arguments.device)))
         return 0
     rows = table(QUICK if arguments.quick else tuple(range(len(CASES))), arguments.device)
     if not arguments.quick:

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measured(arguments: argparse.Namespace, puzzle: Triple, depth: int) -> list[str]:
     pooled = ((1, 1, 1), (2, 2, 2), (2, 2, 2))
-    head = 12 if puzzle != (1, 1, 1) else 0
+    head = 16 if puzzle != (1, 1, 1) else 0
     spec = NetworkSpec("unet", 2, 1, arguments.width, (1, 2, 4), ((3, 3, 3),) * 3, pooled, 2, head, "none")
     tile = (arguments.size,) * 3
     words = spec, puzzle, tile, arguments.precision

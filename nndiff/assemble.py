@@ -17,7 +17,7 @@ from nndiff.diffusion.prediction import PREDICTIONS, Estimate, Prediction
 from nndiff.diffusion.process import PROCESSES, Process
 from nndiff.errors import NndiffError
 from nndiff.imaging.augment import AUGMENTATIONS, Augmentation
-from nndiff.networks.puzzle import HEAD_CHANNELS, Head, Puzzled
+from nndiff.networks.puzzle import HEAD_CHANNELS, Head, Puzzled, averaging
 from nndiff.networks.unet import UNet
 from nndiff.plan import Configuration, NetworkSpec, Scheme
 from nndiff.registry import Registry
@@ -32,8 +32,33 @@ def build_network(spec: NetworkSpec, puzzle_factor: Triple) -> nn.Module:
     out = HEAD_CHANNELS if spec.head_width else spec.out_channels
     core = NETWORKS[spec.name](spec, spec.in_channels * pieces, out * pieces)
     head = Head(HEAD_CHANNELS + spec.in_channels, spec.out_channels, spec.head_width) if spec.head_width else None
-    network = Puzzled(core, puzzle_factor, multiple(spec, puzzle_factor), head)
+    mixed = _is_mixed(spec, puzzle_factor)
+    network = Puzzled(core, puzzle_factor, multiple(spec, puzzle_factor), head, mixed, _skip(spec))
     return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
+
+
+def _skip(spec: NetworkSpec) -> nn.Module | None:
+    if not spec.skip:
+        return None
+    if len(spec.skip) != spec.out_channels or not all(0 <= channel < spec.in_channels for channel in spec.skip):
+        raise NndiffError(
+            "'network.skip' names an input channel for every output channel, or none.",
+            expected=f"{spec.out_channels} of 0 to {spec.in_channels - 1} (x_t first, then the sources)",
+            found=list(spec.skip),
+            remedy="--set configurations.NAME.network.skip=[]",
+        )
+    return averaging(spec.in_channels, spec.skip, spec.kernels[0])
+
+
+def _is_mixed(spec: NetworkSpec, puzzle_factor: Triple) -> bool:
+    if spec.mix == "haar" and max(puzzle_factor) != 2:
+        raise NndiffError(
+            "The Haar mix is of a puzzle of 2.",
+            expected="puzzle_factor 1 or 2 along each axis, 2 along one at least",
+            found=list(puzzle_factor),
+            remedy="--set configurations.NAME.network.mix=none",
+        )
+    return spec.mix == "haar"
 
 
 def multiple(spec: NetworkSpec, puzzle_factor: Triple) -> Triple:

@@ -124,6 +124,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "accumulate": _at_least(1),
     "width": _at_least(4),
     "recompute": _one_of("none", "norms", "blocks"),
+    "mix": _one_of("none", "haar"),
     "precision": _one_of("bf16", "fp32"),
     "prediction": _one_of("x0", "eps", "v", "residual", "x0_skip"),
     "source_distance": (lambda value: value > 0, "above 0"),
@@ -217,6 +218,8 @@ class NetworkSpec:
     blocks: int  # residual blocks a level, on each side
     head_width: int  # of the light full-resolution head after the puzzle; 0 = none
     recompute: str  # none | norms | blocks: what is computed twice to save memory
+    mix: str = "none"  # none | haar: of the puzzle's channels, before the network and after it
+    skip: tuple[int, ...] = ()  # for each output channel the input channel whose local mean it starts from; () = zeros
 
     def __post_init__(self) -> None:
         _demand_all_valid(self)

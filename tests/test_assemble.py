@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.ndimage import uniform_filter
 
 from nndiff.assemble import build_network, multiple
 from nndiff.errors import NndiffError
+from nndiff.networks.puzzle import haar, puzzle
 from nndiff.plan import NetworkSpec
 from nndiff.volume import Triple
 
@@ -46,6 +48,39 @@ def test_it_builds_without_memory() -> None:
     with torch.device("meta"):
         network = build_network(replace(SPEC, width=1024), (4, 4, 4))
     assert all(weight.is_meta for weight in network.parameters())
+
+
+@pytest.mark.parametrize("factor", [(2, 2, 2), (1, 2, 2)])
+def test_a_planned_mix_is_in_the_network(factor: Triple) -> None:
+    torch.manual_seed(0)
+    network: Any = build_network(replace(SPEC, mix="haar"), factor)
+    assert network.haar
+    seen = []
+    network.core.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    x_t = torch.randn(1, 3, 8, 8, 8)
+    network(x_t, torch.rand(1))
+    torch.testing.assert_close(seen[0], haar(puzzle(x_t, factor), factor))
+
+
+@pytest.mark.parametrize("factor", [(1, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize("head_width", [0, 6])
+def test_a_planned_skip_makes_a_new_network_answer_with_the_local_mean(factor: Triple, head_width: int) -> None:
+    network = build_network(replace(SPEC, head_width=head_width, skip=(2, 0)), factor)
+    x_t, condition = torch.randn(1, 2, 8, 8, 8), torch.randn(1, 1, 8, 8, 8)
+    for out, seen in zip(network(x_t, torch.rand(1), condition)[0], (condition[0, 0], x_t[0, 0]), strict=True):
+        torch.testing.assert_close(out, torch.from_numpy(uniform_filter(seen.numpy(), 3, mode="constant")))
+
+
+@pytest.mark.parametrize("skip", [(0,), (0, 3), (0, -1), (0, 1, 2)])
+def test_a_skip_from_nowhere_is_refused(skip: tuple[int, ...]) -> None:
+    with pytest.raises(NndiffError, match="names an input channel for every output channel"):
+        build_network(replace(SPEC, skip=skip), (2, 2, 2))
+
+
+@pytest.mark.parametrize("factor", [(4, 4, 4), (1, 1, 1), (2, 2, 4)])
+def test_the_mix_of_another_puzzle_is_refused(factor: Triple) -> None:
+    with pytest.raises(NndiffError, match="Haar mix is of a puzzle of 2"):
+        build_network(replace(SPEC, mix="haar"), factor)
 
 
 def test_an_unknown_network_is_refused_with_the_nearest_name() -> None:

@@ -128,7 +128,7 @@ def test_a_real_step_takes_what_was_predicted() -> None:
     from benchmarks.memory import KEEP_NOTHING, Case, within
 
     case = Case("train", HALF, (64, 64, 64), 2, "fp32", "none", width=32, levels=2)
-    code = f"from benchmarks.memory import *; print(json.dumps(measure({case!r}, 'cpu')))"
+    code = f"from benchmarks.memory import *; print(json.dumps(measure({case!r}.work, 'cpu')))"
     root = Path(memory.__file__).parents[1]
     output = subprocess.run(
         [sys.executable, "-c", code],

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nndiff.networks.blocks import conv, zeroed
+from nndiff.networks.blocks import Conv, conv, zeroed
 from nndiff.volume import Triple
 
 HEAD_CHANNELS = 4  # a voxel, from the core to the full-resolution head
-HEAD_REACH = 2  # voxels: two kernels of 3
+HEAD_REACH = 2  # voxels beyond the volume that head and skip look at: two kernels of 3
 
 
 def puzzle(x: Tensor, factor: Triple) -> Tensor:  # [B, C, Z, Y, X] → [B, C·r_z·r_y·r_x, Z/r_z, Y/r_y, X/r_x]
@@ -43,13 +43,18 @@ def unpuzzle(x: Tensor, factor: Triple) -> Tensor:  # [B, C·r_z·r_y·r_x, Z, Y
     return rows.movedim(-1, 1).contiguous(memory_format=torch.channels_last_3d)
 
 
-def haar(x: Tensor) -> Tensor:  # [B, C·8, Z, Y, X] → the same
-    """Each voxel's eight puzzle channels mixed by H⊗H⊗H, H = [[1, 1], [1, -1]]/√2: orthogonal and its own inverse."""
-    h = torch.tensor([[1.0, 1.0], [1.0, -1.0]], device=x.device, dtype=x.dtype)
-    mix = torch.kron(torch.kron(h, h), h)
+def haar(x: Tensor, factor: Triple = (2, 2, 2)) -> Tensor:  # [B, C·r_z·r_y·r_x, Z, Y, X] → the same
+    """Each voxel's puzzle channels mixed by H_z ⊗ H_y ⊗ H_x, H = [[1, 1], [1, -1]]/√2 along an axis of factor 2.
+
+    Orthogonal and its own inverse. (WDM scales the lowest band by 1/3 besides.)
+    """
+    pieces, h = prod(factor), torch.tensor([[1.0, 1.0], [1.0, -1.0]], device=x.device, dtype=x.dtype)
+    mix = torch.ones(1, 1, device=x.device, dtype=x.dtype)
+    for r in factor:
+        mix = torch.kron(mix, h) if r == 2 else mix
     with torch.autocast(x.device.type, enabled=False):  # the signs are exact in every dtype; the scale comes after
-        rows = x.movedim(1, -1)  # [B, Z, Y, X, C·8]
-        mixed = rows.reshape(*rows.shape[:-1], -1, 8) @ mix * 8**-0.5
+        rows = x.movedim(1, -1)  # [B, Z, Y, X, C·pieces]
+        mixed: Tensor = rows.reshape(*rows.shape[:-1], -1, pieces) @ mix * pieces**-0.5
     return mixed.flatten(-2).movedim(-1, 1)
 
 
@@ -65,17 +70,35 @@ class Head(nn.Module):
         return self.last(F.silu(self.first(torch.cat([core, seen], dim=1))))  # type: ignore[no-any-return]
 
 
+def averaging(c_in: int, channels: Sequence[int], kernel: Triple) -> Conv:
+    """A convolution that starts as the mean over its kernel, of one input channel for each output channel."""
+    layer = zeroed(conv(c_in, len(channels), kernel))
+    with torch.no_grad():
+        for i, channel in enumerate(channels):
+            layer.weight[i, channel] = 1 / prod(kernel)
+    return layer
+
+
 class Puzzled(nn.Module):
     """The network's contract around a core: (x_t, t, condition) → output, at any size, in image space.
 
     Axes are padded at their far end, by repeating the border, to a multiple of `multiple`, and cropped back.
+    `skip`, where there is one, is added to the answer: what is seen, by one convolution at full resolution.
     """
 
-    def __init__(self, core: nn.Module, factor: Triple, multiple: Triple, head: nn.Module | None, haar: bool = False):
+    def __init__(
+        self,
+        core: nn.Module,
+        factor: Triple,
+        multiple: Triple,
+        head: nn.Module | None,
+        haar: bool = False,
+        skip: nn.Module | None = None,
+    ):
         super().__init__()
         assert all(m % r == 0 for m, r in zip(multiple, factor, strict=True)), (multiple, factor)
-        assert not haar or factor == (2, 2, 2), factor
-        self.core, self.head = core, head
+        assert not haar or set(factor) <= {1, 2}, factor
+        self.core, self.head, self.skip = core, head, skip
         self.factor, self.multiple, self.haar = factor, multiple, haar
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None, *kept: Any) -> Tensor:
@@ -83,18 +106,20 @@ class Puzzled(nn.Module):
         seen = x_t if condition is None else torch.cat([x_t, condition], dim=1)
         seen = pad(seen.contiguous(memory_format=torch.channels_last_3d), self.multiple)
         output: Tensor = self._leave(self.core(self._enter(seen), t, *kept))
-        size = x_t.shape[2:]
+        size, reach = x_t.shape[2:], [n + HEAD_REACH for n in x_t.shape[2:]]
+        output, seen = _cut(output, reach), _cut(seen, reach)  # the rest of the padding costs memory
         if self.head is not None:
-            reach = [n + HEAD_REACH for n in size]  # what it looks at: the rest of the padding costs memory
-            output = self.head(_cut(output, reach), _cut(seen, reach))
+            output = self.head(output, seen)
+        if self.skip is not None:
+            output = output + self.skip(seen)
         return _cut(output, size)
 
     def _enter(self, x: Tensor) -> Tensor:
         pieces = puzzle(x, self.factor)
-        return haar(pieces) if self.haar else pieces
+        return haar(pieces, self.factor) if self.haar else pieces
 
     def _leave(self, pieces: Tensor) -> Tensor:
-        return unpuzzle(haar(pieces) if self.haar else pieces, self.factor)
+        return unpuzzle(haar(pieces, self.factor) if self.haar else pieces, self.factor)
 
 
 def _cut(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -145,7 +145,8 @@ def _configuration(
     rmse = _rmse(fingerprint, plan)
     decide("source_distance", recipe.source_distance(rmse))
 
-    sized = _size(name, fingerprint, budget, shape, spacing, precision, ledger, predict)
+    skip = recipe.skip(prediction, plan.anchor)
+    sized = _size(name, fingerprint, budget, shape, spacing, precision, skip, ledger, predict)
     rung, network = sized.rung, sized.network
     if rung.spacing != spacing:
         spacing, shape = rung.spacing, rung.patch_size
@@ -189,6 +190,7 @@ def _size(
     shape: Triple,
     spacing: tuple[float, float, float],
     precision: str,
+    skip: tuple[int, ...],
     ledger: Ledger,
     predict: size.Predict | None,
 ) -> size.Sized:
@@ -197,7 +199,7 @@ def _size(
     path = f"configurations.{name}"
 
     def build(rung: size.Rung) -> NetworkSpec:
-        spec = size.network(rung, in_channels, len(fingerprint.target_names))
+        spec = replace(size.network(rung, in_channels, len(fingerprint.target_names)), skip=skip)
         return ledger.overrides.apply(f"{path}.network", spec)[0]  # type: ignore[no-any-return]
 
     def traced(spec: NetworkSpec, puzzle: Triple, patch: Triple, batch: int) -> size.Cost:

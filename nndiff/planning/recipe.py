@@ -67,6 +67,11 @@ def prediction(name: str, task: str) -> Verdict[str]:
     )
 
 
+def skip(prediction: str, anchor: Sequence[int]) -> tuple[int, ...]:
+    """Where the image is predicted, each answer starts from its anchor; x_t's channels come before the sources'."""
+    return tuple(len(anchor) + source for source in anchor) if prediction in ("x0", "x0_skip") else ()
+
+
 def stages(name: str, puzzle_factor: Sequence[int]) -> Verdict[tuple[Stage, ...]]:
     if name == "bridge":
         grid = (

@@ -28,7 +28,7 @@ MAX_MULTIPLIER = 4
 FLOOR_PATCH = {"cuda": 64, "mps": 64, "cpu": 32}
 SMALLEST_PATCH = 32
 NARROWEST = 16  # the width of the very last rung
-HEAD_WIDTH = 12
+HEAD_WIDTH = 16
 CORE_SLACK = 0.9  # cost over voxels falls at most this much as a patch shrinks: what lets a rung be skipped unseen
 
 # FLOPs a training step may cost, by device: about a second of work. A GPU's memory stands for its class.
@@ -338,6 +338,7 @@ def reasons(sized: Sized, whole: Triple, build: Build, predict: Predict, limits:
     wider = rung.width * 3 // 2
     again = "norms" if rung.recompute == "none" else "none"
     levels = len(sized.network.strides)
+    starts = "; its answer starts from the source's local mean" if sized.network.skip else ""
     return {
         "puzzle_factor": verdict(rung.puzzle_factor, f"{_puzzle_words(rung.puzzle_factor)}; {fits}", *puzzles),
         "patch_size": verdict(
@@ -351,7 +352,7 @@ def reasons(sized: Sized, whole: Triple, build: Build, predict: Predict, limits:
         "network": verdict(
             sized.network,
             f"{levels} levels, each axis pooled as its spacing and length allow; "
-            f"width {rung.width}, recompute {rung.recompute}: the best on the ladder that fits",
+            f"width {rung.width}, recompute {rung.recompute}: the best on the ladder that fits{starts}",
             (f"width {wider}", {"width": wider}),
             (f"recompute {again}", {"recompute": again}),
         ),

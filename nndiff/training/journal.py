@@ -14,6 +14,7 @@ from nndiff.files import atomic
 from nndiff.pictures import Curve, curves, slices
 from nndiff.training.validation import Example
 
+LEAST_GAIN = 0.01  # dB of the score that tell learning from rounding
 SETTLED = 0.1  # of the training: from here on a run that is no better than its baseline is said to be not learning
 
 
@@ -67,9 +68,10 @@ def line(epoch: Epoch, run: Run, best: bool, seconds_left: float) -> str:
 
 def not_learning(epoch: Epoch, run: Run, baseline: float, learning_rate: float) -> str | None:
     """What to say to a run that is no better than no network at all; None while it is, or is still starting."""
-    if epoch.step < max(run.warmup_steps, SETTLED * run.training_steps) or epoch.score > baseline:
+    least = LEAST_GAIN if epoch.psnr is not None else 0.0
+    if epoch.step < max(run.warmup_steps, SETTLED * run.training_steps) or epoch.score > baseline + least:
         return None
-    what = "returning the source or one constant" if epoch.psnr is not None else "the mean volume"
+    what = "returning the source, its local mean or one constant" if epoch.psnr is not None else "the mean volume"
     return (
         f"NOT LEARNING: after {epoch.step} steps the network is no better than {what} (score {epoch.score:.3f}, "
         f"without network {baseline:.3f}). If this stays, stop and try a lower learning rate "

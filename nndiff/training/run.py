@@ -80,6 +80,7 @@ class _Fold:
         self.plan = request.plan
         self.history: tuple[Epoch, ...] = ()
         self.seen = request.seen
+        self.warned = False
 
     def run(self) -> Path:
         self._sweep()
@@ -171,8 +172,11 @@ class _Fold:
         self.journal.say(journal.line(epoch, run, best, left))
         baseline = float(np.mean([row.baseline for row in scores]))
         warning = journal.not_learning(epoch, run, baseline, trainer.configuration.learning_rate)
-        if warning is not None:
+        if warning is not None and not self.warned:
             self.journal.say(warning)
+        if warning is None and self.warned:
+            self.journal.say(f"It learns now: better than without a network at step {epoch.step}.")
+        self.warned = warning is not None
 
     def _save(self, trainer: Trainer, name: str) -> None:
         if not self.ranks.first:

@@ -3,18 +3,20 @@
     translation   score = PSNR + 20·SSIM: a hundredth of SSIM counts as a fifth of a decibel, so that blur does not win
     generation    score = -loss at fixed times and noises
 
-Beside the score stands what needs no network: returning the source or one constant, in generation the mean volume. A
-run that is no better than that has not learned.
+Beside the score stands what needs no network: returning the source, its local mean or one constant, in generation the
+mean volume. A run that is no better than that has not learned.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.ndimage import uniform_filter
 from torch import Tensor
 
 from nndiff.assemble import build_loss
@@ -51,6 +53,15 @@ class Example:
     source: FloatArray | None
     estimate: FloatArray
     target: FloatArray
+
+
+def without_network(
+    source: FloatArray, level: FloatArray, kernel: Triple, bounds: Sequence[tuple[float, float]]
+) -> tuple[FloatArray, ...]:
+    """The source, its local mean as a network that starts there answers, one constant a channel: [C, Z, Y, X] each."""
+    low, high = (np.array(limits, dtype=np.float32)[:, None, None, None] for limits in zip(*bounds, strict=True))
+    mean = np.clip(uniform_filter(source, (0, *kernel), mode="constant"), low, high)
+    return source, mean, np.broadcast_to(level[:, None, None, None], source.shape)
 
 
 @dataclass(frozen=True)
@@ -92,8 +103,8 @@ class Validation:
         mask = None if "mask" not in case else case["mask"].astype(bool)
         own = compare(estimate, case["target"], bounds, mask)
         source = case["source"][list(self.plan.anchor)]
-        constant = np.broadcast_to(self._level[:, None, None, None], source.shape)
-        plain = [compare(array, case["target"], bounds, mask) for array in (source, constant)]
+        answers = without_network(source, self._level, trainer.configuration.network.kernels[0], plan.target_range)
+        plain = [compare(array, case["target"], bounds, mask) for array in answers]
         scores = Scores(
             self.cases[number],
             own.score(),

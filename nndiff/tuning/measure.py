@@ -66,7 +66,7 @@ class Bench:
             source, target = np.array(arrays["source"]), np.array(arrays["target"])
             mask = arrays["mask"].astype(bool) if "mask" in arrays else None
             clock = time.perf_counter()
-            estimate = self._mean(sampler, case, source)
+            estimate = self.estimate(sampler, case, source)
             seconds[case] = time.perf_counter() - clock
             bounds = [bounds_of(channel, t) for channel, t in zip(self.plan.target_channels, target, strict=True)]
             figures[case] = compare(estimate, target, bounds, mask, texture=True)
@@ -102,7 +102,8 @@ class Bench:
             for depth in depths
         ]
 
-    def _mean(self, sampler: SamplerPlan, case: str, source: np.ndarray) -> np.ndarray:
+    def estimate(self, sampler: SamplerPlan, case: str, source: np.ndarray) -> np.ndarray:
+        """The mean of the sampler's draws, [C, Z, Y, X] in network units."""
         draws = [self._draw(sampler, case, source, k) for k in range(sampler.samples)]
         return np.asarray(np.mean(draws, axis=0, dtype=np.float32))
 

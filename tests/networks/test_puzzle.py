@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
 
-from nndiff.networks.puzzle import Head, Puzzled, pad, puzzle
+from nndiff.networks.puzzle import Head, Puzzled, averaging, pad, puzzle
+from nndiff.volume import Triple
 
 
 class Recorder(nn.Module):
@@ -64,12 +66,22 @@ def test_a_head_answers_at_any_size_and_starts_at_zero() -> None:
 @pytest.mark.parametrize("size", [(5, 6, 7), (8, 7, 5), (3, 4, 8)], ids=str)
 def test_at_any_size_it_answers_as_at_the_padded_size_and_its_far_border_has_neighbours(size) -> None:
     """The head too: what it learned on whole pieces does not hold where the last voxel's neighbour is cut away."""
-    head = Head(4 + 2, 1, 8)
+    head, skip = Head(4 + 2, 1, 8), averaging(2, (1,), (3, 3, 3))
     nn.init.normal_(head.last.weight)
-    network = Puzzled(Repeater(32), (2, 2, 2), (4, 4, 4), head)
+    network = Puzzled(Repeater(32), (2, 2, 2), (4, 4, 4), head, skip=skip)
     x, y, t = torch.randn(1, 1, *size), torch.randn(1, 1, *size), torch.rand(1)
     whole = network(pad(x, (4, 4, 4)), t, pad(y, (4, 4, 4)))
     assert torch.equal(network(x, t, y), whole[:, :, : size[0], : size[1], : size[2]])
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3)])
+def test_a_skip_adds_the_local_mean_of_the_channels_it_names(kernel: Triple) -> None:
+    x, y = torch.randn(2, 2, 6, 6, 6), torch.randn(2, 3, 6, 6, 6)
+    network = Puzzled(Recorder(2), (1, 1, 1), (1, 1, 1), None, skip=averaging(5, (4, 2), kernel))
+    out = network(x, torch.rand(2), y)
+    for i, channel in enumerate((2, 0)):  # of the condition: channels 4 and 2 of all
+        mean = uniform_filter(y[:, channel].numpy(), (0, *kernel), mode="constant")
+        torch.testing.assert_close(out[:, i], x[:, i] + torch.from_numpy(mean))
 
 
 def test_a_size_the_factor_does_not_divide_is_our_own_mistake() -> None:

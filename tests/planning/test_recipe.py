@@ -41,3 +41,12 @@ def test_wide_networks_learn_more_slowly() -> None:
     assert recipe.learning_rate(32, 50_000).value == recipe.learning_rate(64, 50_000).value == 2e-4
     assert recipe.learning_rate(128, 50_000).value == 1e-4
     assert recipe.learning_rate(64, 1000).value == recipe.learning_rate(32, 1000).value / 2 == 5e-4
+
+
+@pytest.mark.parametrize(
+    ("prediction", "anchor", "skip"),
+    [("x0", (0,), (1,)), ("x0_skip", (1, 0), (3, 2)), ("eps", (0,), ()), ("residual", (0,), ()), ("x0", (), ())],
+)
+def test_where_the_image_is_predicted_an_answer_starts_from_its_anchor(prediction, anchor, skip) -> None:
+    """The network sees x_t (a channel a target), then all sources."""
+    assert recipe.skip(prediction, anchor) == skip

@@ -99,6 +99,9 @@ def model_folder(root: Path, *, folds: Sequence[object] = (0,), seed: int | None
 def copying_model(root: Path, crop: bool = False, prediction: str = "residual", **words: Any) -> Path:
     """A model whose estimate is its anchor, in the anchor's units: x̂0 = y - 0."""
     plan = tied(plan_of(prediction=prediction, **words))
+    ((name, planned),) = plan.configurations.items()
+    planned = replace(planned, network=replace(planned.network, skip=()))
+    plan = replace(plan, configurations={name: planned})
     save_trained(root / "copies" / "fold_0" / BEST, replace(plan, crop=replace(plan.crop, enabled=crop)), None)
     return root / "copies"
 

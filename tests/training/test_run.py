@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
@@ -23,7 +24,8 @@ from nndiff.plan import Plan
 from nndiff.training import journal, run
 from nndiff.training.batches import Batches
 from nndiff.training.run import EPOCHS, FEWEST_STEPS, LONGEST_EPOCH, VALIDATION_SHARE, epoch_steps, train, within_budget
-from tests.training.tiny import NAME, arrays, prepare, request, run_of, tiny_plan
+from nndiff.training.validation import without_network
+from tests.training.tiny import NAME, arrays, prepare, request, run_of, tiny_plan, trainer_of
 
 CASES = ("a", "b", "c", "d")
 
@@ -205,9 +207,35 @@ def test_a_training_that_does_not_learn_is_told_so_after_its_warm_up(tmp_path, t
     prepare(tmp_path, tiny_plan(training_steps=6, warmup_steps=3, learning_rate=1e-12))
     outcome, folder = trained()
     assert outcome.code == 0
-    said = [line for line in (folder / "log.txt").read_text().splitlines() if "NOT LEARNING" in line]
-    assert [f"after {step} steps" in line for step, line in zip((3, 4, 5, 6), said, strict=True)] == [True] * 4
-    assert "--set learning_rate=5e-13" in said[0]
+    (said,) = [line for line in (folder / "log.txt").read_text().splitlines() if "NOT LEARNING" in line]
+    assert "after 3 steps" in said
+    assert "--set learning_rate=5e-13" in said
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_training_that_learns_after_all_is_told_so_and_warned_again_if_it_forgets(
+    tmp_path, trained, monkeypatch
+) -> None:
+    verdicts = iter([None, "NOT LEARNING: 2", "NOT LEARNING: 3", None, None, "NOT LEARNING: 6"])
+    monkeypatch.setattr(journal, "not_learning", lambda *_: next(verdicts))
+    prepare(tmp_path, tiny_plan(training_steps=6))
+    _, folder = trained()
+    words = [line.partition("  ")[2] for line in (folder / "log.txt").read_text().splitlines()]
+    said = [line for line in words if line.startswith(("NOT LEARNING", "It learns"))]
+    assert said == ["NOT LEARNING: 2", "It learns now: better than without a network at step 4.", "NOT LEARNING: 6"]
+
+
+def test_what_needs_no_network_is_the_source_a_constant_and_where_a_network_starts() -> None:
+    plan = tiny_plan()
+    trainer = trainer_of(plan)
+    source = torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        start = trainer.network(source, torch.ones(1), source)[0]
+    low, high = plan.target_range[0]
+    kernel = trainer.configuration.network.kernels[0]
+    answers = without_network(source[0].numpy(), np.array([0.5]), kernel, plan.target_range)
+    for found, expected in zip(answers, (source[0], start.clamp(low, high), torch.full_like(start, 0.5)), strict=True):
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
 
 
 def test_nothing_is_said_while_it_warms_up_or_when_it_is_better_than_without_a_network() -> None:

@@ -1,0 +1,139 @@
+"""What the benchmarks of trained models share: data, variants of a plan, bare trainings, what needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from nndiff.assemble import build_augmentations, multiple
+from nndiff.checkpoint import Run
+from nndiff.cli import plan_and_preprocess
+from nndiff.demo.cases import DATASETS, simulate
+from nndiff.files import read_json, write_json
+from nndiff.imaging import store
+from nndiff.metrics.pet import best_gaussian
+from nndiff.plan import Plan, load
+from nndiff.planning import recipe
+from nndiff.planning.overrides import cost_of, put_in
+from nndiff.planning.size import Rung, network
+from nndiff.scoring import Figures, bounds_of, compare
+from nndiff.training.batches import Batches, loader
+from nndiff.training.loop import Step, Trainer, share_of
+from nndiff.training.ranks import Ranks
+from nndiff.volume import FloatArray, Triple
+
+NAME = "bridge"
+FACTORS: dict[str, Triple] = {"r1": (1, 1, 1), "r2": (2, 2, 2), "r122": (1, 2, 2), "haar": (2, 2, 2), "r4": (4, 4, 4)}
+TRAINING = 16  # simulated bodies
+PLAIN = ("input", "best Gaussian")
+TIMED, WARMED = 5, 2  # steps of each variant, after some that warm up
+
+
+@dataclass(frozen=True)
+class Data:
+    plan: Plan
+    prepared: Path
+    training: tuple[str, ...]
+    held: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        return self.prepared / NAME
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+# ---------------------------------------------------------------- data
+
+
+def simulated(folder: Path, held_out: int, doses: Sequence[float]) -> list[Path]:
+    """The demo's raw datasets: low-count PET, and uncorrected low-count PET."""
+    found = [folder / "raw" / name for name in DATASETS]
+    if all((path / "ceiling.json").exists() for path in found):  # written last
+        return found
+    return simulate(folder / "raw", TRAINING + held_out, 0, doses, 0)
+
+
+def prepared(raw: Path, output: Path, held_out: int) -> Data:
+    """Planned for this machine and preprocessed, as a bridge; the last cases are held out."""
+    plans = output / "preprocessed"
+    roots = ["--raw", str(raw.parent), "--preprocessed", str(plans)]
+    if plan_and_preprocess.main(["-d", raw.name[7:10], "-c", NAME, *roots]):
+        raise SystemExit(1)
+    names = store.cases(plans / raw.name / NAME)
+    plan = load(Plan, plans / raw.name / "plan.json", "")
+    return Data(plan, plans / raw.name, tuple(names[:-held_out]), tuple(names[-held_out:]))
+
+
+# ---------------------------------------------------------------- variants
+
+
+def varied(plan: Plan, variant: str) -> Plan:
+    """FACTOR[+KEY=VALUE…]: the plan with another puzzle on the same patches, and fields of its own changed."""
+    name, *changes = variant.split("+")
+    planned = plan.configurations[NAME]
+    spec, patch = planned.network, planned.patch_size
+    rung = Rung(FACTORS[name], patch, planned.spacing, planned.batch_size, spec.width, spec.recompute)
+    sized = network(rung, spec.in_channels, spec.out_channels)
+    changed = replace(planned, puzzle_factor=rung.puzzle_factor, network=replace(sized, skip=spec.skip))
+    mixed = ["network.mix=haar"] if name == "haar" else []
+    plan = put_in(replace(plan, configurations={NAME: changed}), NAME, [*mixed, *changes])
+    changed = plan.configurations[NAME]
+    return replace(plan, configurations={NAME: replace(changed, predicted=cost_of(changed))})
+
+
+def step_seconds(data: Data, plans: Mapping[str, Plan], known: Path) -> dict[str, float]:
+    """Of each variant, measured in turn, once: a later run keeps what it finds, and times new ones beside the first."""
+    seconds: dict[str, float] = read_json(known) if known.exists() else {}
+    first = next(iter(plans))
+    new = [variant for variant in plans if variant not in seconds]
+    if new:
+        beside = list(dict.fromkeys([first, *new]))
+        walks = [begun(data, plans[variant], TIMED + WARMED, 0)[1] for variant in beside]
+        times = [[next(walk).seconds for walk in walks] for _ in range(TIMED + WARMED)][WARMED:]
+        medians = dict(zip(beside, (median(column) for column in zip(*times, strict=True)), strict=True))
+        scale = seconds.get(first, medians[first]) / medians[first]
+        seconds |= {variant: round(scale * medians[variant], 4) for variant in new}
+        write_json(known, seconds)
+    return seconds
+
+
+def begun(data: Data, plan: Plan, steps: int, seed: int) -> tuple[Trainer, Iterator[Step]]:
+    """The trainer of a run of so many steps, as a plan of that length would have it, and its steps; no validation."""
+    planned = plan.configurations[NAME]
+    by_hand = f"configurations.{NAME}.learning_rate" in plan.overrides
+    rate = planned.learning_rate if by_hand else recipe.learning_rate(planned.network.width, steps).value
+    plan = replace(plan, configurations={NAME: replace(planned, learning_rate=rate)})
+    share = share_of(planned, Ranks())
+    warmup, half_life = recipe.warmup_steps(steps).value, recipe.ema_half_life(steps).value
+    run = Run("0", seed, data.training, (), True, steps, steps, warmup, half_life, share.samples_a_step)
+    trainer = Trainer(plan, NAME, run, device(), Ranks())
+    words = planned.patch_size, share, build_augmentations(planned.augmentation), seed
+    batches = Batches(data.folder, data.training, *words, multiple(planned.network, planned.puzzle_factor))
+    return trainer, trainer.steps(loader(batches, 0, steps, 0, pinned=device().type == "cuda"))
+
+
+# ---------------------------------------------------------------- without a network
+
+
+def pair(plan: Plan, folder: Path, case: str) -> tuple[FloatArray, FloatArray]:
+    """Anchor and target of a prepared case, [C, Z, Y, X] in network units."""
+    arrays = store.open_case(folder, case)
+    return np.array(arrays["source"])[list(plan.anchor)], np.array(arrays["target"])
+
+
+def without_network(plan: Plan, name: str, folder: Path, case: str, kind: str) -> tuple[FloatArray, Figures]:
+    """Input or filtered input; the filter's width is the best for each volume, with the truth at hand."""
+    source, target = pair(plan, folder, case)
+    bounds = [bounds_of(channel, t) for channel, t in zip(plan.target_channels, target, strict=True)]
+    if kind == "best Gaussian":
+        spacing, channels = plan.configurations[name].spacing, zip(source, target, bounds, strict=True)
+        source = np.stack([best_gaussian(channel, truth, spacing, limits)[0] for channel, truth, limits in channels])
+    return source, compare(source, target, bounds, None, texture=True)
