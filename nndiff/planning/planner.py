@@ -145,7 +145,7 @@ def _configuration(
     rmse = _rmse(fingerprint, plan)
     decide("source_distance", recipe.source_distance(rmse))
 
-    skip = recipe.skip(prediction, plan.anchor)
+    skip = recipe.skip(prediction, plan.anchor, recipe.noise_share(fingerprint, plan.anchor))
     sized = _size(name, fingerprint, budget, shape, spacing, precision, skip, ledger, predict)
     rung, network = sized.rung, sized.network
     if rung.spacing != spacing:

@@ -44,9 +44,16 @@ def test_wide_networks_learn_more_slowly() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prediction", "anchor", "skip"),
-    [("x0", (0,), (1,)), ("x0_skip", (1, 0), (3, 2)), ("eps", (0,), ()), ("residual", (0,), ()), ("x0", (), ())],
+    ("prediction", "anchor", "share", "skip"),
+    [
+        ("x0", (0,), 0.9, (1,)),
+        ("x0_skip", (1, 0), 0.9, (3, 2)),
+        ("x0", (0,), 0.3, ()),
+        ("eps", (0,), 0.9, ()),
+        ("residual", (0,), 0.9, ()),
+        ("x0", (), None, ()),
+    ],
 )
-def test_where_the_image_is_predicted_an_answer_starts_from_its_anchor(prediction, anchor, skip) -> None:
+def test_where_noise_is_taken_away_an_image_starts_from_its_anchor(prediction, anchor, share, skip) -> None:
     """The network sees x_t (a channel a target), then all sources."""
-    assert recipe.skip(prediction, anchor) == skip
+    assert recipe.skip(prediction, anchor, share) == skip
