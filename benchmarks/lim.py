@@ -21,19 +21,17 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-import torch
 
-from benchmarks.trials import PLAIN, pair, simulated, without_network
+from benchmarks.trials import PLAIN, Data, baseline, device, figures_of, pair, prepared, simulated
 from nndiff import checkpoint
 from nndiff.checkpoint import LATEST
-from nndiff.cli import plan_and_preprocess
 from nndiff.cli.train import seconds_of
 from nndiff.diffusion.process import DDPM, noise_ratio
 from nndiff.diffusion.start import NOISE_MULTIPLE, STEPS, noise_matched_step
 from nndiff.files import atomic, write_json
 from nndiff.imaging import store
 from nndiff.memory import prediction_cost
-from nndiff.plan import Plan, ReusePlan, SamplerPlan, load
+from nndiff.plan import ReusePlan, SamplerPlan
 from nndiff.scoring import Figures
 from nndiff.training.folds import FILE as SPLITS
 from nndiff.training.run import Request, train
@@ -127,20 +125,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.few |= len(arguments.doses) > 1
     configurations = ["ddpm"] if arguments.no_bridge else ["ddpm", "bridge"]
     raw = arguments.raw or simulated(arguments.output, arguments.held_out, arguments.doses)[0]
-    number, plans = raw.name[7:10], arguments.output / "preprocessed"
-    by_hand = ["--set", *arguments.set] if arguments.set else []
-    roots = ["--raw", str(raw.parent), "--preprocessed", str(plans)]
-    if plan_and_preprocess.main(["-d", number, "-c", *configurations, *by_hand, *roots]):
-        return 1
-    prepared = plans / raw.name
-    names = store.cases(prepared / "ddpm")
-    held = names[-arguments.held_out :]
-    write_json(prepared / SPLITS, [{"train": names[: -arguments.held_out], "val": held}])
-    plan = load(Plan, prepared / "plan.json", "")
-    benches = {name: _trained(arguments, plan, name, prepared) for name in configurations}
+    data = prepared(raw, arguments.output, arguments.held_out, configurations, arguments.set)
+    write_json(data.prepared / SPLITS, [{"train": list(data.training), "val": list(data.held)}])
+    benches = {name: _trained(arguments, data, name) for name in configurations}
     tables = {}
     for i, dose in enumerate(arguments.doses):
-        cases = held if arguments.raw else [name for name in held if int(name[4:]) % len(arguments.doses) == i]
+        cases = (
+            data.held if arguments.raw else [name for name in data.held if int(name[4:]) % len(arguments.doses) == i]
+        )
         title = raw.name if arguments.raw else f"{dose:.0%} of the counts"
         print(f"\n## {title}: {', '.join(cases)}", flush=True)
         tables[title] = _table(benches, cases, arguments.few)
@@ -148,16 +140,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _trained(arguments: argparse.Namespace, plan: Plan, name: str, prepared: Path) -> Bench:
-    folder = arguments.output / "results" / plan.dataset
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    request = Request(plan, name, "0", prepared, folder, device, (), time_budget=arguments.time_budget)
+def _trained(arguments: argparse.Namespace, data: Data, name: str) -> Bench:
+    plan, folder = data.plan, arguments.output / "results" / data.plan.dataset
+    request = Request(plan, name, "0", data.prepared, folder, device(), (), time_budget=arguments.time_budget)
     if not (request.folder / LATEST).exists():
         train(request)
     found = checkpoint.load(request.folder / LATEST)  # the best were chosen on the cases that measure here
     minutes = sum(epoch.seconds for epoch in found.history) / 60
     print(f"{name}: {found.step} steps, {minutes:.0f} minutes of training", flush=True)
-    return Bench(build_model(plan, name, [found.ema], device), plan, prepared / name)
+    return Bench(build_model(plan, name, [found.ema], device()), plan, data.prepared / name)
 
 
 # ---------------------------------------------------------------- a table
@@ -172,7 +163,7 @@ def _table(benches: dict[str, Bench], cases: Sequence[str], few: bool) -> list[l
 
     bench = benches["ddpm"]
     for kind in PLAIN:
-        add(_mean(kind, {case: without_network(bench.plan, "ddpm", bench.folder, case, kind)[1] for case in cases}))
+        add(_mean(kind, {case: _plain(bench, case, kind) for case in cases}))
     distance = fmean(_distance(bench, case) for case in cases)
     matched = noise_matched_step(distance)
     for label, sampler in (few_samplers if few else samplers)(matched):
@@ -213,6 +204,11 @@ def _row(label: str, bench: Bench, measured: Measured) -> Row:
     words = planned.network, planned.puzzle_factor, shape, planned.precision
     flops = bench.work(measured.sampler) * prediction_cost(*words, bench.model.device.type).flops
     return _mean(label, measured.figures, flops / 1e12, measured.cost)
+
+
+def _plain(bench: Bench, case: str, kind: str) -> Figures:
+    target = pair(bench.plan, bench.folder, case)[1]
+    return figures_of(bench.plan, baseline(bench.plan, "ddpm", bench.folder, case, kind), target)
 
 
 def _distance(bench: Bench, case: str) -> float:

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -33,20 +34,20 @@ from benchmarks.trials import (
     NAME,
     PLAIN,
     Data,
+    baseline,
     begun,
     device,
+    figures_of,
     pair,
     prepared,
     simulated,
     step_seconds,
     varied,
-    without_network,
 )
 from nndiff.files import atomic
 from nndiff.imaging import store
 from nndiff.metrics.grid import grid_index
 from nndiff.plan import Configuration, Plan
-from nndiff.scoring import bounds_of, compare
 from nndiff.translate import build_model
 from nndiff.tuning.measure import Bench
 from nndiff.volume import FloatArray
@@ -131,9 +132,14 @@ def _run(data: Data, plan: Plan, label: Row) -> list[Row]:
     )
     planned = plan.configurations[NAME]
     words = planned.network, planned.puzzle_factor, planned.patch_size, planned.batch_size, planned.precision
-    peak = measured(Work(True, *words), device().type)["measured"] / 1e6
+    peak = _peak_mb(Work(True, *words))
     bench = Bench(build_model(plan, NAME, [trainer.ema.values], device()), plan, data.folder)
     return [_measured(bench, replace(label, training_mb=peak, case=case, nfe=nfe)) for nfe in NFE for case in data.held]
+
+
+@lru_cache
+def _peak_mb(work: Work) -> float:
+    return measured(work, device().type)["measured"] / 1e6
 
 
 def _measured(bench: Bench, label: Row) -> Row:
@@ -146,8 +152,7 @@ def _measured(bench: Bench, label: Row) -> Row:
 
 def _figures(plan: Plan, folder: Path, label: Row, estimate: FloatArray) -> Row:
     _, target = pair(plan, folder, label.case)
-    bounds = [bounds_of(channel, t) for channel, t in zip(plan.target_channels, target, strict=True)]
-    found = compare(estimate, target, bounds, None, texture=True)
+    found = figures_of(plan, estimate, target)
     factor = plan.configurations[NAME].puzzle_factor
     grid = grid_index(estimate[0], target[0], factor if max(factor) > 1 else (2, 2, 2))
     bias, imbalance, excess = astuple(grid)
@@ -161,7 +166,7 @@ def _plain(data: Data) -> list[Row]:
     labels = [replace(NOTHING, variant=kind, case=case) for kind in PLAIN for case in data.held]
     folder = data.folder
     return [
-        _figures(data.plan, folder, label, without_network(data.plan, NAME, folder, label.case, label.variant)[0])
+        _figures(data.plan, folder, label, baseline(data.plan, NAME, folder, label.case, label.variant))
         for label in labels
     ]
 

@@ -17,10 +17,11 @@ from statistics import fmean
 
 import numpy as np
 
-from benchmarks.trials import NAME, Data, begun, device, pair, prepared, simulated, step_seconds, varied
+from benchmarks.trials import NAME, Data, begun, device, figures_of, pair, prepared, simulated, step_seconds, varied
+from nndiff.assemble import nearby
 from nndiff.errors import NndiffError
 from nndiff.plan import Plan
-from nndiff.scoring import Figures, bounds_of, compare
+from nndiff.scoring import Figures
 from nndiff.training.journal import LEAST_GAIN
 from nndiff.training.validation import without_network
 from nndiff.translate import build_model
@@ -75,9 +76,9 @@ def _started(data: Data, plan: Plan, steps: int) -> tuple[str, list[str]]:
 
 def _plain(data: Data, plan: Plan, case: str, level: np.ndarray) -> list[Figures]:
     source, target = pair(plan, data.folder, case)
-    bounds = [bounds_of(channel, t) for channel, t in zip(plan.target_channels, target, strict=True)]
-    answers = without_network(source, level, plan.configurations[NAME].network.kernels[0], plan.target_range)
-    return [compare(array, target, bounds, None) for array in answers]
+    planned = plan.configurations[NAME]
+    kernel = nearby(planned.network, planned.puzzle_factor)
+    return [figures_of(plan, array, target) for array in without_network(source, level, kernel, plan.target_range)]
 
 
 if __name__ == "__main__":

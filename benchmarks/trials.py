@@ -61,15 +61,17 @@ def simulated(folder: Path, held_out: int, doses: Sequence[float]) -> list[Path]
     return simulate(folder / "raw", TRAINING + held_out, 0, doses, 0)
 
 
-def prepared(raw: Path, output: Path, held_out: int) -> Data:
-    """Planned for this machine and preprocessed, as a bridge; the last cases are held out."""
+def prepared(
+    raw: Path, output: Path, held_out: int, names: Sequence[str] = (NAME,), by_hand: Sequence[str] = ()
+) -> Data:
+    """Planned for this machine and preprocessed; the last cases are held out."""
     plans = output / "preprocessed"
-    roots = ["--raw", str(raw.parent), "--preprocessed", str(plans)]
-    if plan_and_preprocess.main(["-d", raw.name[7:10], "-c", NAME, *roots]):
+    flags = ["--raw", str(raw.parent), "--preprocessed", str(plans), *(["--set", *by_hand] if by_hand else [])]
+    if plan_and_preprocess.main(["-d", raw.name[7:10], "-c", *names, *flags]):
         raise SystemExit(1)
-    names = store.cases(plans / raw.name / NAME)
+    cases = store.cases(plans / raw.name / names[0])
     plan = load(Plan, plans / raw.name / "plan.json", "")
-    return Data(plan, plans / raw.name, tuple(names[:-held_out]), tuple(names[-held_out:]))
+    return Data(plan, plans / raw.name, tuple(cases[:-held_out]), tuple(cases[-held_out:]))
 
 
 # ---------------------------------------------------------------- variants
@@ -129,11 +131,18 @@ def pair(plan: Plan, folder: Path, case: str) -> tuple[FloatArray, FloatArray]:
     return np.array(arrays["source"])[list(plan.anchor)], np.array(arrays["target"])
 
 
-def without_network(plan: Plan, name: str, folder: Path, case: str, kind: str) -> tuple[FloatArray, Figures]:
+def baseline(plan: Plan, name: str, folder: Path, case: str, kind: str) -> FloatArray:
     """Input or filtered input; the filter's width is the best for each volume, with the truth at hand."""
     source, target = pair(plan, folder, case)
-    bounds = [bounds_of(channel, t) for channel, t in zip(plan.target_channels, target, strict=True)]
-    if kind == "best Gaussian":
-        spacing, channels = plan.configurations[name].spacing, zip(source, target, bounds, strict=True)
-        source = np.stack([best_gaussian(channel, truth, spacing, limits)[0] for channel, truth, limits in channels])
-    return source, compare(source, target, bounds, None, texture=True)
+    if kind == "input":
+        return source
+    spacing, channels = plan.configurations[name].spacing, zip(source, target, _bounds(plan, target), strict=True)
+    return np.stack([best_gaussian(channel, truth, spacing, limits)[0] for channel, truth, limits in channels])
+
+
+def figures_of(plan: Plan, estimate: FloatArray, target: FloatArray) -> Figures:
+    return compare(estimate, target, _bounds(plan, target), None, texture=True)
+
+
+def _bounds(plan: Plan, target: FloatArray) -> list[tuple[float, float]]:
+    return [bounds_of(channel, t) for channel, t in zip(plan.target_channels, target, strict=True)]

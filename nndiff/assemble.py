@@ -33,11 +33,17 @@ def build_network(spec: NetworkSpec, puzzle_factor: Triple) -> nn.Module:
     core = NETWORKS[spec.name](spec, spec.in_channels * pieces, out * pieces)
     head = Head(HEAD_CHANNELS + spec.in_channels, spec.out_channels, spec.head_width) if spec.head_width else None
     mixed = _is_mixed(spec, puzzle_factor)
-    network = Puzzled(core, puzzle_factor, multiple(spec, puzzle_factor), head, mixed, _skip(spec))
+    network = Puzzled(core, puzzle_factor, multiple(spec, puzzle_factor), head, mixed, _skip(spec, puzzle_factor))
     return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
 
-def _skip(spec: NetworkSpec) -> nn.Module | None:
+def nearby(spec: NetworkSpec, puzzle_factor: Triple) -> Triple:
+    """A local mean's kernel at full resolution: level 0's, and 3 along every axis fine enough to puzzle."""
+    z, y, x = (3 if r > 1 else k for k, r in zip(spec.kernels[0], puzzle_factor, strict=True))
+    return z, y, x
+
+
+def _skip(spec: NetworkSpec, puzzle_factor: Triple) -> nn.Module | None:
     if not spec.skip:
         return None
     if len(spec.skip) != spec.out_channels or not all(0 <= channel < spec.in_channels for channel in spec.skip):
@@ -47,7 +53,7 @@ def _skip(spec: NetworkSpec) -> nn.Module | None:
             found=list(spec.skip),
             remedy="--set configurations.NAME.network.skip=[]",
         )
-    return averaging(spec.in_channels, spec.skip, spec.kernels[0])
+    return averaging(spec.in_channels, spec.skip, nearby(spec, puzzle_factor))
 
 
 def _is_mixed(spec: NetworkSpec, puzzle_factor: Triple) -> bool:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from nndiff import strict_json
+from nndiff.checks import demand_all_valid
 from nndiff.errors import NndiffError
 from nndiff.files import read_json, write_json
 from nndiff.volume import Spacing, Triple
@@ -95,59 +96,6 @@ class Budget:
 # ---------------------------------------------------------------- the decisions
 
 
-def _one_of(*names: Any) -> tuple[Callable[[Any], bool], str]:
-    return lambda value: value in names, " or ".join(map(str, names))
-
-
-def _at_least(low: float) -> tuple[Callable[[Any], bool], str]:
-    return lambda value: all(v >= low for v in _as_tuple(value)), f"at least {low:g}"
-
-
-def _within(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
-    return lambda value: low <= value <= high, f"{low:g} to {high:g}"
-
-
-def _as_tuple(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
-
-
-# What a field may hold, whoever wrote it: the planner, --set, or a person's editor.
-CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "kind": _one_of("ct", "pet", "mr"),
-    "margin_mm": _at_least(0),
-    "target_range": (lambda value: all(low < high for low, high in value), "the lower before the higher"),
-    "spacing": (lambda value: all(v > 0 for v in value), "above 0 mm"),
-    "volume_shape": _at_least(1),
-    "puzzle_factor": _at_least(1),
-    "patch_size": _at_least(1),
-    "batch_size": _at_least(1),
-    "accumulate": _at_least(1),
-    "width": _at_least(4),
-    "recompute": _one_of("none", "norms", "blocks"),
-    "mix": _one_of("none", "haar"),
-    "precision": _one_of("bf16", "fp32"),
-    "prediction": _one_of("x0", "eps", "v", "residual", "x0_skip"),
-    "source_distance": (lambda value: value > 0, "above 0"),
-    "learning_rate": (lambda value: 0 < value < 1, "between 0 and 1"),
-    "training_steps": _at_least(1),
-    "warmup_steps": _at_least(0),
-    "ema_half_life": _at_least(1),
-    "start": _one_of("source", "noise", "shortcut", "draft"),
-    "start_step": _within(1, 1000),
-    "steps": _within(1, 1000),
-    "eta": _within(0, 1),
-    "order": _one_of(1, 2),
-    "samples": _at_least(1),
-    "reuse_interval": _at_least(1),
-    "reuse_depth": _at_least(1),
-    "interval": _at_least(1),
-    "depth": _at_least(1),
-    "listed": _at_least(0),
-    "threshold": _at_least(0),
-    "tile_overlap": _within(0, 0.9),
-}
-
-
 def demand_channels(sources: Sequence[Channel], targets: Sequence[Channel], anchor: Sequence[int]) -> None:
     """An anchor for each target among the sources, and target maps that need no target."""
     if len(anchor) != (len(targets) if sources else 0) or not all(0 <= s < len(sources) for s in anchor):
@@ -166,16 +114,6 @@ def demand_channels(sources: Sequence[Channel], targets: Sequence[Channel], anch
             )
 
 
-def _demand_all_valid(word: Any) -> None:
-    for name, value in vars(word).items():
-        demand_valid(name, value)
-
-
-def demand_valid(name: str, value: Any) -> None:
-    if name in CHECKS and not CHECKS[name][0](value):
-        raise NndiffError(f"'{name}' has a value that it cannot have.", expected=CHECKS[name][1], found=value)
-
-
 @dataclass(frozen=True)
 class Scheme:
     """A row of some table and its settings, e.g. {"name": "fixed", "options": {"low": -1024, "high": 3071}}."""
@@ -192,7 +130,7 @@ class Channel:
     background: float  # the value of nothing, in the file's units: what lies outside the crop
 
     def __post_init__(self) -> None:
-        _demand_all_valid(self)
+        demand_all_valid(self)
 
 
 @dataclass(frozen=True)
@@ -201,7 +139,7 @@ class Crop:
     margin_mm: float
 
     def __post_init__(self) -> None:
-        _demand_all_valid(self)
+        demand_all_valid(self)
 
 
 @dataclass(frozen=True)
@@ -222,7 +160,7 @@ class NetworkSpec:
     skip: tuple[int, ...] = ()  # for each output channel the input channel whose local mean it starts from; () = zeros
 
     def __post_init__(self) -> None:
-        _demand_all_valid(self)
+        demand_all_valid(self)
 
 
 @dataclass(frozen=True)
@@ -245,7 +183,7 @@ class ReusePlan:
     threshold: float = 0.0  # the kept feature's expected relative change that calls for a new one
 
     def __post_init__(self) -> None:
-        _demand_all_valid(self)
+        demand_all_valid(self)
 
     @property
     def active(self) -> bool:
@@ -272,7 +210,7 @@ class SamplerPlan:
     reuse: ReusePlan = ReusePlan()
 
     def __post_init__(self) -> None:
-        _demand_all_valid(self)
+        demand_all_valid(self)
         if self.order == 2 and self.eta > 0:
             raise NndiffError("A walk of second order is deterministic.", expected="eta 0", found=f"eta {self.eta:g}")
 
@@ -318,7 +256,7 @@ class Configuration:
     predicted: Predicted
 
     def __post_init__(self) -> None:
-        _demand_all_valid(self)
+        demand_all_valid(self)
 
     @property
     def sampler(self) -> SamplerPlan:
@@ -371,7 +309,7 @@ class Plan:
     seals: dict[str, str]  # digest of each part as the planner left it: tells a plan edited by hand
 
     def __post_init__(self) -> None:
-        _demand_all_valid(self)
+        demand_all_valid(self)
         demand_channels(self.source_channels, self.target_channels, self.anchor)
 
     def preparation(self, name: str) -> Preparation:

@@ -16,7 +16,7 @@ import nndiff
 PACKAGE = Path(nndiff.__file__).parent
 
 FLOORS = [
-    {"__init__", "errors", "files", "strict_json", "paths", "volume", "dataset", "plan", "registry"},
+    {"__init__", "checks", "errors", "files", "strict_json", "paths", "volume", "dataset", "plan", "registry"},
     {"imaging", "diffusion", "networks", "metrics"},
     {
         "assemble",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.ndimage import uniform_filter
 
-from nndiff.assemble import build_network, multiple
+from nndiff.assemble import build_network, multiple, nearby
 from nndiff.errors import NndiffError
 from nndiff.networks.puzzle import haar, puzzle
 from nndiff.plan import NetworkSpec
@@ -69,6 +69,17 @@ def test_a_planned_skip_makes_a_new_network_answer_with_the_local_mean(factor: T
     x_t, condition = torch.randn(1, 2, 8, 8, 8), torch.randn(1, 1, 8, 8, 8)
     for out, seen in zip(network(x_t, torch.rand(1), condition)[0], (condition[0, 0], x_t[0, 0]), strict=True):
         torch.testing.assert_close(out, torch.from_numpy(uniform_filter(seen.numpy(), 3, mode="constant")))
+
+
+@pytest.mark.parametrize(
+    ("factor", "kernel"),
+    [((1, 1, 1), (1, 3, 3)), ((1, 2, 2), (1, 3, 3)), ((2, 2, 2), (3, 3, 3)), ((2, 1, 1), (3, 3, 3))],
+)
+def test_the_local_mean_is_of_the_volumes_own_voxels(factor: Triple, kernel: Triple) -> None:
+    """Level 0 of the network may be flat because the puzzle made an axis coarse: the skip does not see the puzzle."""
+    spec = replace(SPEC, skip=(2, 0), kernels=((1, 3, 3), *SPEC.kernels[1:]))
+    network: Any = build_network(spec, factor)
+    assert network.skip.kernel_size == nearby(spec, factor) == kernel
 
 
 @pytest.mark.parametrize("skip", [(0,), (0, 3), (0, -1), (0, 1, 2)])

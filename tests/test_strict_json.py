@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nndiff import dataset, plan, strict_json
+from nndiff.checks import CHECKS
 from nndiff.errors import NndiffError
 from nndiff.files import dumps
 from nndiff.strict_json import decode, encode, type_at
@@ -48,12 +49,12 @@ def words_of(kind: Any) -> st.SearchStrategy[Any]:
 
 def valid(name: str, kind: Any) -> st.SearchStrategy[Any]:
     """Of a field that the plan's words check, a value that they let through."""
-    if name not in plan.CHECKS or type(None) in typing.get_args(kind):
+    if name not in CHECKS or type(None) in typing.get_args(kind):
         return words_of(kind)
     if name == "target_range":
         return st.lists(st.tuples(st.floats(-9, 0), st.floats(1, 9)), max_size=2).map(tuple)
-    if " or " in plan.CHECKS[name][1]:
-        return st.sampled_from([kind(word) for word in plan.CHECKS[name][1].split(" or ")])
+    if " or " in CHECKS[name][1]:
+        return st.sampled_from([kind(word) for word in CHECKS[name][1].split(" or ")])
     numbers = st.integers(4, 1000) if "int" in str(kind) else st.floats(0.01, 0.9)
     return st.tuples(numbers, numbers, numbers) if typing.get_origin(kind) is tuple else numbers
 

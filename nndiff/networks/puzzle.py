@@ -43,7 +43,7 @@ def unpuzzle(x: Tensor, factor: Triple) -> Tensor:  # [B, C·r_z·r_y·r_x, Z, Y
     return rows.movedim(-1, 1).contiguous(memory_format=torch.channels_last_3d)
 
 
-def haar(x: Tensor, factor: Triple = (2, 2, 2)) -> Tensor:  # [B, C·r_z·r_y·r_x, Z, Y, X] → the same
+def haar(x: Tensor, factor: Triple) -> Tensor:  # [B, C·r_z·r_y·r_x, Z, Y, X] → the same
     """Each voxel's puzzle channels mixed by H_z ⊗ H_y ⊗ H_x, H = [[1, 1], [1, -1]]/√2 along an axis of factor 2.
 
     Orthogonal and its own inverse. (WDM scales the lowest band by 1/3 besides.)

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from nndiff.checks import demand_valid
 from nndiff.errors import NndiffError
 from nndiff.memory import prediction_cost, training_cost
-from nndiff.plan import Configuration, Plan, Predicted, demand_valid
+from nndiff.plan import Configuration, Plan, Predicted
 from nndiff.strict_json import decode, encode, hints_of, type_at
 
 NEVER_DECIDED = ("version", "dataset", "task", "file_ending", "configurations", "overrides", "decisions", "seals")

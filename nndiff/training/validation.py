@@ -19,7 +19,7 @@ import torch
 from scipy.ndimage import uniform_filter
 from torch import Tensor
 
-from nndiff.assemble import build_loss
+from nndiff.assemble import build_loss, nearby
 from nndiff.diffusion.prediction import eps_of
 from nndiff.imaging import store
 from nndiff.plan import Plan, SamplerPlan
@@ -103,7 +103,8 @@ class Validation:
         mask = None if "mask" not in case else case["mask"].astype(bool)
         own = compare(estimate, case["target"], bounds, mask)
         source = case["source"][list(self.plan.anchor)]
-        answers = without_network(source, self._level, trainer.configuration.network.kernels[0], plan.target_range)
+        kernel = nearby(trainer.configuration.network, trainer.configuration.puzzle_factor)
+        answers = without_network(source, self._level, kernel, plan.target_range)
         plain = [compare(array, case["target"], bounds, mask) for array in answers]
         scores = Scores(
             self.cases[number],

@@ -51,7 +51,7 @@ def test_the_formula_holds_element_by_element(r: tuple) -> None:
 @pytest.mark.parametrize("mix", [False, True])
 def test_white_noise_stays_white(mix: bool) -> None:
     pieces = puzzle(volume(1, 1, 64, 64, 64), (2, 2, 2))
-    rows = (haar(pieces) if mix else pieces)[0].flatten(1)  # [8, 32768]
+    rows = (haar(pieces, (2, 2, 2)) if mix else pieces)[0].flatten(1)  # [8, 32768]
     error = 5 / rows.shape[1] ** 0.5  # five standard errors of a correlation
     assert (torch.cov(rows) - torch.eye(8)).abs().max() < 1.5 * error  # a variance errs by sqrt(2) more
     assert abs(torch.corrcoef(torch.stack([rows[0, 1:], rows[0, :-1]]))[0, 1]) < error
