@@ -23,6 +23,8 @@ from pathlib import Path
 
 from nndiff.diffusion.losses import Gradient
 from nndiff.plan import NetworkSpec
+from nndiff.planning.size import Rung
+from nndiff.planning.tokens import network
 from nndiff.strict_json import decode, encode
 from nndiff.volume import Triple
 
@@ -62,9 +64,13 @@ class Case:
     levels: int = 3
     head_width: int = 0
     flat: bool = False  # thick slices: level 0 does not look across them, level 1 does not pool them
+    block: int = 0  # voxels an axis of a transformer's tokens; 0: a UNet
 
     @property
     def spec(self) -> NetworkSpec:
+        if self.block:
+            rung = Rung(FULL, self.patch, (1.0, 1.0, 1.0), self.batch, self.width, self.recompute, 6, (self.block,) * 3)
+            return network(rung, 2, 2)
         kernels = ((1, 3, 3) if self.flat else (3, 3, 3), *((3, 3, 3),) * (self.levels - 1))
         strides = (FULL, (1, 2, 2) if self.flat else (2, 2, 2), *((2, 2, 2),) * (self.levels - 2))
         multipliers = tuple(min(2**level, 8) for level in range(self.levels))
@@ -75,6 +81,11 @@ class Case:
         return Work(self.step == "train", self.spec, self.puzzle, self.patch, self.batch, self.precision)
 
     def __str__(self) -> str:
+        if self.block:
+            return (
+                f"{self.step:7} tokens {_x(self.patch):>11} / {self.block} B={self.batch} {self.precision} "
+                f"{self.recompute:6} width {self.width}"
+            )
         flat = " flat" if self.flat else ""
         head = f" head {self.head_width}" if self.head_width else ""
         return (
@@ -115,6 +126,11 @@ CASES = (
     Case("train", QUARTER, (64, 64, 64), 2, "fp32", "none"),
     Case("train", HALF, (32, 40, 40), 4, "bf16", "norms", head_width=12),
     Case("predict", HALF, (64, 64, 64), 1, "fp32", "none"),
+    Case("train", FULL, (32, 32, 32), 1, "fp32", "none", width=192, block=4),
+    Case("train", FULL, (64, 64, 64), 1, "fp32", "none", width=192, block=4),
+    Case("train", FULL, (80, 80, 80), 1, "fp32", "none", width=192, block=4),
+    Case("train", FULL, (80, 80, 80), 1, "fp32", "blocks", width=192, block=4),
+    Case("predict", FULL, (80, 80, 80), 1, "fp32", "none", width=192, block=4),
 )
 QUICK = (1, 8, 12, 22)
 

@@ -111,7 +111,7 @@ def begun(data: Data, plan: Plan, steps: int, seed: int) -> tuple[Trainer, Itera
     """The trainer of a run of so many steps, as a plan of that length would have it, and its steps; no validation."""
     planned = plan.configurations[NAME]
     by_hand = f"configurations.{NAME}.learning_rate" in plan.overrides
-    rate = planned.learning_rate if by_hand else recipe.learning_rate(planned.network.width, steps).value
+    rate = planned.learning_rate if by_hand else recipe.learning_rate(NAME, planned.network.width, steps).value
     plan = replace(plan, configurations={NAME: replace(planned, learning_rate=rate)})
     share = share_of(planned, Ranks())
     warmup, half_life = recipe.warmup_steps(steps).value, recipe.ema_half_life(steps).value

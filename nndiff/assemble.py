@@ -17,6 +17,7 @@ from nndiff.diffusion.prediction import PREDICTIONS, Estimate, Prediction
 from nndiff.diffusion.process import PROCESSES, Process
 from nndiff.errors import NndiffError
 from nndiff.imaging.augment import AUGMENTATIONS, Augmentation
+from nndiff.networks.prdit import PRDiT
 from nndiff.networks.puzzle import HEAD_CHANNELS, Head, Puzzled, averaging
 from nndiff.networks.unet import UNet
 from nndiff.plan import Configuration, NetworkSpec, Scheme
@@ -67,6 +68,20 @@ def _is_mixed(spec: NetworkSpec, puzzle_factor: Triple) -> bool:
     return spec.mix == "haar"
 
 
+def set_trained(network: nn.Module, part: str) -> None:
+    """Freeze all weights but those of one part ("all": none is frozen)."""
+    named = dict(network.named_parameters())
+    chosen = {name for name in named if part == "all" or name.startswith(f"{part}.")}
+    if not chosen:
+        depth = part.count(".") + 1
+        parts = sorted({".".join(name.split(".")[:depth]) for name in named})
+        raise NndiffError(
+            "A stage trains a part that the network does not have.", expected=f"all, {', '.join(parts)}", found=part
+        )
+    for name, weight in named.items():
+        weight.requires_grad_(name in chosen)
+
+
 def multiple(spec: NetworkSpec, puzzle_factor: Triple) -> Triple:
     """What every axis of a patch is padded to a multiple of: the puzzle's factor times all strides."""
     z, y, x = (r * prod(axis) for r, axis in zip(puzzle_factor, zip(*spec.strides, strict=True), strict=True))
@@ -90,9 +105,14 @@ class Method:
         return self.prediction.estimate(self.process, output, x_t, y, t)
 
 
+def build_process(scheme: Scheme) -> Process:
+    process: Process = PROCESSES.make(scheme.name, scheme.options)
+    return process
+
+
 def build_method(configuration: Configuration) -> Method:
     scheme, name = configuration.process, configuration.prediction
-    process = PROCESSES.make(scheme.name, scheme.options)
+    process = build_process(scheme)
     prediction = PREDICTIONS.make(name, {"distance": configuration.source_distance})
     a, _, sigma = process.at(1.0)
     if not prediction.defined(a, sigma):
@@ -118,4 +138,14 @@ def _unet(spec: NetworkSpec, c_in: int, c_out: int) -> nn.Module:
     return UNet(c_in, c_out, spec.width, spec.multipliers, spec.kernels, spec.strides, spec.blocks, spec.recompute)
 
 
-NETWORKS: Registry[Core] = Registry("network", {"unet": _unet})
+def _prdit(spec: NetworkSpec, c_in: int, c_out: int) -> nn.Module:
+    if len(spec.kernels) != 1 or len(spec.strides) != 1:
+        raise NndiffError(
+            "A prdit has one level: a token's patch and its block.",
+            expected="one kernel and one stride",
+            found=f"{len(spec.kernels)} kernels, {len(spec.strides)} strides",
+        )
+    return PRDiT(c_in, c_out, spec.width, spec.blocks, spec.kernels[0], spec.strides[0], spec.recompute)
+
+
+NETWORKS: Registry[Core] = Registry("network", {"unet": _unet, "prdit": _prdit})

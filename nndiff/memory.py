@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from nndiff.assemble import build_network
+from nndiff.assemble import build_network, set_trained
 from nndiff.diffusion.losses import Gradient
 from nndiff.networks.unet import Cache
 from nndiff.plan import NetworkSpec
@@ -49,14 +49,25 @@ class Cost:
 
 @lru_cache(maxsize=4096)
 def training_cost(
-    spec: NetworkSpec, puzzle_factor: Triple, patch: Triple, batch: int, precision: str, device: str = "cuda"
+    spec: NetworkSpec,
+    puzzle_factor: Triple,
+    patch: Triple,
+    batch: int,
+    precision: str,
+    device: str = "cuda",
+    parts: tuple[str, ...] = ("all",),  # trained one after the other
 ) -> Cost:
-    """One step: x_t, network, loss, backward, clipping, AdamW, EMA."""
+    """The dearest step: x_t, network, loss, backward, clipping, AdamW, EMA."""
 
-    def step(network: nn.Module) -> None:
-        backward(network, Pair.empty(spec, patch, batch), Gradient(), precision)
+    def traced(part: str) -> Cost:
+        def step(network: nn.Module) -> None:
+            set_trained(network, part)
+            backward(network, Pair.empty(spec, patch, batch), Gradient(), precision)
 
-    return _trace(spec, puzzle_factor, device, step, COPIES_BESIDE_WEIGHTS)
+        return _trace(spec, puzzle_factor, device, step, COPIES_BESIDE_WEIGHTS)
+
+    costs = [traced(part) for part in parts]
+    return Cost(max(cost.bytes for cost in costs), max(cost.flops for cost in costs))
 
 
 @lru_cache(maxsize=4096)
@@ -95,7 +106,7 @@ def reuse_cost(
 
 def volume_bytes(spec: NetworkSpec, shape: Triple) -> int:
     """Whole-volume arrays that a sampler holds beside the tile: all inputs, x_s, noise, x̂0, ε̂, and two on the way."""
-    return 4 * prod(shape) * (spec.in_channels + 6 * spec.out_channels)
+    return 4 * prod(shape) * (spec.in_channels + 6 * spec.targets + spec.out_channels - spec.targets)
 
 
 # ---------------------------------------------------------------- the step
@@ -105,25 +116,26 @@ def volume_bytes(spec: NetworkSpec, shape: Triple) -> int:
 class Pair:
     """What a batch holds: the target, and the source where there is one."""
 
-    x0: Tensor  # [B, out, Z, Y, X]
-    condition: Tensor | None  # [B, in - out, Z, Y, X]
+    x0: Tensor  # [B, targets, Z, Y, X]
+    condition: Tensor | None  # [B, in - targets, Z, Y, X]
 
     @staticmethod
     def empty(spec: NetworkSpec, patch: Triple, batch: int, device: str = "cpu") -> Pair:
-        sources = spec.in_channels - spec.out_channels
+        sources = spec.in_channels - spec.targets
         condition = torch.empty(batch, sources, *patch, device=device) if sources else None
-        return Pair(torch.empty(batch, spec.out_channels, *patch, device=device), condition)
+        return Pair(torch.empty(batch, spec.targets, *patch, device=device), condition)
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def backward(network: nn.Module, pair: Pair, loss: Loss, precision: str) -> None:
-    """Forward and backward of one step on the bridge row, x0-prediction: it leaves gradients in the weights."""
+    """Forward and backward of one step on the bridge row: it leaves gradients in the weights."""
     x_t, t, eps = _sample(pair)
     with autocast(pair.x0.device.type, precision):
         estimate = network(x_t, t, pair.condition)
-    loss(estimate.float(), pair.x0).backward()  # type: ignore[no-untyped-call]
+    truth = pair.x0 if estimate.shape[1] == pair.x0.shape[1] else torch.cat([pair.x0, eps], dim=1)
+    loss(estimate.float(), truth).backward()  # type: ignore[no-untyped-call]
     del eps  # kept until here, as a training loop keeps it for predictions of the noise
 
 
@@ -133,7 +145,7 @@ def evaluate(network: nn.Module, pair: Pair, precision: str, *kept: Cache) -> Te
         x_t, t, eps = _sample(pair)
         with autocast(pair.x0.device.type, precision):
             estimate: Tensor = network(x_t, t, pair.condition, *kept)
-        return 0.5 * x_t + 0.5 * estimate.float() + eps
+        return 0.5 * x_t + 0.5 * estimate.float()[:, : x_t.shape[1]] + eps
 
 
 def _sample(pair: Pair) -> tuple[Tensor, Tensor, Tensor]:

@@ -24,6 +24,7 @@ class Curve:
     log: bool = False
     limits: tuple[float, float] | None = None
     reference: tuple[str, Sequence[float]] | None = None  # name and values, drawn dashed
+    marks: tuple[int, ...] = ()  # places on x where something begins
 
 
 def curves(path: Path, panels: Sequence[Curve], title: str) -> None:
@@ -38,6 +39,8 @@ def curves(path: Path, panels: Sequence[Curve], title: str) -> None:
             name, values = panel.reference
             axes.plot(panel.x, values, color=SOFT, linestyle="--", linewidth=1.2, label=name)
             axes.legend(frameon=False, fontsize=8)
+        for mark in panel.marks:
+            axes.axvline(mark, color=SOFT, linestyle=":", linewidth=1.2)
         if panel.log and min(panel.y) > 0:
             axes.set_yscale("log")
         if panel.limits is not None:

@@ -144,28 +144,36 @@ class Crop:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """The network between puzzle and unpuzzle. One entry a level in multipliers, kernels and strides."""
+    """The network between puzzle and unpuzzle. One entry a level in multipliers, kernels and strides.
 
-    name: str  # unet
+    A prdit has one level: its kernel is a token's patch, its stride the block that the token answers for.
+    """
+
+    name: str  # unet | prdit
     in_channels: int  # image channels of x_t and condition together, before the puzzle
-    out_channels: int  # image channels of the output
+    out_channels: int  # image channels of the output, all answers together
     width: int
     multipliers: tuple[int, ...]
     kernels: tuple[Triple, ...]
     strides: tuple[Triple, ...]  # strides[0] is (1, 1, 1)
-    blocks: int  # residual blocks a level, on each side
+    blocks: int  # residual blocks a level, on each side; a prdit's transformer blocks
     head_width: int  # of the light full-resolution head after the puzzle; 0 = none
-    recompute: str  # none | norms | blocks: what is computed twice to save memory
+    recompute: str  # none | norms (a unet's) | blocks: what is computed twice to save memory
     mix: str = "none"  # none | haar: of the puzzle's channels, before the network and after it
     skip: tuple[int, ...] = ()  # for each output channel the input channel whose local mean it starts from; () = zeros
+    answers: int = 1  # a target channel: 2 where both image and noise are predicted
 
     def __post_init__(self) -> None:
         demand_all_valid(self)
 
+    @property
+    def targets(self) -> int:
+        return self.out_channels // self.answers
+
 
 @dataclass(frozen=True)
 class Stage:
-    trains: str  # which part of the network: all
+    trains: str  # which part of the network: all, or the beginning of its weights' names
     loss: Scheme
     share: float  # of the training steps
 
@@ -208,11 +216,19 @@ class SamplerPlan:
     order: int
     samples: int = 1  # volumes drawn and averaged
     reuse: ReusePlan = ReusePlan()
+    hot: int = 0  # steps taken at once before noise is put back (1: none is); 0 = the process's own step
 
     def __post_init__(self) -> None:
         demand_all_valid(self)
         if self.order == 2 and self.eta > 0:
             raise NndiffError("A walk of second order is deterministic.", expected="eta 0", found=f"eta {self.eta:g}")
+        if self.hot and (self.order == 2 or self.eta > 0):
+            raise NndiffError(
+                "A hot walk has a step rule of its own.",
+                expected="order 1 and eta 0",
+                found=f"hot {self.hot}, order {self.order}, eta {self.eta:g}",
+                remedy="--hot 0, or neither --eta nor --order",
+            )
 
 
 @dataclass(frozen=True)
@@ -237,7 +253,7 @@ class Configuration:
     network: NetworkSpec
     precision: str  # bf16 | fp32
     process: Scheme
-    prediction: str  # x0 | eps | v | residual | x0_skip
+    prediction: str  # x0 | eps | v | residual | x0_skip | both
     source_distance: float  # rms between anchor and target, normalised: the scale of x0_skip
     stages: tuple[Stage, ...]
     augmentation: tuple[Scheme, ...]
@@ -250,6 +266,7 @@ class Configuration:
     steps: int  # network evaluations a volume, reuse steps counted
     eta: float  # share of fresh noise in each step: 0 deterministic, 1 ancestral
     order: int  # of the solver
+    hot: int  # steps taken at once before noise is put back; 0 = not
     reuse_interval: int  # 1 = no reuse
     reuse_depth: int
     tile_overlap: float
@@ -261,7 +278,7 @@ class Configuration:
     @property
     def sampler(self) -> SamplerPlan:
         reuse = ReusePlan(self.reuse_interval, self.reuse_depth)
-        return SamplerPlan(self.start, self.start_step, self.steps, self.eta, self.order, reuse=reuse)
+        return SamplerPlan(self.start, self.start_step, self.steps, self.eta, self.order, reuse=reuse, hot=self.hot)
 
 
 @dataclass(frozen=True)

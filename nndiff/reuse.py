@@ -80,12 +80,21 @@ class Kept:
 
 
 def deepest(network: NetworkSpec) -> int:
-    """The decoder's blocks: the largest depth there is."""
-    return len(network.multipliers) * network.blocks
+    """A UNet's decoder blocks: the largest depth there is. A transformer has none."""
+    return len(network.multipliers) * network.blocks if network.name == "unet" else 0
 
 
-def demand_depth(depth: int, network: NetworkSpec) -> None:
-    if depth > deepest(network):
+def demand_reuse(reuse: ReusePlan, network: NetworkSpec) -> None:
+    depth = reuse.depth
+    if not deepest(network):
+        if reuse.active:
+            raise NndiffError(
+                "This network keeps no features between steps.",
+                expected="a unet",
+                found=network.name,
+                remedy="--reuse 1",
+            )
+    elif depth > deepest(network):
         raise NndiffError(
             "The network has no such reuse depth.",
             expected=f"1 (cheapest) to {deepest(network)} (its decoder blocks)",

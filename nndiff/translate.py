@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from nndiff.assemble import Method, build_method, build_network, multiple, padded
 from nndiff.diffusion.prediction import Estimate
 from nndiff.diffusion.process import Process
-from nndiff.diffusion.sampler import First, Second, even_times, noise_like, walk
+from nndiff.diffusion.sampler import First, Hot, Rule, Second, even_times, noise_like, walk
 from nndiff.diffusion.start import STARTS, STEPS
 from nndiff.errors import NndiffError
 from nndiff.imaging.tiles import Tiling
@@ -211,13 +211,19 @@ def _draw(
     )
     times = walking_times(process, sampler)
     reached = STARTS[sampler.start](process, like, y, times[0], estimated, noise_like(like, generator))
-    rule = First(process, sampler.eta, generator) if sampler.order == 1 else Second(process, generator)
+    rule = _rule(process, sampler, generator)
     for x_s, _, _ in walk(reached, times, denoise, rule, y, (low, high)):
         reached = x_s
         on_step()
     if kept is not None and on_kept is not None:
         on_kept(kept)
     return reached[0].float().cpu()
+
+
+def _rule(process: Process, sampler: SamplerPlan, generator: torch.Generator) -> Rule:
+    if sampler.hot:
+        return Hot(process, sampler.hot, generator)
+    return Second(process, generator) if sampler.order == 2 else First(process, sampler.eta, generator)
 
 
 def draw_seed(seed: int, name: str, draw: int) -> int:
@@ -238,7 +244,8 @@ def is_random(process: Process, sampler: SamplerPlan) -> bool:
     """Whether two draws differ: noise at the start, or in some step on the way."""
     times = walking_times(process, sampler)
     updates = [process.update(t, s, sampler.eta) for t, s in pairwise(times)]
-    return process.at(times[0])[2] > 0 or any(update.noise > 0 for update in updates)
+    hot = sampler.hot > 1 and sampler.steps > 2
+    return hot or process.at(times[0])[2] > 0 or any(update.noise > 0 for update in updates)
 
 
 # ---------------------------------------------------------------- layers around the network

@@ -123,11 +123,33 @@ def test_usable_and_needed_are_inverse() -> None:
     assert usable_bytes(10**8, "cuda") == usable_bytes(10**8, "cpu") == 0
 
 
+def test_of_stages_the_dearest_counts_and_what_is_frozen_keeps_nothing_for_its_gradients() -> None:
+    tokens = NetworkSpec("prdit", 2, 2, 48, (1,), ((6, 6, 6),), ((4, 4, 4),), 4, 0, "none", answers=2)
+    local, whole, both = (
+        training_cost(tokens, FULL, (32, 32, 32), 2, "fp32", "cpu", parts)
+        for parts in (("core.local",), ("core.whole",), ("core.local", "core.whole"))
+    )
+    joint = training_cost(tokens, FULL, (32, 32, 32), 2, "fp32", "cpu")
+    assert both.bytes == max(local.bytes, whole.bytes) < joint.bytes
+    assert both.flops == max(local.flops, whole.flops) < joint.flops
+    alone = training_cost(replace(tokens, blocks=0), FULL, (32, 32, 32), 2, "fp32", "cpu")
+    assert local.flops == alone.flops, "while it is frozen the transformer is not run"
+
+
+def test_a_transformers_memory_grows_no_faster_than_its_tokens() -> None:
+    tokens = NetworkSpec("prdit", 2, 2, 64, (1,), ((6, 6, 6),), ((4, 4, 4),), 3, 0, "none", answers=2)
+    few, more, most = (training_cost(tokens, FULL, (size, 64, 64), 1, "fp32", "cpu").bytes for size in (32, 64, 128))
+    assert (most - more) == pytest.approx(2 * (more - few), rel=0.02)
+
+
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak is read from Linux's /proc")
-def test_a_real_step_takes_what_was_predicted() -> None:
+@pytest.mark.parametrize("block", [0, 4])
+def test_a_real_step_takes_what_was_predicted(block: int) -> None:
     from benchmarks.memory import KEEP_NOTHING, Case, within
 
     case = Case("train", HALF, (64, 64, 64), 2, "fp32", "none", width=32, levels=2)
+    if block:
+        case = Case("train", FULL, (48, 48, 48), 2, "fp32", "none", width=64, block=block)
     code = f"from benchmarks.memory import *; print(json.dumps(measure({case!r}.work, 'cpu')))"
     root = Path(memory.__file__).parents[1]
     output = subprocess.run(

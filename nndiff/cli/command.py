@@ -25,6 +25,7 @@ NNUNET_FLAGS = {
     "-tr": "there is one trainer: change fields with --set key=value",
     "-num_gpus": "start with torchrun --nproc_per_node=N -m nndiff.cli.train …",
     "-npp": "reading, computing and writing overlap by themselves; drop the flag",
+    "-pretrained_weights": "begin with the weights of another run by --from RUN",
     "-nps": "reading, computing and writing overlap by themselves; drop the flag",
     "-plans_name": "one plan.json holds all configurations",
 }
@@ -124,7 +125,7 @@ def add_configurations(command: Command) -> None:
         nargs="+",
         default=None,
         metavar="NAME",
-        help="configurations; unset means all that the task allows",
+        help="configurations; unset: bridge ddpm, in generation ddpm prdit",
     )
 
 

@@ -37,6 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="KEY=VALUE",
         help="change the configuration for this training, e.g. learning_rate=1e-4 training_steps=20000",
     )
+    command.flag(
+        "from",
+        default=None,
+        metavar="RUN",
+        help="begin with the weights of another run: its fold's folder, a checkpoint, or a configuration",
+    )
     command.flag("no_tune", action="store_true", help="do not choose a sampler when the training is done")
     add_workers(command)
     return command.run(_work, argv)
@@ -73,10 +79,11 @@ def _work(arguments: argparse.Namespace) -> None:
     configuration = _planned(plan, arguments.configuration)
     results = paths.results / name
     latest = results / configuration / f"fold_{arguments.fold}" / LATEST
-    if arguments.c and latest.exists() and (arguments.set or arguments.time_budget or arguments.seed):
+    given = arguments.set or arguments.time_budget or arguments.seed or vars(arguments)["from"]
+    if arguments.c and latest.exists() and given:
         raise NndiffError(
             "A training that goes on keeps what it was begun with.",
-            found="--c with --set, --seed or --time_budget",
+            found="--c with --set, --seed, --from or --time_budget",
             where=latest,
             remedy="leave them out, or move the folder away to start anew",
         )
@@ -92,6 +99,7 @@ def _work(arguments: argparse.Namespace) -> None:
         time_budget=arguments.time_budget,
         go_on=arguments.c,
         workers=arguments.np,
+        begin_with=_begun_with(arguments, results),
     )
     folder = train(request)
     if _is_first():
@@ -99,6 +107,17 @@ def _work(arguments: argparse.Namespace) -> None:
         if not arguments.no_tune and plan.task == "translation":
             _tune(folder, prepared, request.device, arguments.time_budget)
         print(f"Next: nndiff_predict -i IN -o OUT -d {name[7:10]} -c {configuration} -f {arguments.fold}")
+
+
+def _begun_with(arguments: argparse.Namespace, results: Path) -> Path | None:
+    from nndiff.checkpoint import BEST
+
+    wanted: str | None = vars(arguments)["from"]
+    if wanted is None:
+        return None
+    given, sibling = Path(wanted), results / wanted / f"fold_{arguments.fold}"
+    folder = sibling if sibling.is_dir() else given
+    return folder / BEST if folder.is_dir() or folder.suffix != ".pt" else folder
 
 
 def _tune(folder: Path, prepared: Path, device: Any, time_budget: float | None) -> None:

@@ -7,7 +7,8 @@ residual  x̂0 = y - output
 x0_skip   x̂0 = w·x + (1 - w)·output,  x = (x_t - b·y)/a,  w = e²/(e² + sigma²/a²) ≤ 0.9
           two guesses at x0, each weighted by the other's error: x_t's is sigma/a, the output's is taken to be e, 0.3 of
           the distance between source and target. Late in a walk the image stays what it has become
-both      x̂0 and ε̂ side by side on the channel axis (PRDiT)
+both      x̂0 and scale·ε̂ side by side on the channel axis (PRDiT): scale is the process's, so that squared errors weigh
+          as published
 """
 
 from __future__ import annotations
@@ -118,14 +119,14 @@ class Both(Prediction):
     channels = 2
 
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
-        return torch.cat([x0, eps], dim=1)
+        return torch.cat([x0, process.scale * eps], dim=1)
 
     def x0(self, process: Process, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Tensor:
         return output.chunk(2, dim=1)[0]
 
     def estimate(self, process: Process, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Estimate:
-        x0, eps = output.chunk(2, dim=1)
-        return Estimate(x0, eps)
+        x0, noise = output.chunk(2, dim=1)
+        return Estimate(x0, noise / process.scale)
 
 
 def eps_of(process: Process, x0: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Tensor:

@@ -76,6 +76,11 @@ class Process:
         v = eta**2 * k_s**2 * max(0.0, 1 - c**2 * k_s**2 / k_t**2)
         return Update(a_s, b_s, math.sqrt(max(0.0, k_s**2 - v)) / k_t, self.scale * math.sqrt(v))
 
+    def matched_step(self, noise_to_signal: float, steps: int = 1000) -> int:
+        """Of so many steps the first whose sigma/a reaches `noise_to_signal`: where the process is as noisy as that."""
+        a, _, sigma = self.coefficients(torch.arange(steps + 1, dtype=torch.float64) / steps)
+        return int(torch.searchsorted(sigma / a, noise_to_signal).clamp(1, steps))
+
 
 class DDPM(Process):
     """abar_k = prod (1 - beta_i) at t = k/T, log-linear between steps."""
@@ -91,11 +96,6 @@ class DDPM(Process):
         below = position.floor().clamp(0, self.steps - 1).long()
         log_abar = torch.lerp(table[below], table[below + 1], position - below)
         return (log_abar / 2).exp(), torch.zeros_like(log_abar), (-torch.expm1(log_abar)).sqrt()
-
-    def matched_step(self, noise_to_signal: float) -> int:
-        """The smallest step whose sigma/a reaches `noise_to_signal`: where the process is as noisy as that."""
-        ratio = torch.expm1(-self.log_abar).sqrt()  # sqrt((1 - abar)/abar), rising from 0
-        return int(torch.searchsorted(ratio, noise_to_signal).clamp(1, self.steps))
 
 
 class Bridge(Process):

@@ -27,9 +27,9 @@ NOISE_MULTIPLE = 1.0  # measured for a model that predicts the image; published 
 STEPS = 1000
 
 
-def noise_matched_step(rmse: float, multiple: float = NOISE_MULTIPLE) -> int:
-    """Of the linear schedule's 1000 steps, the one as noisy as `multiple` times that distance."""
-    return DDPM(STEPS).matched_step(multiple * rmse)
+def noise_matched_step(rmse: float, multiple: float = NOISE_MULTIPLE, process: Process | None = None) -> int:
+    """Of 1000 steps, the linear schedule's where not said, the one as noisy as `multiple` times that distance."""
+    return (process or DDPM(STEPS)).matched_step(multiple * rmse, STEPS)
 
 
 class Start(Protocol):

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from nndiff.assemble import build_method
+from nndiff.assemble import build_method, build_process
+from nndiff.diffusion.prediction import PREDICTIONS
 from nndiff.errors import NndiffError, nearest
 from nndiff.memory import prediction_cost, reuse_cost, total_needed, training_cost, usable_bytes
 from nndiff.plan import (
@@ -24,16 +25,17 @@ from nndiff.plan import (
     NetworkSpec,
     Plan,
     Predicted,
+    ReusePlan,
     demand_channels,
     digest,
 )
-from nndiff.planning import data, recipe, size
+from nndiff.planning import data, recipe, size, tokens
 from nndiff.planning.overrides import Overrides
 from nndiff.planning.verdict import Verdict
 from nndiff.prepare import normalizer
-from nndiff.reuse import demand_depth
+from nndiff.reuse import demand_reuse
 from nndiff.strict_json import encode
-from nndiff.volume import Triple
+from nndiff.volume import Spacing, Triple
 
 T = TypeVar("T")
 
@@ -140,44 +142,55 @@ def _configuration(
     spacing = decide("spacing", data.spacing(fingerprint))
     shape = decide("volume_shape", data.volume_shape(fingerprint, plan.crop, spacing))
     precision = decide("precision", recipe.precision(budget))
-    decide("process", recipe.process(name))
+    process = decide("process", recipe.process(name))
     prediction = decide("prediction", recipe.prediction(name, fingerprint.task))
     rmse = _rmse(fingerprint, plan)
     decide("source_distance", recipe.source_distance(rmse))
 
     skip = recipe.skip(prediction, plan.anchor, recipe.noise_share(fingerprint, plan.anchor))
-    sized = _size(name, fingerprint, budget, shape, spacing, precision, skip, ledger, predict)
+    sized = _size(name, fingerprint, budget, shape, spacing, precision, prediction, skip, ledger, predict)
     rung, network = sized.rung, sized.network
+    if rung.depth:
+        tokens.demand_countable(rung.patch_size, network)
     if rung.spacing != spacing:
-        spacing, shape = rung.spacing, rung.patch_size
-        ledger.revise(
-            name, "spacing", spacing, "coarser than the data, so that a whole volume fits: generation is never tiled"
-        )
+        why = "coarser than the data, so that a whole volume fits: generation is never tiled"
+        if name == recipe.LOWRES:
+            why = f"twice that of {recipe.PRDIT}, where a token can be halved: a transformer trained here goes on there"
+        shape = rung.patch_size if fingerprint.task == "generation" else _coarser(shape, spacing, rung.spacing)
+        spacing = rung.spacing
+        ledger.revise(name, "spacing", spacing, why)
         ledger.revise(name, "volume_shape", shape, "the same extent at the coarser spacing")
 
     decide("stages", recipe.stages(name, rung.puzzle_factor))
     decide("augmentation", recipe.augmentation(fingerprint, plan.source_channels, plan.target_channels, plan.anchor))
     accumulate = decide("accumulate", recipe.accumulate(rung.batch_size))
     training_steps = decide("training_steps", recipe.training_steps(budget, sized.cost.flops * accumulate))
-    decide("learning_rate", recipe.learning_rate(network.width, training_steps))
+    decide("learning_rate", recipe.learning_rate(name, network.width, training_steps))
     decide("warmup_steps", recipe.warmup_steps(training_steps))
     decide("ema_half_life", recipe.ema_half_life(training_steps))
 
     noise = recipe.noise_or_structure(fingerprint, plan.anchor)
     start = decide("start", recipe.start(name, fingerprint.task))
-    start_step = decide("start_step", recipe.start_step(name, start, prediction, rmse, noise))
+    start_step = decide("start_step", recipe.start_step(name, start, prediction, build_process(process), rmse, noise))
     steps = decide("steps", recipe.steps(name, start_step))
     decide("eta", recipe.eta(name))
     decide("order", recipe.order())
+    decide("hot", recipe.hot(name))
     reuse_interval = decide("reuse_interval", recipe.reuse_interval(name, start, steps))
     share = _shallow_share(sized, precision, budget) if reuse_interval > 1 and predict is None else None
-    demand_depth(decide("reuse_depth", recipe.reuse_depth(share)), network)
+    reuse_depth = decide("reuse_depth", recipe.reuse_depth(name, share))
+    demand_reuse(ReusePlan(reuse_interval, reuse_depth), network)
     decide("tile_overlap", recipe.tile_overlap(rung.patch_size == shape, tiled=fingerprint.task != "generation"))
 
     predicted = _predicted(sized, precision, budget, predict)
     configuration = Configuration(budget=budget, predicted=predicted, **ledger.values[name])
     build_method(configuration)  # refuses a prediction that the process leaves undefined
     return configuration
+
+
+def _coarser(shape: Triple, fine: Spacing, coarse: Spacing) -> Triple:
+    z, y, x = (max(1, round(n * s / c)) for n, s, c in zip(shape, fine, coarse, strict=True))
+    return z, y, x
 
 
 # ---------------------------------------------------------------- size
@@ -188,25 +201,29 @@ def _size(
     fingerprint: Fingerprint,
     budget: Budget,
     shape: Triple,
-    spacing: tuple[float, float, float],
+    spacing: Spacing,
     precision: str,
+    prediction: str,
     skip: tuple[int, ...],
     ledger: Ledger,
     predict: size.Predict | None,
 ) -> size.Sized:
     """One verdict, five decisions: what is fixed by hand leaves the ladder only the rungs that agree with it."""
-    in_channels = len(fingerprint.target_names) + len(fingerprint.channel_names)
+    targets = len(fingerprint.target_names)
+    in_channels, out_channels = targets + len(fingerprint.channel_names), targets * PREDICTIONS[prediction].channels
     path = f"configurations.{name}"
 
     def build(rung: size.Rung) -> NetworkSpec:
-        spec = replace(size.network(rung, in_channels, len(fingerprint.target_names)), skip=skip)
+        spec = (tokens if rung.depth else size).network(rung, in_channels, out_channels)
+        spec = replace(spec, skip=skip, answers=out_channels // targets)
         return ledger.overrides.apply(f"{path}.network", spec)[0]  # type: ignore[no-any-return]
 
     def traced(spec: NetworkSpec, puzzle: Triple, patch: Triple, batch: int) -> size.Cost:
-        return training_cost(spec, puzzle, patch, batch, precision, budget.device)
+        return training_cost(spec, puzzle, patch, batch, precision, budget.device, recipe.parts(name))
 
     tiled = fingerprint.task != "generation"
-    rungs = _fixed(list(size.ladder(shape, spacing, tiled, budget.device)), ledger.overrides, path)
+    room = tokens if recipe.is_prdit(name) else size
+    rungs = _fixed(list(room.ladder(shape, spacing, tiled, budget.device)), ledger.overrides, path)
     usable = usable_bytes(budget.memory_bytes, budget.device)
     limits = size.Limits(
         budget.memory_bytes,
@@ -216,8 +233,10 @@ def _size(
         budget.device,
     )
     sized = size.choose(rungs, build, predict or traced, limits)
-    for field_name, verdict in size.reasons(
-        sized, shape if tiled else sized.rung.patch_size, build, predict or traced, limits
+    if name == recipe.LOWRES:
+        sized = size.sized(tokens.halved(sized.rung), build, predict or traced)
+    for field_name, verdict in room.reasons(
+        sized, shape if tiled and name != recipe.LOWRES else sized.rung.patch_size, build, predict or traced, limits
     ).items():
         ledger.decide(name, field_name, verdict)
     return sized

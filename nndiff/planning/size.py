@@ -53,9 +53,16 @@ class Rung:
     batch_size: int
     width: int
     recompute: str
+    depth: int = 0  # of a transformer over tokens (tokens.py); 0: a UNet
+    block: Triple = (1, 1, 1)  # the voxels that a token answers for
 
     def __str__(self) -> str:
         again = "" if self.recompute == "none" else f", {self.recompute} computed twice"
+        if self.depth:
+            return (
+                f"patch {in_words(self.patch_size)} in blocks of {in_words(self.block)}, batch {self.batch_size}, "
+                f"width {self.width}, depth {self.depth}{again}"
+            )
         return (
             f"puzzle {in_words(self.puzzle_factor)}, patch {in_words(self.patch_size)}, "
             f"batch {self.batch_size}, width {self.width}{again}"
@@ -82,9 +89,9 @@ class Limits:
     def flops_for(self, rung: Rung) -> float:
         """A batch above 2 buys little: only while the step stays far below what it may cost.
 
-        On a CPU a batch of 1 goes to convolutions up to four times slower.
+        On a CPU a batch of 1 goes to convolutions up to four times slower; tokens do not mind.
         """
-        slow = rung.batch_size == 1 and self.device == "cpu"
+        slow = rung.batch_size == 1 and self.device == "cpu" and not rung.depth
         return self.flops / 4 if rung.batch_size > 2 or slow else self.flops
 
     def affordable(self, sized: Sized) -> bool:
@@ -92,14 +99,15 @@ class Limits:
 
     def note(self, sized: Sized) -> str:
         if sized.cost.bytes > self.bytes:
-            return f"{_cost(sized.cost)}: more memory than there is"
+            return f"{cost_words(sized.cost)}: more memory than there is"
         if sized.cost.flops > self.flops_for(sized.rung):
-            return f"{_cost(sized.cost)}: more work than a step should cost here"
-        return f"{_cost(sized.cost)}: would fit"
+            return f"{cost_words(sized.cost)}: more work than a step should cost here"
+        return f"{cost_words(sized.cost)}: would fit"
 
 
 Predict = Callable[[NetworkSpec, Triple, Triple, int], Cost]  # network, puzzle, patch, batch
 Build = Callable[[Rung], NetworkSpec]
+Kind = tuple[Triple, int, int, str, int, Triple]
 
 
 # ---------------------------------------------------------------- the ladder
@@ -132,15 +140,15 @@ def _sizes(shape: Triple, spacing: Spacing, tiled: bool, floor_patch: int) -> It
     if not tiled:
         yield fine, shape, spacing
         yield coarse, shape, spacing
-        yield from ((coarse, smaller, wider) for smaller, wider in _coarsened(shape, spacing))
+        yield from ((coarse, smaller, wider) for smaller, wider in coarsened(shape, spacing))
         return
-    patches = list(_patches(shape, spacing))
-    floor = [patch for patch in patches if _above_floor(patch, shape, spacing, floor_patch)]
+    every = list(patches(shape, spacing))
+    floor = [patch for patch in every if _above_floor(patch, shape, spacing, floor_patch)]
     yield from ((fine, patch, spacing) for patch in floor)
-    yield from ((coarse, patch, spacing) for patch in patches[len(floor) - 1 :])
+    yield from ((coarse, patch, spacing) for patch in every[len(floor) - 1 :])
 
 
-def _patches(shape: Triple, spacing: Spacing) -> Iterator[Triple]:
+def patches(shape: Triple, spacing: Spacing) -> Iterator[Triple]:
     """The whole volume, then ever smaller: the longest side in mm gives up a quarter, until all are at the smallest."""
     patch = list(shape)
     yield shape
@@ -160,7 +168,7 @@ def _above_floor(patch: Triple, shape: Triple, spacing: Spacing, floor: int) -> 
     )
 
 
-def _coarsened(shape: Triple, spacing: Spacing) -> Iterator[tuple[Triple, Spacing]]:
+def coarsened(shape: Triple, spacing: Spacing) -> Iterator[tuple[Triple, Spacing]]:
     factor = 1.0
     while True:
         factor *= 1.15
@@ -273,6 +281,11 @@ def choose(rungs: Sequence[Rung], build: Build, predict: Predict, limits: Limits
     )
 
 
+def sized(rung: Rung, build: Build, predict: Predict) -> Sized:
+    spec = build(rung)
+    return Sized(rung, spec, predict(spec, rung.puzzle_factor, rung.patch_size, rung.batch_size))
+
+
 def _rounded_up(total: int) -> float:
     return math.ceil(total / GB * 100) / 100
 
@@ -282,13 +295,12 @@ class _Search:
 
     def __init__(self, build: Build, predict: Predict, limits: Limits):
         self.build, self.predict, self.limits = build, predict, limits
-        self.larger: dict[tuple[Triple, int, int, str], Sized] = {}  # the last one predicted, of each kind
+        self.larger: dict[Kind, Sized] = {}  # the last one predicted, of each kind
 
     def sized(self, rung: Rung) -> Sized:
-        spec = self.build(rung)
-        sized = Sized(rung, spec, self.predict(spec, rung.puzzle_factor, rung.patch_size, rung.batch_size))
-        self.larger[_kind(rung)] = sized
-        return sized
+        found = sized(rung, self.build, self.predict)
+        self.larger[_kind(rung)] = found
+        return found
 
     def too_large(self, rung: Rung) -> bool:
         """Whether even this leanest rung of a size exceeds the memory: then so do all of that size."""
@@ -304,8 +316,8 @@ class _Search:
         return 0.0 if before is None else _share(rung, before.rung) * before.cost.bytes
 
 
-def _kind(rung: Rung) -> tuple[Triple, int, int, str]:
-    return rung.puzzle_factor, rung.batch_size, rung.width, rung.recompute
+def _kind(rung: Rung) -> Kind:
+    return rung.puzzle_factor, rung.batch_size, rung.width, rung.recompute, rung.depth, rung.block
 
 
 def _share(rung: Rung, larger: Rung) -> float:
@@ -316,19 +328,29 @@ def _share(rung: Rung, larger: Rung) -> float:
 # ---------------------------------------------------------------- why
 
 
-def reasons(sized: Sized, whole: Triple, build: Build, predict: Predict, limits: Limits) -> dict[str, Verdict[Any]]:
-    """The rung taken, field by field: each with what its neighbours would cost, everything else as chosen."""
-    rung = sized.rung
+Explain = Callable[..., Verdict[Any]]  # (value, reason, (shown, changes to the rung) …)
+
+
+def explaining(rung: Rung, build: Build, predict: Predict, limits: Limits) -> Explain:
+    """A field of the rung taken, with what its neighbours would cost, everything else as chosen."""
 
     def verdict(value: Any, reason: str, *others: tuple[Any, dict[str, Any]]) -> Verdict[Any]:
         search = _Search(build, predict, limits)
         changed = [(shown, search.sized(replace(rung, **changes))) for shown, changes in others]
         return Verdict(value, reason, tuple(Alternative(shown, limits.note(other)) for shown, other in changed))
 
+    return verdict
+
+
+def fits(sized: Sized, limits: Limits) -> str:
     usable = f"{limits.bytes / GB:.2f} GB usable and at most {limits.flops / TFLOP:.3g} TFLOP"
-    fits = f"predicted {_cost(sized.cost)}, of {usable}"
-    if not limits.affordable(sized):
-        fits += "; the smallest there is, yet slow on this device"
+    slow = "" if limits.affordable(sized) else "; the smallest there is, yet slow on this device"
+    return f"predicted {cost_words(sized.cost)}, of {usable}{slow}"
+
+
+def reasons(sized: Sized, whole: Triple, build: Build, predict: Predict, limits: Limits) -> dict[str, Verdict[Any]]:
+    """The rung taken, field by field."""
+    rung, verdict = sized.rung, explaining(sized.rung, build, predict, limits)
     is_whole = rung.patch_size == whole
     coarse = _doubled(rung.puzzle_factor, rung.patch_size)
     puzzles = [(p, {"puzzle_factor": p}) for p in dict.fromkeys([(1, 1, 1), coarse]) if p != rung.puzzle_factor]
@@ -340,7 +362,9 @@ def reasons(sized: Sized, whole: Triple, build: Build, predict: Predict, limits:
     levels = len(sized.network.strides)
     starts = "; its answer starts from the source's local mean" if sized.network.skip else ""
     return {
-        "puzzle_factor": verdict(rung.puzzle_factor, f"{_puzzle_words(rung.puzzle_factor)}; {fits}", *puzzles),
+        "puzzle_factor": verdict(
+            rung.puzzle_factor, f"{_puzzle_words(rung.puzzle_factor)}; {fits(sized, limits)}", *puzzles
+        ),
         "patch_size": verdict(
             rung.patch_size,
             f"{'the whole volume' if is_whole else 'the largest part of the volume that fits'}, {in_words(grain)} mm",
@@ -366,5 +390,5 @@ def _puzzle_words(puzzle: Triple) -> str:
     return f"{max(puzzle)} along each fine axis{thick}: {math.prod(puzzle)} times fewer positions to compute"
 
 
-def _cost(cost: Cost) -> str:
+def cost_words(cost: Cost) -> str:
     return f"{cost.bytes / GB:.2f} GB and {cost.flops / TFLOP:.3g} TFLOP a step"

@@ -22,6 +22,7 @@ class Request:
     steps: int | None = None
     eta: float | None = None
     order: int | None = None
+    hot: int | None = None
     reuse: int | None = None  # N: every N-th step is a full one
     reuse_depth: int | None = None
     reuse_threshold: float | None = None  # decide while walking

@@ -9,7 +9,7 @@ from nndiff.errors import NndiffError
 from nndiff.plan import ReusePlan, SamplerPlan
 from nndiff.prediction.models import Trained
 from nndiff.prediction.request import Request
-from nndiff.reuse import demand_depth
+from nndiff.reuse import demand_reuse
 from nndiff.translate import is_random
 
 
@@ -24,17 +24,20 @@ def sampler_of(request: Request, trained: Trained) -> SamplerPlan:
     if steps is None:  # a walk that took every step takes every step
         steps = start_step if own.steps == own.start_step else own.steps
     order = own.order if request.order is None else request.order
+    hot = request.hot
+    if hot is None:  # whoever asks for another step rule does not want this one
+        hot = 0 if request.eta or request.order == 2 else own.hot
     eta = request.eta
     if eta is None:
-        eta = 0.0 if request.order == 2 else own.eta
+        eta = 0.0 if request.order == 2 or request.hot else own.eta
     samples = own.samples if request.samples is None else request.samples
-    sampler = SamplerPlan(start, start_step, steps, eta, order, samples)
+    sampler = SamplerPlan(start, start_step, steps, eta, order, samples, hot=hot)
     return replace(sampler, reuse=_reuse(request, own, sampler))
 
 
 def demand_sampler(sampler: SamplerPlan, trained: Trained) -> list[str]:
     """That it can run on this model; what is odd about it, in words."""
-    demand_depth(sampler.reuse.depth, trained.model.configuration.network)
+    demand_reuse(sampler.reuse, trained.model.configuration.network)
     if sampler.samples > 1 and not is_random(trained.model.method.process, sampler):
         raise NndiffError(
             "Every draw of this sampler would be the same volume.",

@@ -7,6 +7,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nndiff.checkpoint import Epoch, Run
@@ -32,7 +33,8 @@ class Journal:
         with open(self.folder / "log.txt", "a", encoding="utf-8") as stream:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
 
-    def write(self, history: Sequence[Epoch], run: Run) -> None:
+    def write(self, history: Sequence[Epoch], run: Run, stages: Sequence[int]) -> None:
+        """`stages`: the steps at which a stage after the first begins."""
         if self.quiet:
             return
         with atomic(self.folder / "progress.csv") as part, open(part, "w", newline="", encoding="utf-8") as stream:
@@ -41,7 +43,9 @@ class Journal:
             writer.writerow(names)
             writer.writerows([getattr(epoch, name) for name in names] for epoch in history)
         with atomic(self.folder / "progress.png") as part:
-            curves(part, _panels(history), f"step {history[-1].step} of {run.training_steps}")
+            panels = [replace(panel, marks=tuple(stages)) for panel in _panels(history)]
+            where = ", dotted: a stage begins" if stages else ""
+            curves(part, panels, f"step {history[-1].step} of {run.training_steps}{where}")
 
     def draw(self, example: Example, name: str, epoch: Epoch) -> None:
         if self.quiet:

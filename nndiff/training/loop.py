@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nndiff.assemble import Method, build_loss, build_method, build_network
+from nndiff.assemble import Method, build_loss, build_method, build_network, set_trained
 from nndiff.checkpoint import Run
 from nndiff.diffusion.process import DDPM, Process
 from nndiff.errors import NndiffError
@@ -74,15 +74,21 @@ class Trainer:
         self.optimizer.load_state_dict(optimizer)
         self.step = step
 
+    def begin_with(self, weights: dict[str, Tensor]) -> None:
+        self.network.load_state_dict(weights)
+        self.ema = EMA(self.network, self.run.ema_half_life)
+
     def steps(self, batches: Iterable[list[Batch]]) -> Iterator[Step]:
         """One optimiser step for every item of `batches`, which begin at `self.step`."""
         stage: Stage | None = None
         clock = time.perf_counter()
         for step_batches in batches:
             ready = time.perf_counter()
-            now, rate = stage_at(self.configuration, self.run, self.step)
+            now, first, rate = stage_at(self.configuration, self.run, self.step)
             if now is not stage:
                 stage, loss = now, build_loss(now.loss)
+                if self.step == first > 0:
+                    self._hand_over()
                 set_trained(self.network, stage.trains)
                 network = self._parallel()  # anew: it exchanges what had a gradient when it was made
             for group in self.optimizer.param_groups:
@@ -95,10 +101,14 @@ class Trainer:
                 raise _not_finite(self.step, rate, self.configuration.precision)
             self.optimizer.step()
             self.step += 1
-            self.ema.update(self.network, self.step)
+            self.ema.update(self.network, self.step - first)
             done = time.perf_counter()
             yield Step(self.step, float(mean_loss), norm, rate, done - clock, ready - clock)
             clock = time.perf_counter()
+
+    def _hand_over(self) -> None:
+        """A stage builds on the mean of the one before, which is what would have predicted; the mean begins anew."""
+        self.network.load_state_dict(self.ema.values)
 
     def _parallel(self) -> nn.Module:
         if self.ranks.world == 1:
@@ -140,17 +150,24 @@ class Trainer:
 # ---------------------------------------------------------------- schedules
 
 
-def stage_at(configuration: Configuration, run: Run, step: int) -> tuple[Stage, float]:
-    """The stage that step belongs to, and the learning rate: in every stage a warm-up, then half a cosine."""
-    total, first = sum(stage.share for stage in configuration.stages), 0
-    share = 0.0
+def stage_ends(configuration: Configuration, run: Run) -> list[int]:
+    """The step after each stage's last."""
+    total, share, ends = sum(stage.share for stage in configuration.stages), 0.0, []
     for stage in configuration.stages:
         share += stage.share
-        end = round(run.training_steps * share / total)
+        ends.append(round(run.training_steps * share / total))
+    return ends
+
+
+def stage_at(configuration: Configuration, run: Run, step: int) -> tuple[Stage, int, float]:
+    """The stage that step belongs to, its first step, and the learning rate: in each a warm-up, then half a cosine."""
+    first = 0
+    for stage, end in zip(configuration.stages, stage_ends(configuration, run), strict=True):
         if step < end:
-            return stage, configuration.learning_rate * rate_at(step - first, end - first, run.warmup_steps)
+            rate = configuration.learning_rate * rate_at(step - first, end - first, run.warmup_steps)
+            return stage, first, rate
         first = end
-    return configuration.stages[-1], configuration.learning_rate * LAST_RATE
+    return configuration.stages[-1], first, configuration.learning_rate * LAST_RATE
 
 
 def rate_at(k: int, steps: int, warmup: int) -> float:
@@ -160,19 +177,6 @@ def rate_at(k: int, steps: int, warmup: int) -> float:
         return (k + 1) / warmup
     progress = (k - warmup) / max(1, steps - warmup)
     return LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * progress)) / 2
-
-
-def set_trained(network: nn.Module, part: str) -> None:
-    """Freeze all weights but those of one part ("all": none is frozen)."""
-    named = dict(network.named_parameters())
-    chosen = {name for name in named if part == "all" or name.startswith(f"{part}.")}
-    if not chosen:
-        parts = sorted({name.partition(".")[0] for name in named})
-        raise NndiffError(
-            "A stage trains a part that the network does not have.", expected=f"all, {', '.join(parts)}", found=part
-        )
-    for name, weight in named.items():
-        weight.requires_grad_(name in chosen)
 
 
 # ---------------------------------------------------------------- random numbers

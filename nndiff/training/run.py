@@ -30,8 +30,9 @@ from nndiff.plan import Plan, digest
 from nndiff.training import journal
 from nndiff.training.batches import Batches, loader
 from nndiff.training.folds import ALL, split_of
+from nndiff.training.inherit import inherit
 from nndiff.training.journal import Journal
-from nndiff.training.loop import Step, Trainer, share_of
+from nndiff.training.loop import Step, Trainer, share_of, stage_ends
 from nndiff.training.ranks import Ranks, joined
 from nndiff.training.validation import Example, Scores, Validation
 
@@ -60,6 +61,7 @@ class Request:
     time_budget: float | None = None  # seconds
     go_on: bool = False
     workers: int | None = None  # processes that load data
+    begin_with: Path | None = None  # a checkpoint whose weights this one starts from
 
     @property
     def folder(self) -> Path:
@@ -95,8 +97,10 @@ class _Fold:
             checkpoint.demand_fitting(trainer.network, found.weights, self.request.folder / LATEST)
             trainer.restore(found.step, found.weights, found.ema, found.optimizer)
             del found
+        elif self.request.begin_with is not None:
+            self._inherit(trainer, self.request.begin_with)
         if trainer.step >= run.training_steps:
-            self.journal.write(self.history, run)
+            self.journal.write(self.history, run, self._begun_stages(run))
             self.journal.say(f"This fold is trained: {trainer.step} of {run.training_steps} steps are done.")
             return self.request.folder
         validation = self._validation(run)
@@ -166,7 +170,7 @@ class _Fold:
 
     def _report(self, trainer: Trainer, epoch: Epoch, scores: Sequence[Scores], best: bool) -> None:
         run = trainer.run
-        self.journal.write(self.history, run)
+        self.journal.write(self.history, run, self._begun_stages(run))
         recent = [past.seconds for past in self.history[-5:]]
         left = float(np.median(recent)) * (run.training_steps - epoch.step) / run.epoch_steps
         self.journal.say(journal.line(epoch, run, best, left))
@@ -177,6 +181,9 @@ class _Fold:
         if warning is None and self.warned:
             self.journal.say(f"It learns now: better than without a network at step {epoch.step}.")
         self.warned = warning is not None
+
+    def _begun_stages(self, run: Run) -> list[int]:
+        return stage_ends(self.plan.configurations[self.request.configuration], run)[:-1]
 
     def _save(self, trainer: Trainer, name: str) -> None:
         if not self.ranks.first:
@@ -208,6 +215,15 @@ class _Fold:
             f"{'x'.join(map(str, trainer.configuration.patch_size))} a step; steps {trainer.step} to "
             f"{run.training_steps}, an epoch is {run.epoch_steps}. Progress: {request.folder / 'progress.png'}"
         )
+
+    def _inherit(self, trainer: Trainer, path: Path) -> None:
+        other = checkpoint.load(
+            path, "give a fold's folder, a checkpoint, or a configuration that this fold was trained in"
+        )
+        spec = trainer.configuration.network
+        inherited = inherit(spec, trainer.weights, other.planned.network, other.ema)
+        trainer.begin_with(inherited.weights)
+        self.journal.say(f"Begun with {inherited.taken} of {len(inherited.weights)} weights of {path}")
 
     # ------------------------------------------------------------ its parts
 
@@ -314,8 +330,21 @@ class _Fold:
         return fitted
 
     def _rehearsed(self, run: Run, budget: float) -> tuple[float, float]:
-        """Seconds of a step and of a validation case, the slowest rank's; nothing is kept."""
-        trainer, validation = self._trainer(run), self._validation(run)
+        """Seconds of a step, mean over the stages, and of a validation case, the slowest rank's; nothing is kept."""
+        planned = self.plan.configurations[self.request.configuration]
+        total, step_seconds = sum(stage.share for stage in planned.stages), 0.0
+        for stage in planned.stages:
+            alone = {self.request.configuration: replace(planned, stages=(stage,))}
+            plan = replace(self.plan, configurations={**self.plan.configurations, **alone})
+            trainer = Trainer(plan, self.request.configuration, run, self.request.device, self.ranks)
+            step_seconds += stage.share / total * self._step_seconds(trainer, run, budget * stage.share / total)
+        clock = time.perf_counter()
+        with trainer.ema.inside(trainer.network):
+            self._validation(run).of(trainer, 0)
+        slowest = self.ranks.gathered((step_seconds, time.perf_counter() - clock))
+        return max(pair[0] for pair in slowest), max(pair[1] for pair in slowest)
+
+    def _step_seconds(self, trainer: Trainer, run: Run, budget: float) -> float:
         batches = loader(self._batches(run), 0, run.training_steps, 0, pinned=False)
         seconds: list[float] = []
         for step in trainer.steps(batches):
@@ -323,13 +352,7 @@ class _Fold:
             long_enough = len(seconds) > IGNORED and sum(seconds) > LONGEST_REHEARSAL * budget
             if max(self.ranks.gathered(long_enough or len(seconds) >= IGNORED + REHEARSED)):
                 break
-        clock = time.perf_counter()
-        with trainer.ema.inside(trainer.network):
-            validation.of(trainer, 0)
-        case = time.perf_counter() - clock
-        step_seconds = float(np.median(seconds[IGNORED:]))
-        slowest = self.ranks.gathered((step_seconds, case))
-        return max(pair[0] for pair in slowest), max(pair[1] for pair in slowest)
+        return float(np.median(seconds[IGNORED:]))
 
 
 def epoch_steps(training_steps: int) -> int:

@@ -18,6 +18,7 @@ TS = (1, 5, 10, 25, 50, 100, 250, 500)
 BRIDGE_STEPS = (1, 2, 4, 10, 20)
 INTERVALS = (2, 3, 5, 10)
 DRAWS = 4
+HOT = (1, 3)  # beside the planned 2
 EVERY = ReusePlan()
 
 Round = Callable[[SamplerPlan], Iterator[SamplerPlan]]
@@ -61,18 +62,21 @@ def _paces(best: SamplerPlan) -> Iterator[SamplerPlan]:
         if 1 <= steps < best.start_step:
             yield replace(best, steps=steps, reuse=EVERY)
             if steps > 1:
-                yield replace(best, steps=steps, eta=0.0, reuse=EVERY)
+                yield replace(best, steps=steps, eta=0.0, hot=0, reuse=EVERY)
             if steps > 2:
-                yield replace(best, steps=steps, eta=0.0, order=2, reuse=EVERY)
+                yield replace(best, steps=steps, eta=0.0, order=2, hot=0, reuse=EVERY)
+    if best.hot:
+        for hot in HOT:
+            yield replace(best, hot=hot, reuse=EVERY)
 
 
 def _bridge_steps(best: SamplerPlan) -> Iterator[SamplerPlan]:
     for steps in BRIDGE_STEPS:
-        yield replace(best, steps=steps, eta=0.0, order=1, reuse=EVERY)
+        yield replace(best, steps=steps, eta=0.0, order=1, hot=0, reuse=EVERY)
         if steps > 1:
-            yield replace(best, steps=steps, eta=1.0, order=1, reuse=EVERY)
+            yield replace(best, steps=steps, eta=1.0, order=1, hot=0, reuse=EVERY)
         if steps > 3:
-            yield replace(best, steps=steps, eta=0.0, order=2, reuse=EVERY)
+            yield replace(best, steps=steps, eta=0.0, order=2, hot=0, reuse=EVERY)
 
 
 def _bridge_drafts(best: SamplerPlan) -> Iterator[SamplerPlan]:
@@ -85,7 +89,8 @@ def label(sampler: SamplerPlan) -> str:
     words = [sampler.start if sampler.start_step == STEPS else f"{sampler.start} from {sampler.start_step}"]
     words.append(f"{sampler.steps} step{'s' if sampler.steps > 1 else ''}")
     if sampler.steps > 1:
-        words.append(f"eta {sampler.eta:g}" + (", order 2" if sampler.order == 2 else ""))
+        rule = f"hot {sampler.hot}" if sampler.hot else f"eta {sampler.eta:g}"
+        words.append(rule + (", order 2" if sampler.order == 2 else ""))
     reuse = sampler.reuse
     if reuse.active:
         when = f"{len(reuse.listed)} full" if reuse.listed else f"every {reuse.interval}"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nndiff.cli.tables import plan_table
+from nndiff.plan import Fingerprint
 from nndiff.planning.planner import plan
 from nndiff.planning.recipe import configurations
 from tests.planning.fingerprints import GOLDEN, budget
@@ -22,9 +23,17 @@ PLANS = Path(__file__).parent / "plans"
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_plan_is_the_one_that_was_reviewed(name: str, gigabytes: int) -> None:
     fingerprint = GOLDEN[name]
-    names = configurations(fingerprint.task)
+    demand_reviewed(fingerprint, gigabytes, configurations(fingerprint.task), f"{name}_{gigabytes}GB.txt")
+
+
+@pytest.mark.parametrize("name", ["brain_mr", "thick_slice_mr"])
+def test_the_plan_of_a_transformer_is_the_one_that_was_reviewed(name: str) -> None:
+    demand_reviewed(GOLDEN[name], 24, ("prdit", "prdit_lowres"), f"{name}_24GB_prdit.txt")
+
+
+def demand_reviewed(fingerprint: Fingerprint, gigabytes: int, names: tuple[str, ...], file: str) -> None:
     text = plan_table(plan(fingerprint, budget(gigabytes), names), names, verbose=True, width=110) + "\n"
-    path = PLANS / f"{name}_{gigabytes}GB.txt"
+    path = PLANS / file
     if os.environ.get("NNDIFF_UPDATE_GOLDEN"):
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")

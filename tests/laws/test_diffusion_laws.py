@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from nndiff.diffusion.prediction import ERROR_SHARE, MOST_SKIPPED, PREDICTIONS, Both, Estimate, eps_of
-from nndiff.diffusion.process import DDPM, PROCESSES, Bridge, Process
-from nndiff.diffusion.sampler import First, Second, even_times, walk
+from nndiff.diffusion.process import DDPM, PROCESSES, Bridge, Process, Trig
+from nndiff.diffusion.sampler import First, Hot, Second, even_times, walk
 from nndiff.diffusion.start import STARTS
 
 ROWS = sorted(PROCESSES)
@@ -173,6 +173,79 @@ def test_a_point_is_recovered_exactly_in_any_number_of_steps(name, steps, eta) -
     x, _ = begun(process, y, 0.0, generator)
     *_, (x, _, _) = walk(x, even_times(1.0, steps), oracle(process, y, 0.0), First(process, eta, generator), y)
     np.testing.assert_allclose(x.numpy(), M, atol=1e-12)
+
+
+# ---------------------------------------------------------------- hot sampling
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("ahead", [2, 3])
+@pytest.mark.parametrize("t", [1.0, 0.6, 0.4])
+def test_a_hot_step_keeps_the_marginal(name, ahead, t) -> None:
+    """Given the true x0 and its noise: down k steps, and up again with fresh noise, is where the chain would be."""
+    process, s, y = row(name), t - 0.1, volume(Y)
+    generator = torch.Generator().manual_seed(0)
+    eps = torch.randn(y.shape, generator=generator, dtype=torch.float64)
+    (a_t, b_t, sigma_t), (a_s, b_s, sigma_s) = process.at(t), process.at(s)
+    x_t = a_t * M + b_t * Y + sigma_t * eps
+    x_s = Hot(process, ahead, generator).step(x_t, Estimate(torch.full_like(eps, M), eps), None, y, t, s)
+    assert float(x_s.mean()) == pytest.approx(a_s * M + b_s * Y, abs=1e-2)
+    assert float(x_s.std()) == pytest.approx(sigma_s, rel=1e-2)
+    if sigma_t > 0:
+        kept = float((x_s * eps).mean() / sigma_s)
+        assert kept < 0.99, "noise was exchanged"
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_one_step_ahead_is_cold_the_deterministic_walk_and_draws_nothing(name) -> None:
+    process, tau, y = row(name), 0.6, volume(Y, 6)
+    x, _ = begun(process, y, tau, torch.Generator().manual_seed(0))
+    walks = []
+    for rule in (
+        Hot(process, 1, torch.Generator().manual_seed(1)),
+        First(process, 0.0, torch.Generator().manual_seed(1)),
+    ):
+        *_, (end, _, _) = walk(x, even_times(1.0, 9), oracle(process, y, tau), rule, y)
+        walks.append(end)
+    torch.testing.assert_close(*walks, rtol=0, atol=1e-6)  # the oracle takes t in float32
+
+
+def test_near_the_end_a_hot_walk_goes_by_single_steps_and_ends_at_the_estimate() -> None:
+    process, y = Trig(), volume(Y, 4)
+    one, four = (Hot(process, ahead, torch.Generator().manual_seed(0)) for ahead in (1, 4))
+    x, estimate = volume(0.2, 4), Estimate(volume(M, 4), volume(0.7, 4))
+    assert torch.equal(four.step(x, estimate, None, y, 0.4, 0.3), one.step(x, estimate, None, y, 0.4, 0.3))  # to 0
+    assert not torch.equal(four.step(x, estimate, None, y, 0.41, 0.31), one.step(x, estimate, None, y, 0.41, 0.31))
+    assert torch.equal(four.step(x, estimate, None, y, 0.1, 0.0), estimate.x0)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 40])
+@pytest.mark.parametrize("name", ROWS)
+def test_a_hot_walk_recovers_a_point(name, steps) -> None:
+    process, y = row(name), volume(Y, 4)
+    generator = torch.Generator().manual_seed(0)
+    x, _ = begun(process, y, 0.0, generator)
+    *_, (x, _, _) = walk(x, even_times(1.0, steps), oracle(process, y, 0.0), Hot(process, 2, generator), y)
+    np.testing.assert_allclose(x.numpy(), M, atol=1e-12)
+
+
+@pytest.mark.parametrize(("steps", "error"), [(50, 6e-3), (1000, 2e-5)])
+def test_the_published_way_down_errs_by_second_order_and_ours_does_not(steps, error) -> None:
+    """x_t + k·dβ·(sin β·x̂0 - cos β·ε̂), four steps ahead, beside the path itself."""
+    process, k = Trig(), 4
+    eps = torch.randn(40, 40, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)[None, None]
+    worst = []
+    for t in np.arange(k + 1, steps + 1) / steps:
+        (a, _, sigma), u = process.at(t), t - k / steps
+        x_t = a * M + sigma * eps
+        euler = x_t + k / steps * math.pi / 2 * (math.sin(t * math.pi / 2) * M - math.cos(t * math.pi / 2) * 0.5 * eps)
+        ours = Hot(process, k, None)._down(x_t, Estimate(torch.full_like(eps, M), eps), None, t, u)
+        path = process.at(u)[0] * M + process.at(u)[2] * eps
+        worst.append(float((euler - path).std()))
+        np.testing.assert_allclose(ours.numpy(), path.numpy(), atol=1e-12)
+        if len(worst) > 60:
+            break
+    assert max(worst) < error * 1.2
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -6,16 +6,18 @@ from dataclasses import replace
 
 import pytest
 
+from nndiff.diffusion.process import DDPM, Bridge, Trig
 from nndiff.planning import recipe
 from tests.planning.fingerprints import budget
 
 
 def test_the_starting_step_is_where_the_noise_is_a_multiple_of_the_distance() -> None:
     # sqrt(1 - abar) / sqrt(abar) at step 50 of the linear schedule is 0.1728
-    assert recipe.start_step("ddpm", "shortcut", "x0_skip", [0.1727], "").value == 50
-    assert recipe.start_step("ddpm", "shortcut", "eps", [0.01727], "").value == 50
-    assert recipe.start_step("ddpm", "shortcut", "x0_skip", [0.0], "").value == 1
-    assert recipe.start_step("bridge", "source", "x0", [0.5], "").value == 1000
+    assert recipe.start_step("ddpm", "shortcut", "x0_skip", DDPM(), [0.1727], "").value == 50
+    assert recipe.start_step("ddpm", "shortcut", "eps", DDPM(), [0.01727], "").value == 50
+    assert recipe.start_step("ddpm", "shortcut", "x0_skip", DDPM(), [0.0], "").value == 1
+    assert recipe.start_step("prdit", "shortcut", "both", Trig(), [0.4999], "").value == 500  # sigma_eps·tan(pi/4)
+    assert recipe.start_step("bridge", "source", "x0", Bridge(), [0.5], "").value == 1000
 
 
 def test_a_step_that_costs_more_gets_fewer_steps() -> None:
@@ -38,9 +40,9 @@ def test_features_are_reused_where_that_was_measured_to_pay(name, start, steps, 
 
 
 def test_wide_networks_learn_more_slowly() -> None:
-    assert recipe.learning_rate(32, 50_000).value == recipe.learning_rate(64, 50_000).value == 2e-4
-    assert recipe.learning_rate(128, 50_000).value == 1e-4
-    assert recipe.learning_rate(64, 1000).value == recipe.learning_rate(32, 1000).value / 2 == 5e-4
+    assert recipe.learning_rate("bridge", 32, 50_000).value == recipe.learning_rate("bridge", 64, 50_000).value == 2e-4
+    assert recipe.learning_rate("bridge", 128, 50_000).value == 1e-4
+    assert recipe.learning_rate("bridge", 64, 1000).value == recipe.learning_rate("bridge", 32, 1000).value / 2 == 5e-4
 
 
 @pytest.mark.parametrize(

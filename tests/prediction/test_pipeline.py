@@ -226,7 +226,7 @@ def test_the_record_says_how_each_volume_was_made(tmp_path, predict, trained):
     weights = digest_of(checkpoint.load(path).ema)
     assert record["model"] == [{"fold": "0", "checkpoint": str(path), "step": "7", "weights": weights}]
     expected = {"start": "source", "start_step": 1000, "steps": 2, "eta": 1.0, "order": 1, "samples": 2}
-    expected["reuse"] = {"interval": 1, "depth": 1, "listed": [], "threshold": 0.0}
+    expected |= {"reuse": {"interval": 1, "depth": 1, "listed": [], "threshold": 0.0}, "hot": 0}
     assert record["sampler"] == expected
     assert (record["dataset"], record["configuration"], record["seed"]) == ("Dataset001_Tiny", "bridge", 3)
     assert record["versions"]["nndiff"] == nndiff.__version__
@@ -280,10 +280,10 @@ def test_a_case_that_fails_in_the_middle_is_reported_after_the_others_are_done(t
 # ---------------------------------------------------------------- generation
 
 
-@pytest.fixture(scope="module")
-def generating(tmp_path_factory):
+@pytest.fixture(scope="module", params=["ddpm", "prdit"])
+def generating(tmp_path_factory, request):
     root = tmp_path_factory.mktemp("generation")
-    return model_folder(root, configuration="ddpm", sources=(), targets=("CT",), ending=".mha")
+    return model_folder(root, configuration=request.param, sources=(), targets=("CT",), ending=".mha")
 
 
 def test_generation_writes_volumes_of_the_plans_shape_and_spacing(tmp_path, predict, generating):

@@ -19,6 +19,7 @@ EVERY_THIRD = ReusePlan(3)  # what ddpm plans
 PLANNED = {
     "bridge": {},
     "ddpm": {"configuration": "ddpm", "start_step": 40, "steps": 40},
+    "prdit": {"configuration": "prdit", "start_step": 60, "steps": 60},
     "generation": {"configuration": "ddpm", "sources": (), "targets": ("CT",)},
 }
 
@@ -45,6 +46,7 @@ def sampler(tmp_path_factory):
     [
         ("bridge", SamplerPlan("source", 1000, 1, 0.0, 1)),
         ("ddpm", SamplerPlan("shortcut", 40, 40, 1.0, 1, reuse=EVERY_THIRD)),
+        ("prdit", SamplerPlan("shortcut", 60, 60, 0.0, 1, hot=2)),
         ("generation", SamplerPlan("noise", 1000, 1000, 1.0, 1)),
     ],
 )
@@ -71,6 +73,10 @@ def test_asked_for_nothing_it_is_as_planned(sampler, kind, expected):
         ("ddpm", {"order": 2, "steps": 10}, SamplerPlan("shortcut", 40, 10, 0.0, 2, reuse=EVERY_THIRD)),
         ("ddpm", {"order": 2, "eta": 0.0, "steps": 10}, SamplerPlan("shortcut", 40, 10, 0.0, 2, reuse=EVERY_THIRD)),
         ("ddpm", {"order": 1, "eta": 0.0}, SamplerPlan("shortcut", 40, 40, 0.0, 1, reuse=EVERY_THIRD)),
+        ("prdit", {"steps": 7, "hot": 3}, SamplerPlan("shortcut", 60, 7, 0.0, 1, hot=3)),
+        ("prdit", {"eta": 1.0}, SamplerPlan("shortcut", 60, 60, 1.0, 1)),
+        ("prdit", {"order": 2}, SamplerPlan("shortcut", 60, 60, 0.0, 2)),
+        ("ddpm", {"hot": 2, "steps": 10, "reuse": 1}, SamplerPlan("shortcut", 40, 10, 0.0, 1, hot=2)),
         ("generation", {"steps": 50}, SamplerPlan("noise", 1000, 50, 1.0, 1)),
     ],
     ids=str,
@@ -83,6 +89,9 @@ def test_what_is_asked_for_is_put_in_and_what_follows_from_it_follows(sampler, k
     ("kind", "asked", "words"),
     [
         ("ddpm", {"order": 2, "eta": 0.5}, ("second order is deterministic", "found eta 0.5")),
+        ("ddpm", {"hot": 2, "eta": 0.5}, ("step rule of its own", "found hot 2, order 1, eta 0.5")),
+        ("prdit", {"hot": -1}, ("'hot'", "at least 0")),
+        ("prdit", {"reuse": 3}, ("keeps no features", "--reuse 1")),
         ("bridge", {"samples": 2}, ("the same volume", "source, 1 steps, eta 0", "--steps 4")),
         ("bridge", {"samples": 2, "start": "noise"}, ("the same volume",)),  # at a bridge's start no noise has room
         ("bridge", {"samples": 0}, ("'samples'", "at least 1")),

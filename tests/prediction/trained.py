@@ -20,7 +20,8 @@ from nndiff.planning import planner
 from tests.conftest import make_phantom, make_raw_dataset, save_volume
 
 BUDGET = Budget("cpu", "CPU", 8 * 10**9, "test", False, 2, 8 * 10**9, 10**11)
-SMALL = {"network.width": 4, "network.blocks": 1}
+SMALL = {"network.blocks": 1}
+NARROWEST = {"bridge": 4, "ddpm": 4, "prdit": 12}
 WIDE = ((-50.0, 50.0),)  # a range that no estimate of these tests reaches
 
 
@@ -36,6 +37,7 @@ def planned(configuration: str, sources: tuple[str, ...], targets: tuple[str, ..
         raw = make_raw_dataset(Path(folder), cases=2, sources=sources, targets=targets, ending=ending)
         found, _ = fingerprint.extract(dataset.read(raw), 0)
     by_hand = {f"configurations.{configuration}.{name}": value for name, value in SMALL.items()}
+    by_hand[f"configurations.{configuration}.network.width"] = NARROWEST[configuration]
     plan = planner.plan(found, BUDGET, [configuration], by_hand, predict=cheap)
     return replace(plan, target_range=WIDE * len(targets))
 

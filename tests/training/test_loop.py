@@ -125,9 +125,10 @@ def test_stages_divide_the_steps_by_their_shares_each_with_its_own_warm_up() -> 
     first, second = Stage("all", GRADIENT, 3.0), Stage("all", SQUARED, 1.0)
     configuration, run = staged(first, second, steps=40)
     found = [stage_at(configuration, run, step) for step in range(40)]
-    assert [stage for stage, _ in found] == [first] * 30 + [second] * 10
+    assert [stage for stage, _, _ in found] == [first] * 30 + [second] * 10
+    assert [begun for _, begun, _ in found] == [0] * 30 + [30] * 10
     full = configuration.learning_rate
-    assert [rate for _, rate in found] == pytest.approx(
+    assert [rate for _, _, rate in found] == pytest.approx(
         [full * rate_at(k, 30, 2) for k in range(30)] + [full * rate_at(k, 10, 2) for k in range(10)]
     )
 
@@ -137,7 +138,7 @@ def test_every_step_belongs_to_a_stage_and_the_last_ends_with_the_run(shares) ->
     configuration, run = staged(*(Stage("all", GRADIENT, share) for share in shares), steps=7)
     order = [configuration.stages.index(stage_at(configuration, run, step)[0]) for step in range(7)]
     assert order == sorted(order)
-    assert all(stage_at(configuration, run, step)[1] > 0 for step in range(7))
+    assert all(stage_at(configuration, run, step)[2] > 0 for step in range(7))
 
 
 def two_stages(**words: object) -> Plan:
@@ -150,6 +151,7 @@ def test_what_a_stage_does_not_train_stays_bit_by_bit_and_the_loss_changes_with_
     trainer = trainer_of(plan)
     step = trainer.steps([batch_of(plan, [2 * i, 2 * i + 1])] for i in range(4))
     for part, steps in (("core.head.", 2), ("core.stem.", 2)):
+        trainer.network.load_state_dict(trainer.ema.values if trainer.step else trainer.weights)
         before = {name: value.clone() for name, value in trainer.weights.items()}
         for _ in range(steps):
             batch = batch_of(plan, [2 * trainer.step, 2 * trainer.step + 1])
@@ -159,6 +161,23 @@ def test_what_a_stage_does_not_train_stays_bit_by_bit_and_the_loss_changes_with_
         moved = {name for name, value in trainer.weights.items() if not torch.equal(value, before[name])}
         assert moved == {name for name in before if name.startswith(part)}
     assert next(step, None) is None
+
+
+def test_a_stage_builds_on_the_mean_of_the_one_before_and_its_own_mean_begins_anew() -> None:
+    plan = two_stages(ema_half_life=10_000)
+    trainer = trainer_of(plan)
+    step = trainer.steps([batch_of(plan, [2 * i, 2 * i + 1])] for i in range(4))
+    next(step)
+    next(step)
+    mean = {name: value.clone() for name, value in trainer.ema.values.items()}
+    assert any(not torch.equal(value, mean[name]) for name, value in trainer.weights.items())
+    next(step)
+    for name, value in trainer.weights.items():
+        if name.startswith("core.stem."):  # its first step: (1 + 1) of (10 + 1) parts are old, whatever the half-life
+            expected = torch.lerp(mean[name], value, 1 - 2 / 11)
+            torch.testing.assert_close(trainer.ema.values[name], expected)
+        else:
+            assert torch.equal(value, mean[name])
 
 
 def test_a_stage_may_train_a_part_on_many_ranks(tmp_path) -> None:

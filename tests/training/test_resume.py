@@ -24,8 +24,9 @@ from nndiff.cli.train import _seen, main
 from nndiff.files import PART
 from nndiff.plan import Plan
 from nndiff.training import journal
+from nndiff.training.loop import stage_ends
 from nndiff.training.run import train
-from tests.training.tiny import NAME, prepare, request, tiny_plan
+from tests.training.tiny import NAME, prepare, request, run_of, tiny_plan
 
 ROOT = Path(__file__).parents[2]
 TIMED = {"seconds", "waiting"}  # what no two runs share
@@ -90,12 +91,19 @@ def files(folder: Path) -> set[str]:
 # ---------------------------------------------------------------- before every file
 
 
-def test_killed_before_any_file_takes_its_name_the_run_ends_as_if_it_never_was(tmp_path, monkeypatch) -> None:
-    """What a kill would leave is copied before every file of a run; each copy is gone on with."""
-    plan: Plan = tiny_plan(training_steps=2)
+@pytest.mark.parametrize("name", ["bridge", "prdit"])
+def test_killed_before_any_file_takes_its_name_the_run_ends_as_if_it_never_was(name, tmp_path, monkeypatch) -> None:
+    """What a kill would leave is copied before every file of a run; each copy is gone on with.
+
+    A prdit's two steps are its two stages: it is gone on with at their boundary too.
+    """
+    plan: Plan = tiny_plan((name,), training_steps=2)
+    planned = plan.configurations[name]
+    assert stage_ends(planned, run_of(planned)) == ([2] if name == "bridge" else [1, 2])
     prepare(tmp_path, plan)
     put, order = os.replace, list[str]()
-    folder = request(tmp_path, plan).folder
+    wanted = request(tmp_path, plan, name)
+    folder = wanted.folder
 
     def copied(source: Any, target: Any) -> None:
         if folder in Path(target).parents:
@@ -104,15 +112,15 @@ def test_killed_before_any_file_takes_its_name_the_run_ends_as_if_it_never_was(t
         put(source, target)
 
     def left_before(file: int) -> Path:
-        return tmp_path / f"killed_{file}" / "bridge" / "fold_0"
+        return tmp_path / f"killed_{file}" / name / "fold_0"
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", copied)
-        train(request(tmp_path, plan))
+        train(wanted)
     assert order.count(LATEST) == 3
     assert BEST in order
     for file in range(len(order)):
-        train(replace(request(tmp_path, plan, go_on=True), results=tmp_path / f"killed_{file}"))
+        train(replace(wanted, go_on=True, results=tmp_path / f"killed_{file}"))
         try:
             demand_same_folders(folder, left_before(file))
         except AssertionError as error:

@@ -13,7 +13,7 @@ import torch
 from nndiff.checkpoint import Run
 from nndiff.imaging import store
 from nndiff.memory import Cost
-from nndiff.plan import Budget, Configuration, Plan, digest, save
+from nndiff.plan import Budget, Configuration, NetworkSpec, Plan, digest, save
 from nndiff.planning import planner
 from nndiff.training.batches import Batch
 from nndiff.training.loop import Trainer
@@ -47,12 +47,16 @@ def tiny_plan(
     """Planned as ever, then made small; `words` are fields of every configuration."""
     found = fingerprint(NAME, SHAPE, (2.0, 2.0, 2.0), tuple(sources), tuple(targets))
     plan = planner.plan(found, BUDGET, names, predict=lambda *_: Cost(10**6, 10**9))
-    small = {"width": 4, "blocks": 1, **(network or {})}
+    small = {"blocks": 1, **(network or {})}
     configurations = {
-        name: replace(planned, **{"network": replace(planned.network, **small), **QUICK, **words})
+        name: replace(planned, **{"network": _narrow(planned.network, small), **QUICK, **words})
         for name, planned in plan.configurations.items()
     }
     return replace(plan, configurations=configurations)
+
+
+def _narrow(network: NetworkSpec, small: Mapping[str, Any]) -> NetworkSpec:
+    return replace(network, **{"width": 4 if network.name == "unet" else 12, **small})
 
 
 def arrays(seed: int, plan: Plan, shape: Triple = SHAPE, mask: bool = False) -> dict[str, Any]:

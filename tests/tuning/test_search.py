@@ -32,7 +32,7 @@ class Invented(Bench):
     """Figures by a formula; a second an evaluation, in work rather than in waiting."""
 
     def __init__(self, figures: Callable[[SamplerPlan, str], Figures], process: Any, task: str = "translation"):
-        network = SimpleNamespace(multipliers=(1, 2), blocks=2)
+        network = SimpleNamespace(name="unet", multipliers=(1, 2), blocks=2)
         model = SimpleNamespace(configuration=SimpleNamespace(network=network), method=SimpleNamespace(process=process))
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "plan", SimpleNamespace(task=task))

@@ -1,0 +1,197 @@
+"""A local denoiser and a global residual transformer over overlapping patches (PRDiT): no autoencoder, no pooling.
+
+    token_n = the patch around block n of the volume        answer(block n) = local(token_n, t) + whole(all tokens, t)_n
+
+Blocks tile the volume; a token is its block and a margin on every side, mirrored where the volume ends. The local part
+is blind: of a block it sees the token and nothing else. The whole part begins at exactly zero, so a network whose
+local part alone was trained answers as that part does, and while the whole part is frozen it is not run at all.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nndiff.errors import NndiffError
+from nndiff.networks.blocks import TimeEmbedding, recomputed
+from nndiff.volume import Triple
+
+HEAD_SIZE = 64  # channels an attention head, at least: 768/12 and 1152/16 as published
+HIGHEST = 32.0  # half turns of the fastest position code, over a whole axis
+EMBEDDING_RATIO, BLOCK_RATIO = 4, 4  # hidden over outer width of the embedding's and of a block's MLP
+WIDEST = 2048  # hidden channels of a gated MLP; published: as many as a token has, 1728
+RECOMPUTE = ("none", "blocks")
+
+
+def unfold(x: Tensor, patch: Triple, stride: Triple) -> Tensor:  # [B, C, Z, Y, X] → [B, gz, gy, gx, C·pz·py·px]
+    """The tokens: a patch around every block of `stride` voxels."""
+    mz, my, mx = ((p - s) // 2 for p, s in zip(patch, stride, strict=True))
+    x = F.pad(x, (mx, mx, my, my, mz, mz), mode="reflect")
+    for axis, (p, s) in enumerate(zip(patch, stride, strict=True), start=2):
+        x = x.unfold(axis, p, s)  # [B, C, gz, gy, gx, pz, py, px]
+    return x.permute(0, 2, 3, 4, 1, 5, 6, 7).flatten(4)
+
+
+def fold(blocks: Tensor, stride: Triple) -> Tensor:  # [B, gz, gy, gx, C·sz·sy·sx] → [B, C, Z, Y, X]
+    (b, gz, gy, gx, _), (sz, sy, sx) = blocks.shape, stride
+    pieces = blocks.reshape(b, gz, gy, gx, -1, sz, sy, sx).permute(0, 4, 1, 5, 2, 6, 3, 7)
+    volume = pieces.reshape(b, -1, gz * sz, gy * sy, gx * sx)
+    return volume.contiguous(memory_format=torch.channels_last_3d)
+
+
+def positions(grid: Triple, width: int, device: torch.device) -> Tensor:  # [gz, gy, gx, width]
+    """sin and cos of each block's place in the volume, 0 to 1 an axis: one place, one code, however fine the grid."""
+    waves = width // 6
+    turns = torch.exp(math.log(HIGHEST) * torch.arange(waves, device=device) / max(1, waves - 1)) * math.pi
+    codes = []
+    for axis, n in enumerate(grid):
+        angle = ((torch.arange(n, device=device) + 0.5) / n)[:, None] * turns  # [n, waves]
+        shape = [n if i == axis else 1 for i in range(3)]
+        codes += [wave.reshape(*shape, waves).expand(*grid, waves) for wave in (angle.sin(), angle.cos())]
+    return F.pad(torch.cat(codes, dim=-1), (0, width - 6 * waves))
+
+
+class PRDiT(nn.Module):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        width: int,  # of the transformer; the local part is as wide as a token
+        depth: int,  # transformer blocks; 0: no whole part
+        patch: Triple,
+        stride: Triple,
+        recompute: str = "none",  # done twice to save memory: nothing, or every block
+    ):
+        super().__init__()
+        _check(width, patch, stride, recompute)
+        self.patch, self.stride = patch, stride
+        token, block = in_channels * math.prod(patch), out_channels * math.prod(stride)
+        self.local = Local(token, block, width, recompute == "blocks")
+        self.whole = Whole(token, block, width, depth, recompute == "blocks") if depth else None
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:  # [B, C, Z, Y, X], [B] → [B, out, Z, Y, X]
+        tokens = unfold(x, self.patch, self.stride)
+        answer = self.local(tokens, t)
+        if self.whole is not None and any(weight.requires_grad for weight in self.whole.parameters()):
+            answer = answer + self.whole(tokens, t)
+        return fold(answer, self.stride)
+
+
+class Local(nn.Module):
+    """Two gated MLPs with the time's scale and shift, each beside its input, and an answer that starts at zero."""
+
+    def __init__(self, token: int, block: int, c_time: int, recompute: bool):
+        super().__init__()
+        self.time = TimeEmbedding(c_time, c_time)
+        self.layers = nn.ModuleList(Gated(token, c_time) for _ in range(2))
+        self.film = _zeroed(nn.Linear(c_time, 2 * token))
+        self.head = _zeroed(nn.Linear(token, block))
+        self.recompute = recompute
+
+    def forward(self, tokens: Tensor, t: Tensor) -> Tensor:  # [B, gz, gy, gx, token] → [B, gz, gy, gx, block]
+        time = self.time(t)
+        for layer in self.layers:
+            tokens = recomputed(layer, tokens, time) if self.recompute else layer(tokens, time)
+        return self.head(_modulated(tokens, self.film(time)))  # type: ignore[no-any-return]
+
+
+class Gated(nn.Module):
+    """x + W₃(SiLU(W₁n) · W₂n),  n = (1 + scale(t))·LayerNorm(x) + shift(t)"""
+
+    def __init__(self, token: int, c_time: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(token, elementwise_affine=False)
+        self.film = _zeroed(nn.Linear(c_time, 2 * token))
+        hidden = min(token, WIDEST)
+        self.enter, self.leave = nn.Linear(token, 2 * hidden), nn.Linear(hidden, token)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        gate, value = self.enter(_modulated(self.norm(x), self.film(time))).chunk(2, dim=-1)
+        return x + self.leave(F.silu(gate) * value)  # type: ignore[no-any-return]
+
+
+class Whole(nn.Module):
+    """A transformer over all tokens at once, whose answer starts at zero."""
+
+    def __init__(self, token: int, block: int, width: int, depth: int, recompute: bool):
+        super().__init__()
+        hidden = EMBEDDING_RATIO * width
+        self.time = TimeEmbedding(width, width)
+        self.embedding = nn.Sequential(nn.Linear(token, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.beside = nn.Linear(token, width)
+        self.norm = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.last = nn.LayerNorm(width, elementwise_affine=False)
+        self.film = _zeroed(nn.Linear(width, 2 * width))
+        self.head = _zeroed(nn.Linear(width, block))
+        self.recompute = recompute
+
+    def forward(self, tokens: Tensor, t: Tensor) -> Tensor:  # [B, gz, gy, gx, token] → [B, gz, gy, gx, block]
+        grid, time = (tokens.shape[1], tokens.shape[2], tokens.shape[3]), self.time(t)
+        h = self.norm(self.embedding(tokens) + self.beside(tokens))
+        h = (h + positions(grid, h.shape[-1], h.device).to(h.dtype)).flatten(1, 3)  # [B, N, width]
+        for block in self.blocks:
+            h = recomputed(block, h, time) if self.recompute else block(h, time)
+        return self.head(_modulated(self.last(h), self.film(time))).unflatten(1, grid)  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Attention and an MLP, each normed, scaled, shifted and gated by the time; both gates start shut (adaLN-Zero)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.heads = max(1, width // HEAD_SIZE)
+        self.first = nn.LayerNorm(width, elementwise_affine=False)
+        self.second = nn.LayerNorm(width, elementwise_affine=False)
+        self.film = _zeroed(nn.Linear(width, 6 * width))
+        self.enter, self.leave = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        hidden = BLOCK_RATIO * width
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+
+    def forward(self, h: Tensor, time: Tensor) -> Tensor:  # [B, N, width], [B, width] → [B, N, width]
+        first, gate, second, gate_2 = (
+            self.film(time)
+            .to(h.dtype)[:, None]
+            .split([2 * h.shape[-1], h.shape[-1], 2 * h.shape[-1], h.shape[-1]], dim=-1)
+        )
+        h = h + gate * self._attended(_modulated(self.first(h), first))
+        return h + gate_2 * self.mlp(_modulated(self.second(h), second))  # type: ignore[no-any-return]
+
+    def _attended(self, h: Tensor) -> Tensor:
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.enter(h).chunk(3, dim=-1))
+        mixed = F.scaled_dot_product_attention(q, k, v)  # fused: memory linear in the tokens
+        return self.leave(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def _modulated(x: Tensor, film: Tensor) -> Tensor:
+    """(1 + scale)·x + shift; one pair a volume, [B, …, 2C] for [B, …, C]."""
+    scale, shift = film.to(x.dtype).reshape(x.shape[0], *[1] * (x.ndim - 2), -1).chunk(2, dim=-1)
+    return torch.addcmul(shift, x, 1 + scale)
+
+
+def _zeroed(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _check(width: int, patch: Triple, stride: Triple, recompute: str) -> None:
+    margins = [(p - s) / 2 for p, s in zip(patch, stride, strict=True)]
+    if any(m < 0 or m != int(m) or m >= s for m, s in zip(margins, stride, strict=True)):
+        raise NndiffError(
+            "A token is its block and an even margin around it.",
+            expected="kernels[0] - strides[0] even, from 0 to less than twice strides[0], along each axis",
+            found=f"tokens of {patch}, blocks of {stride}",
+            remedy="tokens of 12 on blocks of 8, of 6 on 4, or of 4 on 2",
+        )
+    if width % max(1, width // HEAD_SIZE) or width < 6:
+        raise NndiffError(
+            "A transformer's width is shared evenly by its attention heads.",
+            expected=f"a multiple of {HEAD_SIZE}, or less than {2 * HEAD_SIZE}",
+            found=width,
+        )
+    if recompute not in RECOMPUTE:
+        raise NndiffError(f"This network has no recompute mode '{recompute}'.", expected=" or ".join(RECOMPUTE))

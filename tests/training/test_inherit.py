@@ -1,0 +1,86 @@
+"""Coarse to fine: the same transformer says the same of a volume whose voxels were each repeated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nndiff import checkpoint
+from nndiff.assemble import build_network
+from nndiff.checkpoint import BEST, LATEST
+from nndiff.errors import NndiffError
+from nndiff.plan import NetworkSpec
+from nndiff.training.inherit import inherit
+from nndiff.training.run import train
+from tests.training.tiny import prepare, request, tiny_plan
+
+COARSE = NetworkSpec("prdit", 2, 2, 24, (1,), ((6, 6, 4),), ((4, 4, 2),), 2, 0, "none", answers=2)
+FINE = replace(COARSE, kernels=((12, 12, 4),), strides=((8, 8, 2),), recompute="blocks")
+
+
+def network(spec: NetworkSpec, seed: int):  # type: ignore[no-untyped-def]
+    torch.manual_seed(seed)
+    built = build_network(spec, (1, 1, 1))
+    for weight in built.parameters():
+        if not weight.any():
+            torch.nn.init.normal_(weight, std=0.1)
+    return built
+
+
+def repeated(x: torch.Tensor) -> torch.Tensor:
+    return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def test_the_whole_part_says_of_a_finer_volume_what_it_said_of_the_coarse_one() -> None:
+    coarse, fine = network(COARSE, 0), network(FINE, 1)
+    found = inherit(FINE, fine.state_dict(), COARSE, coarse.state_dict())
+    fine.load_state_dict(found.weights)
+    x, t = torch.randn(2, 2, 12, 8, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([0.2, 0.9])
+    for built in (coarse, fine):
+        for weight in built.core.local.parameters():
+            torch.nn.init.zeros_(weight)
+    # the margins mirror another row of a repeated volume: look at the inner blocks' tokens alone
+    coarse_x = x.clone()
+    coarse_x[:, :, [0, 1, 2, -1, -2, -3]] = 0
+    coarse_x[:, :, :, [0, 1, 2, -1, -2, -3]] = 0
+    torch.testing.assert_close(fine(repeated(coarse_x), t), repeated(coarse(coarse_x, t)), rtol=1e-4, atol=1e-5)
+    assert all(name.startswith("core.local.") for name in found.anew)
+    assert found.taken == len(found.weights) - len(found.anew)
+
+
+def test_the_same_network_is_taken_whole() -> None:
+    one, other = network(COARSE, 0), network(COARSE, 1)
+    found = inherit(COARSE, one.state_dict(), replace(COARSE, recompute="blocks"), other.state_dict())
+    assert not found.anew
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in found.weights.items())
+
+
+def test_where_margins_do_not_double_what_reads_tokens_starts_anew() -> None:
+    fine = replace(FINE, kernels=((10, 10, 4),))
+    found = inherit(fine, network(fine, 1).state_dict(), COARSE, network(COARSE, 0).state_dict())
+    assert {"core.whole.embedding.0.weight", "core.whole.beside.weight"} <= set(found.anew)
+    assert "core.whole.head.weight" not in found.anew
+
+
+@pytest.mark.parametrize(
+    "changes", [{"width": 48}, {"blocks": 3}, {"in_channels": 3}, {"name": "unet"}, {"strides": ((3, 4, 2),)}]
+)
+def test_what_does_not_fit_is_refused(changes) -> None:
+    with pytest.raises(NndiffError):
+        inherit(FINE, {}, replace(COARSE, **changes), {})
+
+
+def test_a_training_begins_with_another_runs_mean_weights_and_goes_on_by_itself(tmp_path) -> None:
+    plan = tiny_plan(("prdit",), training_steps=10)
+    prepare(tmp_path, plan)
+    first = train(request(tmp_path, plan, "prdit"))
+    asked = request(tmp_path / "next", plan, "prdit", begin_with=first / BEST)
+    prepare(tmp_path / "next", plan)
+    folder = train(asked)
+    theirs = checkpoint.load(first / BEST).ema
+    assert f"Begun with {len(theirs)} of {len(theirs)} weights" in (folder / "log.txt").read_text()
+    plain = train(replace(asked, results=tmp_path / "plain", begin_with=None))
+    ours, anew = (checkpoint.load(path / LATEST).weights for path in (folder, plain))
+    assert any(not torch.equal(value, anew[name]) for name, value in ours.items())

@@ -1,0 +1,66 @@
+"""A training in two stages: each is timed, each is drawn, and the second builds on the first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nndiff import checkpoint
+from nndiff.checkpoint import LATEST
+from nndiff.plan import SamplerPlan
+from nndiff.training import journal, run
+from nndiff.training.loop import Trainer
+from nndiff.training.run import train
+from nndiff.translate import arrangements, build_model, translate
+from tests.training.tiny import CPU, prepare, request, tiny_plan
+
+
+def test_a_prdit_trains_its_local_part_then_its_whole_part_and_translates(tmp_path) -> None:
+    plan = tiny_plan(("prdit",), training_steps=10)
+    prepare(tmp_path, plan)
+    folder = train(request(tmp_path, plan, "prdit"))
+    found = checkpoint.load(folder / LATEST)
+    assert found.step == 10
+    for name in ("core.local.head.weight", "core.whole.head.weight"):
+        assert found.ema[name].any()
+    model = build_model(plan, "prdit", [found.ema], CPU)
+    source = torch.zeros(1, 8, 8, 8)
+    shape = (8, 8, 8)
+    sampler = SamplerPlan("noise", 1000, 4, 0.0, 1, hot=2)
+    draws = [
+        translate(model, source, shape, sampler, torch.Generator().manual_seed(seed), arrangements(model, shape, 10**9))
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+    assert (folder / "progress.png").exists()
+
+
+def test_a_time_budget_is_shared_among_stages_by_what_each_ones_steps_take(tmp_path, monkeypatch) -> None:
+    """The first stage's steps are a tenth as long as the second's."""
+    plan = tiny_plan(("prdit",))
+    prepare(tmp_path, plan)
+    steps = Trainer.steps
+
+    def slow(self: Trainer, batches):  # type: ignore[no-untyped-def]
+        (stage,) = self.configuration.stages  # one at a time
+        for step in steps(self, batches):
+            yield replace(step, seconds=0.1 if stage.trains == "core.local" else 1.0)
+
+    monkeypatch.setattr(Trainer, "steps", slow)
+    monkeypatch.setattr(run, "within_budget", lambda settled, seconds, step, case: asked.append(step) or settled)
+    monkeypatch.setattr(run._Fold, "_epochs", lambda *_: None)
+    asked: list[float] = []
+    train(request(tmp_path, plan, "prdit", time_budget=1e4))
+    assert asked == [pytest.approx(0.4 * 0.1 + 0.6 * 1.0)]
+
+
+def test_the_picture_marks_where_a_stage_begins(tmp_path, monkeypatch) -> None:
+    plan = tiny_plan(("prdit",), training_steps=10)
+    prepare(tmp_path, plan)
+    seen = []
+    monkeypatch.setattr(journal, "curves", lambda path, panels, title: (path.touch(), seen.extend(panels)))
+    train(request(tmp_path, plan, "prdit"))
+    assert {panel.marks for panel in seen} == {(4,)}
