@@ -48,6 +48,7 @@ setup(
             "nndiff_tune = nndiff.cli.tune:main",
             "nndiff_predict = nndiff.cli.predict:main",
             "nndiff_evaluate = nndiff.cli.evaluate:main",
+            "nndiff_evaluate_generation = nndiff.cli.evaluate_generation:main",
             "nndiff_demo = nndiff.cli.demo:main",
         ],
     },

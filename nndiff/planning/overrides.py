@@ -76,7 +76,9 @@ def put_in(plan: Plan, name: str, assignments: Sequence[str]) -> Plan:
 def cost_of(configuration: Configuration) -> Predicted:
     """What a step and an evaluation of this very configuration cost."""
     c = configuration
-    training = training_cost(c.network, c.puzzle_factor, c.patch_size, c.batch_size, c.precision, c.budget.device)
+    parts = tuple(stage.trains for stage in c.stages)
+    words = c.network, c.puzzle_factor, c.patch_size, c.batch_size, c.precision, c.budget.device
+    training = training_cost(*words, parts)
     prediction = prediction_cost(c.network, c.puzzle_factor, c.patch_size, c.precision, c.budget.device)
     return Predicted(training.bytes, prediction.bytes, training.flops, prediction.flops)
 

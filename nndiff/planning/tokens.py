@@ -19,6 +19,7 @@ from nndiff.volume import Spacing, Triple
 
 BLOCKS = (2, 4, 8, 16)  # voxels of the finest spacing; published: 8, at 128 voxels
 MOST_TOKENS = {"cuda": 4096, "mps": 2048, "cpu": 1024}  # published: 4096
+LARGEST_TILED = {"cuda": 8, "mps": 4, "cpu": 4}  # blocks where a volume may be cut instead: published 8
 TOO_MANY = 32_768  # where attention, whose work grows with their square, is all that a step does
 VARIANTS = {  # (width, depth), best first; published: 768 and 12, 1152 and up to 28
     "cuda": ((768, 12), (512, 8), (384, 8), (256, 6), (128, 4)),
@@ -36,7 +37,7 @@ def ladder(shape: Triple, spacing: Spacing, tiled: bool, device: str) -> Iterato
         sizes = [(shape, spacing), *coarsened(shape, spacing)]
     found = False
     for patch, grain in sizes:
-        block = finest_block(patch, grain, MOST_TOKENS[device])
+        block = finest_block(patch, grain, MOST_TOKENS[device], LARGEST_TILED[device] if tiled else max(BLOCKS))
         if block is None:
             continue
         for width, depth in VARIANTS[device]:
@@ -47,8 +48,8 @@ def ladder(shape: Triple, spacing: Spacing, tiled: bool, device: str) -> Iterato
     assert found
 
 
-def finest_block(shape: Triple, spacing: Spacing, most: int) -> Triple | None:
-    blocks = (block_of(size, spacing) for size in BLOCKS)
+def finest_block(shape: Triple, spacing: Spacing, most: int, largest: int) -> Triple | None:
+    blocks = (block_of(size, spacing) for size in BLOCKS if size <= largest)
     return next((block for block in blocks if count(shape, block) <= most), None)
 
 

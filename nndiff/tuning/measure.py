@@ -85,7 +85,8 @@ class Bench:
         """What a volume costs, in evaluations of the whole network."""
         full = sampler.reuse.full_steps(sampler.steps)
         extra = 1 if sampler.start == "draft" else 0
-        return sampler.samples * (full + extra + (sampler.steps - full) * self.share(sampler.reuse.depth))
+        shallow = sampler.steps - full
+        return sampler.samples * (full + extra + (shallow * self.share(sampler.reuse.depth) if shallow else 0))
 
     def share(self, depth: int) -> float:
         """A shallow step's work over a whole one's, in FLOPs."""

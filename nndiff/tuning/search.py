@@ -90,7 +90,8 @@ class Search:
     def _lists(self, on_measured: OnMeasured) -> None:
         """Full steps where the feature was measured to change: on two cases, whose lists are put together."""
         best = self.best().sampler
-        if best.steps < 4 or best.steps > LONG or not self._affords(replace(best, reuse=ReusePlan()), 2):
+        keeps = deepest(self.bench.model.configuration.network) > 0
+        if not keeps or best.steps < 4 or best.steps > LONG or not self._affords(replace(best, reuse=ReusePlan()), 2):
             return
         depth = best.reuse.depth
         changes = np.max([self.bench.changes(best, case, depth) for case in self.cases[:CASES_OF_LONG]], axis=0)

@@ -44,7 +44,7 @@ def sampler_of(folder: Path) -> Any:
     return models.load(folder, None, BEST, torch.device("cpu"), None).sampler
 
 
-@pytest.mark.parametrize("name", ["bridge", "ddpm"])
+@pytest.mark.parametrize("name", ["bridge", "ddpm", "prdit"])
 def test_it_leaves_a_choice_a_picture_and_says_both(fold, run_cli, name) -> None:
     folder = fold(configuration=name)
     code, out, err = tuned(run_cli, "--time_budget", "20s", name=name)

@@ -1,0 +1,104 @@
+"""nndiff_evaluate_generation: how far generated volumes are from scans that the model never saw."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nndiff.cli.command import Command, paths_of
+from nndiff.cli.train import add_fold
+from nndiff.errors import NndiffError
+
+if TYPE_CHECKING:
+    from nndiff.evaluation.generation import Compared, Judged
+
+HEADS = ("", "FID", "95 %", "MMD", "MMD² unbiased", "sliced W2", "to training", "closer")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    command = Command("nndiff_evaluate_generation", __doc__ or "")
+    add_fold(command)
+    command.parser.add_argument("generated", type=Path, metavar="GENERATED", help="folder of the generated volumes")
+    command.flag("output", short="o", type=Path, required=True, metavar="FOLDER", help="where generation.json goes")
+    command.flag("n", type=int, default=None, metavar="N", help="volumes a side at most; unset: all, as many on both")
+    command.flag("features", choices=("random", "medicalnet"), default="random", help="what a volume is compared by")
+    command.flag("dimensions", type=int, default=16, metavar="N", help="of the random features (16)")
+    command.flag("weights", type=Path, default=None, metavar="FILE", help="MedicalNet's resnet_50.pth")
+    return command.run(_work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    from nndiff.evaluation.generation import FILE, judge
+    from nndiff.imaging import store
+    from nndiff.metrics.features import EXTRACTORS
+    from nndiff.plan import Plan, load
+    from nndiff.training.folds import split_of
+
+    if (arguments.features == "medicalnet") != (arguments.weights is not None):
+        raise NndiffError(
+            "MedicalNet's features need its weights, and only they do.",
+            expected="--features medicalnet --weights resnet_50.pth",
+            remedy="the files are at github.com/Tencent/MedicalNet; --features random needs none",
+        )
+    medicalnet = arguments.features == "medicalnet"
+    options = {"weights": arguments.weights} if medicalnet else {"dimensions": arguments.dimensions}
+    paths = paths_of(arguments)
+    dataset = paths.dataset_name(arguments.dataset)
+    prepared = paths.preprocessed / dataset
+    plan = load(Plan, prepared / "plan.json", f"plan it first: nndiff_plan_and_preprocess -d {arguments.dataset}")
+    if arguments.configuration not in plan.configurations:
+        raise NndiffError(
+            f"The plan has no configuration '{arguments.configuration}'.", expected=" or ".join(plan.configurations)
+        )
+    folder = prepared / arguments.configuration
+    groups = {name: (store.read_record(folder, name) or {}).get("group", name) for name in store.cases(folder)}
+    split = split_of(arguments.fold, prepared, groups)
+    held_out = [] if set(split.val) & set(split.train) else split.val
+    blocks = judge(
+        plan,
+        arguments.configuration,
+        folder,
+        split.train,
+        held_out,
+        arguments.generated,
+        arguments.output,
+        EXTRACTORS.make(arguments.features, options),
+        arguments.n,
+    )
+    for block in blocks:
+        print(table(block))
+    print(f"\nAll figures: {arguments.output / FILE}")
+
+
+def table(block: Judged) -> str:
+    first = block.rows[0].figures
+    rows = [list(HEADS), *(_row(compared) for compared in block.rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    words = f"{block.channel}: {first.n} volumes a side, features {first.features}, against held-out scans"
+    notes = [f"  {first.note}"] if first.note else []
+    return "\n".join([words, *lines, *notes, *_memory(block.rows[0])])
+
+
+def _row(compared: Compared) -> list[str]:
+    figures, (low, high), near = compared.figures, compared.fid_interval, compared.memorised
+    numbers = (figures.mmd, figures.mmd_unbiased, figures.sliced_wasserstein)
+    memory = ["", ""] if near is None else [f"{near.ratio:.2f}", f"{near.closer:.0%}"]
+    return [compared.name, f"{figures.fid:.4g}", f"{low:.3g} to {high:.3g}", *(f"{x:.4g}" for x in numbers), *memory]
+
+
+def _memory(compared: Compared) -> list[str]:
+    near = compared.memorised
+    if near is None or not near.ratio < 0.5:
+        return []
+    return [
+        "  MEMORISED? Generated volumes lie much closer to training scans than those do to one another: look at them "
+        "beside their nearest."
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""A folder of generated volumes beside the scans that the model never saw → generation.json.
+
+    generated ─ the plan's map ─▶ [-1, 1] ─ extractor ─▶ features ─ distances to those of as many held-out scans
+
+Beside them stand as many training scans, as if they had been generated: what another set of real scans would score. No
+figure means anything without that row. Every figure depends on the number of volumes and carries its features' name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nndiff.errors import NndiffError
+from nndiff.files import demand_writable, write_json
+from nndiff.imaging import io, store
+from nndiff.imaging.normalize import Affine
+from nndiff.metrics.distribution import Figures, Nearest, bootstrap, compare_sets, frechet, nearest
+from nndiff.metrics.features import Extractor, Floats
+from nndiff.plan import Configuration, Plan
+from nndiff.prepare import empty
+from nndiff.strict_json import encode
+from nndiff.volume import FloatArray
+
+FILE = "generation.json"
+GENERATED, TRAINING = "generated", "training scans"
+FEWEST = 2
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One set against the held-out scans."""
+
+    name: str
+    figures: Figures
+    fid_interval: tuple[float, float]  # 95 %, by bootstrap
+    memorised: Nearest | None  # None for the training scans themselves
+
+
+@dataclass(frozen=True)
+class Judged:
+    channel: str
+    held_out: tuple[str, ...]
+    rows: tuple[Compared, ...]
+
+
+def judge(
+    plan: Plan,
+    name: str,
+    prepared: Path,  # preprocessed/DATASET/CONFIGURATION
+    training: Sequence[str],
+    held_out: Sequence[str],
+    generated: Path,
+    output: Path,
+    extractor: Extractor,
+    most: int | None = None,
+) -> list[Judged]:
+    """A block a target channel; at most `most` volumes a side, and as many on both."""
+    if plan.task != "generation":
+        raise NndiffError(
+            "This compares sets of volumes, for models that generate.",
+            found=f"{plan.dataset} translates: each of its volumes has a truth of its own",
+            remedy="nndiff_evaluate GT PRED",
+        )
+    demand_writable(output)
+    files = _files(generated, len(plan.target_channels))
+    n = min(len(files), len(held_out), *([most] if most else []))
+    if n < FEWEST:
+        raise NndiffError(
+            "Too few volumes to compare sets of them.",
+            expected=f"{FEWEST} generated and {FEWEST} held-out scans at least; hundreds, for figures to be quoted",
+            found=f"{len(files)} generated, {len(held_out)} held out",
+            where=generated,
+            remedy="nndiff_predict -n 64 generates more; a fold of 'all' holds nothing out",
+        )
+    blocks = []
+    for c, channel in enumerate(plan.target_channels):
+        limits, planned = plan.target_range[c], plan.configurations[name]
+
+        def scans(cases: Sequence[str], c: int = c, limits: tuple[float, float] = limits) -> Floats:
+            arrays = (np.array(store.open_case(prepared, case)["target"][c]) for case in cases)
+            return np.stack([extractor(_onto_one(array, limits)) for array in arrays])
+
+        affine = empty(plan.preparation(name)).undo.maps[c]
+        made = np.stack([extractor(_onto_one(_read(paths[c], affine, planned), limits)) for paths in files[:n]])
+        real, seen = scans(held_out[:n]), scans(training)
+        rows = [_compared(GENERATED, real, made, extractor, nearest(made, seen))]
+        if len(seen) >= n:
+            rows.append(_compared(TRAINING, real, seen[:n], extractor, None))
+        blocks.append(Judged(channel.name, tuple(held_out[:n]), tuple(rows)))
+    write_json(output / FILE, encode(tuple(blocks)))
+    return blocks
+
+
+def _compared(name: str, real: Floats, other: Floats, extractor: Extractor, memorised: Nearest | None) -> Compared:
+    figures = compare_sets(real, other, extractor.name)
+    return Compared(name, figures, bootstrap(frechet, real, other), memorised)
+
+
+def _onto_one(array: FloatArray, limits: tuple[float, float]) -> FloatArray:
+    low, high = limits
+    return np.asarray(np.clip(2 * (array - low) / (high - low) - 1, -1, 1), dtype=np.float32)
+
+
+def _files(folder: Path, channels: int) -> list[list[Path]]:
+    """A list of channels for every volume."""
+    first = sorted(path for path in folder.glob("*_0000.*") if path.is_file()) if folder.is_dir() else []
+    if not first:
+        raise NndiffError(
+            "There are no generated volumes.",
+            expected="volume_000_0000.nii.gz, …",
+            where=folder,
+            remedy="nndiff_predict -d ID -c CONFIG -n 64 -o OUT generates them",
+        )
+    found = [[path.with_name(path.name.replace("_0000.", f"_{c:04d}.")) for c in range(channels)] for path in first]
+    for path in (path for paths in found for path in paths if not path.is_file()):
+        raise NndiffError("A channel of a generated volume is missing.", where=path)
+    return found
+
+
+def _read(path: Path, affine: Affine, planned: Configuration) -> FloatArray:
+    volume = io.read([path])
+    close = np.allclose(volume.grid.spacing, planned.spacing, rtol=1e-3)
+    if volume.grid.shape != planned.volume_shape or not close:
+        raise NndiffError(
+            "A volume does not lie on the grid that this plan generates on.",
+            expected=f"{planned.volume_shape} voxels of {planned.spacing} mm",
+            found=f"{volume.grid.shape} of {volume.grid.spacing}",
+            where=path,
+            remedy="compare volumes with the plan that they were generated by",
+        )
+    return affine.forward(volume.array[0])

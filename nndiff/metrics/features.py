@@ -1,0 +1,238 @@
+"""What a volume is to a measure between sets of volumes: a short list of numbers, by an extractor with a name.
+
+random       an untrained network from a fixed seed: no file, the same everywhere, blind to anatomy
+medicalnet   the published choice: MedicalNet's 3D ResNet-50, with the weights that the user gives
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nndiff.errors import NndiffError
+from nndiff.registry import Registry
+from nndiff.volume import FloatArray
+
+Floats = npt.NDArray[np.float64]
+
+SMALLEST_AXIS = 8  # voxels: MedicalNet's last map, an eighth, then has one
+
+
+class Extractor(Protocol):
+    """One volume [Z, Y, X], float32 in [-1, 1] → its features [D], float64."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, volume: FloatArray) -> Floats: ...
+
+
+@dataclass(frozen=True)
+class Random:
+    """Four untrained 3³ convolutions of stride 2 with ReLU, of which every channel gives its mean and its std.
+
+    Untrained filters know edges and texture, not anatomy, but need no file and are the same everywhere: weights of
+    variance 2/fan-in (He 2015) from a fixed seed, and an orthogonal projection of the 240 numbers onto a few, so that
+    a few volumes suffice. The border is repeated, as zeros would draw an edge around a background of -1.
+    """
+
+    dimensions: int = 16
+    device: str = "cpu"
+
+    CHANNELS = (8, 16, 32, 64)
+    SEED = 2015
+
+    @property
+    def name(self) -> str:
+        return f"random{self.dimensions}"
+
+    @torch.no_grad()
+    def __call__(self, volume: FloatArray) -> Floats:
+        kernels, projection = self._weights
+        x, pooled = _tensor(volume).to(self.device), []
+        for kernel in kernels:
+            x = F.relu(F.conv3d(F.pad(x, (1,) * 6, mode="replicate"), kernel, stride=2))  # [1, C, Z/2, Y/2, X/2]
+            voxels = x.flatten(2).double()
+            pooled += [voxels.mean(2), voxels.std(2, correction=0)]
+        return _array(torch.cat(pooled, dim=1) @ projection)
+
+    @cached_property
+    def _weights(self) -> tuple[list[Tensor], Tensor]:
+        numbers = 2 * sum(self.CHANNELS)
+        if not 1 <= self.dimensions <= numbers:
+            raise NndiffError(
+                "The extractor 'random' has no such number of features.",
+                expected=f"dimensions from 1 to {numbers}",
+                found=self.dimensions,
+            )
+        generator, kernels = torch.Generator().manual_seed(self.SEED), []
+        for inputs, outputs in zip((1, *self.CHANNELS), self.CHANNELS, strict=False):
+            kernel = torch.randn(outputs, inputs, 3, 3, 3, generator=generator) * math.sqrt(2 / (27 * inputs))
+            kernels.append(kernel.to(self.device))
+        gaussian = torch.randn(numbers, numbers, generator=generator, dtype=torch.float64)
+        q, r = torch.linalg.qr(gaussian)
+        rotation = q * r.diagonal().sign()  # QR leaves the signs open
+        return kernels, rotation[:, : self.dimensions].to(self.device)
+
+
+@dataclass(frozen=True)
+class MedicalNet:
+    """MedicalNet's 3D ResNet-50 (Chen 2019): the mean over its last map, 2048 numbers; `weights` is its released file.
+
+    MedicalNet was trained on volumes of mean 0 and standard deviation 1, both taken over the voxels above 0, with noise
+    where there were none. Here they are taken over the whole volume, as a background of -1 is no mark of air. So its
+    features see neither a volume's brightness nor its contrast. The published 3D FIDs feed the volumes as they are:
+    `standardise=False` does that, for comparison with them, and says so in the name.
+    """
+
+    weights: str | Path
+    standardise: bool = True
+    device: str = "cpu"
+
+    @property
+    def name(self) -> str:
+        return "medicalnet" if self.standardise else "medicalnet-unstandardised"
+
+    @torch.no_grad()
+    def __call__(self, volume: FloatArray) -> Floats:
+        x = _tensor(volume)
+        if self.standardise:
+            deviation, mean = torch.std_mean(x.double(), correction=0)
+            x = ((x - mean) / (deviation if deviation > 0 else 1)).float()
+        return _array(self._network(x.to(self.device)))
+
+    @cached_property
+    def _network(self) -> ResNet50:
+        with torch.device("meta"):  # nothing is drawn: every number comes from the file
+            network = ResNet50()
+        network.load_state_dict(_fitting(Path(self.weights), network.state_dict()), assign=True)
+        return network.to(self.device).eval()
+
+
+# ---------------------------------------------------------------- MedicalNet's layout
+
+
+class Bottleneck(nn.Module):
+    """1³, 3³ and 1³ convolution, the last four times as wide; the first of a layer also projects its shortcut."""
+
+    EXPANSION = 4
+
+    def __init__(self, inputs: int, width: int, stride: int, dilation: int, projects: bool):
+        super().__init__()
+        outputs = width * self.EXPANSION
+        self.conv1 = nn.Conv3d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm3d(width)
+        self.conv2 = nn.Conv3d(width, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
+        self.bn2 = nn.BatchNorm3d(width)
+        self.conv3 = nn.Conv3d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm3d(outputs)
+        shortcut = (nn.Conv3d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm3d(outputs)) if projects else ()
+        self.downsample = nn.Sequential(*shortcut)
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, Z, Y, X] → [B, 4·width, Z/stride, …]
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn2(self.conv2(out)))
+        return F.relu(self.bn3(self.conv3(out)) + self.downsample(x))
+
+
+class ResNet50(nn.Module):
+    """Layers 3 and 4 keep the resolution, an eighth, and are dilated instead; the segmenting head is left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(1, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm3d(64)
+        self.maxpool = nn.MaxPool3d(3, stride=2, padding=1)
+        self.layer1 = _layer(64, 64, blocks=3)
+        self.layer2 = _layer(256, 128, blocks=4, stride=2)
+        self.layer3 = _layer(512, 256, blocks=6, dilation=2)
+        self.layer4 = _layer(1024, 512, blocks=3, dilation=4)
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, 1, Z, Y, X] → [B, 2048]
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # [B, 2048, Z/8, Y/8, X/8]
+        return x.mean(dim=(2, 3, 4))
+
+
+def _layer(inputs: int, width: int, blocks: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    outputs = width * Bottleneck.EXPANSION
+    first = Bottleneck(inputs, width, stride, dilation, projects=True)
+    return nn.Sequential(first, *(Bottleneck(outputs, width, 1, dilation, projects=False) for _ in range(blocks - 1)))
+
+
+def _fitting(path: Path, layout: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The file's weights under the layout's names, in fp32; the first that is amiss is named."""
+    stored = _stored(path)
+    for name, tensor in layout.items():
+        expected, found = _shape(tensor), _shape(stored[name]) if name in stored else f"none among {len(stored)} names"
+        if expected != found and not _is_counter(name):
+            raise _of_another_layout(path, f"'{name}' of shape {expected}", found)
+    for name in stored:
+        if name not in layout:
+            raise _of_another_layout(
+                path, f"the {len(layout)} names of a ResNet-50 with shortcut B", f"'{name}' besides"
+            )
+    return {name: torch.zeros(()) if _is_counter(name) else stored[name].float() for name in layout}
+
+
+def _stored(path: Path) -> dict[str, Tensor]:
+    """What lies in the file, bare or under `state_dict`, with or without `module.`; without the segmenting head."""
+    if not path.is_file():
+        raise NndiffError("MedicalNet's weights are missing.", where=path, remedy="give the path of resnet_50.pth")
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
+        found = str(error).partition("\n")[0][:120]
+        raise NndiffError("A file of weights cannot be read.", found=found, where=path) from None
+    if isinstance(contents, dict):
+        contents = contents.get("state_dict", contents)
+    if not isinstance(contents, dict) or not all(isinstance(value, Tensor) for value in contents.values()):
+        raise _of_another_layout(path, "a table of tensors, bare or under 'state_dict'", type(contents).__name__)
+    bare = {str(name).removeprefix("module."): tensor for name, tensor in contents.items()}
+    return {name: tensor for name, tensor in bare.items() if not name.startswith("conv_seg.")}
+
+
+def _is_counter(name: str) -> bool:
+    """Batch normalisation's count of batches: older files lack it, and nothing here reads it."""
+    return name.endswith(".num_batches_tracked")
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
+
+
+def _of_another_layout(path: Path, expected: str, found: str) -> NndiffError:
+    return NndiffError(
+        "These are not the weights of MedicalNet's ResNet-50.",
+        expected=expected,
+        found=found,
+        where=path,
+        remedy="give resnet_50.pth or resnet_50_23dataset.pth as MedicalNet released them",
+    )
+
+
+def _tensor(volume: FloatArray) -> Tensor:
+    """[Z, Y, X] → [1, 1, Z, Y, X]."""
+    if volume.ndim != 3 or min(volume.shape) < SMALLEST_AXIS:
+        expected = f"[Z, Y, X] of {SMALLEST_AXIS} voxels or more along each"
+        raise NndiffError("No features can be taken of this array.", expected=expected, found=list(volume.shape))
+    return torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))[None, None]
+
+
+def _array(features: Tensor) -> Floats:
+    """[1, D] → [D]."""
+    array: Floats = features[0].double().cpu().numpy()
+    return array
+
+
+EXTRACTORS: Registry[Callable[..., Extractor]] = Registry("extractor", {"random": Random, "medicalnet": MedicalNet})

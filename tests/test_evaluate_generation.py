@@ -1,0 +1,109 @@
+"""nndiff_evaluate_generation: copies are found out, noise is far, what cannot be compared is refused in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nndiff.cli.evaluate_generation import main
+from nndiff.errors import NndiffError
+from nndiff.evaluation.generation import FILE, judge
+from nndiff.files import read_json
+from nndiff.imaging import io, store
+from nndiff.metrics.features import Random
+from nndiff.prepare import empty
+from nndiff.volume import Volume
+from tests.training.tiny import NAME, prepare, tiny_plan
+
+
+@pytest.fixture
+def world(tmp_path) -> Any:
+    """(plan, folder of prepared cases, write(cases, change) → folder of volumes)."""
+    plan = tiny_plan(("prdit",), sources=(), targets=("CT",))
+    folder = prepare(tmp_path, plan, 12) / "prdit"
+    blank = empty(plan.preparation("prdit"))
+
+    def write(cases: list[str], change: Any = lambda array: array) -> Any:
+        out = tmp_path / f"generated_{len(list(tmp_path.iterdir()))}"
+        for i, case in enumerate(cases):
+            array = change(np.array(store.open_case(folder, case)["target"]))
+            path = out / f"volume_{i:03d}_0000.mha"
+            path.parent.mkdir(exist_ok=True)
+            io.write(Volume(blank.undo(array).array, blank.grid), path)
+        return out
+
+    return plan, folder, write
+
+
+def names(start: int, stop: int) -> list[str]:
+    return [f"case_{i}" for i in range(start, stop)]
+
+
+def judged(world: Any, generated: Any, tmp_path: Any, **options: Any) -> Any:
+    plan, folder, _ = world
+    words = {"training": names(0, 6), "held_out": names(6, 12)} | options
+    (block,) = judge(plan, "prdit", folder, generated=generated, output=tmp_path / "out", extractor=Random(4), **words)
+    return block
+
+
+def test_held_out_scans_themselves_are_at_no_distance_and_noise_is_farther_than_other_scans(world, tmp_path) -> None:
+    write = world[2]
+    rng = np.random.default_rng(0)
+    same = judged(world, write(names(6, 12)), tmp_path)
+    noise = judged(world, write(names(6, 12), lambda a: a + rng.normal(0, 0.5, a.shape).astype(np.float32)), tmp_path)
+    generated, training = same.rows
+    assert generated.figures.fid == pytest.approx(0, abs=1e-6)
+    assert training.figures.fid > 10 * generated.figures.fid
+    assert noise.rows[0].figures.fid > training.figures.fid
+    assert noise.rows[1] == training
+    assert read_json(tmp_path / "out" / FILE)[0]["rows"][0]["figures"]["features"] == "random4"
+
+
+def test_copies_of_training_scans_are_found_out(world, tmp_path) -> None:
+    copies, fresh = (judged(world, world[2](cases), tmp_path) for cases in (names(0, 6), names(6, 12)))
+    assert copies.rows[0].memorised.ratio == pytest.approx(0, abs=1e-3)
+    assert copies.rows[0].memorised.closer == 1
+    assert fresh.rows[0].memorised.ratio > 0.3
+
+
+def test_both_sides_have_as_many_and_no_more_than_asked_for(world, tmp_path) -> None:
+    generated = world[2](names(0, 5))
+    assert judged(world, generated, tmp_path).rows[0].figures.n == 5
+    assert judged(world, generated, tmp_path, most=3).rows[0].figures.n == 3
+    few = judged(world, generated, tmp_path, training=names(0, 2))
+    assert [row.name for row in few.rows] == ["generated"]
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_written(world, tmp_path) -> None:
+    plan, folder, write = world
+    with pytest.raises(NndiffError, match="Too few volumes"):
+        judged(world, write(names(0, 1)), tmp_path)
+    with pytest.raises(NndiffError, match="no generated volumes"):
+        judged(world, tmp_path / "nothing", tmp_path)
+    other = write(names(0, 3))
+    grid = empty(plan.preparation("prdit")).grid.resampled((8, 8, 4))
+    io.write(Volume(np.zeros((1, 8, 8, 4), np.float32), grid), other / "volume_001_0000.mha")
+    with pytest.raises(NndiffError, match="does not lie on the grid"):
+        judged(world, other, tmp_path)
+    with pytest.raises(NndiffError, match="translates"):
+        judge(tiny_plan(("prdit",)), "prdit", folder, [], [], tmp_path, tmp_path / "out", Random(4))
+    assert not (tmp_path / "out" / FILE).exists()
+
+
+def test_the_command_prints_both_rows_and_minds_its_flags(world, tmp_path, roots, run_cli) -> None:
+    plan, _, write = world
+    generated = write(names(0, 4))
+    prepare(roots.preprocessed.parent, plan, 12)
+    code, out, err = run_cli(main, "1", "prdit", "0", generated, "-o", tmp_path / "out", "--dimensions", "4")
+    assert code == 0, err
+    assert "generated" in out
+    assert str(tmp_path / "out" / FILE) in out
+    code, _, err = run_cli(main, "1", "prdit", "0", generated, "-o", tmp_path / "out", "--features", "medicalnet")
+    assert code == 1
+    assert "resnet_50.pth" in err
+    code, _, err = run_cli(main, "1", "prdit", "all", generated, "-o", tmp_path / "out")
+    assert code == 1
+    assert "holds nothing out" in err
+    assert (roots.preprocessed / NAME).is_dir()
