@@ -30,7 +30,7 @@ SMALLEST_PATCH = 32
 NARROWEST = 16  # the width of the very last rung
 HEAD_WIDTH = 16
 # Measured on low-count PET at equal training time (documentation/explanation/puzzle.md).
-PRICE_OF_2 = "in trials on PET 1.3 dB ahead of full resolution in equal time, in a quarter of its memory"
+PRICE_OF_2 = "in trials on PET 1.4 dB ahead of full resolution in equal time, in a quarter of its memory"
 PRICE_OF_4 = "its price, in trials on PET, is 0.6 dB behind 2 in equal time; taken where memory or work is short"
 CORE_SLACK = 0.9  # cost over voxels falls at most this much as a patch shrinks: what lets a rung be skipped unseen
 

@@ -139,3 +139,13 @@ def test_what_cannot_be_is_refused_in_words(changes) -> None:
     with pytest.raises(NndiffError) as refusal:
         network(**changes)
     assert refusal.value.expected
+
+
+def test_in_bf16_it_says_nearly_the_same_and_learns() -> None:
+    model = stirred(network())
+    with torch.autocast("cpu", torch.bfloat16):
+        answer = model(X, T)
+    assert answer.dtype == torch.bfloat16
+    torch.testing.assert_close(answer.float(), model(X, T), rtol=0.05, atol=0.05)
+    answer.float().square().mean().backward()
+    assert all(weight.grad.isfinite().all() for weight in model.parameters())
