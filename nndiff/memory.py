@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from nndiff.assemble import build_network, set_trained
 from nndiff.diffusion.losses import Gradient
@@ -200,7 +200,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(tensor, Tensor):
                 self._follow(tensor.untyped_storage())
         self.peak = max(self.peak, self.live + self.scratch(func._overloadpacket, args, out))
-        if (count := flop_registry.get(func._overloadpacket)) is not None:
+        if (count := FLOPS.get(func._overloadpacket)) is not None:
             self.flops += count(*args, **(kwargs or {}), out_val=out)
         return out
 
@@ -215,6 +215,21 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         self.alive[key] = weakref.ref(storage, died)
         self.live += size
+
+
+def _attention_flops(q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
+    return int(sdpa_flop_count(q.shape, k.shape, v.shape))  # type: ignore[no-untyped-call]
+
+
+def _attention_backward_flops(grad: Any, q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
+    return int(sdpa_backward_flop_count(grad.shape, q.shape, k.shape, v.shape))  # type: ignore[no-untyped-call]
+
+
+FLOPS = {
+    **flop_registry,
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,  # which the registry does not know
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+}
 
 
 def _normed(grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, *sizes: Any) -> tuple[Tensor, ...]:

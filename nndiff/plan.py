@@ -266,11 +266,11 @@ class Configuration:
     steps: int  # network evaluations a volume, reuse steps counted
     eta: float  # share of fresh noise in each step: 0 deterministic, 1 ancestral
     order: int  # of the solver
-    hot: int  # steps taken at once before noise is put back; 0 = not
     reuse_interval: int  # 1 = no reuse
     reuse_depth: int
     tile_overlap: float
     predicted: Predicted
+    hot: int = 0  # steps taken at once before noise is put back; 0 = not
 
     def __post_init__(self) -> None:
         demand_all_valid(self)

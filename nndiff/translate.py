@@ -83,12 +83,16 @@ def arrangements(
 ) -> list[Arrangement]:
     """Best first: one tile where memory allows, else the plan's patch, then smaller; all that are predicted to fit.
 
-    Kept features live with the volume. Where nothing fits, the smallest alone: it is tried rather than refused.
+    A transformer keeps to its patch. Kept features live with the volume.
+    Where nothing fits, the smallest alone: it is tried rather than refused.
     """
     configuration, device, cpu = model.configuration, model.device, torch.device("cpu")
     overlap = configuration.tile_overlap if overlap is None else overlap
     whole_only = not configuration.tile_overlap and not model.anchor  # generation is made whole
-    sizes = [shape] if whole_only else list(dict.fromkeys([shape, *_smaller(configuration.patch_size, shape)]))
+    parts = list(_smaller(configuration.patch_size, shape))
+    if configuration.network.name != "prdit":  # whose tokens have the places, and the number, that they were trained at
+        parts = list(dict.fromkeys([shape, *parts]))
+    sizes = [shape] if whole_only else parts
     options = []
     for size in sizes:
         tiling = Tiling(shape, size, overlap)

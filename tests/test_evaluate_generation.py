@@ -58,6 +58,7 @@ def test_held_out_scans_themselves_are_at_no_distance_and_noise_is_farther_than_
     assert training.figures.fid > 10 * generated.figures.fid
     assert noise.rows[0].figures.fid > training.figures.fid
     assert noise.rows[1] == training
+    assert training.memorised == generated.memorised, "the held-out scans' own"
     assert read_json(tmp_path / "out" / FILE)[0]["rows"][0]["figures"]["features"] == "random4"
 
 
@@ -80,6 +81,8 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(world, tm
     plan, folder, write = world
     with pytest.raises(NndiffError, match="Too few volumes"):
         judged(world, write(names(0, 1)), tmp_path)
+    with pytest.raises(NndiffError, match="-n 2 or more"):
+        judged(world, write(names(0, 3)), tmp_path, most=0)
     with pytest.raises(NndiffError, match="no generated volumes"):
         judged(world, tmp_path / "nothing", tmp_path)
     other = write(names(0, 3))

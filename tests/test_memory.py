@@ -136,6 +136,13 @@ def test_of_stages_the_dearest_counts_and_what_is_frozen_keeps_nothing_for_its_g
     assert local.flops == alone.flops, "while it is frozen the transformer is not run"
 
 
+def test_a_transformers_work_counts_its_attention() -> None:
+    tokens = NetworkSpec("prdit", 2, 2, 64, (1,), ((6, 6, 6),), ((4, 4, 4),), 3, 0, "none", answers=2)
+    few, many = (prediction_cost(tokens, FULL, (size, 32, 32), "fp32", "cpu").flops for size in (32, 64))
+    attention = 3 * 4 * 64 * 512**2  # blocks · (scores and mixing, 2 each) · width · tokens²
+    assert many - 2 * few == pytest.approx(2 * attention, rel=0.01)
+
+
 def test_a_transformers_memory_grows_no_faster_than_its_tokens() -> None:
     tokens = NetworkSpec("prdit", 2, 2, 64, (1,), ((6, 6, 6),), ((4, 4, 4),), 3, 0, "none", answers=2)
     few, more, most = (training_cost(tokens, FULL, (size, 64, 64), 1, "fp32", "cpu").bytes for size in (32, 64, 128))

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nndiff.cli.command import Command, paths_of
 from nndiff.cli.train import add_fold
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.parser.add_argument("generated", type=Path, metavar="GENERATED", help="folder of the generated volumes")
     command.flag("output", short="o", type=Path, required=True, metavar="FOLDER", help="where generation.json goes")
     command.flag("n", type=int, default=None, metavar="N", help="volumes a side at most; unset: all, as many on both")
-    command.flag("features", choices=("random", "medicalnet"), default="random", help="what a volume is compared by")
+    command.flag("features", default="random", metavar="NAME", help="random, medicalnet, or an installed one (random)")
     command.flag("dimensions", type=int, default=16, metavar="N", help="of the random features (16)")
     command.flag("weights", type=Path, default=None, metavar="FILE", help="MedicalNet's resnet_50.pth")
     return command.run(_work, argv)
@@ -43,8 +43,8 @@ def _work(arguments: argparse.Namespace) -> None:
             expected="--features medicalnet --weights resnet_50.pth",
             remedy="the files are at github.com/Tencent/MedicalNet; --features random needs none",
         )
-    medicalnet = arguments.features == "medicalnet"
-    options = {"weights": arguments.weights} if medicalnet else {"dimensions": arguments.dimensions}
+    options: dict[str, Any] = {"dimensions": arguments.dimensions} if arguments.features == "random" else {}
+    options |= {"weights": arguments.weights} if arguments.features == "medicalnet" else {}
     paths = paths_of(arguments)
     dataset = paths.dataset_name(arguments.dataset)
     prepared = paths.preprocessed / dataset
@@ -86,13 +86,12 @@ def table(block: Judged) -> str:
 def _row(compared: Compared) -> list[str]:
     figures, (low, high), near = compared.figures, compared.fid_interval, compared.memorised
     numbers = (figures.mmd, figures.mmd_unbiased, figures.sliced_wasserstein)
-    memory = ["", ""] if near is None else [f"{near.ratio:.2f}", f"{near.closer:.0%}"]
+    memory = f"{near.ratio:.2f}", f"{near.closer:.0%}"
     return [compared.name, f"{figures.fid:.4g}", f"{low:.3g} to {high:.3g}", *(f"{x:.4g}" for x in numbers), *memory]
 
 
 def _memory(compared: Compared) -> list[str]:
-    near = compared.memorised
-    if near is None or not near.ratio < 0.5:
+    if not compared.memorised.ratio < 0.5:
         return []
     return [
         "  MEMORISED? Generated volumes lie much closer to training scans than those do to one another: look at them "

@@ -80,6 +80,9 @@ class Second(First):
         return math.log(a / sigma) if a > 0 and sigma > 0 else math.inf
 
 
+ROUNDING = 1e-9  # of a time: k steps that lead to 0 lead past it by as much
+
+
 class Hot:
     def __init__(self, process: Process, ahead: int, generator: torch.Generator | None):
         self.process, self.ahead, self.generator = process, ahead, generator
@@ -88,7 +91,7 @@ class Hot:
         if s <= 0:
             return estimate.x0
         u = t - self.ahead * (t - s)
-        if self.ahead == 1 or u <= 0:
+        if self.ahead == 1 or u < ROUNDING:
             return self._down(x_t, estimate, y, t, s)
         x_u = self._down(x_t, estimate, y, t, u)
         (a_u, b_u, sigma_u), (a_s, b_s, sigma_s) = self.process.at(u), self.process.at(s)

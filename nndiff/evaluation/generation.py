@@ -37,7 +37,7 @@ class Compared:
     name: str
     figures: Figures
     fid_interval: tuple[float, float]  # 95 %, by bootstrap
-    memorised: Nearest | None  # None for the training scans themselves
+    memorised: Nearest  # of the generated volumes; in the training scans' row of the held-out ones, which are fresh
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ def judge(
             found=f"{plan.dataset} translates: each of its volumes has a truth of its own",
             remedy="nndiff_evaluate GT PRED",
         )
+    if most is not None and most < FEWEST:
+        raise NndiffError("A set has several volumes.", expected=f"-n {FEWEST} or more", found=most)
     demand_writable(output)
     files = _files(generated, len(plan.target_channels))
     n = min(len(files), len(held_out), *([most] if most else []))
@@ -89,13 +91,13 @@ def judge(
         real, seen = scans(held_out[:n]), scans(training)
         rows = [_compared(GENERATED, real, made, extractor, nearest(made, seen))]
         if len(seen) >= n:
-            rows.append(_compared(TRAINING, real, seen[:n], extractor, None))
+            rows.append(_compared(TRAINING, real, seen[:n], extractor, nearest(real, seen)))
         blocks.append(Judged(channel.name, tuple(held_out[:n]), tuple(rows)))
     write_json(output / FILE, encode(tuple(blocks)))
     return blocks
 
 
-def _compared(name: str, real: Floats, other: Floats, extractor: Extractor, memorised: Nearest | None) -> Compared:
+def _compared(name: str, real: Floats, other: Floats, extractor: Extractor, memorised: Nearest) -> Compared:
     figures = compare_sets(real, other, extractor.name)
     return Compared(name, figures, bootstrap(frechet, real, other), memorised)
 

@@ -4,7 +4,7 @@
 
 Blocks tile the volume; a token is its block and a margin on every side, mirrored where the volume ends. The local part
 is blind: of a block it sees the token and nothing else. The whole part begins at exactly zero, so a network whose
-local part alone was trained answers as that part does, and while the whole part is frozen it is not run at all.
+local part alone was trained answers as that part does; while it is frozen at zero the whole part is not run at all.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class PRDiT(nn.Module):
     def forward(self, x: Tensor, t: Tensor) -> Tensor:  # [B, C, Z, Y, X], [B] → [B, out, Z, Y, X]
         tokens = unfold(x, self.patch, self.stride)
         answer = self.local(tokens, t)
-        if self.whole is not None and any(weight.requires_grad for weight in self.whole.parameters()):
+        if self.whole is not None and self.whole.speaks:
             answer = answer + self.whole(tokens, t)
         return fold(answer, self.stride)
 
@@ -103,7 +103,7 @@ class Gated(nn.Module):
 
     def __init__(self, token: int, c_time: int):
         super().__init__()
-        self.norm = nn.LayerNorm(token, elementwise_affine=False)
+        self.norm = Norm(token)
         self.film = _zeroed(nn.Linear(c_time, 2 * token))
         hidden = min(token, WIDEST)
         self.enter, self.leave = nn.Linear(token, 2 * hidden), nn.Linear(hidden, token)
@@ -122,12 +122,22 @@ class Whole(nn.Module):
         self.time = TimeEmbedding(width, width)
         self.embedding = nn.Sequential(nn.Linear(token, hidden), nn.GELU(), nn.Linear(hidden, width))
         self.beside = nn.Linear(token, width)
-        self.norm = nn.LayerNorm(width)
+        self.norm = Norm(width, affine=True)
         self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
-        self.last = nn.LayerNorm(width, elementwise_affine=False)
+        self.last = Norm(width)
         self.film = _zeroed(nn.Linear(width, 2 * width))
         self.head = _zeroed(nn.Linear(width, block))
         self.recompute = recompute
+        self.silent = True
+        self.register_load_state_dict_post_hook(Whole._listen)  # type: ignore[no-untyped-call]
+
+    @property
+    def speaks(self) -> bool:
+        """Whether its answer can differ from zero: it is trained, or the weights that it was given say something."""
+        return not self.silent or any(weight.requires_grad for weight in self.parameters())
+
+    def _listen(self, _: object) -> None:
+        self.silent = not (self.head.weight.any() or self.head.bias.any())
 
     def forward(self, tokens: Tensor, t: Tensor) -> Tensor:  # [B, gz, gy, gx, token] → [B, gz, gy, gx, block]
         grid, time = (tokens.shape[1], tokens.shape[2], tokens.shape[3]), self.time(t)
@@ -144,8 +154,7 @@ class Block(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.heads = max(1, width // HEAD_SIZE)
-        self.first = nn.LayerNorm(width, elementwise_affine=False)
-        self.second = nn.LayerNorm(width, elementwise_affine=False)
+        self.first, self.second = Norm(width), Norm(width)
         self.film = _zeroed(nn.Linear(width, 6 * width))
         self.enter, self.leave = nn.Linear(width, 3 * width), nn.Linear(width, width)
         hidden = BLOCK_RATIO * width
@@ -164,6 +173,20 @@ class Block(nn.Module):
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.enter(h).chunk(3, dim=-1))
         mixed = F.scaled_dot_product_attention(q, k, v)  # fused: memory linear in the tokens
         return self.leave(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class Norm(nn.Module):
+    """LayerNorm in the tensor's own dtype: under autocast a GPU's would turn a bf16 map into an fp32 one."""
+
+    def __init__(self, width: int, affine: bool = False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(width)) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = (None if value is None else value.to(x.dtype) for value in (self.weight, self.bias))
+        with torch.autocast(x.device.type, enabled=False):
+            return F.layer_norm(x, x.shape[-1:], weight, bias)
 
 
 def _modulated(x: Tensor, film: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ A rule that follows from an overridden decision is decided anew, since each one 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -189,7 +190,7 @@ def _configuration(
 
 
 def _coarser(shape: Triple, fine: Spacing, coarse: Spacing) -> Triple:
-    z, y, x = (max(1, round(n * s / c)) for n, s, c in zip(shape, fine, coarse, strict=True))
+    z, y, x = (max(1, math.ceil(n * s / c - 1e-6)) for n, s, c in zip(shape, fine, coarse, strict=True))
     return z, y, x
 
 
@@ -218,8 +219,11 @@ def _size(
         spec = replace(spec, skip=skip, answers=out_channels // targets)
         return ledger.overrides.apply(f"{path}.network", spec)[0]  # type: ignore[no-any-return]
 
+    stages = ledger.overrides.apply(f"{path}.stages", recipe.stages(name, (1, 1, 1)).value)[0]
+    parts = tuple(stage.trains for stage in stages)
+
     def traced(spec: NetworkSpec, puzzle: Triple, patch: Triple, batch: int) -> size.Cost:
-        return training_cost(spec, puzzle, patch, batch, precision, budget.device, recipe.parts(name))
+        return training_cost(spec, puzzle, patch, batch, precision, budget.device, parts)
 
     tiled = fingerprint.task != "generation"
     room = tokens if recipe.is_prdit(name) else size

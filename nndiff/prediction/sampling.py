@@ -23,7 +23,7 @@ def sampler_of(request: Request, trained: Trained) -> SamplerPlan:
     steps = request.steps
     if steps is None:  # a walk that took every step takes every step
         steps = start_step if own.steps == own.start_step else own.steps
-    order = own.order if request.order is None else request.order
+    order = (1 if request.hot else own.order) if request.order is None else request.order
     hot = request.hot
     if hot is None:  # whoever asks for another step rule does not want this one
         hot = 0 if request.eta or request.order == 2 else own.hot

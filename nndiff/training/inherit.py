@@ -3,7 +3,8 @@
 From coarse to fine the tokens stay as many and where they are, so the transformer fits as it is. Only what touches
 voxels has more of them. With a block of f voxels where one was,
 
-    what reads a token    W(c, f·i + k) = W(c, i) / f      a fine token says what its mean over each f would
+    what reads a token    W(c, f·i + k) = W(c, i) / f      a fine token says what its mean over each f would, as far as
+                                                           its margin reaches
     what writes a block   W(c, f·i + k) = W(c, i)          an answer is repeated f times
 
 along every axis. The local part sees each voxel, and is trained anew.
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from nndiff.errors import NndiffError
 from nndiff.plan import NetworkSpec
@@ -50,10 +52,11 @@ def inherit(
 
 
 def _factor(own: NetworkSpec, other: NetworkSpec) -> Triple:
-    alike = ("name", "in_channels", "out_channels", "width", "blocks", "answers")
-    different = [name for name in alike if getattr(own, name) != getattr(other, name)]
-    if own.name != "prdit" or different:
-        words = different or ["name"]
+    alike = ["name", "in_channels", "out_channels", "width", "blocks", "answers"]
+    if own.name != "prdit":
+        alike += ["multipliers", "kernels", "strides", "head_width", "mix", "skip"]
+    words = [name for name in alike if getattr(own, name) != getattr(other, name)]
+    if words:
         raise NndiffError(
             "This network cannot begin with the weights of that one.",
             expected="the same network, or a prdit of the same width and depth at a coarser resolution",
@@ -70,14 +73,21 @@ def _factor(own: NetworkSpec, other: NetworkSpec) -> Triple:
 
 
 def _spread(name: str, value: Tensor, own: NetworkSpec, other: NetworkSpec, factor: Triple) -> Tensor:
-    if name in READ and own.kernels[0] == tuple(f * k for f, k in zip(factor, other.kernels[0], strict=True)):
+    if name in READ:
         rows = value.reshape(len(value), other.in_channels, *other.kernels[0])
-        return _repeated(rows, factor).flatten(1) / prod(factor)
+        return _centred(_repeated(rows, factor), own.kernels[0]).flatten(1) / prod(factor)
     if name in WRITTEN:
         columns = value.reshape(len(value), -1).T  # [width or 1, block]
         columns = columns.reshape(len(columns), other.out_channels, *other.strides[0])
         return _repeated(columns, factor).flatten(1).T.reshape(-1, *value.shape[1:])
     return value
+
+
+def _centred(rows: Tensor, patch: Triple) -> Tensor:
+    """What lies beyond the fine token's margin is left out; what is new in it counts for nothing yet."""
+    before = [(p - n) // 2 for p, n in zip(patch, rows.shape[2:], strict=True)]
+    z, y, x = ((b, p - n - b) for b, p, n in zip(before, patch, rows.shape[2:], strict=True))
+    return F.pad(rows, (*x, *y, *z))
 
 
 def _repeated(rows: Tensor, factor: Triple) -> Tensor:  # [n, C, z, y, x] → [n, C, z·f_z, y·f_y, x·f_x]

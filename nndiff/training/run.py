@@ -223,7 +223,9 @@ class _Fold:
         spec = trainer.configuration.network
         inherited = inherit(spec, trainer.weights, other.planned.network, other.ema)
         trainer.begin_with(inherited.weights)
-        self.journal.say(f"Begun with {inherited.taken} of {len(inherited.weights)} weights of {path}")
+        parts = sorted({".".join(name.split(".")[:2]) for name in inherited.anew})
+        rest = f"; anew: {', '.join(parts)}" if parts else ""
+        self.journal.say(f"Begun with {inherited.taken} of {len(inherited.weights)} weights of {path}{rest}")
 
     # ------------------------------------------------------------ its parts
 

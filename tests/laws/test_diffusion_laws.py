@@ -219,6 +219,16 @@ def test_near_the_end_a_hot_walk_goes_by_single_steps_and_ends_at_the_estimate()
     assert torch.equal(four.step(x, estimate, None, y, 0.1, 0.0), estimate.x0)
 
 
+@pytest.mark.parametrize("steps", [20, 25, 50, 60, 100])
+def test_the_step_before_the_last_is_a_plain_one_however_times_are_rounded(steps) -> None:
+    """Two steps from 2/N lead to 0: nothing is put back."""
+    times, x = even_times(1.0, steps), volume(0.2, 4)
+    estimate = Estimate(volume(M, 4), volume(0.7, 4))
+    one, two = (Hot(Trig(), ahead, torch.Generator().manual_seed(0)) for ahead in (1, 2))
+    t, s = times[-3], times[-2]
+    assert torch.equal(two.step(x, estimate, None, None, t, s), one.step(x, estimate, None, None, t, s))
+
+
 @pytest.mark.parametrize("steps", [1, 3, 40])
 @pytest.mark.parametrize("name", ROWS)
 def test_a_hot_walk_recovers_a_point(name, steps) -> None:

@@ -19,6 +19,7 @@ EVERY_THIRD = ReusePlan(3)  # what ddpm plans
 PLANNED = {
     "bridge": {},
     "ddpm": {"configuration": "ddpm", "start_step": 40, "steps": 40},
+    "ordered": {"configuration": "ddpm", "start_step": 40, "steps": 40, "eta": 0.0, "order": 2},
     "prdit": {"configuration": "prdit", "start_step": 60, "steps": 60},
     "generation": {"configuration": "ddpm", "sources": (), "targets": ("CT",)},
 }
@@ -77,6 +78,7 @@ def test_asked_for_nothing_it_is_as_planned(sampler, kind, expected):
         ("prdit", {"eta": 1.0}, SamplerPlan("shortcut", 60, 60, 1.0, 1)),
         ("prdit", {"order": 2}, SamplerPlan("shortcut", 60, 60, 0.0, 2)),
         ("ddpm", {"hot": 2, "steps": 10, "reuse": 1}, SamplerPlan("shortcut", 40, 10, 0.0, 1, hot=2)),
+        ("ordered", {"hot": 2}, SamplerPlan("shortcut", 40, 40, 0.0, 1, reuse=EVERY_THIRD, hot=2)),
         ("generation", {"steps": 50}, SamplerPlan("noise", 1000, 50, 1.0, 1)),
     ],
     ids=str,

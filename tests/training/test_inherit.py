@@ -8,13 +8,17 @@ import pytest
 import torch
 
 from nndiff import checkpoint
-from nndiff.assemble import build_network
+from nndiff.assemble import build_network, set_trained
 from nndiff.checkpoint import BEST, LATEST
 from nndiff.errors import NndiffError
+from nndiff.networks.prdit import unfold
 from nndiff.plan import NetworkSpec
 from nndiff.training.inherit import inherit
+from nndiff.training.loop import Trainer
+from nndiff.training.ranks import Ranks
 from nndiff.training.run import train
-from tests.training.tiny import prepare, request, tiny_plan
+from nndiff.translate import build_model
+from tests.training.tiny import CPU, prepare, request, run_of, tiny_plan
 
 COARSE = NetworkSpec("prdit", 2, 2, 24, (1,), ((6, 6, 4),), ((4, 4, 2),), 2, 0, "none", answers=2)
 FINE = replace(COARSE, kernels=((12, 12, 4),), strides=((8, 8, 2),), recompute="blocks")
@@ -57,11 +61,38 @@ def test_the_same_network_is_taken_whole() -> None:
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in found.weights.items())
 
 
-def test_where_margins_do_not_double_what_reads_tokens_starts_anew() -> None:
-    fine = replace(FINE, kernels=((10, 10, 4),))
-    found = inherit(fine, network(fine, 1).state_dict(), COARSE, network(COARSE, 0).state_dict())
-    assert {"core.whole.embedding.0.weight", "core.whole.beside.weight"} <= set(found.anew)
-    assert "core.whole.head.weight" not in found.anew
+@pytest.mark.parametrize("size", [8, 10, 14])
+def test_where_margins_do_not_double_the_inner_voxels_are_read_as_before(size) -> None:
+    fine = replace(FINE, kernels=((size, size, 4),))
+    theirs = network(COARSE, 0).state_dict()
+    found = inherit(fine, network(fine, 1).state_dict(), COARSE, theirs)
+    assert all(name.startswith("core.local.") for name in found.anew)
+    name = "core.whole.beside.weight"
+    coarse, ours = theirs[name].reshape(-1, 2, 6, 6, 4), found.weights[name].reshape(-1, 2, size, size, 4)
+    middle = slice(size // 2 - 4, size // 2 + 4)
+    torch.testing.assert_close(ours[:, :, middle, middle], repeated(coarse)[:, :, 2:10, 2:10] / 4)
+    if size == 14:
+        assert not ours[:, :, 0].any()
+
+
+def test_before_its_transformer_is_trained_what_is_validated_is_what_predicts(tmp_path) -> None:
+    """In the first stage the inherited transformer speaks, in training as in prediction."""
+    plan = tiny_plan(("prdit",), training_steps=10)
+    prepare(tmp_path, plan)
+    first = checkpoint.load(train(request(tmp_path, plan, "prdit")) / BEST)
+    trainer = Trainer(plan, "prdit", run_of(plan.configurations["prdit"]), CPU, Ranks())
+    trainer.begin_with(first.ema)
+    set_trained(trainer.network, "core.local")
+    predicting = build_model(plan, "prdit", [trainer.ema.values], CPU).networks[0]
+    x, t = torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0.4])
+    with torch.no_grad():
+        assert torch.equal(trainer.network(x, t, x), predicting(x, t, x))
+        assert trainer.network.core.whole(unfold(torch.cat([x, x], 1), *token_of(plan)), t).any()
+
+
+def token_of(plan):  # type: ignore[no-untyped-def]
+    spec = plan.configurations["prdit"].network
+    return spec.kernels[0], spec.strides[0]
 
 
 @pytest.mark.parametrize(

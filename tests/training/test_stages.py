@@ -12,9 +12,10 @@ from nndiff.checkpoint import LATEST
 from nndiff.plan import SamplerPlan
 from nndiff.training import journal, run
 from nndiff.training.loop import Trainer
+from nndiff.training.ranks import Ranks
 from nndiff.training.run import train
 from nndiff.translate import arrangements, build_model, translate
-from tests.training.tiny import CPU, prepare, request, tiny_plan
+from tests.training.tiny import CPU, prepare, request, run_of, tiny_plan
 
 
 def test_a_prdit_trains_its_local_part_then_its_whole_part_and_translates(tmp_path) -> None:
@@ -64,3 +65,11 @@ def test_the_picture_marks_where_a_stage_begins(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(journal, "curves", lambda path, panels, title: (path.touch(), seen.extend(panels)))
     train(request(tmp_path, plan, "prdit"))
     assert {panel.marks for panel in seen} == {(4,)}
+
+
+def test_a_transformer_keeps_to_the_size_that_it_was_trained_on(tmp_path) -> None:
+    plan = tiny_plan(("prdit",))
+    trainer = Trainer(plan, "prdit", run_of(plan.configurations["prdit"]), CPU, Ranks())
+    model = build_model(plan, "prdit", [trainer.weights], CPU)
+    assert arrangements(model, (20, 8, 8), 10**12)[0].tiling.size == (8, 8, 8)
+    assert len(arrangements(model, (8, 8, 6), 10**12)[0].tiling) == 1
