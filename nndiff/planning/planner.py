@@ -111,7 +111,15 @@ def plan(
         (),
         {},
     )
-    planned = {name: _configuration(name, fingerprint, whole, budget, ledger, predict) for name in configurations}
+    planned: dict[str, Configuration] = {}
+    refusals: list[size.DoesNotFit] = []
+    for name in configurations:
+        try:
+            planned[name] = _configuration(name, fingerprint, whole, budget, ledger, predict)
+        except size.DoesNotFit as refusal:
+            refusals.append(refusal)
+    if refusals:  # the number that is told suffices for all of them
+        raise max(refusals, key=lambda refusal: refusal.needed)
     _demand_used(ledger)
     return sealed(replace(whole, configurations=planned, decisions=tuple(ledger.decisions)))
 

@@ -258,6 +258,10 @@ def step_flops(budget: Budget) -> int:
     return int((MPS_STEP_TFLOP if budget.device == "mps" else CPU_STEP_TFLOP_A_CORE * budget.cores) * TFLOP)
 
 
+class DoesNotFit(NndiffError):
+    needed: int = 0  # bytes in all
+
+
 def choose(rungs: Sequence[Rung], build: Build, predict: Predict, limits: Limits) -> Sized:
     """The first rung within both limits; else the least work among the smallest; else a refusal with the number."""
     search = _Search(build, predict, limits)
@@ -276,12 +280,14 @@ def choose(rungs: Sequence[Rung], build: Build, predict: Predict, limits: Limits
     if fitting:
         return min(fitting, key=lambda sized: sized.cost.flops)
     least = min(smallest, key=lambda sized: sized.cost.bytes)
-    raise NndiffError(
+    refusal = DoesNotFit(
         "No plan fits this memory.",
         expected=f"at least {_rounded_up(limits.total_needed(least.cost.bytes))} GB in all ({least.rung})",
         found=f"{limits.total / GB:.4g} GB",
         remedy="raise -gpu_memory_target, plan a coarser spacing, or use a larger device",
     )
+    refusal.needed = limits.total_needed(least.cost.bytes)
+    raise refusal
 
 
 def sized(rung: Rung, build: Build, predict: Predict) -> Sized:
