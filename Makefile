@@ -20,8 +20,8 @@ $(VENV)/.installed: setup.py constraints.txt
 demo: setup
 	$(BIN)/nndiff_demo -o $(DEMO)
 
-test: setup
-	$(BIN)/python -m pytest -n $(CORES) --dist worksteal
+test: setup  # a process a core, with a thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal
 
 check: setup
 	$(BIN)/ruff check .

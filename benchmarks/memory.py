@@ -1,6 +1,6 @@
 """Peak memory, predicted against measured: one row a case, each measured in a fresh process over two real steps.
 
-    python -m benchmarks.memory [--device cuda] [--quick]
+    python -m benchmarks.memory [--device cuda] [--quick | --only WORD]
 
 On a CPU measured = the process's peak resident memory (VmHWM) over what it held after imports and a tiny warm-up step.
 The child's malloc returns every freed block of 64 KiB or more to the system at once: with glibc's default, a threshold
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import subprocess
 import sys
@@ -21,9 +22,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from nndiff.diffusion.losses import Gradient
 from nndiff.plan import NetworkSpec
-from nndiff.planning.size import Rung
+from nndiff.planning.search import Rung
 from nndiff.planning.tokens import network
 from nndiff.strict_json import decode, encode
 from nndiff.volume import Triple
@@ -50,6 +53,7 @@ class Work:
     patch: Triple
     batch: int
     precision: str
+    part: str = "all"  # of the network, which is trained
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,10 @@ class Case:
         strides = (FULL, (1, 2, 2) if self.flat else (2, 2, 2), *((2, 2, 2),) * (self.levels - 2))
         multipliers = tuple(min(2**level, 8) for level in range(self.levels))
         return NetworkSpec("unet", 2, 1, self.width, multipliers, kernels, strides, 2, self.head_width, self.recompute)
+
+    @property
+    def tokens(self) -> int:
+        return math.prod(self.patch) // self.block**3 if self.block else 0
 
     @property
     def work(self) -> Work:
@@ -127,8 +135,10 @@ CASES = (
     Case("train", HALF, (32, 40, 40), 4, "bf16", "norms", head_width=12),
     Case("predict", HALF, (64, 64, 64), 1, "fp32", "none"),
     Case("train", FULL, (32, 32, 32), 1, "fp32", "none", width=192, block=4),
+    Case("train", FULL, (32, 32, 64), 1, "fp32", "none", width=192, block=4),
+    Case("train", FULL, (32, 64, 64), 1, "fp32", "none", width=192, block=4),
     Case("train", FULL, (64, 64, 64), 1, "fp32", "none", width=192, block=4),
-    Case("train", FULL, (80, 80, 80), 1, "fp32", "none", width=192, block=4),
+    Case("train", FULL, (64, 64, 128), 1, "fp32", "none", width=192, block=4),
     Case("train", FULL, (80, 80, 80), 1, "fp32", "blocks", width=192, block=4),
     Case("predict", FULL, (80, 80, 80), 1, "fp32", "none", width=192, block=4),
 )
@@ -142,7 +152,7 @@ def run_steps(work: Work, device: str, steps: int = 2) -> None:
     import torch
 
     from nndiff import memory
-    from nndiff.assemble import build_network
+    from nndiff.assemble import build_network, set_trained
 
     network = build_network(work.spec, work.puzzle).to(device)
     pair = memory.Pair.empty(work.spec, work.patch, work.batch, device)
@@ -153,7 +163,8 @@ def run_steps(work: Work, device: str, steps: int = 2) -> None:
         for _ in range(steps):
             memory.evaluate(network, pair, work.precision)
         return
-    weights = list(network.parameters())
+    set_trained(network, work.part)
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(weights, fused=True)
     average = [weight.detach().clone() for weight in weights]
     for _ in range(steps):
@@ -249,22 +260,42 @@ def table(indices: tuple[int, ...], device: str) -> list[dict[str, object]]:
     return rows
 
 
+def kept(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The rows measured now in the place of those before, in the order of the cases."""
+    with RESULTS.open(newline="") as file:
+        before = {row["case"]: row for row in csv.DictReader(file)}
+    now = before | {row["case"]: row for row in rows}
+    return [now[str(case)] for case in CASES if str(case) in now]
+
+
+def exponent(rows: list[dict[str, object]]) -> float:
+    """Of the tokens, in what they add to a training step's peak beside the weights: fitted to the differences."""
+    growing = [case for case in CASES if case.tokens and case.step == "train" and case.recompute == "none"]
+    peaks = {row["case"]: float(str(row["measured_mb"])) for row in rows}
+    tokens = np.array([case.tokens for case in growing])
+    steps = np.diff([peaks[str(case)] for case in growing])
+    return float(np.polyfit(np.log(tokens[1:]), np.log(steps), 1)[0])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--quick", action="store_true", help="a handful of cases; the CSV is left alone")
+    parser.add_argument("--only", metavar="WORD", help="the cases whose names say this; the CSV keeps the others")
     parser.add_argument("--work", help="measure this (JSON) in this process and print JSON")
     arguments = parser.parse_args()
     if arguments.work is not None:
         print(json.dumps(measure(decode(Work, json.loads(arguments.work)), arguments.device)))
         return 0
-    rows = table(QUICK if arguments.quick else tuple(range(len(CASES))), arguments.device)
+    wanted = tuple(i for i, case in enumerate(CASES) if arguments.only is None or arguments.only in str(case))
+    rows = table(QUICK if arguments.quick else wanted, arguments.device)
     if not arguments.quick:
-        RESULTS.parent.mkdir(exist_ok=True)
+        every = kept(rows) if arguments.only else rows
+        print(f"A transformer's peak grows with its tokens to the power of {exponent(every):.3f}")
         with RESULTS.open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(every)
     failed = sum(row["verdict"] == "FAIL" for row in rows)
     print(f"{len(rows) - failed} of {len(rows)} within bounds")
     return 1 if failed else 0

@@ -100,7 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for raw in raws:
         data = prepared(raw, arguments.output, arguments.held_out)
         plans = {variant: varied(data.plan, variant) for variant in arguments.variants}
-        seconds = step_seconds(data, plans, arguments.output / f"{raw.name}.json")
+        seconds = step_seconds(
+            {name: (data, plan) for name, plan in plans.items()}, arguments.output / f"{raw.name}.json"
+        )
         for equal in arguments.equal:
             for seed in range(arguments.seeds):
                 for variant, plan in plans.items():

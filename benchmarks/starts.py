@@ -47,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for raw in arguments.raw or simulated(arguments.output, arguments.held_out, [0.1]):
         data = prepared(raw, arguments.output, arguments.held_out)
         plans = {name: varied(data.plan, name) for name in arguments.plans}
-        seconds = step_seconds(data, plans, arguments.output / f"{raw.name}.json")
+        seconds = step_seconds(
+            {name: (data, plan) for name, plan in plans.items()}, arguments.output / f"{raw.name}.json"
+        )
         for name, plan in plans.items():
             steps = int(60 * arguments.minutes / seconds[name])
             verdict, cells = _started(data, plan, steps)

@@ -20,7 +20,8 @@ from nndiff.metrics.pet import best_gaussian
 from nndiff.plan import Plan, load
 from nndiff.planning import recipe
 from nndiff.planning.overrides import cost_of, put_in
-from nndiff.planning.size import Rung, network
+from nndiff.planning.search import Rung
+from nndiff.planning.size import network
 from nndiff.scoring import Figures, bounds_of, compare
 from nndiff.training.batches import Batches, loader
 from nndiff.training.loop import Step, Trainer, share_of
@@ -40,10 +41,11 @@ class Data:
     prepared: Path
     training: tuple[str, ...]
     held: tuple[str, ...]
+    name: str = NAME  # the configuration that is trained
 
     @property
     def folder(self) -> Path:
-        return self.prepared / NAME
+        return self.prepared / self.name
 
 
 def device() -> torch.device:
@@ -71,7 +73,7 @@ def prepared(
         raise SystemExit(1)
     cases = store.cases(plans / raw.name / names[0])
     plan = load(Plan, plans / raw.name / "plan.json", "")
-    return Data(plan, plans / raw.name, tuple(cases[:-held_out]), tuple(cases[-held_out:]))
+    return Data(plan, plans / raw.name, tuple(cases[:-held_out]), tuple(cases[-held_out:]), names[0])
 
 
 # ---------------------------------------------------------------- variants
@@ -91,32 +93,45 @@ def varied(plan: Plan, variant: str) -> Plan:
     return replace(plan, configurations={NAME: replace(changed, predicted=cost_of(changed))})
 
 
-def step_seconds(data: Data, plans: Mapping[str, Plan], known: Path) -> dict[str, float]:
+def step_seconds(runs: Mapping[str, tuple[Data, Plan]], known: Path) -> dict[str, float]:
     """Of each variant, measured in turn, once: a later run keeps what it finds, and times new ones beside the first."""
     seconds: dict[str, float] = read_json(known) if known.exists() else {}
-    first = next(iter(plans))
-    new = [variant for variant in plans if variant not in seconds]
+    first = next(iter(runs))
+    new = [variant for variant in runs if variant not in seconds]
     if new:
         beside = list(dict.fromkeys([first, *new]))
-        walks = [begun(data, plans[variant], TIMED + WARMED, 0)[1] for variant in beside]
+        parts = [(variant, *stage) for variant in beside for stage in _stages(*runs[variant])]
+        walks = [begun(runs[variant][0], plan, TIMED + WARMED, 0)[1] for variant, _, plan in parts]
         times = [[next(walk).seconds for walk in walks] for _ in range(TIMED + WARMED)][WARMED:]
-        medians = dict(zip(beside, (median(column) for column in zip(*times, strict=True)), strict=True))
+        medians = dict.fromkeys(beside, 0.0)
+        for (variant, share, _), column in zip(parts, zip(*times, strict=True), strict=True):
+            medians[variant] += share * median(column)
         scale = seconds.get(first, medians[first]) / medians[first]
         seconds |= {variant: round(scale * medians[variant], 4) for variant in new}
         write_json(known, seconds)
     return seconds
 
 
+def _stages(data: Data, plan: Plan) -> list[tuple[float, Plan]]:
+    """Each stage alone, with its share of the steps."""
+    name, planned = data.name, plan.configurations[data.name]
+    total = sum(stage.share for stage in planned.stages)
+    return [
+        (stage.share / total, replace(plan, configurations={name: replace(planned, stages=(stage,))}))
+        for stage in planned.stages
+    ]
+
+
 def begun(data: Data, plan: Plan, steps: int, seed: int) -> tuple[Trainer, Iterator[Step]]:
     """The trainer of a run of so many steps, as a plan of that length would have it, and its steps; no validation."""
-    planned = plan.configurations[NAME]
-    by_hand = f"configurations.{NAME}.learning_rate" in plan.overrides
-    rate = planned.learning_rate if by_hand else recipe.learning_rate(NAME, planned.network.width, steps).value
-    plan = replace(plan, configurations={NAME: replace(planned, learning_rate=rate)})
+    name, planned = data.name, plan.configurations[data.name]
+    by_hand = f"configurations.{name}.learning_rate" in plan.overrides
+    rate = planned.learning_rate if by_hand else recipe.learning_rate(name, planned.network.width, steps).value
+    plan = replace(plan, configurations={name: replace(planned, learning_rate=rate)})
     share = share_of(planned, Ranks())
     warmup, half_life = recipe.warmup_steps(steps).value, recipe.ema_half_life(steps).value
     run = Run("0", seed, data.training, (), True, steps, steps, warmup, half_life, share.samples_a_step)
-    trainer = Trainer(plan, NAME, run, device(), Ranks())
+    trainer = Trainer(plan, name, run, device(), Ranks())
     words = planned.patch_size, share, build_augmentations(planned.augmentation), seed
     batches = Batches(data.folder, data.training, *words, multiple(planned.network, planned.puzzle_factor))
     return trainer, trainer.steps(loader(batches, 0, steps, 0, pinned=device().type == "cuda"))

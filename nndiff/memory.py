@@ -66,7 +66,7 @@ def training_cost(
 
         return _trace(spec, puzzle_factor, device, step, COPIES_BESIDE_WEIGHTS)
 
-    costs = [traced(part) for part in parts]
+    costs = [traced(part) for part in dict.fromkeys(parts)]
     return Cost(max(cost.bytes for cost in costs), max(cost.flops for cost in costs))
 
 

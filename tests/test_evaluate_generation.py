@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,15 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(world, tm
         judged(world, write(names(0, 1)), tmp_path)
     with pytest.raises(NndiffError, match="-n 2 or more"):
         judged(world, write(names(0, 3)), tmp_path, most=0)
-    with pytest.raises(NndiffError, match="no generated volumes"):
+    with pytest.raises(NndiffError, match="does not exist"):
         judged(world, tmp_path / "nothing", tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NndiffError, match="no generated volumes"):
+        judged(world, tmp_path / "empty", tmp_path)
+    with_two = write(names(0, 3))
+    shutil.copy(with_two / "volume_001_0000.mha", with_two / "volume_001_0001.mha")
+    with pytest.raises(NndiffError, match="other channels than the plan"):
+        judged(world, with_two, tmp_path)
     other = write(names(0, 3))
     grid = empty(plan.preparation("prdit")).grid.resampled((8, 8, 4))
     io.write(Volume(np.zeros((1, 8, 8, 4), np.float32), grid), other / "volume_001_0000.mha")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nndiff.cli.command import Command, paths_of
-from nndiff.cli.train import add_fold
+from nndiff.cli.train import add_fold, planned
 from nndiff.errors import NndiffError
 
 if TYPE_CHECKING:
@@ -32,10 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _work(arguments: argparse.Namespace) -> None:
     from nndiff.evaluation.generation import FILE, judge
-    from nndiff.imaging import store
     from nndiff.metrics.features import EXTRACTORS
     from nndiff.plan import Plan, load
-    from nndiff.training.folds import split_of
+    from nndiff.training.folds import groups_of, split_of
 
     if (arguments.features == "medicalnet") != (arguments.weights is not None):
         raise NndiffError(
@@ -49,13 +48,8 @@ def _work(arguments: argparse.Namespace) -> None:
     dataset = paths.dataset_name(arguments.dataset)
     prepared = paths.preprocessed / dataset
     plan = load(Plan, prepared / "plan.json", f"plan it first: nndiff_plan_and_preprocess -d {arguments.dataset}")
-    if arguments.configuration not in plan.configurations:
-        raise NndiffError(
-            f"The plan has no configuration '{arguments.configuration}'.", expected=" or ".join(plan.configurations)
-        )
-    folder = prepared / arguments.configuration
-    groups = {name: (store.read_record(folder, name) or {}).get("group", name) for name in store.cases(folder)}
-    split = split_of(arguments.fold, prepared, groups)
+    folder = prepared / planned(plan, arguments.configuration)
+    split = split_of(arguments.fold, prepared, groups_of(folder))
     held_out = [] if set(split.val) & set(split.train) else split.val
     blocks = judge(
         plan,

@@ -76,7 +76,7 @@ def _work(arguments: argparse.Namespace) -> None:
     name = paths.dataset_name(arguments.dataset)
     prepared = paths.preprocessed / name
     plan = load(Plan, prepared / "plan.json", f"plan it first: nndiff_plan_and_preprocess -d {arguments.dataset}")
-    configuration = _planned(plan, arguments.configuration)
+    configuration = planned(plan, arguments.configuration)
     results = paths.results / name
     latest = results / configuration / f"fold_{arguments.fold}" / LATEST
     given = arguments.set or arguments.time_budget or arguments.seed or vars(arguments)["from"]
@@ -129,7 +129,7 @@ def _tune(folder: Path, prepared: Path, device: Any, time_budget: float | None) 
         tune(Tuning(folder, prepared, device, None if time_budget is None else SHARE * time_budget))
 
 
-def _planned(plan: Plan, name: str) -> str:
+def planned(plan: Plan, name: str) -> str:
     from nndiff.errors import nearest
 
     if name not in plan.configurations:

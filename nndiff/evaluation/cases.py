@@ -53,18 +53,18 @@ class Folders:
         cls, truth: Path, prediction: Path, source: Path | None, masks: Path | None, regions: Path | None
     ) -> Folders:
         named = {"truth": truth, "prediction": prediction, "input": source, "masks": masks, "regions": regions}
-        images = {side: _images(folder, side) for side, folder in named.items() if folder is not None}
-        extra = {side: _images(prediction / side, side, optional=True) for side in ("samples", "uncertainty")}
+        images = {side: images_of(folder, side) for side, folder in named.items() if folder is not None}
+        extra = {side: images_of(prediction / side, side, optional=True) for side in ("samples", "uncertainty")}
         strangers = [path for side in ("truth", "prediction") for path in _nameless(images[side])]
         return cls(
             {side: None if folder is None else str(folder) for side, folder in named.items()},
-            _channels(images["truth"]),
-            _channels(images["prediction"]),
-            _channels(images["input"]) if source is not None else None,
+            channels_of(images["truth"]),
+            channels_of(images["prediction"]),
+            channels_of(images["input"]) if source is not None else None,
             images.get("masks"),
             images.get("regions"),
             _samples(extra["samples"]),
-            _channels(extra["uncertainty"]),
+            channels_of(extra["uncertainty"]),
             tuple(strangers),
         )
 
@@ -136,7 +136,7 @@ class Folders:
         return None if files is None else files[name]
 
 
-def _images(folder: Path, side: str, optional: bool = False) -> dict[str, Path]:
+def images_of(folder: Path, side: str, optional: bool = False) -> dict[str, Path]:
     """Name without the ending → file."""
     if not folder.is_dir():
         if optional:
@@ -159,7 +159,7 @@ def _images(folder: Path, side: str, optional: bool = False) -> dict[str, Path]:
     return images
 
 
-def _channels(images: Mapping[str, Path]) -> Channels:
+def channels_of(images: Mapping[str, Path]) -> Channels:
     channels: Channels = {}
     for stem, path in images.items():
         if match := CHANNEL.match(stem):

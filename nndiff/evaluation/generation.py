@@ -8,13 +8,14 @@ figure means anything without that row. Every figure depends on the number of vo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from nndiff.errors import NndiffError
+from nndiff.evaluation.cases import channels_of, images_of
 from nndiff.files import demand_writable, write_json
 from nndiff.imaging import io, store
 from nndiff.imaging.normalize import Affine
@@ -79,16 +80,16 @@ def judge(
             remedy="nndiff_predict -n 64 generates more; a fold of 'all' holds nothing out",
         )
     blocks = []
+    maps = empty(plan.preparation(name)).undo.maps
     for c, channel in enumerate(plan.target_channels):
-        limits, planned = plan.target_range[c], plan.configurations[name]
-
-        def scans(cases: Sequence[str], c: int = c, limits: tuple[float, float] = limits) -> Floats:
-            arrays = (np.array(store.open_case(prepared, case)["target"][c]) for case in cases)
-            return np.stack([extractor(_onto_one(array, limits)) for array in arrays])
-
-        affine = empty(plan.preparation(name)).undo.maps[c]
-        made = np.stack([extractor(_onto_one(_read(paths[c], affine, planned), limits)) for paths in files[:n]])
-        real, seen = scans(held_out[:n]), scans(training)
+        volumes = (_read(paths[c], maps[c], plan.configurations[name]) for paths in files[:n])
+        made = features_of(volumes, plan.target_range[c], extractor)
+        real, seen = (
+            features_of(
+                (store.open_case(prepared, case)["target"][c] for case in cases), plan.target_range[c], extractor
+            )
+            for cases in (held_out[:n], training)
+        )
         rows = [_compared(GENERATED, real, made, extractor, nearest(made, seen))]
         if len(seen) >= n:
             rows.append(_compared(TRAINING, real, seen[:n], extractor, nearest(real, seen)))
@@ -97,30 +98,37 @@ def judge(
     return blocks
 
 
+def features_of(volumes: Iterable[FloatArray], limits: tuple[float, float], extractor: Extractor) -> Floats:
+    """Of volumes in network units; the extractor sees the plan's range as [-1, 1]."""
+    low, high = limits
+    onto_one = (np.clip(2 * (np.asarray(volume) - low) / (high - low) - 1, -1, 1) for volume in volumes)
+    return np.stack([extractor(volume.astype(np.float32)) for volume in onto_one])
+
+
 def _compared(name: str, real: Floats, other: Floats, extractor: Extractor, memorised: Nearest) -> Compared:
     figures = compare_sets(real, other, extractor.name)
     return Compared(name, figures, bootstrap(frechet, real, other), memorised)
 
 
-def _onto_one(array: FloatArray, limits: tuple[float, float]) -> FloatArray:
-    low, high = limits
-    return np.asarray(np.clip(2 * (array - low) / (high - low) - 1, -1, 1), dtype=np.float32)
-
-
 def _files(folder: Path, channels: int) -> list[list[Path]]:
     """A list of channels for every volume."""
-    first = sorted(path for path in folder.glob("*_0000.*") if path.is_file()) if folder.is_dir() else []
-    if not first:
+    found = channels_of(images_of(folder, "generated volumes"))
+    if not found:
         raise NndiffError(
             "There are no generated volumes.",
             expected="volume_000_0000.nii.gz, …",
             where=folder,
             remedy="nndiff_predict -d ID -c CONFIG -n 64 -o OUT generates them",
         )
-    found = [[path.with_name(path.name.replace("_0000.", f"_{c:04d}.")) for c in range(channels)] for path in first]
-    for path in (path for paths in found for path in paths if not path.is_file()):
-        raise NndiffError("A channel of a generated volume is missing.", where=path)
-    return found
+    for name, files in found.items():
+        if sorted(files) != list(range(channels)):
+            raise NndiffError(
+                "A generated volume has other channels than the plan.",
+                expected=f"{name}_0000 to {name}_{channels - 1:04d}",
+                found=", ".join(files[c].name for c in sorted(files)),
+                where=folder,
+            )
+    return [[files[c] for c in range(channels)] for files in found.values()]
 
 
 def _read(path: Path, affine: Affine, planned: Configuration) -> FloatArray:

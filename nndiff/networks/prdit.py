@@ -161,13 +161,11 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:  # [B, N, width], [B, width] → [B, N, width]
-        first, gate, second, gate_2 = (
-            self.film(time)
-            .to(h.dtype)[:, None]
-            .split([2 * h.shape[-1], h.shape[-1], 2 * h.shape[-1], h.shape[-1]], dim=-1)
-        )
-        h = h + gate * self._attended(_modulated(self.first(h), first))
-        return h + gate_2 * self.mlp(_modulated(self.second(h), second))  # type: ignore[no-any-return]
+        width = h.shape[-1]
+        film = self.film(time).to(h.dtype)[:, None]
+        first, open_first, second, open_second = film.split([2 * width, width, 2 * width, width], dim=-1)
+        h = h + open_first * self._attended(_modulated(self.first(h), first))
+        return h + open_second * self.mlp(_modulated(self.second(h), second))  # type: ignore[no-any-return]
 
     def _attended(self, h: Tensor) -> Tensor:
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.enter(h).chunk(3, dim=-1))

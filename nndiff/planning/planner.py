@@ -30,7 +30,7 @@ from nndiff.plan import (
     demand_channels,
     digest,
 )
-from nndiff.planning import data, recipe, size, tokens
+from nndiff.planning import data, recipe, search, size, tokens
 from nndiff.planning.overrides import Overrides
 from nndiff.planning.verdict import Verdict
 from nndiff.prepare import normalizer
@@ -77,7 +77,7 @@ def plan(
     budget: Budget,
     configurations: Sequence[str],
     overrides: Mapping[str, Any] | None = None,
-    predict: size.Predict | None = None,
+    predict: search.Predict | None = None,
 ) -> Plan:
     """Decide everything. `predict` replaces the traced memory model (tests pass a closed form)."""
     recipe.demand_allowed(fingerprint.task, configurations)
@@ -112,11 +112,11 @@ def plan(
         {},
     )
     planned: dict[str, Configuration] = {}
-    refusals: list[size.DoesNotFit] = []
+    refusals: list[search.DoesNotFit] = []
     for name in configurations:
         try:
             planned[name] = _configuration(name, fingerprint, whole, budget, ledger, predict)
-        except size.DoesNotFit as refusal:
+        except search.DoesNotFit as refusal:
             refusals.append(refusal)
     if refusals:  # the number that is told suffices for all of them
         raise max(refusals, key=lambda refusal: refusal.needed)
@@ -143,7 +143,7 @@ def _target(t: int, fingerprint: Fingerprint, sources: Sequence[Channel], anchor
 
 
 def _configuration(
-    name: str, fingerprint: Fingerprint, plan: Plan, budget: Budget, ledger: Ledger, predict: size.Predict | None
+    name: str, fingerprint: Fingerprint, plan: Plan, budget: Budget, ledger: Ledger, predict: search.Predict | None
 ) -> Configuration:
     def decide(field_name: str, verdict: Verdict[T]) -> T:
         return ledger.decide(name, field_name, verdict)
@@ -215,14 +215,14 @@ def _size(
     prediction: str,
     skip: tuple[int, ...],
     ledger: Ledger,
-    predict: size.Predict | None,
-) -> size.Sized:
+    predict: search.Predict | None,
+) -> search.Sized:
     """One verdict, five decisions: what is fixed by hand leaves the ladder only the rungs that agree with it."""
     targets = len(fingerprint.target_names)
     in_channels, out_channels = targets + len(fingerprint.channel_names), targets * PREDICTIONS[prediction].channels
     path = f"configurations.{name}"
 
-    def build(rung: size.Rung) -> NetworkSpec:
+    def build(rung: search.Rung) -> NetworkSpec:
         spec = (tokens if rung.depth else size).network(rung, in_channels, out_channels)
         spec = replace(spec, skip=skip, answers=out_channels // targets)
         return ledger.overrides.apply(f"{path}.network", spec)[0]  # type: ignore[no-any-return]
@@ -230,23 +230,23 @@ def _size(
     stages = ledger.overrides.apply(f"{path}.stages", recipe.stages(name, (1, 1, 1)).value)[0]
     parts = tuple(stage.trains for stage in stages)
 
-    def traced(spec: NetworkSpec, puzzle: Triple, patch: Triple, batch: int) -> size.Cost:
+    def traced(spec: NetworkSpec, puzzle: Triple, patch: Triple, batch: int) -> search.Cost:
         return training_cost(spec, puzzle, patch, batch, precision, budget.device, parts)
 
     tiled = fingerprint.task != "generation"
     room = tokens if recipe.is_prdit(name) else size
     rungs = _fixed(list(room.ladder(shape, spacing, tiled, budget.device)), ledger.overrides, path)
     usable = usable_bytes(budget.memory_bytes, budget.device)
-    limits = size.Limits(
+    limits = search.Limits(
         budget.memory_bytes,
         usable,
-        size.step_flops(budget),
+        search.step_flops(budget),
         lambda step: total_needed(step, budget.device),
         budget.device,
     )
-    sized = size.choose(rungs, build, predict or traced, limits)
+    sized = search.choose(rungs, build, predict or traced, limits)
     if name == recipe.LOWRES:
-        sized = size.sized(tokens.halved(sized.rung), build, predict or traced)
+        sized = search.sized(tokens.halved(sized.rung), build, predict or traced)
     for field_name, verdict in room.reasons(
         sized, shape if tiled and name != recipe.LOWRES else sized.rung.patch_size, build, predict or traced, limits
     ).items():
@@ -254,7 +254,7 @@ def _size(
     return sized
 
 
-def _fixed(rungs: Sequence[size.Rung], overrides: Overrides, path: str) -> list[size.Rung]:
+def _fixed(rungs: Sequence[search.Rung], overrides: Overrides, path: str) -> list[search.Rung]:
     """The ladder with what was set by hand put into every rung, in the ladder's order."""
     fields = {"puzzle_factor": "puzzle_factor", "patch_size": "patch_size", "batch_size": "batch_size"}
     fields |= {"network.width": "width", "network.recompute": "recompute"}
@@ -265,7 +265,7 @@ def _fixed(rungs: Sequence[size.Rung], overrides: Overrides, path: str) -> list[
     return list(dict.fromkeys(replace(rung, **changes) for rung in rungs))
 
 
-def _predicted(sized: size.Sized, precision: str, budget: Budget, predict: size.Predict | None) -> Predicted:
+def _predicted(sized: search.Sized, precision: str, budget: Budget, predict: search.Predict | None) -> Predicted:
     rung = sized.rung
     if predict is None:
         forward = prediction_cost(sized.network, rung.puzzle_factor, rung.patch_size, precision, budget.device)
@@ -273,7 +273,7 @@ def _predicted(sized: size.Sized, precision: str, budget: Budget, predict: size.
     return Predicted(sized.cost.bytes, sized.cost.bytes, sized.cost.flops, sized.cost.flops)
 
 
-def _shallow_share(sized: size.Sized, precision: str, budget: Budget) -> float:
+def _shallow_share(sized: search.Sized, precision: str, budget: Budget) -> float:
     words = sized.network, sized.rung.puzzle_factor, sized.rung.patch_size, precision
     return reuse_cost(*words, 1, budget.device)[0].flops / prediction_cost(*words, budget.device).flops
 

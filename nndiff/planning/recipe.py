@@ -43,11 +43,6 @@ def is_prdit(name: str) -> bool:
     return name in (PRDIT, LOWRES)
 
 
-def parts(name: str) -> tuple[str, ...]:
-    """What the stages train, one after the other."""
-    return ("core.local", "core.whole") if is_prdit(name) else ("all",)
-
-
 def precision(budget: Budget) -> Verdict[str]:
     if budget.bf16:
         return Verdict("bf16", f"{budget.device_name} computes in bf16: half the memory, and faster; weights stay fp32")
@@ -106,9 +101,8 @@ def stages(name: str, puzzle_factor: Sequence[int]) -> Verdict[tuple[Stage, ...]
         )
     squared = Scheme("squared", {})
     if is_prdit(name):
-        local, whole = (Stage(part, squared, share) for part, share in zip(parts(name), (0.4, 0.6), strict=True))
         return Verdict(
-            (local, whole),
+            (Stage("core.local", squared, 0.4), Stage("core.whole", squared, 0.6)),
             "two stages: the local denoiser alone, then, with it frozen, what a transformer adds that sees everything; "
             "shares near the published 104 000 and 130 000 steps",
         )

@@ -1,24 +1,20 @@
-"""Size is one decision: a ladder of (puzzle, patch, batch, width, recompute), best first.
+"""Size is one decision: a ladder of (puzzle, patch, batch, width, recompute), best first; search.py takes a rung of it.
 
-The first rung whose predicted memory fits the device and whose step costs no more than the device's class should spend
-is taken. Down the ladder the patch never grows and the puzzle never shrinks, so more memory is never worse.
+Down the ladder the patch never grows and the puzzle never shrinks, so more memory is never worse.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
-from nndiff.errors import NndiffError
-from nndiff.plan import Alternative, Budget, NetworkSpec
+from nndiff.plan import NetworkSpec
+from nndiff.planning.search import Build, Limits, Predict, Rung, Sized, explaining, fits
 from nndiff.planning.verdict import Verdict, in_words
 from nndiff.volume import Spacing, Triple
 
-GB = 10**9
-TFLOP = 10**12
 SAME_SCALE = 2.0  # axes within this ratio of the finest are pooled and puzzled alike
 SMALLEST_FEATURE = 4  # voxels an axis keeps at the bottom of the network
 MAX_LEVELS = 5
@@ -32,85 +28,6 @@ HEAD_WIDTH = 16
 # Measured on low-count PET at equal training time (documentation/explanation/puzzle.md).
 PRICE_OF_2 = "in trials on PET 1.4 dB ahead of full resolution in equal time, in a quarter of its memory"
 PRICE_OF_4 = "its price, in trials on PET, is 0.6 dB behind 2 in equal time; taken where memory or work is short"
-CORE_SLACK = 0.9  # cost over voxels falls at most this much as a patch shrinks: what lets a rung be skipped unseen
-
-# FLOPs a training step may cost, by device: about a second of work. A GPU's memory stands for its class.
-CUDA_STEP_TFLOP = ((40, 100.0), (16, 30.0), (0, 15.0))  # from GB of memory
-CPU_STEP_TFLOP_A_CORE = 0.025
-MPS_STEP_TFLOP = 2.0
-
-
-class Cost(Protocol):
-    @property
-    def bytes(self) -> int: ...
-
-    @property
-    def flops(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class Rung:
-    puzzle_factor: Triple
-    patch_size: Triple
-    spacing: Spacing
-    batch_size: int
-    width: int
-    recompute: str
-    depth: int = 0  # of a transformer over tokens (tokens.py); 0: a UNet
-    block: Triple = (1, 1, 1)  # the voxels that a token answers for
-
-    def __str__(self) -> str:
-        again = "" if self.recompute == "none" else f", {self.recompute} computed twice"
-        if self.depth:
-            return (
-                f"patch {in_words(self.patch_size)} in blocks of {in_words(self.block)}, batch {self.batch_size}, "
-                f"width {self.width}, depth {self.depth}{again}"
-            )
-        return (
-            f"puzzle {in_words(self.puzzle_factor)}, patch {in_words(self.patch_size)}, "
-            f"batch {self.batch_size}, width {self.width}{again}"
-        )
-
-
-@dataclass(frozen=True)
-class Sized:
-    """The rung taken, with its network and its cost."""
-
-    rung: Rung
-    network: NetworkSpec
-    cost: Cost
-
-
-@dataclass(frozen=True)
-class Limits:
-    total: int  # the device's memory
-    bytes: int  # usable for the step, context and workspace already taken off
-    flops: int
-    total_needed: Callable[[int], int]  # step bytes → device total, for refusals
-    device: str = "cuda"
-
-    def flops_for(self, rung: Rung) -> float:
-        """A batch above 2 buys little: only while the step stays far below what it may cost.
-
-        On a CPU a batch of 1 goes to convolutions up to four times slower; tokens do not mind.
-        """
-        slow = rung.batch_size == 1 and self.device == "cpu" and not rung.depth
-        return self.flops / 4 if rung.batch_size > 2 or slow else self.flops
-
-    def affordable(self, sized: Sized) -> bool:
-        return sized.cost.bytes <= self.bytes and sized.cost.flops <= self.flops_for(sized.rung)
-
-    def note(self, sized: Sized) -> str:
-        if sized.cost.bytes > self.bytes:
-            return f"{cost_words(sized.cost)}: more memory than there is"
-        if sized.cost.flops > self.flops_for(sized.rung):
-            return f"{cost_words(sized.cost)}: more work than a step should cost here"
-        return f"{cost_words(sized.cost)}: would fit"
-
-
-Predict = Callable[[NetworkSpec, Triple, Triple, int], Cost]  # network, puzzle, patch, batch
-Build = Callable[[Rung], NetworkSpec]
-Kind = tuple[Triple, int, int, str, int, Triple]
 
 
 # ---------------------------------------------------------------- the ladder
@@ -248,113 +165,7 @@ def _kernel(grain: Sequence[float]) -> Triple:
     return z, y, x
 
 
-# ---------------------------------------------------------------- which rung
-
-
-def step_flops(budget: Budget) -> int:
-    """What a training step may cost on this class of device."""
-    if budget.device == "cuda":
-        return int(next(cap for gigabytes, cap in CUDA_STEP_TFLOP if budget.memory_bytes >= gigabytes * GB) * TFLOP)
-    return int((MPS_STEP_TFLOP if budget.device == "mps" else CPU_STEP_TFLOP_A_CORE * budget.cores) * TFLOP)
-
-
-class DoesNotFit(NndiffError):
-    needed: int = 0  # bytes in all
-
-
-def choose(rungs: Sequence[Rung], build: Build, predict: Predict, limits: Limits) -> Sized:
-    """The first rung within both limits; else the least work among the smallest; else a refusal with the number."""
-    search = _Search(build, predict, limits)
-    for _, same_size in groupby(rungs, key=lambda rung: (rung.puzzle_factor, rung.patch_size)):
-        variants = list(same_size)
-        if search.too_large(variants[-1]):
-            continue
-        for rung in variants:
-            if not search.hopeless(rung) and limits.affordable(sized := search.sized(rung)):
-                return sized
-    last = rungs[-1]
-    smallest = [
-        search.sized(r) for r in rungs if (r.patch_size, r.puzzle_factor) == (last.patch_size, last.puzzle_factor)
-    ]
-    fitting = [sized for sized in smallest if sized.cost.bytes <= limits.bytes]
-    if fitting:
-        return min(fitting, key=lambda sized: sized.cost.flops)
-    least = min(smallest, key=lambda sized: sized.cost.bytes)
-    refusal = DoesNotFit(
-        "No plan fits this memory.",
-        expected=f"at least {_rounded_up(limits.total_needed(least.cost.bytes))} GB in all ({least.rung})",
-        found=f"{limits.total / GB:.4g} GB",
-        remedy="raise -gpu_memory_target, plan a coarser spacing, or use a larger device",
-    )
-    refusal.needed = limits.total_needed(least.cost.bytes)
-    raise refusal
-
-
-def sized(rung: Rung, build: Build, predict: Predict) -> Sized:
-    spec = build(rung)
-    return Sized(rung, spec, predict(spec, rung.puzzle_factor, rung.patch_size, rung.batch_size))
-
-
-def _rounded_up(total: int) -> float:
-    return math.ceil(total / GB * 100) / 100
-
-
-class _Search:
-    """Predicts rungs, passing over those that a larger patch of the same kind shows to be hopeless."""
-
-    def __init__(self, build: Build, predict: Predict, limits: Limits):
-        self.build, self.predict, self.limits = build, predict, limits
-        self.larger: dict[Kind, Sized] = {}  # the last one predicted, of each kind
-
-    def sized(self, rung: Rung) -> Sized:
-        found = sized(rung, self.build, self.predict)
-        self.larger[_kind(rung)] = found
-        return found
-
-    def too_large(self, rung: Rung) -> bool:
-        """Whether even this leanest rung of a size exceeds the memory: then so do all of that size."""
-        return self._at_least_bytes(rung) > self.limits.bytes or self.sized(rung).cost.bytes > self.limits.bytes
-
-    def hopeless(self, rung: Rung) -> bool:
-        before = self.larger.get(_kind(rung))
-        flops = 0.0 if before is None else _share(rung, before.rung) * before.cost.flops
-        return self._at_least_bytes(rung) > self.limits.bytes or flops > self.limits.flops_for(rung)
-
-    def _at_least_bytes(self, rung: Rung) -> float:
-        before = self.larger.get(_kind(rung))
-        return 0.0 if before is None else _share(rung, before.rung) * before.cost.bytes
-
-
-def _kind(rung: Rung) -> Kind:
-    return rung.puzzle_factor, rung.batch_size, rung.width, rung.recompute, rung.depth, rung.block
-
-
-def _share(rung: Rung, larger: Rung) -> float:
-    """Of a larger patch's cost, what a smaller one has at least: its share of the voxels, less a little slack."""
-    return CORE_SLACK * math.prod(rung.patch_size) / math.prod(larger.patch_size)
-
-
 # ---------------------------------------------------------------- why
-
-
-Explain = Callable[..., Verdict[Any]]  # (value, reason, (shown, changes to the rung) …)
-
-
-def explaining(rung: Rung, build: Build, predict: Predict, limits: Limits) -> Explain:
-    """A field of the rung taken, with what its neighbours would cost, everything else as chosen."""
-
-    def verdict(value: Any, reason: str, *others: tuple[Any, dict[str, Any]]) -> Verdict[Any]:
-        search = _Search(build, predict, limits)
-        changed = [(shown, search.sized(replace(rung, **changes))) for shown, changes in others]
-        return Verdict(value, reason, tuple(Alternative(shown, limits.note(other)) for shown, other in changed))
-
-    return verdict
-
-
-def fits(sized: Sized, limits: Limits) -> str:
-    usable = f"{limits.bytes / GB:.2f} GB usable and at most {limits.flops / TFLOP:.3g} TFLOP"
-    slow = "" if limits.affordable(sized) else "; the smallest there is, yet slow on this device"
-    return f"predicted {cost_words(sized.cost)}, of {usable}{slow}"
 
 
 def reasons(sized: Sized, whole: Triple, build: Build, predict: Predict, limits: Limits) -> dict[str, Verdict[Any]]:
@@ -398,7 +209,3 @@ def _puzzle_words(puzzle: Triple) -> str:
     price = PRICE_OF_2 if max(puzzle) == 2 else PRICE_OF_4
     thick = ", none across thick or short axes" if min(puzzle) == 1 else ""
     return f"{max(puzzle)} along each fine axis{thick}: {math.prod(puzzle)} times fewer positions to compute; {price}"
-
-
-def cost_words(cost: Cost) -> str:
-    return f"{cost.bytes / GB:.2f} GB and {cost.flops / TFLOP:.3g} TFLOP a step"

@@ -13,7 +13,8 @@ from typing import Any
 
 from nndiff.errors import NndiffError
 from nndiff.plan import NetworkSpec
-from nndiff.planning.size import Build, Limits, Predict, Rung, Sized, coarsened, explaining, fits, patches
+from nndiff.planning.search import Build, Limits, Predict, Rung, Sized, explaining, fits
+from nndiff.planning.size import coarsened, patches
 from nndiff.planning.verdict import Verdict, in_words
 from nndiff.volume import Spacing, Triple
 

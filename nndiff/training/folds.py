@@ -13,6 +13,7 @@ import numpy as np
 
 from nndiff.errors import NndiffError
 from nndiff.files import read_json, write_json
+from nndiff.imaging import store
 from nndiff.strict_json import decode
 
 FOLDS = 5
@@ -25,6 +26,19 @@ FILE = "splits.json"
 class Split:
     train: tuple[str, ...]
     val: tuple[str, ...]
+
+
+def groups_of(folder: Path) -> dict[str, str]:
+    """case → patient, of all prepared cases of preprocessed/DATASET/CONFIGURATION."""
+    names = store.cases(folder) if folder.is_dir() else []
+    if not names:
+        dataset, configuration = folder.parent.name, folder.name
+        raise NndiffError(
+            f"No case is prepared for configuration {configuration}.",
+            where=folder,
+            remedy=f"nndiff_preprocess -d {dataset[7:10]} -c {configuration}",
+        )
+    return {name: (store.read_record(folder, name) or {}).get("group", name) for name in names}
 
 
 def split_of(fold: str, folder: Path, groups: Mapping[str, str]) -> Split:

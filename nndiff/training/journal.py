@@ -1,4 +1,7 @@
-"""What a person sees of a run: progress.csv, progress.png, a picture of one case, and a line an epoch in log.txt."""
+"""What a person sees of a run: progress.csv, progress.png, a picture of one case, and a line an epoch in log.txt.
+
+Pictures take a twentieth of a run's time at most: where epochs last seconds, some are passed over, but never the last.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import csv
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from nndiff.pictures import Curve, curves, slices
 from nndiff.training.validation import Example
 
 LEAST_GAIN = 0.01  # dB of the score that tell learning from rounding
+REST = 19.0  # times as long as drawing took, before it is done again
 SETTLED = 0.1  # of the training: from here on a run that is no better than its baseline is said to be not learning
 
 
@@ -24,6 +28,8 @@ class Journal:
 
     def __init__(self, folder: Path, quiet: bool):
         self.folder, self.quiet = folder, quiet
+        self.undrawn: dict[str, Callable[[], None]] = {}
+        self.resting_until = 0.0
 
     def say(self, line: str) -> None:
         if self.quiet:
@@ -42,14 +48,28 @@ class Journal:
             writer = csv.writer(stream)
             writer.writerow(names)
             writer.writerows([getattr(epoch, name) for name in names] for epoch in history)
+        self.undrawn["progress"] = lambda: self._progress(history, run, stages)
+        last = history[-1].step == run.training_steps
+        if last or time.perf_counter() >= self.resting_until:
+            began = time.perf_counter()
+            for draw in self.undrawn.values():
+                draw()
+            self.undrawn.clear()
+            now = time.perf_counter()
+            self.resting_until = now + REST * (now - began)
+
+    def show(self, example: Example, name: str, epoch: Epoch) -> None:
+        """The picture of a case, drawn when the history is written."""
+        if not self.quiet:
+            self.undrawn["case"] = lambda: self._case(example, name, epoch)
+
+    def _progress(self, history: Sequence[Epoch], run: Run, stages: Sequence[int]) -> None:
         with atomic(self.folder / "progress.png") as part:
             panels = [replace(panel, marks=tuple(stages)) for panel in _panels(history)]
             where = ", dotted: a stage begins" if stages else ""
             curves(part, panels, f"step {history[-1].step} of {run.training_steps}{where}")
 
-    def draw(self, example: Example, name: str, epoch: Epoch) -> None:
-        if self.quiet:
-            return
+    def _case(self, example: Example, name: str, epoch: Epoch) -> None:
         columns = [("network", example.estimate[0]), ("target", example.target[0])]
         if example.source is not None:
             columns.insert(0, ("source", example.source[0]))

@@ -3,8 +3,8 @@
     plan + prepared cases → results/DATASET/CONFIGURATION/fold_K/
         checkpoint_latest.pt, checkpoint_best.pt, progress.csv, progress.png, log.txt, validation/CASE.png
 
-A time budget becomes a number of steps after a rehearsal (a few timed steps and one validation, then thrown away); the
-number is stored in the first checkpoint, and from there on everything depends on the step counter alone.
+A time budget becomes a number of steps before the first (budget.py); the number is stored in the first checkpoint, and
+from there on everything depends on the step counter alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,22 +29,15 @@ from nndiff.memory import usable_bytes
 from nndiff.plan import Plan, digest
 from nndiff.training import journal
 from nndiff.training.batches import Batches, loader
-from nndiff.training.folds import ALL, split_of
+from nndiff.training.budget import SAFETY, epoch_steps, rehearsed, within_budget
+from nndiff.training.folds import ALL, groups_of, split_of
 from nndiff.training.inherit import inherit
 from nndiff.training.journal import Journal
 from nndiff.training.loop import Step, Trainer, share_of, stage_ends
 from nndiff.training.ranks import Ranks, joined
 from nndiff.training.validation import Example, Scores, Validation
 
-EPOCHS = 20  # at least; a long training has epochs of LONGEST_EPOCH steps
-LONGEST_EPOCH = 250
 VALIDATION_CASES = 4
-VALIDATION_SHARE = 0.15  # of a time budget, at most while more than one case or few epochs can give way
-FEWEST_EPOCHS = 4
-REHEARSED, IGNORED = 4, 2  # steps that are timed, after some that warm up
-LONGEST_REHEARSAL = 0.05  # of the budget: fewer steps are timed when they are long
-FEWEST_STEPS = 10
-SAFETY = 0.96  # of the budget is planned for
 MOST_LOADERS = 8
 
 
@@ -130,7 +123,7 @@ class _Fold:
             if best:
                 self._save(trainer, BEST)
                 if example is not None:
-                    self.journal.draw(example, validation.cases[0], epoch)
+                    self.journal.show(example, validation.cases[0], epoch)
             self._save(trainer, LATEST)  # last: whoever is killed before it does this epoch again, all of it
             self._report(trainer, epoch, scores, best)
             clock, taken = time.perf_counter(), []
@@ -300,7 +293,7 @@ class _Fold:
 
     def _settled(self) -> Run:
         request, configuration = self.request, self.plan.configurations[self.request.configuration]
-        groups = _groups(request)
+        groups = groups_of(request.prepared / request.configuration)
         split = None
         for rank in range(self.ranks.world):  # one rank after the other: the first makes splits.json
             if rank == self.ranks.rank:
@@ -322,7 +315,16 @@ class _Fold:
         _demand_prepared(request, self.plan, run)
         if request.time_budget is None:
             return run
-        step, case = self._rehearsed(run, request.time_budget)
+        step, case = rehearsed(
+            self.plan,
+            request.configuration,
+            run,
+            request.device,
+            self.ranks,
+            self._batches(run),
+            self._validation(run),
+            request.time_budget,
+        )
         left = request.time_budget - (time.perf_counter() - self.began)
         fitted = within_budget(run, SAFETY * left, step, case)
         self.journal.say(
@@ -331,80 +333,11 @@ class _Fold:
         )
         return fitted
 
-    def _rehearsed(self, run: Run, budget: float) -> tuple[float, float]:
-        """Seconds of a step, mean over the stages, and of a validation case, the slowest rank's; nothing is kept."""
-        planned = self.plan.configurations[self.request.configuration]
-        total, step_seconds = sum(stage.share for stage in planned.stages), 0.0
-        for stage in planned.stages:
-            alone = {self.request.configuration: replace(planned, stages=(stage,))}
-            plan = replace(self.plan, configurations={**self.plan.configurations, **alone})
-            trainer = Trainer(plan, self.request.configuration, run, self.request.device, self.ranks)
-            step_seconds += stage.share / total * self._step_seconds(trainer, run, budget * stage.share / total)
-        clock = time.perf_counter()
-        with trainer.ema.inside(trainer.network):
-            self._validation(run).of(trainer, 0)
-        slowest = self.ranks.gathered((step_seconds, time.perf_counter() - clock))
-        return max(pair[0] for pair in slowest), max(pair[1] for pair in slowest)
-
-    def _step_seconds(self, trainer: Trainer, run: Run, budget: float) -> float:
-        batches = loader(self._batches(run), 0, run.training_steps, 0, pinned=False)
-        seconds: list[float] = []
-        for step in trainer.steps(batches):
-            seconds.append(step.seconds)
-            long_enough = len(seconds) > IGNORED and sum(seconds) > LONGEST_REHEARSAL * budget
-            if max(self.ranks.gathered(long_enough or len(seconds) >= IGNORED + REHEARSED)):
-                break
-        return float(np.median(seconds[IGNORED:]))
-
-
-def epoch_steps(training_steps: int) -> int:
-    return max(1, min(LONGEST_EPOCH, training_steps // EPOCHS))
-
-
-def within_budget(run: Run, seconds: float, step: float, case: float) -> Run:
-    """As many steps as fit beside their validations: fewer validation cases first, then fewer epochs."""
-    cases, epochs = len(run.validation), EPOCHS
-    while cases > 1 and epochs * cases * case > VALIDATION_SHARE * seconds:
-        cases -= 1
-    while epochs > FEWEST_EPOCHS and epochs * cases * case > VALIDATION_SHARE * seconds:
-        epochs -= 1
-    steps = int((seconds - (epochs + 1) * cases * case) / step)
-    if steps > LONGEST_EPOCH * epochs:
-        steps = int((seconds - 2 * cases * case) / (step + cases * case / LONGEST_EPOCH))
-    if steps < FEWEST_STEPS:
-        raise NndiffError(
-            "The time budget is too short to train anything.",
-            expected=f"at least {journal.in_words(FEWEST_STEPS * step + (FEWEST_EPOCHS + 1) * case)} after the start",
-            found=journal.in_words(max(0.0, seconds)),
-            remedy="give a longer --time_budget, or plan smaller patches",
-        )
-    return replace(
-        run,
-        validation=run.validation[:cases],
-        training_steps=steps,
-        epoch_steps=max(1, min(LONGEST_EPOCH, math.ceil(steps / epochs))),
-        warmup_steps=min(run.warmup_steps, max(10, steps // 10)),
-        ema_half_life=max(2, min(run.ema_half_life, steps // 20)),
-    )
-
 
 def _chosen(cases: Sequence[str], most: int, seed: int) -> tuple[str, ...]:
     """Fixed for the run; drawn, so that they are not the first few of one scanner."""
     order = np.random.default_rng(seed).permutation(len(cases))[:most]
     return tuple(cases[i] for i in sorted(order))
-
-
-def _groups(request: Request) -> dict[str, str]:
-    """case → patient, of all prepared cases."""
-    folder = request.prepared / request.configuration
-    names = store.cases(folder) if folder.is_dir() else []
-    if not names:
-        raise NndiffError(
-            f"No case is prepared for configuration {request.configuration}.",
-            where=folder,
-            remedy=f"nndiff_preprocess -d {request.plan.dataset[7:10]} -c {request.configuration}",
-        )
-    return {name: (store.read_record(folder, name) or {}).get("group", name) for name in names}
 
 
 def _demand_prepared(request: Request, plan: Plan, run: Run) -> None:

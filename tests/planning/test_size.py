@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nndiff.errors import NndiffError
-from nndiff.planning import size
+from nndiff.planning import search, size
 from tests.laws.test_planner_laws import Closed, shapes, spacings
 
 
@@ -66,8 +66,8 @@ def linear(spec, puzzle, patch, batch) -> Closed:
     return Closed(10**6 + volume, volume)
 
 
-def limits(memory: int, flops: int = 10**18) -> size.Limits:
-    return size.Limits(memory, memory, flops, lambda step: step)
+def limits(memory: int, flops: int = 10**18) -> search.Limits:
+    return search.Limits(memory, memory, flops, lambda step: step)
 
 
 def build(rung):
@@ -82,11 +82,11 @@ def test_skipping_hopeless_rungs_changes_nothing() -> None:
         for flops in (10**18, 10**8, 10**7):
             bounds = limits(memory, flops)
             sized = [
-                size.Sized(r, build(r), linear(build(r), r.puzzle_factor, r.patch_size, r.batch_size)) for r in RUNGS
+                search.Sized(r, build(r), linear(build(r), r.puzzle_factor, r.patch_size, r.batch_size)) for r in RUNGS
             ]
             first = next((s for s in sized if bounds.affordable(s)), None)
             if first is not None:
-                assert size.choose(RUNGS, build, linear, bounds) == first
+                assert search.choose(RUNGS, build, linear, bounds) == first
 
 
 def test_few_predictions_are_needed() -> None:
@@ -96,24 +96,24 @@ def test_few_predictions_are_needed() -> None:
         calls.append(arguments)
         return linear(*arguments)
 
-    size.choose(RUNGS, build, counted, limits(10**7))
+    search.choose(RUNGS, build, counted, limits(10**7))
     assert len(calls) < len(RUNGS) / 3
 
 
 def test_a_step_that_is_too_much_work_takes_a_smaller_rung_but_is_never_refused() -> None:
-    slow = size.choose(RUNGS, build, linear, limits(10**12, 1))
+    slow = search.choose(RUNGS, build, linear, limits(10**12, 1))
     assert slow.rung.patch_size == RUNGS[-1].patch_size
     assert "slow" in size.reasons(slow, (128, 128, 128), build, linear, limits(10**12, 1))["puzzle_factor"].reason
 
 
 def test_too_little_memory_names_the_number() -> None:
     with pytest.raises(NndiffError, match=r"at least 0.01 GB in all"):
-        size.choose(RUNGS, build, linear, limits(100))
+        search.choose(RUNGS, build, linear, limits(100))
 
 
 def test_alternatives_change_one_field_and_carry_their_cost() -> None:
     bounds = limits(10**8)
-    sized = size.choose(RUNGS, build, linear, bounds)
+    sized = search.choose(RUNGS, build, linear, bounds)
     verdict = size.reasons(sized, (128, 128, 128), build, linear, bounds)["puzzle_factor"]
     whole = linear(
         build(replace(sized.rung, puzzle_factor=(1, 1, 1))), (1, 1, 1), sized.rung.patch_size, sized.rung.batch_size

@@ -310,6 +310,11 @@ def test_a_generated_volume_depends_on_seed_and_number_alone(tmp_path, predict, 
     assert len(many) == 4
     assert few == {name: many[name] for name in few}
     assert all(few[name] != other[name] for name in few)
+    assert predict("few", model=generating, source=None, volumes=4, steps=2, go_on=True).skipped == [
+        "volume_000",
+        "volume_001",
+    ]
+    assert contents(tmp_path / "few") == many, "more are asked for later"
 
 
 def test_generation_takes_no_input_and_translation_needs_one(tmp_path, predict, generating):

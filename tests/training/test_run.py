@@ -23,7 +23,15 @@ from nndiff.imaging import store
 from nndiff.plan import Plan
 from nndiff.training import journal, run
 from nndiff.training.batches import Batches
-from nndiff.training.run import EPOCHS, FEWEST_STEPS, LONGEST_EPOCH, VALIDATION_SHARE, epoch_steps, train, within_budget
+from nndiff.training.budget import (
+    EPOCHS,
+    FEWEST_STEPS,
+    LONGEST_EPOCH,
+    VALIDATION_SHARE,
+    epoch_steps,
+    within_budget,
+)
+from nndiff.training.run import train
 from nndiff.training.validation import without_network
 from tests.training.tiny import NAME, arrays, prepare, request, run_of, tiny_plan, trainer_of
 

@@ -1,0 +1,372 @@
+"""PRDiT taken apart: volumes made by a local denoiser, a transformer, both; hot and cold; beside UNets as large.
+
+    python -m benchmarks.prdit [-o FOLDER] [--minutes 6] [--generated 64] [--steps 100] [--quick]
+    python -m benchmarks.prdit --crops SCAN.nii.gz …           # of real volumes, cut anew, patients apart
+    python -m benchmarks.prdit --raw RAW/DATASET --planned --minutes 20000 --generated 1000 --steps 1000 \\
+        --features medicalnet --weights resnet_50.pth          # a whole dataset, the plan's own size: days of a GPU
+
+Without --raw or --crops: simulated bodies as CT. Every variant trains for equally long: as many steps as fit by step
+times measured in turn, side by side, each stage by its share; no validation in between. A UNet has the width that makes
+its weights as many as the transformer's. All volumes come from the same noises, N of them beside N held-out scans;
+intervals are of 95 %, by bootstrap over both sets. An order is claimed where the interval of the difference, both
+models against the same redrawn scans, leaves out 0. One training of each: how much a second would differ is not in it.
+What is done is not done again: run the same command to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from benchmarks.memory import Work, measured
+from benchmarks.trials import FACTORS, Data, begun, device, prepared, step_seconds
+from nndiff.assemble import build_network
+from nndiff.demo.bodies import SOFT, random_body
+from nndiff.evaluation.generation import features_of
+from nndiff.files import atomic, write_json
+from nndiff.imaging import io, store
+from nndiff.machine import free_memory
+from nndiff.memory import usable_now
+from nndiff.metrics.distribution import bootstrap, frechet, mmd, nearest, sliced_wasserstein
+from nndiff.metrics.features import EXTRACTORS, Floats
+from nndiff.plan import NetworkSpec, Plan
+from nndiff.planning.overrides import cost_of
+from nndiff.planning.search import Rung
+from nndiff.planning.size import network
+from nndiff.translate import arrangements, build_model, draw_seed, translate
+from nndiff.volume import FloatArray, Grid, Triple, Volume
+
+PRDIT, DDPM = "prdit", "ddpm"
+SMALL = (f"configurations.{PRDIT}.network.width=96", f"configurations.{PRDIT}.network.blocks=4")
+SHAPE: Triple = (32, 32, 32)
+BODY_SPACING, CROP_SPACING = 12.0, 4.0  # mm: a torso, or a part of one, in 32 voxels
+NOISE_HU = 15.0
+TRAINING = 96
+DRAWS = 500  # of the bootstrap
+SHOWN = 8  # volumes of a set in the picture
+TRAINING_SCANS = "training scans"
+
+MODELS = ("both", "local", "global", "no overlap", "unet", "haar unet")
+WALKS = {"hot 2": 2, "hot 1": 1, "hot 3": 3, "ddim": 0}  # of "both"; the others take the first, a UNet its plan's own
+CLAIMS = (  # the better one by the paper, and the worse
+    (("both", "hot 2"), ("global", "hot 2")),
+    (("both", "hot 2"), ("local", "hot 2")),
+    (("both", "hot 2"), ("no overlap", "hot 2")),
+    (("both", "hot 2"), ("both", "hot 1")),
+    (("both", "hot 2"), ("both", "hot 3")),
+    (("both", "hot 2"), ("both", "ddim")),
+    (("both", "hot 2"), ("unet", "its own")),
+    (("both", "hot 2"), ("haar unet", "its own")),
+)
+HEADS = ("model", "walk", "weights", "steps", "s a step", "training MB", "s a volume", "FID", "", "MMD", "", "SW", "")
+HEADS += ("to training",)
+
+Measure = Callable[[Floats, Floats], float]
+MEASURES: dict[str, Measure] = {
+    "FID": frechet,
+    "MMD": lambda real, made: mmd(real, made).biased_root,
+    "SW": sliced_wasserstein,
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    plan: Plan
+    data: Data
+    weights: Mapping[str, torch.Tensor]
+    steps: int
+    step_seconds: float
+    megabytes: float
+    size: int  # numbers
+
+
+@dataclass(frozen=True)
+class Set:
+    """Volumes of one model by one walk, as features."""
+
+    model: str
+    walk: str
+    features: Floats
+    seconds: float  # a volume
+    trained: Trained | None = None  # none for what stands beside the models
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("-o", "--output", type=Path, default=Path("prdit"), metavar="FOLDER")
+    parser.add_argument("--raw", type=Path, metavar="RAW/DATASET", help="a dataset without sources, not simulated")
+    parser.add_argument("--crops", type=Path, nargs="+", metavar="FILE", help="cut parts of these scans")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL")
+    parser.add_argument("--minutes", type=float, default=6.0, help="of each training (6)")
+    parser.add_argument("--generated", type=int, default=64, metavar="N", help="volumes a set, as many held out (64)")
+    parser.add_argument("--steps", type=int, default=100, help="of a walk (100)")
+    parser.add_argument("--features", default="random", metavar="NAME")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="MedicalNet's")
+    parser.add_argument("--planned", action="store_true", help="the plan's own transformer, not a small one")
+    parser.add_argument("--quick", action="store_true", help="half a minute each, 8 volumes, 20 steps")
+    arguments = parser.parse_args(argv)
+    if arguments.quick:
+        arguments.minutes, arguments.generated, arguments.steps = 0.5, 8, 20
+    n, output = arguments.generated, arguments.output
+    raw = arguments.raw or _made(output, n, arguments.crops)
+    by_hand = () if arguments.planned else SMALL
+    data = prepared(raw, output, n, (PRDIT, DDPM), by_hand)
+    extractor = EXTRACTORS.make(arguments.features, {"weights": arguments.weights} if arguments.weights else {})
+    runs = {model: _varied(data, model) for model in arguments.models}
+    seconds = step_seconds(runs, output / f"{raw.name}.json")
+    limits = data.plan.target_range[0]
+    held, training = _targets(data, data.held), _targets(data, data.training)
+
+    def read(volumes: Sequence[FloatArray]) -> Floats:
+        return features_of(volumes, limits, extractor)
+
+    real, seen = read(held), read(training)
+    mean = np.repeat(read([np.mean(training, axis=0)]), n, axis=0)
+    sets = [Set(TRAINING_SCANS, "", seen[:n], 0.0), Set("mean volume", "", mean, 0.0)]
+    pictures = {"held-out scans": held[:SHOWN]}
+    for model, (own, plan) in runs.items():
+        steps = int(60 * arguments.minutes / seconds[model])
+        trained = _trained(own, plan, steps, seconds[model], output / "runs" / f"{raw.name}_{_file(model)}_{steps}.pt")
+        for walk in _walks(model):
+            found, shown = _set(model, walk, trained, n, arguments.steps, read, output / "runs")
+            pictures[f"{model}, {walk}"] = shown
+            sets.append(found)
+            print(_line(found, real, seen), flush=True)
+    _table(sets, real, seen, f"{raw.name}: {n} volumes a side, {arguments.steps} steps, features {extractor.name}")
+    _orders(sets, real)
+    _picture(pictures, limits, output / f"{raw.name}.png")
+    return 0
+
+
+def _walks(model: str) -> list[str]:
+    return list(WALKS) if model == "both" else ["its own" if model.endswith("unet") else "hot 2"]
+
+
+def _file(model: str) -> str:
+    return model.replace(" ", "_")
+
+
+# ---------------------------------------------------------------- data
+
+
+def _made(output: Path, held_out: int, scans: Sequence[Path] | None) -> Path:
+    """A raw dataset without sources, the last `held_out` cases of other bodies than the rest."""
+    raw = output / "raw" / ("Dataset903_Crops" if scans else "Dataset902_Bodies")
+    if (raw / "dataset.json").exists():  # written last
+        return raw
+    (raw / "targetsTr").mkdir(parents=True, exist_ok=True)
+    volumes = _crops(scans, held_out) if scans else [_body(i) for i in range(TRAINING + held_out)]
+    for i, volume in enumerate(volumes):
+        io.write(volume, raw / "targetsTr" / f"volume{i:04d}_0000.nii.gz")
+    words = {"target_names": {"0": "CT"}, "channel_names": {}, "task": "generation", "file_ending": ".nii.gz"}
+    write_json(raw / "dataset.json", words)
+    return raw
+
+
+def _body(number: int) -> Volume:
+    generator = np.random.default_rng([5, number])
+    body = random_body(generator, SHAPE, (BODY_SPACING,) * 3)
+    hu = (body.attenuation / SOFT - 1) * 1000 + generator.normal(0, NOISE_HU, SHAPE)
+    return Volume(hu[None].astype(np.float32), body.grid)
+
+
+def _crops(scans: Sequence[Path], held_out: int) -> list[Volume]:
+    """Cut at random where there is a body, from scans at 4 mm; a quarter of the scans only for the held-out ones."""
+    if len(scans) < 4:
+        raise SystemExit("--crops needs four scans or more: a quarter of them is held out")
+    first_held = len(scans) - max(1, len(scans) // 4)
+    generator = np.random.default_rng(0)
+    coarse = [_coarse(path) for path in sorted(scans)]
+    volumes = []
+    for i in range(TRAINING + held_out):
+        some = coarse[:first_held] if i < TRAINING else coarse[first_held:]
+        whole = some[i % len(some)]
+        while True:
+            corner = [generator.integers(0, n - s + 1) for n, s in zip(whole.shape, SHAPE, strict=True)]
+            part = whole[tuple(slice(c, c + s) for c, s in zip(corner, SHAPE, strict=True))]
+            if (part > -500).mean() > 0.5:
+                break
+        volumes.append(Volume(part[None].copy(), Grid(SHAPE, (CROP_SPACING,) * 3, (0.0, 0.0, 0.0))))
+    return volumes
+
+
+def _coarse(path: Path) -> FloatArray:
+    """[Z, Y, X] at 4 mm, by the mean over whole voxels."""
+    volume = io.read([path])
+    factors = [max(1, round(CROP_SPACING / s)) for s in volume.grid.spacing]
+    array = volume.array[0]
+    for axis, factor in enumerate(factors):
+        n = array.shape[axis] // factor
+        array = np.take(array, range(n * factor), axis).reshape(
+            *array.shape[:axis], n, factor, *array.shape[axis + 1 :]
+        )
+        array = array.mean(axis + 1)
+    return array
+
+
+def _targets(data: Data, cases: Sequence[str]) -> list[FloatArray]:
+    return [np.array(store.open_case(data.folder, case)["target"][0]) for case in cases]
+
+
+# ---------------------------------------------------------------- models
+
+
+def _varied(data: Data, model: str) -> tuple[Data, Plan]:
+    name = DDPM if model.endswith("unet") else PRDIT
+    planned = data.plan.configurations[name]
+    spec = planned.network
+    if model == "local":
+        planned = replace(planned, network=replace(spec, blocks=0), stages=(replace(planned.stages[0], share=1.0),))
+    elif model == "global":  # the local part stays untrained: it answers zero
+        planned = replace(planned, stages=(replace(planned.stages[1], share=1.0),))
+    elif model == "no overlap":
+        planned = replace(planned, network=replace(spec, kernels=spec.strides))
+    elif name == DDPM:
+        factor = FACTORS["haar" if model == "haar unet" else "r1"]
+        as_large = _numbers(data.plan.configurations[PRDIT].network, (1, 1, 1))
+        spec = min(
+            (_unet(spec, factor, planned.patch_size, planned.spacing, width) for width in range(4, 512, 4)),
+            key=lambda spec: abs(_numbers(spec, factor) - as_large),
+        )
+        planned = replace(planned, puzzle_factor=factor, network=spec)
+    planned = replace(planned, predicted=cost_of(planned))
+    own = replace(data, name=name)
+    return own, replace(data.plan, configurations={name: planned})
+
+
+def _unet(spec: NetworkSpec, factor: Triple, patch: Triple, spacing: Any, width: int) -> NetworkSpec:
+    sized = network(Rung(factor, patch, spacing, 1, width, spec.recompute), spec.in_channels, spec.out_channels)
+    return replace(sized, skip=spec.skip, mix="haar" if max(factor) > 1 else "none")
+
+
+def _numbers(spec: NetworkSpec, factor: Triple) -> int:
+    with torch.device("meta"):
+        return sum(weight.numel() for weight in build_network(spec, factor).parameters())
+
+
+def _trained(data: Data, plan: Plan, steps: int, seconds: float, path: Path) -> Trained:
+    planned = plan.configurations[data.name]
+    words = planned.network, planned.puzzle_factor, planned.patch_size, planned.batch_size, planned.precision
+    if path.exists():
+        kept = torch.load(path, weights_only=True)
+    else:
+        clock = time.perf_counter()
+        trainer, walk = begun(data, plan, steps, 0)
+        losses = [step.loss for step in walk]
+        last = float(np.mean(losses[-20:]))
+        print(f"{path.stem}: {time.perf_counter() - clock:.0f} s, loss {losses[0]:.3f} → {last:.4f}", file=sys.stderr)
+        peak = max(measured(Work(True, *words, stage.trains), device().type)["measured"] for stage in planned.stages)
+        kept = {"weights": trainer.ema.values, "megabytes": peak / 1e6}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as part:
+            torch.save(kept, part)
+    size = _numbers(planned.network, planned.puzzle_factor)
+    return Trained(plan, data, kept["weights"], steps, seconds, kept["megabytes"], size)
+
+
+# ---------------------------------------------------------------- sets
+
+
+def _set(
+    model: str,
+    walk: str,
+    trained: Trained,
+    n: int,
+    steps: int,
+    read: Callable[[Sequence[FloatArray]], Floats],
+    folder: Path,
+) -> tuple[Set, list[FloatArray]]:
+    """Features of N volumes of this walk, and the first few volumes."""
+    path = folder / f"{trained.plan.dataset}_{_file(model)}_{_file(walk)}_{trained.steps}_{steps}_{n}.npz"
+    if not path.exists():
+        built = build_model(trained.plan, trained.data.name, [dict(trained.weights)], device())
+        sampler = replace(built.configuration.sampler, steps=steps, **({"hot": WALKS[walk]} if walk in WALKS else {}))
+        shape = built.configuration.volume_shape
+        options = arrangements(built, shape, usable_now(free_memory(device().type), device().type))
+        volumes, seconds = [], []
+        for i in range(n):
+            clock = time.perf_counter()
+            generator = torch.Generator().manual_seed(draw_seed(0, f"volume_{i}", 0))
+            volumes.append(translate(built, None, shape, sampler, generator, options)[0].numpy())
+            seconds.append(time.perf_counter() - clock)
+        with atomic(path) as part, open(part, "wb") as stream:
+            shown = np.stack(volumes[:SHOWN])
+            np.savez(stream, features=read(volumes), seconds=np.median(seconds), shown=shown)
+    with np.load(path) as kept:
+        return Set(model, walk, kept["features"], float(kept["seconds"]), trained), list(kept["shown"])
+
+
+# ---------------------------------------------------------------- the tables
+
+
+def _line(found: Set, real: Floats, seen: Floats) -> str:
+    trained = found.trained
+    work = ["", "", "", "", ""]
+    if trained is not None:
+        work = [f"{trained.size / 1e6:.2f} M", str(trained.steps), f"{trained.step_seconds:.3g}"]
+        work += [f"{trained.megabytes:.0f}", f"{found.seconds:.3g}"]
+    cells = []
+    for measure in MEASURES.values():
+        low, high = bootstrap(measure, real, found.features, DRAWS)
+        cells += [f"{measure(real, found.features):.3g}", f"{low:.3g} to {high:.3g}"]
+    repeats = nearest(real if found.model == TRAINING_SCANS else found.features, seen).ratio
+    return "| " + " | ".join([found.model, found.walk, *work, *cells, f"{repeats:.2f}"]) + " |"
+
+
+def _table(sets: Sequence[Set], real: Floats, seen: Floats, title: str) -> None:
+    print(f"\n{title}\n\n| " + " | ".join(HEADS) + " |\n|" + "---|" * len(HEADS))
+    for found in sets:
+        print(_line(found, real, seen))
+
+
+def _orders(sets: Sequence[Set], real: Floats) -> None:
+    """The paper's orders: by each measure whether they hold here, or are the other way round, or cannot be told."""
+    features = {(found.model, found.walk): found.features for found in sets}
+    print("\n| better by the paper | than | " + " | ".join(MEASURES) + " |\n|" + "---|" * (2 + len(MEASURES)))
+    for better, worse in CLAIMS:
+        if better not in features or worse not in features:
+            continue
+        cells = []
+        for measure in MEASURES.values():
+            low, high = _difference(measure, real, features[better], features[worse])
+            verdict = "holds" if high < 0 else "the other way round" if low > 0 else "not told apart"
+            cells.append(f"{verdict} ({low:+.3g} to {high:+.3g})")
+        print("| " + " | ".join([", ".join(better), ", ".join(worse), *cells]) + " |")
+
+
+def _difference(measure: Measure, real: Floats, first: Floats, second: Floats) -> tuple[float, float]:
+    """Of a measure, the first's less the second's: both from the same noises and against the same redrawn scans."""
+    generator, n = np.random.default_rng(0), len(real)
+    values = []
+    for _ in range(DRAWS):
+        scans, made = (generator.integers(n, size=n) for _ in range(2))
+        values.append(measure(real[scans], first[made]) - measure(real[scans], second[made]))
+    low, high = np.percentile(values, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _picture(rows: Mapping[str, Sequence[FloatArray]], limits: tuple[float, float], path: Path) -> None:
+    """Coronal middles, a set a row."""
+    figure = Figure(figsize=(1.3 * SHOWN + 1.2, 1.4 * len(rows)), layout="constrained", dpi=100)
+    grid = figure.subplots(len(rows), SHOWN)
+    for axes, (name, volumes) in zip(grid, rows.items(), strict=True):
+        for cell, volume in zip(axes, volumes, strict=False):
+            cell.imshow(volume[::-1, volume.shape[1] // 2], cmap="gray", vmin=limits[0], vmax=limits[1])
+        for cell in axes:
+            cell.set_xticks([])
+            cell.set_yticks([])
+        axes[0].set_ylabel(name, fontsize=8)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""A time budget becomes a number of steps: by a rehearsal (a few timed steps and one validation, then thrown away)."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from nndiff.checkpoint import Run
+from nndiff.errors import NndiffError
+from nndiff.plan import Plan
+from nndiff.training import journal
+from nndiff.training.batches import Batches, loader
+from nndiff.training.loop import Trainer
+from nndiff.training.ranks import Ranks
+from nndiff.training.validation import Validation
+
+EPOCHS = 20  # at least; a long training has epochs of LONGEST_EPOCH steps
+LONGEST_EPOCH = 250
+VALIDATION_SHARE = 0.15  # of a time budget, at most while more than one case or few epochs can give way
+FEWEST_EPOCHS = 4
+REHEARSED, IGNORED = 4, 2  # steps that are timed, after some that warm up
+LONGEST_REHEARSAL = 0.05  # of the budget: fewer steps are timed when they are long
+FEWEST_STEPS = 10
+SAFETY = 0.96  # of the budget is planned for
+
+
+def epoch_steps(training_steps: int) -> int:
+    return max(1, min(LONGEST_EPOCH, training_steps // EPOCHS))
+
+
+def rehearsed(
+    plan: Plan,
+    name: str,
+    run: Run,
+    device: torch.device,
+    ranks: Ranks,
+    batches: Batches,
+    validation: Validation,
+    budget: float,
+) -> tuple[float, float]:
+    """Seconds of a step, mean over the stages, and of a validation case, the slowest rank's; nothing is kept."""
+    planned = plan.configurations[name]
+    total, step_seconds = sum(stage.share for stage in planned.stages), 0.0
+    for stage in planned.stages:
+        alone = {name: replace(planned, stages=(stage,))}
+        trainer = Trainer(replace(plan, configurations={**plan.configurations, **alone}), name, run, device, ranks)
+        share = stage.share / total
+        step_seconds += share * _step_seconds(trainer, batches, run, ranks, share * budget)
+    clock = time.perf_counter()
+    with trainer.ema.inside(trainer.network):
+        validation.of(trainer, 0)
+    slowest = ranks.gathered((step_seconds, time.perf_counter() - clock))
+    return max(pair[0] for pair in slowest), max(pair[1] for pair in slowest)
+
+
+def _step_seconds(trainer: Trainer, batches: Batches, run: Run, ranks: Ranks, budget: float) -> float:
+    seconds: list[float] = []
+    for step in trainer.steps(loader(batches, 0, run.training_steps, 0, pinned=False)):
+        seconds.append(step.seconds)
+        long_enough = len(seconds) > IGNORED and sum(seconds) > LONGEST_REHEARSAL * budget
+        if max(ranks.gathered(long_enough or len(seconds) >= IGNORED + REHEARSED)):
+            break
+    return float(np.median(seconds[IGNORED:]))
+
+
+def within_budget(run: Run, seconds: float, step: float, case: float) -> Run:
+    """As many steps as fit beside their validations: fewer validation cases first, then fewer epochs."""
+    cases, epochs = len(run.validation), EPOCHS
+    while cases > 1 and epochs * cases * case > VALIDATION_SHARE * seconds:
+        cases -= 1
+    while epochs > FEWEST_EPOCHS and epochs * cases * case > VALIDATION_SHARE * seconds:
+        epochs -= 1
+    steps = int((seconds - (epochs + 1) * cases * case) / step)
+    if steps > LONGEST_EPOCH * epochs:
+        steps = int((seconds - 2 * cases * case) / (step + cases * case / LONGEST_EPOCH))
+    if steps < FEWEST_STEPS:
+        raise NndiffError(
+            "The time budget is too short to train anything.",
+            expected=f"at least {journal.in_words(FEWEST_STEPS * step + (FEWEST_EPOCHS + 1) * case)} after the start",
+            found=journal.in_words(max(0.0, seconds)),
+            remedy="give a longer --time_budget, or plan smaller patches",
+        )
+    return replace(
+        run,
+        validation=run.validation[:cases],
+        training_steps=steps,
+        epoch_steps=max(1, min(LONGEST_EPOCH, math.ceil(steps / epochs))),
+        warmup_steps=min(run.warmup_steps, max(10, steps // 10)),
+        ema_half_life=max(2, min(run.ema_half_life, steps // 20)),
+    )
