@@ -15,7 +15,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    packages=find_packages(include=["nndiff", "nndiff.*"]),
+    packages=find_packages(include=["nndiff", "nndiff.*", "dataset_conversion"]),
     package_data={"nndiff": ["py.typed"]},
     install_requires=[
         "torch>=2.8",
@@ -40,6 +40,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "nndiff_convert = dataset_conversion.any_folder:main",
             "nndiff_extract_fingerprint = nndiff.cli.extract_fingerprint:main",
             "nndiff_plan = nndiff.cli.plan:main",
             "nndiff_preprocess = nndiff.cli.preprocess:main",

@@ -1,0 +1,62 @@
+"""nndiff_convert: any folder of volumes → a raw dataset, by patterns; the files stay where they are.
+
+    nndiff_convert -d 12 -n T1toFLAIR --source 'T1=scans/{case}/t1.nii.gz' --target 'FLAIR=scans/{case}/flair.nii.gz'
+    nndiff_convert -d 13 -n Low --source 'PET=low/{patient}_*.nii.gz' --target 'PET=full/{patient}_*.nii.gz'
+    nndiff_convert -d 14 -n Chests --target 'CT=archive/**/{case}_chest.nrrd'
+
+Several --source or --target are several channels, in that order. A name before the = says what kind of image it is;
+without one it is looked for in the file's name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+
+from dataset_conversion.base import WILD, Role, add_flags, gather, write
+from nndiff.cli.command import Command, paths_of
+from nndiff.errors import NndiffError
+
+KINDS = ("CBCT", "CT", "NAC", "PET", "SPECT", "FLAIR", "T1c", "T1", "T2", "PD", "MR")  # looked for in this order
+NAMED = re.compile(r"(?P<name>[^=/*{}]+)=(?P<pattern>.+)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    command = Command("nndiff_convert", __doc__ or "")
+    add_flags(command, None, None)
+    for side, what in (("source", "what is translated; none for generation"), ("target", "what it is translated to")):
+        command.flag(side, nargs="+", action="extend", default=[], metavar="NAME=PATTERN", help=what)
+    command.flag("mask", default=None, metavar="PATTERN", help="where losses and measures count")
+    return command.run(_work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    if not arguments.target:
+        raise NndiffError("There is nothing to learn.", expected="--target NAME=PATTERN")
+    roles = [role_of("images", text) for text in arguments.source] + [role_of("targets", t) for t in arguments.target]
+    if arguments.mask:
+        roles.append(Role("mask", "", arguments.mask))
+    write(arguments, paths_of(arguments).raw, roles, gather(roles), {})
+
+
+def role_of(side: str, text: str) -> Role:
+    match = NAMED.fullmatch(text)
+    if match:
+        return Role(side, match["name"].strip(), match["pattern"])
+    words = re.split(r"[^a-z0-9]+", WILD.sub(" ", text).lower().rpartition("/")[2])
+    name = next((kind for kind in KINDS if kind.lower() in words), None)
+    if name is None:
+        raise NndiffError(
+            "What kind of image is this?",
+            expected="CT=…, PET=…, T1=… before the pattern: a channel's name tells what its numbers mean",
+            found=text,
+            remedy="write NAME=PATTERN",
+        )
+    print(f"Taken as {name}, by its name: {text}")
+    return Role(side, name, text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""What converters that leave files in place share: patterns find files, files become cases, cases a dataset.json.
+
+    '{case}/mr.mha', '{case}/ct.mha' ─ what {case} stands for ─▶ case → its files, all there → a row of dataset.json
+                                                                            one missing → left out, and said why
+
+In a pattern * stands for anything within a name, ** for any folders, {case} and {patient} for the parts of a path that
+name them. A case is called by {patient} and {case}; where there is no {case}, by {patient} and all that * stands for.
+conversion.json beside dataset.json tells who was left out, and why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nndiff.cli.command import Command
+from nndiff.dataset import FILE_ENDINGS
+from nndiff.errors import NndiffError
+from nndiff.files import read_json, write_json
+from nndiff.paths import FOLDER
+
+REPORT = "conversion.json"
+NAMED = 3  # of those left out, by name on the terminal
+WILD = re.compile(r"\*\*/|\*|\{case\}|\{patient\}")
+UNFIT = re.compile(r"[^\w.-]+")  # for the name of a case, which names files
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a file is to its case, and how it is found."""
+
+    side: str  # images | targets | mask
+    name: str  # of the channel; of a mask none
+    pattern: str
+    fits: re.Pattern[str] | None = None  # what the case's name must look like
+
+
+@dataclass
+class Gathered:
+    cases: dict[str, dict[Role, Path]] = field(default_factory=dict)
+    patients: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)  # case → why
+
+
+def add_flags(command: Command, number: int | None, name: str | None) -> None:
+    """-d, -n and --overwrite; without a number of its own a converter asks for both."""
+    asks = number is None
+    shown = "" if asks else f" (Dataset{number:03d}_{name})"
+    command.flag("dataset", short="d", type=int, required=asks, default=number, metavar="ID", help=f"its number{shown}")
+    command.flag("name", short="n", required=asks, default=name, metavar="NAME", help="its name, after the number")
+    command.flag("overwrite", action="store_true", help="replace a dataset.json that says something else")
+
+
+# ---------------------------------------------------------------- files → cases
+
+
+def gather(roles: Sequence[Role]) -> Gathered:
+    """Every case that all roles have a file of; the others with the reason."""
+    found: dict[str, dict[Role, list[Path]]] = {}
+    gathered = Gathered()
+    for role in roles:
+        for path, case, patient in _matches(role.pattern):
+            if role.fits is not None and not role.fits.fullmatch(case):
+                continue
+            found.setdefault(case, {}).setdefault(role, []).append(path)
+            if patient:
+                gathered.patients[case] = patient
+    for case, files in sorted(found.items()):
+        missing = [role for role in roles if role not in files]
+        twice = next((paths for paths in files.values() if len(paths) > 1), None)
+        if twice is not None:
+            gathered.left_out[case] = f"two files are the same thing: {twice[0]} and {twice[1]}"
+        elif missing:
+            words = ", ".join(f"no {role.name or 'mask'} ({role.pattern})" for role in missing)
+            gathered.left_out[case] = words
+        else:
+            gathered.cases[case] = {role: paths[0] for role, paths in files.items()}
+    if not found:
+        raise NndiffError(
+            "No file fits the patterns.",
+            expected="\n            ".join(role.pattern for role in roles),
+            found=_nearby(roles[0].pattern),
+            remedy="quote the patterns, and compare them with a file's whole path",
+        )
+    if not gathered.cases:
+        case, why = next(iter(gathered.left_out.items()))
+        raise NndiffError(
+            f"Not one case is whole, of {len(found)}.",
+            found=f"{case}: {why}",
+            remedy="the same text of every path must name the case: mark it with {case}",
+        )
+    return gathered
+
+
+def _matches(pattern: str) -> list[tuple[Path, str, str]]:
+    """(file, case, patient) of every file that fits."""
+    whole = os.path.abspath(os.path.expanduser(pattern))
+    expression = re.compile(_expression(whole))
+    matches = []
+    for text in sorted(glob.glob(WILD.sub(lambda wild: "**/" if wild[0] == "**/" else "*", whole), recursive=True)):
+        match, path = expression.fullmatch(text), Path(text)
+        if match is None or not path.name.endswith(FILE_ENDINGS):
+            continue
+        case = UNFIT.sub("_", "_".join(part for part in match.groups() if part not in ("", ".gz"))).strip("._")
+        if case:
+            matches.append((path, case, match.groupdict().get("patient", "")))
+    return matches
+
+
+def _expression(pattern: str) -> str:
+    """A regular expression; {case} or {patient} a second time must be the same text again."""
+    seen: set[str] = set()
+    named = "{case}" in pattern
+
+    def group(wild: str) -> str:
+        key = wild.strip("{}")
+        if wild == "**/":
+            return r"(?:[^/]+/)*"
+        if wild == "*":
+            return r"[^/]*" if named else r"([^/]*)"
+        if key in seen:
+            return f"(?P={key})"
+        seen.add(key)
+        return f"(?P<{key}>[^/]+)"
+
+    pieces, end = [], 0
+    for wild in WILD.finditer(pattern):
+        pieces += [re.escape(pattern[end : wild.start()]), group(wild[0])]
+        end = wild.end()
+    return "".join([*pieces, re.escape(pattern[end:])])
+
+
+def _nearby(pattern: str) -> str:
+    """What does lie in the last folder of a pattern that exists."""
+    folder = Path(os.path.abspath(os.path.expanduser(WILD.split(pattern)[0] + "x"))).parent
+    while not folder.is_dir():
+        folder = folder.parent
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    return (
+        f"{', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''} in {folder}" if names else f"{folder}: empty"
+    )
+
+
+# ---------------------------------------------------------------- cases → a raw dataset
+
+
+def write(
+    arguments: argparse.Namespace, raw: Path, roles: Sequence[Role], gathered: Gathered, words: Mapping[str, Any]
+) -> Path:
+    """dataset.json and conversion.json; says what was done. The files stay where they are."""
+    folder = raw / f"Dataset{arguments.dataset:03d}_{arguments.name}"
+    if not (FOLDER.match(folder.name) and arguments.dataset > 0):
+        raise NndiffError(
+            "This is no name of a dataset.",
+            expected="-d 1 to 999, -n with letters, digits, - and _",
+            found=folder.name,
+        )
+    _demand_free(folder, raw)
+    sides = {side: [role for role in roles if role.side == side] for side in ("images", "targets", "mask")}
+    first = next(iter(gathered.cases.values()))
+    data = {
+        **words,
+        "name": arguments.name,
+        "channel_names": {str(i): role.name for i, role in enumerate(sides["images"])},
+        "target_names": {str(i): role.name for i, role in enumerate(sides["targets"])},
+        "file_ending": next(e for e in FILE_ENDINGS if first[sides["targets"][0]].name.endswith(e)),
+        "numTraining": len(gathered.cases),
+        "dataset": {case: _row(files, sides) for case, files in gathered.cases.items()},
+        "groups": {case: gathered.patients.get(case, case) for case in gathered.cases},
+    }
+    path = folder / "dataset.json"
+    if path.exists() and read_json(path) != data and not arguments.overwrite:
+        raise NndiffError(
+            "There is a dataset.json that says something else.",
+            where=path,
+            remedy="--overwrite replaces it; or choose another number (-d)",
+        )
+    write_json(path, data)
+    write_json(folder / REPORT, {"cases": len(gathered.cases), "left_out": gathered.left_out})
+    _tell(folder, gathered)
+    return folder
+
+
+def _row(files: Mapping[Role, Path], sides: Mapping[str, Sequence[Role]]) -> dict[str, Any]:
+    row: dict[str, Any] = {side: [str(files[role]) for role in sides[side]] for side in ("images", "targets")}
+    return {**row, "mask": str(files[sides["mask"][0]])} if sides["mask"] else row
+
+
+def _demand_free(folder: Path, raw: Path) -> None:
+    others = [path.name for path in raw.glob(f"{folder.name[:10]}_*") if path.name != folder.name]
+    if others:
+        raise NndiffError(
+            f"Number {folder.name[7:10]} is taken.", found=others[0], where=raw, remedy="choose another number (-d)"
+        )
+
+
+def _tell(folder: Path, gathered: Gathered) -> None:
+    patients = len({gathered.patients.get(case, case) for case in gathered.cases})
+    print(f"Wrote {folder}: {len(gathered.cases)} cases of {patients} patients, in place")
+    for case, why in list(gathered.left_out.items())[:NAMED]:
+        print(f"  left out: {case}: {why}")
+    if len(gathered.left_out) > NAMED:
+        print(f"  and {len(gathered.left_out) - NAMED} more, all in {folder / REPORT}")
+    print(f"Next: nndiff_plan_and_preprocess -d {int(folder.name[7:10])}")

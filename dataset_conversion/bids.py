@@ -1,0 +1,63 @@
+"""A BIDS dataset → a raw dataset: one kind of image to another, of the same session, on one grid.
+
+    FOLDER/sub-01/ses-02/anat/sub-01_ses-02_T1w.nii.gz        FOLDER/sub-01/pet/sub-01_trc-FDG_pet.nii.gz
+
+A kind is a suffix, with entities before it where a session has several: T1w, acq-iso_T1w, trc-FDG_pet. All sessions of
+a subject form a group; the files stay where they are (bids-specification.readthedocs.io).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dataset_conversion.base import Role, add_flags, gather, write
+from nndiff.cli.command import Command, paths_of
+from nndiff.errors import NndiffError, nearest
+
+SUFFIXES = {  # → folder, the channel's name
+    "T1w": ("anat", "T1"),
+    "T2w": ("anat", "T2"),
+    "FLAIR": ("anat", "FLAIR"),
+    "PDw": ("anat", "PD"),
+    "inplaneT1": ("anat", "T1"),
+    "inplaneT2": ("anat", "T2"),
+    "pet": ("pet", "PET"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    command = Command("bids", __doc__ or "")
+    command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help="holds sub-…")
+    command.flag("source", nargs="+", default=[], metavar="KIND", help="such as T1w; none for generation")
+    command.flag("target", nargs="+", required=True, metavar="KIND", help="such as FLAIR, or trc-FDG_pet")
+    add_flags(command, None, None)
+    return command.run(_work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    folder: Path = arguments.input
+    if not (folder.is_dir() and any(folder.glob("sub-*"))):
+        raise NndiffError("There is no subject here.", expected="sub-01, …", where=folder, remedy="check -i")
+    sessions = any(folder.glob("sub-*/ses-*"))
+    roles = [
+        _role(folder, side, kind, sessions)
+        for side, kinds in (("images", arguments.source), ("targets", arguments.target))
+        for kind in kinds
+    ]
+    write(arguments, paths_of(arguments).raw, roles, gather(roles), {})
+
+
+def _role(folder: Path, side: str, kind: str, sessions: bool) -> Role:
+    suffix = kind.rpartition("_")[2]
+    if suffix not in SUFFIXES:
+        raise NndiffError(f"'{kind}' is no kind of image that is known here.", remedy=nearest(suffix, SUFFIXES))
+    below, name = SUFFIXES[suffix]
+    start = "{patient}/{case}" if sessions else "{case}"
+    return Role(side, name, f"{folder}/{start}/{below}/{start.replace('/', '_')}*_{kind}.nii*")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""A dataset of nnU-Net v2 → a raw dataset: some of its channels become the source, others the target.
+
+    FOLDER/dataset.json    FOLDER/imagesTr/CASE_0000.nii.gz, CASE_0001.nii.gz, …
+
+The labels are not used; the files stay where they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dataset_conversion.base import Role, add_flags, gather, write
+from nndiff.cli.command import Command, paths_of
+from nndiff.dataset import FILE_ENDINGS
+from nndiff.errors import NndiffError, nearest
+from nndiff.files import read_json
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    command = Command("nnunet", __doc__ or "")
+    command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help="holds dataset.json, imagesTr")
+    command.flag("source", nargs="+", default=[], metavar="CHANNEL", help="channels by name; none for generation")
+    command.flag("target", nargs="+", required=True, metavar="CHANNEL", help="channels by name")
+    add_flags(command, None, None)
+    return command.run(_work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    path = arguments.input / "dataset.json"
+    data = read_json(path, remedy="-i names the folder of one dataset of nnU-Net v2")
+    channels, ending = data.get("channel_names"), data.get("file_ending")
+    if not isinstance(channels, dict) or ending not in FILE_ENDINGS:
+        raise NndiffError(
+            "This is no dataset.json of nnU-Net v2.",
+            expected=f'"channel_names": {{"0": …}} and "file_ending": one of {" ".join(FILE_ENDINGS)}',
+            found=", ".join(data),
+            where=path,
+            remedy="datasets of nnU-Net v1 (modality): nnUNetv2_convert_old_nnUNet_dataset",
+        )
+    numbers = {name: int(number) for number, name in channels.items()}
+    roles = []
+    for side, names in (("images", arguments.source), ("targets", arguments.target)):
+        for name in names:
+            if name not in numbers:
+                raise NndiffError(f"There is no channel '{name}'.", where=path, remedy=nearest(name, numbers))
+            pattern = f"{arguments.input}/imagesTr/{{case}}_{numbers[name]:04d}{ending}"
+            roles.append(Role(side, name, pattern))
+    if both := set(arguments.source) & set(arguments.target):
+        raise NndiffError("A channel cannot be translated to itself.", found=", ".join(sorted(both)))
+    words = {key: data[key] for key in ("description", "reference", "licence") if isinstance(data.get(key), str)}
+    write(arguments, paths_of(arguments).raw, roles, gather(roles), words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
