@@ -28,7 +28,9 @@ setup(
         "matplotlib>=3.7",
     ],
     extras_require={
+        "dicom": ["pydicom>=3.0"],
         "dev": [
+            "pydicom>=3.0",
             "pytest",
             "pytest-xdist",
             "pytest-cov",

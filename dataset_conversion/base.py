@@ -4,8 +4,8 @@
                                                                             one missing → left out, and said why
 
 In a pattern * stands for anything within a name, ** for any folders, {case} and {patient} for the parts of a path that
-name them. A case is called by {patient} and {case}; where there is no {case}, by {patient} and all that * stands for.
-conversion.json beside dataset.json tells who was left out, and why.
+name them. A case is called by {patient} and {case}; where there is no {case}, by {patient} and all that * stands for. A
+pattern that ends with / or .zip finds DICOM series. conversion.json tells who was left out, and why.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from nndiff.files import read_json, write_json
 from nndiff.paths import FOLDER
 
 REPORT = "conversion.json"
+SERIES = ("/", ".zip")
 NAMED = 3  # of those left out, by name on the terminal
 WILD = re.compile(r"\*\*/|\*|\{case\}|\{patient\}")
 UNFIT = re.compile(r"[^\w.-]+")  # for the name of a case, which names files
@@ -100,12 +101,12 @@ def gather(roles: Sequence[Role]) -> Gathered:
 
 def _matches(pattern: str) -> list[tuple[Path, str, str]]:
     """(file, case, patient) of every file that fits."""
-    whole = os.path.abspath(os.path.expanduser(pattern))
+    whole = os.path.abspath(os.path.expanduser(pattern)) + "/" * pattern.endswith("/")
     expression = re.compile(_expression(whole))
     matches = []
     for text in sorted(glob.glob(WILD.sub(lambda wild: "**/" if wild[0] == "**/" else "*", whole), recursive=True)):
         match, path = expression.fullmatch(text), Path(text)
-        if match is None or not path.name.endswith(FILE_ENDINGS):
+        if match is None or not text.endswith((*FILE_ENDINGS, *SERIES)):
             continue
         case = UNFIT.sub("_", "_".join(part for part in match.groups() if part not in ("", ".gz"))).strip("._")
         if case:
@@ -169,7 +170,7 @@ def write(
         "name": arguments.name,
         "channel_names": {str(i): role.name for i, role in enumerate(sides["images"])},
         "target_names": {str(i): role.name for i, role in enumerate(sides["targets"])},
-        "file_ending": next(e for e in FILE_ENDINGS if first[sides["targets"][0]].name.endswith(e)),
+        "file_ending": next((e for e in FILE_ENDINGS if first[sides["targets"][0]].name.endswith(e)), ".nii.gz"),
         "numTraining": len(gathered.cases),
         "dataset": {case: _row(files, sides) for case, files in gathered.cases.items()},
         "groups": {case: gathered.patients.get(case, case) for case in gathered.cases},

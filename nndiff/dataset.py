@@ -233,9 +233,9 @@ def _in_place(words: DatasetJson, folder: Path) -> tuple[Channels, Channels, dic
                 case, str(file), "the file that dataset.json names does not exist.", 'correct "dataset" in dataset.json'
             )
             for file in files
-            if not file.is_file()
+            if not file.exists()
         ]
-        if any(not file.is_file() for file in files):
+        if any(not file.exists() for file in files):
             del sources[case], targets[case]
     return sources, targets, masks, findings
 

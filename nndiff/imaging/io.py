@@ -29,6 +29,7 @@ import SimpleITK
 
 from nndiff.errors import NndiffError
 from nndiff.files import atomic
+from nndiff.imaging import dicom
 from nndiff.volume import FloatArray, Grid, Layout, Triple, Volume
 
 sitk: Any = SimpleITK  # its Python side is not annotated
@@ -57,7 +58,7 @@ class Header:
 
 
 def read(paths: Sequence[Path]) -> Volume:
-    """One 3D file a channel, stacked: float32, canonical. The layout is the first channel's."""
+    """One 3D file or DICOM series a channel, stacked: float32, canonical. The layout is the first channel's."""
     first, grid, layout = _read_channel(paths[0])  # [Z, Y, X]
     array = np.empty((len(paths), *grid.shape), dtype=np.float32)  # [C, Z, Y, X]
     array[0] = first
@@ -77,6 +78,9 @@ def read(paths: Sequence[Path]) -> Volume:
 
 def read_header(path: Path) -> Header:
     """The header alone: no voxel is loaded."""
+    if dicom.is_series(path):
+        grid, pixel_type = dicom.describe(path)
+        return Header(3, 1, pixel_type, grid.shape, grid.spacing, layout_letters(grid))
     reader = _information(path)
     dimension = reader.GetDimension()
     spacing = tuple(reader.GetSpacing()[::-1])
@@ -97,6 +101,8 @@ def read_header(path: Path) -> Header:
 
 
 def _read_channel(path: Path) -> tuple[FloatArray, Grid, Layout]:
+    if dicom.is_series(path):
+        return canonical(*dicom.read(path))
     _accept(read_header(path), path)
     no_numbers = _check_whole(path)
     try:

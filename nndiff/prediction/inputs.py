@@ -1,4 +1,8 @@
-"""What lies in the input folder: CASE_0000.nii.gz, one file a source channel. Structure only, no image is opened."""
+"""What lies in the input folder: CASE_0000.nii.gz, one file a source channel. Structure only, no image is opened.
+
+A channel may be a DICOM series, in a folder CASE_0000 or a CASE_0000.zip; of a model of one channel CASE is enough. A
+folder that is a series itself is one case, named after it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,10 @@ from pathlib import Path
 
 from nndiff.dataset import CHANNEL, FILE_ENDINGS
 from nndiff.errors import NndiffError
+from nndiff.imaging import dicom
 from nndiff.plan import Channel
+
+DICOM_TO = ".nii.gz"
 
 
 @dataclass(frozen=True)
@@ -33,12 +40,15 @@ def find(folder: Path, channels: tuple[Channel, ...]) -> Inputs:
     endings: dict[str, str] = {}
     failures: dict[str, str] = {}
     ignored = []
-    for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
-        ending = next((ending for ending in FILE_ENDINGS if path.name.endswith(ending)), None)
-        if ending is None:
+    itself = dicom.holds_dicom(folder)
+    for path in [folder] if itself else sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        named = _named(path.resolve() if itself else path, channels)
+        if named is None:
             ignored.append(path.name)
             continue
-        stem = path.name[: -len(ending)]
+        stem, ending = named
         match = CHANNEL.match(stem)
         if match is None:
             failures[stem] = _unnumbered(path, channels)
@@ -64,6 +74,20 @@ def find(folder: Path, channels: tuple[Channel, ...]) -> Inputs:
             where=folder,
         )
     return Inputs(cases, failures, tuple(ignored))
+
+
+def _named(path: Path, channels: tuple[Channel, ...]) -> tuple[str, str] | None:
+    """CASE_0000, and the ending that its outputs take; None: this is no image."""
+    archive = path.suffix.lower() == ".zip"
+    if archive or (path.is_dir() and any(dicom.holds_dicom(folder) for folder in (path, *_below(path)))):
+        stem = path.stem if archive else path.name
+        return (f"{stem}_0000" if len(channels) == 1 and not CHANNEL.match(stem) else stem), DICOM_TO
+    ending = next((ending for ending in FILE_ENDINGS if path.name.endswith(ending)), None)
+    return None if ending is None or not path.is_file() else (path.name[: -len(ending)], ending)
+
+
+def _below(path: Path) -> list[Path]:
+    return [folder for folder in path.rglob("*") if folder.is_dir()]
 
 
 def _unnumbered(path: Path, channels: tuple[Channel, ...]) -> str:

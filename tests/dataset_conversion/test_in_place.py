@@ -12,6 +12,8 @@ from dataset_conversion import any_folder, bids, brats, nnunet, synthrad
 from nndiff import dataset
 from nndiff.files import read_json
 from nndiff.integrity import examine
+from nndiff.volume import Grid
+from tests.imaging.series import write_series
 
 
 @pytest.fixture
@@ -144,6 +146,20 @@ def test_without_a_source_it_generates_and_a_kind_is_told_by_the_name(plant, con
     outcome = run_cli(any_folder.main, "-d", 9, "-n", "X", "--target", f"{source}/*", "--raw", tmp_path / "raw")
     assert outcome.code == 1
     assert "NAME=PATTERN" in outcome.err
+
+
+def test_series_of_dicom_stay_where_they_are_too(converted, tmp_path, phantom) -> None:
+    grid = Grid((6, 8, 10), (3.0, 2.0, 2.0), (0.0, 0.0, 0.0))
+    for seed, name in enumerate(("anna", "bert")):
+        for kind, modality, scale in (("pet", "PT", 1e4), ("ct", "CT", 1.0)):
+            folder = tmp_path / "in" / name / modality / "1.2.3"
+            write_series(folder, scale * phantom(seed, grid.shape, kind=kind, noise=0.1), grid, modality)
+    start = tmp_path / "in" / "{case}"
+    found = converted(
+        any_folder.main, "-d", 6, "-n", "Dicom", "--source", f"PET={start}/PT/*/", "--target", f"CT={start}/CT/*/"
+    )
+    assert [case.name for case in found.cases] == ["anna", "bert"]
+    assert found.file_ending == ".nii.gz"
 
 
 # ---------------------------------------------------------------- what goes wrong

@@ -16,9 +16,12 @@ from nndiff import checkpoint
 from nndiff.checkpoint import BEST
 from nndiff.errors import NndiffError
 from nndiff.files import read_json
+from nndiff.imaging import io
 from nndiff.inference import digest_of
 from nndiff.prediction import Summary, pipeline
-from tests.conftest import make_phantom, save_volume
+from nndiff.volume import Grid
+from tests.conftest import SHAPE, make_phantom, save_volume
+from tests.imaging.series import write_series
 from tests.prediction.trained import contents, model_folder, plan_of, save_trained, scans
 
 RANDOM = {"steps": 2, "eta": 1.0}  # of a bridge: noise at its first step
@@ -61,6 +64,18 @@ def test_the_same_again_gives_the_same_bytes(tmp_path, predict, whole):
     predict("again", **RANDOM)
     assert contents(tmp_path / "again") == whole
     assert len(set(whole.values())) == 4
+
+
+def test_a_dicom_series_is_translated_as_the_same_scan_in_a_file(tmp_path, predict):
+    grid = Grid(SHAPE, (3.0, 2.0, 2.0), (1.0, -20.0, 7.0))
+    write_series(tmp_path / "dicom" / "case_0", make_phantom(0), grid, "PT", Units="GML")
+    volume = io.read([tmp_path / "dicom" / "case_0"])
+    io.write(volume, tmp_path / "files" / "case_0_0000.nii.gz")
+    predict("from_dicom", source="dicom", **RANDOM)
+    predict("from_file", source="files", **RANDOM)
+    there, here = (tmp_path / name / "case_0_0000.nii.gz" for name in ("from_dicom", "from_file"))
+    np.testing.assert_allclose(array(there), array(here), rtol=1e-5, atol=1e-6)
+    assert io.read([there]).grid.difference(volume.grid) is None
 
 
 def test_a_case_does_not_depend_on_its_neighbours(tmp_path, predict, whole):

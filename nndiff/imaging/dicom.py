@@ -1,0 +1,297 @@
+"""A DICOM series, in a folder or a zip → one volume: whole, sorted by position, in units that mean something.
+
+    headers (pydicom) ─▶ one series, one orientation, even distances      slices (GDCM) · slope + intercept ─▶ [Z, Y, X]
+    PET in Bq/ml ─▶ SUV (suv.py)                                          else as the scanner says: CT in HU
+
+Every slice has its own slope and intercept. Nothing of the headers but geometry, units and the kind of image leaves
+this module. What is no volume (a slice missing, a tilted gantry, two series) is refused with what was found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+import tempfile
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK
+
+from nndiff.errors import NndiffError
+from nndiff.imaging.suv import suv_factor
+from nndiff.volume import FloatArray, Grid, Spacing
+
+sitk: Any = SimpleITK
+
+PREAMBLE = 128  # bytes before the letters DICM
+UNEVEN = 0.01  # of the distance of two slices: what one of them may be off
+DIRECTION_TOLERANCE = 1e-3
+TILT_TOLERANCE = 1e-3  # of the distance of two slices, sideways
+LARGEST_ZIP = 16 * 10**9  # bytes, unpacked
+HIGHEST_RATIO = 200  # of a member's sizes; images are compressed two to twenty times
+NAMED = 5
+REMEDY = "export the series again, whole"
+
+
+@dataclass(frozen=True)
+class Slice:
+    file: Path
+    frame: int  # of a multi-frame file; -1: the file is one slice
+    position: tuple[float, float, float]
+    orientation: tuple[float, ...]  # direction cosines of a row, then of a column
+    spacing: tuple[float, float]  # of rows, of columns
+    shape: tuple[int, int]
+    slope: float
+    intercept: float
+
+
+@dataclass(frozen=True)
+class Series:
+    slices: tuple[Slice, ...]
+    grid: Grid
+    factor: float  # to SUV; 1 for what is no PET, or SUV already
+    pixel_type: str
+
+
+def is_series(path: Path) -> bool:
+    """Whether a path can only mean DICOM: a folder or a zip."""
+    return path.is_dir() or path.suffix.lower() == ".zip"
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether any file right in a folder is DICOM."""
+    return any(path.is_file() and _is_dicom(path) for path in folder.iterdir())
+
+
+def read(path: Path) -> tuple[FloatArray, Grid]:
+    with _files(path) as files:
+        series = _series(files, path)
+        array = np.stack([_pixels(part, path) for part in series.slices])  # [Z, Y, X]
+    return array * np.float32(series.factor), series.grid
+
+
+def describe(path: Path) -> tuple[Grid, str]:
+    """Where it lies and the type of its numbers, without the voxels."""
+    with _files(path) as files:
+        series = _series(files, path)
+    return series.grid, series.pixel_type
+
+
+# ---------------------------------------------------------------- files
+
+
+@contextlib.contextmanager
+def _files(path: Path) -> Iterator[list[Path]]:
+    if path.is_dir():
+        yield sorted(file for file in path.rglob("*") if file.is_file() and _is_dicom(file))
+        return
+    with tempfile.TemporaryDirectory(prefix="nndiff_dicom_") as folder:
+        yield [file for file in _unpacked(path, Path(folder)) if _is_dicom(file)]
+
+
+def _is_dicom(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        stream.seek(PREAMBLE)
+        return stream.read(4) == b"DICM"
+
+
+def _unpacked(path: Path, folder: Path) -> list[Path]:
+    """Every member under a number of its own: no name of the archive becomes a path."""
+
+    def refuse(found: str, remedy: str) -> NndiffError:
+        return NndiffError(f"{path.name} is no archive to be trusted.", found=found, where=path, remedy=remedy)
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            for member in members:
+                parts = Path(member.filename.replace("\\", "/")).parts
+                if ".." in parts or Path(member.filename).is_absolute() or stat.S_ISLNK(member.external_attr >> 16):
+                    raise refuse(f"a member outside of it: {member.filename}", "pack the series again, files alone")
+                if member.flag_bits & 1:
+                    raise refuse("an encrypted member", "unpack it first")
+                if member.file_size > HIGHEST_RATIO * max(1, member.compress_size):
+                    raise refuse(f"{member.filename} unpacks to {member.file_size} bytes", "unpack it first, with care")
+            total = sum(member.file_size for member in members)
+            if total > LARGEST_ZIP:
+                raise refuse(f"{total} bytes unpacked", "unpack it first, and give the folder")
+            files = []
+            for number, member in enumerate(members):
+                files.append(folder / f"{number:06d}")
+                files[-1].write_bytes(archive.read(member))
+            return files
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
+        raise NndiffError(
+            f"{path.name} cannot be unpacked.", found=error, where=path, remedy="pack or copy it again"
+        ) from None
+
+
+# ---------------------------------------------------------------- headers → a series
+
+
+def _series(files: Sequence[Path], path: Path) -> Series:
+    headers = [(file, header) for file in files if (header := _header(file, path)).get("Rows")]
+    if not headers:
+        found = f"{len(files)} DICOM files, none an image" if files else "no DICOM file"
+        raise NndiffError("There is no DICOM image here.", found=found, where=path, remedy="check the path")
+    _demand_one_series([header for _, header in headers], path)
+    slices = [part for file, header in headers for part in _slices(file, header, path)]
+    first = headers[0][1]
+    ordered, grid = _ordered(slices, path)
+    sign = "signed" if first.get("PixelRepresentation", 0) else "unsigned"
+    return Series(
+        ordered, grid, suv_factor([header for _, header in headers], path), f"{first.BitsAllocated}-bit {sign}"
+    )
+
+
+def _header(file: Path, path: Path) -> Any:
+    try:
+        import pydicom
+    except ImportError:
+        raise NndiffError(
+            "Reading DICOM needs the package pydicom.", where=path, remedy='pip install "nndiff[dicom]"'
+        ) from None
+    try:
+        return pydicom.dcmread(file, stop_before_pixels=True)
+    except (pydicom.errors.InvalidDicomError, OSError, ValueError, EOFError) as error:
+        raise NndiffError("A DICOM file cannot be read.", found=error, where=path, remedy=REMEDY) from None
+
+
+def _demand_one_series(headers: Sequence[Any], path: Path) -> None:
+    series = defaultdict(list)
+    for header in headers:
+        series[str(header.get("SeriesInstanceUID", ""))].append(header)
+    if len(series) > 1:
+        words = [
+            f"{h[0].get('Modality', '?')} '{h[0].get('SeriesDescription', '')}' ({len(h)})" for h in series.values()
+        ]
+        raise NndiffError(
+            "Several series lie here together.",
+            expected="one series a folder or zip",
+            found=f"{len(series)}: {', '.join(words[:NAMED])}{', …' if len(words) > NAMED else ''}",
+            where=path,
+            remedy="move each into a folder of its own",
+        )
+
+
+def _slices(file: Path, header: Any, path: Path) -> list[Slice]:
+    shape = int(header.Rows), int(header.Columns)
+    if int(header.get("SamplesPerPixel", 1)) != 1:
+        raise NndiffError("A slice is in colour.", expected="one number a voxel", where=path, remedy=REMEDY)
+    if "PerFrameFunctionalGroupsSequence" not in header:
+        if int(header.get("NumberOfFrames", 1)) > 1:
+            raise NndiffError("A file of several frames does not say where they lie.", where=path, remedy=REMEDY)
+        return [_slice(file, -1, [header], shape, path)]
+    shared = header.get("SharedFunctionalGroupsSequence") or [{}]
+    return [
+        _slice(file, number, [*_functional(frame), *_functional(shared[0])], shape, path)
+        for number, frame in enumerate(header.PerFrameFunctionalGroupsSequence)
+    ]
+
+
+def _functional(group: Any) -> list[Any]:
+    """The items of a functional group: what of a slice stands one level deeper in a multi-frame file."""
+    return [element.value[0] for element in group if element.VR == "SQ" and element.value] if group else []
+
+
+def _slice(file: Path, frame: int, places: Sequence[Any], shape: tuple[int, int], path: Path) -> Slice:
+    def of(keyword: str, count: int) -> tuple[float, ...]:
+        for place in places:
+            value = place.get(keyword)
+            if value is not None and len(value) == count:
+                return tuple(float(number) for number in value)
+        raise NndiffError(
+            "A slice does not say where it lies.", expected=keyword, where=path, remedy="leave out what is no slice"
+        )
+
+    def number(keyword: str, default: float) -> float:
+        return next((float(place.get(keyword)) for place in places if place.get(keyword) is not None), default)
+
+    x, y, z = of("ImagePositionPatient", 3)
+    rows, columns = of("PixelSpacing", 2)
+    words = of("ImageOrientationPatient", 6), (rows, columns), shape
+    return Slice(file, frame, (x, y, z), *words, number("RescaleSlope", 1.0), number("RescaleIntercept", 0.0))
+
+
+def _ordered(slices: Sequence[Slice], path: Path) -> tuple[tuple[Slice, ...], Grid]:
+    """Sorted along their normal, at even distances; where the stack lies."""
+
+    def refuse(what: str, expected: str, found: str, remedy: str = REMEDY) -> NndiffError:
+        return NndiffError(what, expected=expected, found=found, where=path, remedy=remedy)
+
+    first = slices[0]
+    for other in slices:
+        if other.shape != first.shape:
+            sizes = f"{first.shape} and {other.shape}"
+            raise refuse("Slices differ in size.", "one size", sizes, "separate localizers from the volume")
+        turned = np.abs(np.subtract(other.orientation, first.orientation)).max()
+        if turned > DIRECTION_TOLERANCE:
+            found = f"{_rounded(first.orientation)} and {_rounded(other.orientation)}"
+            raise refuse(
+                "Slices differ in orientation.", "one orientation", found, "separate localizers from the volume"
+            )
+        if not np.allclose(other.spacing, first.spacing, rtol=1e-3):
+            raise refuse("Slices differ in pixel size.", "one size", f"{first.spacing} and {other.spacing} mm")
+    row, column = np.array(first.orientation[:3]), np.array(first.orientation[3:])
+    if abs(row @ column) > DIRECTION_TOLERANCE or min(first.spacing) <= 0:
+        raise refuse("A slice has no geometry.", "rows and columns at right angles", _rounded(first.orientation))
+    normal = np.cross(row, column)
+    ordered = sorted(slices, key=lambda part: float(normal @ part.position))
+    if len(ordered) < 2:
+        raise refuse("One slice is no volume.", "two slices or more", "1")
+    places = np.array([part.position for part in ordered])
+    steps = np.diff(places, axis=0)  # [N - 1, 3]
+    along = steps @ normal
+    step = float(np.median(along))
+    if along.min() < UNEVEN * max(step, 1e-6):
+        at = _rounded(ordered[int(along.argmin())].position)
+        raise refuse("Two slices lie at one place.", "one a place", f"at {at} mm", "separate phases, frames or echoes")
+    off = int(np.abs(along / step - 1).argmax())
+    if abs(along[off] / step - 1) > UNEVEN:
+        missing = round(along[off] / step) - 1
+        what = f"{missing} missing" if missing > 0 else "unevenly spaced"
+        places_of = f"{along[off]:.3g} mm after {_rounded(ordered[off].position)}, elsewhere {step:.3g} mm"
+        raise refuse(f"Slices are {what}.", f"{len(ordered) + max(0, missing)} slices at even distances", places_of)
+    tilt = np.linalg.norm(steps - along[:, None] * normal, axis=1).max() / step
+    if tilt > TILT_TOLERANCE:
+        angle = np.degrees(np.arctan(tilt))
+        raise refuse(
+            "The gantry was tilted: slices are shifted against one another.",
+            "slices stacked along their normal",
+            f"{angle:.1f} degrees",
+            "resample the series onto an upright grid first (dcm2niix does)",
+        )
+    spacing: Spacing = (step, *first.spacing)
+    matrix = np.stack([normal, column, row], axis=1)  # columns: slices, rows, columns
+    shape = (len(ordered), *first.shape)
+    return tuple(ordered), Grid(shape, spacing, ordered[0].position, tuple(float(value) for value in matrix.ravel()))
+
+
+def _rounded(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+# ---------------------------------------------------------------- voxels
+
+
+def _pixels(part: Slice, path: Path) -> FloatArray:
+    """[Y, X]: stored number · slope + intercept."""
+    try:
+        if part.frame < 0:
+            return sitk.GetArrayFromImage(sitk.ReadImage(str(part.file), sitk.sitkFloat32))[0]  # type: ignore[no-any-return]
+        from pydicom.pixels.utils import pixel_array
+
+        frames = pixel_array(part.file, index=part.frame)
+        return np.asarray(frames * part.slope + part.intercept, dtype=np.float32)
+    except (RuntimeError, AttributeError, ValueError, NotImplementedError) as error:
+        raise NndiffError(
+            "A slice cannot be decoded.",
+            found=str(error).strip().splitlines()[-1],
+            where=path,
+            remedy="export it uncompressed, or decompress it (gdcmconv --raw)",
+        ) from None

@@ -1,0 +1,90 @@
+"""Activity → SUV by a PET's own headers: how much of the dose was left, and in how heavy a body (body-weight SUV).
+
+SUV = Bq/ml · 1000 · weight [kg] / (dose [Bq] · 2^(-waited / half-life))
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from nndiff.errors import NndiffError
+
+
+def suv_factor(headers: Sequence[Any], path: Path) -> float:
+    """Of a PET in Bq/ml: body weight over the dose that was left when the scan began."""
+    first = headers[0]
+    if first.get("Modality") != "PT":
+        return 1.0
+    units = str(first.get("Units", ""))
+    if units == "GML":
+        return 1.0
+    if units != "BQML":
+        raise NndiffError(
+            "This PET's numbers are no activity.",
+            expected="Units BQML or GML",
+            found=units or "none",
+            where=path,
+            remedy="export it in Bq/ml",
+        )
+    doses = first.get("RadiopharmaceuticalInformationSequence") or [{}]
+    weight, half_life = _positive(first, "PatientWeight", path), _positive(doses[0], "RadionuclideHalfLife", path)
+    dose = _positive(doses[0], "RadionuclideTotalDose", path)
+    correction = str(first.get("DecayCorrection", "START"))
+    if correction == "NONE":
+        raise NndiffError(
+            "This PET is not corrected for decay.", expected="START or ADMIN", where=path, remedy="reconstruct it again"
+        )
+    waited = 0.0 if correction == "ADMIN" else _waited(headers, doses[0], path)
+    return float(1000 * weight / (dose * 2 ** (-waited / half_life)))
+
+
+def _positive(place: Any, keyword: str, path: Path) -> float:
+    value = place.get(keyword)
+    if value is None or not float(value) > 0:
+        raise NndiffError(
+            f"SUV needs {keyword}, which this PET does not say.",
+            found="none" if value is None else value,
+            where=path,
+            remedy="write it into the headers, or give SUV volumes as NIfTI",
+        )
+    return float(value)
+
+
+def _waited(headers: Sequence[Any], dose: Any, path: Path) -> float:
+    """Seconds from the injection to when the series, or its first slice, began: decay is corrected to that moment."""
+    began = min(time for header in headers for time in _times(header))
+    given = _moment(dose.get("RadiopharmaceuticalStartDateTime"))
+    clock = dose.get("RadiopharmaceuticalStartTime")
+    if given is None and clock:
+        given = _moment(f"{began:%Y%m%d}{clock}")
+        if given is not None and given > began:
+            given -= timedelta(days=1)  # injected before midnight
+    if given is None or given > began:
+        raise NndiffError(
+            "SUV needs the time of injection, which this PET does not say.",
+            expected="RadiopharmaceuticalStartTime before the scan",
+            found=given,
+            where=path,
+            remedy="write it into the headers, or give SUV volumes as NIfTI",
+        )
+    return (began - given).total_seconds()
+
+
+def _times(header: Any) -> Iterator[datetime]:
+    for kind in ("Series", "Acquisition"):
+        date, clock = header.get(f"{kind}Date") or header.get("SeriesDate"), header.get(f"{kind}Time")
+        moment = _moment(f"{date}{clock}") if date and clock else None
+        if moment is not None:
+            yield moment
+
+
+def _moment(text: Any) -> datetime | None:
+    """YYYYMMDDHHMMSS, with or without a fraction and a zone, which all times of one study share."""
+    whole, _, fraction = str(text or "").partition("+")[0].partition("-")[0].partition(".")
+    with contextlib.suppress(ValueError):
+        return datetime.strptime(whole[:14].ljust(14, "0"), "%Y%m%d%H%M%S") + timedelta(seconds=float(f"0.{fraction}0"))
+    return None

@@ -1,0 +1,203 @@
+"""A DICOM series comes back as the volume it was made from; what is no volume is refused in words."""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import JPEG2000, RLELossless
+
+from nndiff.errors import NndiffError
+from nndiff.imaging import io
+from nndiff.volume import Grid
+from tests.conftest import make_phantom
+from tests.imaging.series import DOSE, HALF_LIFE, WAITED, WEIGHT, write_frames, write_series
+
+SHAPE = (6, 8, 10)
+UPRIGHT = Grid(SHAPE, (3.0, 1.5, 1.25), (-20.0, 31.5, 700.25))
+ANGLE = np.radians(20)
+OBLIQUE = replace(
+    UPRIGHT,
+    direction=tuple(
+        np.array([[0, 0, 1], [np.sin(ANGLE), np.cos(ANGLE), 0], [np.cos(ANGLE), -np.sin(ANGLE), 0]])[[2, 1, 0]][
+            ::-1
+        ].ravel()
+    ),
+)
+
+
+def body(kind: str = "ct") -> np.ndarray:
+    return make_phantom(3, SHAPE, kind, noise=0.2)
+
+
+def zipped(folder: Path, compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for file in folder.iterdir():
+            archive.write(file, f"exam/{file.name}")
+    return path
+
+
+def as_nifti(path: Path, array: np.ndarray, grid: Grid):  # type: ignore[no-untyped-def]
+    """The same volume by the reader of files that the rest of nndiff is tested with."""
+    from nndiff.volume import Layout, Volume
+
+    layout = Layout((0, 1, 2), (False, False, False), grid)
+    io.write(Volume(array[None].astype(np.float32), grid, layout), path)
+    return io.read([path])
+
+
+@pytest.mark.parametrize("grid", [UPRIGHT, OBLIQUE], ids=["upright", "oblique"])
+def test_a_ct_is_where_and_what_it_was(tmp_path, grid) -> None:
+    array = np.round(body())
+    write_series(tmp_path / "ct", array, grid)
+    truth = as_nifti(tmp_path / "truth.mha", array, grid)
+    for path in (tmp_path / "ct", zipped(tmp_path / "ct")):
+        found = io.read([path])
+        assert truth.grid.difference(found.grid) is None
+        np.testing.assert_allclose(found.grid.origin, truth.grid.origin, atol=1e-3)
+        np.testing.assert_allclose(found.grid.spacing, truth.grid.spacing, atol=1e-3)
+        np.testing.assert_array_equal(found.array, truth.array)
+        header = io.read_header(path)
+        assert (header.shape, header.layout) == (SHAPE, io.read_header(tmp_path / "truth.mha").layout)
+
+
+def test_a_pet_is_in_suv_whatever_the_slope_of_its_slices(tmp_path) -> None:
+    suv = body("pet")
+    activity = suv * DOSE * 2 ** (-WAITED / HALF_LIFE) / (1000 * WEIGHT)
+    write_series(tmp_path / "pet", activity, UPRIGHT, "PT")
+    slopes = {str(pydicom.dcmread(path).RescaleSlope) for path in (tmp_path / "pet").iterdir()}
+    assert len(slopes) == SHAPE[0]
+    found = io.read([tmp_path / "pet"]).array[0]
+    np.testing.assert_allclose(found, as_nifti(tmp_path / "suv.mha", suv, UPRIGHT).array[0], atol=1e-3 * suv.max())
+    write_series(tmp_path / "admin", activity, UPRIGHT, "PT", DecayCorrection="ADMIN")
+    np.testing.assert_allclose(io.read([tmp_path / "admin"]).array[0], found * 2 ** (-WAITED / HALF_LIFE), rtol=1e-4)
+    write_series(tmp_path / "suv", suv, UPRIGHT, "PT", Units="GML")
+    np.testing.assert_allclose(io.read([tmp_path / "suv"]).array[0], found, atol=1e-3 * suv.max())
+
+
+@pytest.mark.parametrize(
+    ("words", "waited"),
+    [
+        ({"RadiopharmaceuticalStartDateTime": "20240229093000.5"}, WAITED),
+        ({"RadiopharmaceuticalStartDateTime": "20240229093000.5+0100"}, WAITED),
+        ({"SeriesTime": "180000"}, WAITED),  # a reconstruction made in the evening
+        ({"RadiopharmaceuticalStartTime": "233000", "SeriesTime": "003000", "AcquisitionTime": "003000"}, 3600.0),
+    ],
+    ids=["whole date", "with a zone", "post-processed", "over midnight"],
+)
+def test_decay_runs_from_the_injection_to_the_scan(tmp_path, words, waited) -> None:
+    activity = body("pet") * 1e4
+    write_series(tmp_path / "pet", activity, UPRIGHT, "PT", **words)
+    factor = 1000 * WEIGHT / (DOSE * 2 ** (-waited / HALF_LIFE))
+    assert io.read([tmp_path / "pet"]).array.max() == pytest.approx(activity.max() * factor, rel=1e-3)
+
+
+def test_many_frames_in_a_file_are_a_volume(tmp_path) -> None:
+    array = np.stack([np.round(plane / (k + 1)) * (k + 1) for k, plane in enumerate(body() + 1000)]) - 1000
+    write_frames(tmp_path / "ct" / "enhanced.dcm", array, OBLIQUE)
+    truth, found = as_nifti(tmp_path / "truth.mha", array, OBLIQUE), io.read([tmp_path / "ct"])
+    assert truth.grid.difference(found.grid) is None
+    np.testing.assert_allclose(found.array, truth.array, atol=1e-3)
+
+
+def test_compressed_slices_are_decoded(tmp_path) -> None:
+    array = np.round(body())
+    paths = write_series(tmp_path / "ct", array, UPRIGHT)
+    plain = io.read([tmp_path / "ct"]).array
+    for path in paths:
+        header = pydicom.dcmread(path)
+        header.compress(RLELossless)
+        header.save_as(path)
+    np.testing.assert_array_equal(io.read([tmp_path / "ct"]).array, plain)
+    for path in paths:
+        header = pydicom.dcmread(path)
+        header.file_meta.TransferSyntaxUID = JPEG2000
+        header.save_as(path)
+    with pytest.raises(NndiffError, match="cannot be decoded"):
+        io.read([tmp_path / "ct"])
+
+
+# ---------------------------------------------------------------- what is no volume
+
+
+def shifted(k: int, by: tuple[float, float, float]) -> list[str]:
+    return [f"{value + k * d:.10g}" for value, d in zip(UPRIGHT.position((k, 0, 0)), by, strict=True)]
+
+
+def place(z: float) -> list[str]:
+    x, y, _ = UPRIGHT.origin
+    return [str(x), str(y), str(z)]
+
+
+@pytest.mark.parametrize(
+    ("modality", "words", "found"),
+    [
+        ("CT", {"ImagePositionPatient": lambda k: shifted(k, (0, 0.4, 0))}, r"gantry was tilted.*7\.6 degrees"),
+        ("CT", {"ImagePositionPatient": lambda k: place(3 * k + 3 * (k > 3))}, "1 missing"),
+        ("CT", {"ImagePositionPatient": lambda k: place(3 * k + (k > 3))}, "unevenly spaced"),
+        ("CT", {"ImagePositionPatient": lambda k: place(3 * (k // 2))}, "Two slices lie at one place"),
+        ("CT", {"ImageOrientationPatient": lambda k: ["1", "0", "0", "0", *("01" if k == 2 else "10")]}, "orientation"),
+        ("CT", {"PixelSpacing": lambda k: ["1.5", str(1.25 + (k == 4))]}, "pixel size"),
+        (
+            "CT",
+            {"SeriesInstanceUID": lambda k: f"1.2.{k % 2}", "SeriesDescription": lambda k: "ab"[k % 2]},
+            "2: CT 'a'",
+        ),
+        ("CT", {"ImagePositionPatient": None}, "does not say where it lies"),
+        ("PT", {"PatientWeight": None}, "SUV needs PatientWeight"),
+        ("PT", {"PatientWeight": "0"}, "SUV needs PatientWeight"),
+        ("PT", {"RadionuclideTotalDose": None}, "SUV needs RadionuclideTotalDose"),
+        ("PT", {"RadiopharmaceuticalStartTime": None}, "time of injection"),
+        ("PT", {"Units": "CNTS"}, "numbers are no activity"),
+        ("PT", {"DecayCorrection": "NONE"}, "not corrected for decay"),
+    ],
+    ids=str,
+)
+def test_what_is_no_volume_is_refused(tmp_path, modality, words, found) -> None:
+    write_series(tmp_path / "series", body("pet") * 1e4 if modality == "PT" else body(), UPRIGHT, modality, **words)
+    with pytest.raises(NndiffError) as error:
+        io.read([tmp_path / "series"])
+    assert pytest.importorskip("re").search(found, str(error.value), 16), str(error.value)
+    assert str(tmp_path / "series") in str(error.value)
+    assert error.value.remedy
+
+
+def test_what_holds_no_image_is_refused(tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NndiffError, match="no DICOM file"):
+        io.read([tmp_path / "empty"])
+    paths = write_series(tmp_path / "one", body(), UPRIGHT)
+    for path in paths[1:]:
+        path.unlink()
+    with pytest.raises(NndiffError, match="One slice is no volume"):
+        io.read([tmp_path / "one"])
+    paths[0].write_bytes(paths[0].read_bytes()[:400])
+    with pytest.raises(NndiffError):
+        io.read([tmp_path / "one"])
+
+
+@pytest.mark.parametrize("trick", ["above", "absolute", "link", "bomb", "damaged", "encrypted flag"])
+def test_an_archive_is_not_trusted(tmp_path, trick) -> None:
+    path, outside = tmp_path / "x.zip", tmp_path / "outside"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        name = {"above": "../outside", "absolute": str(outside)}.get(trick, "a.dcm")
+        member = zipfile.ZipInfo(name)
+        member.compress_type = zipfile.ZIP_DEFLATED
+        if trick == "link":
+            member.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(member, b"\0" * (10**7 if trick == "bomb" else 10))
+    data = path.read_bytes()
+    if trick == "damaged":
+        path.write_bytes(data[: len(data) // 2])
+    if trick == "encrypted flag":
+        at = data.index(b"PK\x01\x02") + 8
+        path.write_bytes(data[:at] + b"\x01" + data[at + 1 :])
+    with pytest.raises(NndiffError, match=r"x\.zip (cannot be unpacked|is no archive to be trusted)"):
+        io.read([path])
+    assert not outside.exists()
