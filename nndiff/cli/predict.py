@@ -50,6 +50,7 @@ def _add_how(command: Command) -> None:
     command.flag("samples", type=int, default=None, metavar="K", help="draws to average (1)")
     command.flag("save_uncertainty", action="store_true", help="their standard deviation, in uncertainty/")
     command.flag("save_samples", action="store_true", help="each draw, in samples/")
+    command.flag("dicom_out", action="store_true", help="also as derived DICOM series, in dicom/; of DICOM scans")
     command.flag("n", type=int, default=1, metavar="N", help="volumes to generate, for a model that generates (1)")
     command.flag("step_size", type=float, default=None, metavar="X", help="of tiles, as a share of their size")
 
@@ -85,6 +86,7 @@ def _work(arguments: argparse.Namespace) -> None:
         samples=arguments.samples,
         save_uncertainty=arguments.save_uncertainty,
         save_samples=arguments.save_samples,
+        dicom_out=arguments.dicom_out,
         step_size=arguments.step_size,
         seed=arguments.seed,
         device=arguments.device,

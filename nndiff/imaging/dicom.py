@@ -82,6 +82,13 @@ def describe(path: Path) -> tuple[Grid, str]:
     return series.grid, series.pixel_type
 
 
+def headers(path: Path) -> tuple[Series, list[Any]]:
+    """The series, and of each of its slices the header, in that order."""
+    with _files(path) as files:
+        series = _series(files, path)
+        return series, [_header(part.file, path) for part in series.slices]
+
+
 # ---------------------------------------------------------------- files
 
 

@@ -206,7 +206,8 @@ def _flipped(array: npt.NDArray[Any], flips: tuple[bool, bool, bool]) -> npt.NDA
     return array[..., z, y, x]
 
 
-def _as_stored(array: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
+def as_stored(array: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
+    """A canonical array in its file's own axes."""
     a, b, c = (int(axis) for axis in np.argsort(layout.axes))
     return _permuted(_flipped(array, layout.flips), (a, b, c))
 
@@ -222,7 +223,7 @@ def write(volume: Volume, path: Path, dtype: npt.DTypeLike = np.float32) -> None
         raise NndiffError(f"{path.name} has no format that nndiff writes.", expected=", ".join(WRITABLE), where=path)
     array, grid = volume.array[0], volume.grid
     if volume.layout is not None:
-        array, grid = _as_stored(array, volume.layout), volume.layout.grid
+        array, grid = as_stored(array, volume.layout), volume.layout.grid
     assert array.shape == grid.shape, (array.shape, grid.shape)
     image = sitk.GetImageFromArray(_cast(array, np.dtype(dtype)))
     image.SetSpacing(grid.spacing[::-1])

@@ -25,7 +25,7 @@ import torch
 import nndiff
 from nndiff.errors import NndiffError
 from nndiff.files import demand_writable, read_json, sweep, write_json
-from nndiff.imaging import io
+from nndiff.imaging import dicom, dicom_out, io
 from nndiff.machine import demand_device, free_memory
 from nndiff.memory import usable_now
 from nndiff.plan import SamplerPlan, digest
@@ -41,7 +41,7 @@ from nndiff.volume import FloatArray, Volume
 from nndiff.workers import Failure, demand_success
 
 UNITS_APART = 3.0  # a case this many times above or below all of training is said to be in other units
-UNCERTAINTY, SAMPLES = "uncertainty", "samples"  # folders beside the volumes
+UNCERTAINTY, SAMPLES, SERIES = "uncertainty", "samples", "dicom"  # folders beside the volumes
 COARSER = 1.6  # times the trained spacing, along some axis
 DTYPES = {"ct": np.int16}  # Hounsfield units are whole numbers; all else is float32
 
@@ -157,6 +157,13 @@ class _Work:
         preparation = self.trained.preparation
         if not case.files:
             return empty(preparation), 0.0
+        if self.request.dicom_out and not dicom.is_series(case.files[0]):
+            raise NndiffError(
+                "A derived series needs the patient and the study of a DICOM scan.",
+                expected=f"{case.name}: a folder or a zip of one series",
+                found=case.files[0].name,
+                remedy="leave out --dicom_out",
+            )
         source = io.read(case.files)
         if not np.isfinite(source.array).all():
             bad = int((~np.isfinite(source.array)).sum())
@@ -227,6 +234,11 @@ class _Work:
                 _write_channel(array, undo, path, np.float32)
         for path, array, channel_word in zip(outputs, undo(draws.mean).array, channels, strict=True):
             _write_channel(array, undo, path, DTYPES.get(channel_word.kind, np.float32))
+            if self.request.dicom_out:
+                what = f"{self.trained.configuration} of {self.trained.plan.dataset}, nndiff {nndiff.__version__}"
+                assert undo.layout is not None
+                stored = io.as_stored(array, undo.layout)
+                dicom_out.write(stored, channel_word.kind, what, case.files[0], self._series(path))
         return {
             "outputs": [path.name for path in outputs],
             "warnings": self.summary.warnings.get(case.name, []),
@@ -247,6 +259,9 @@ class _Work:
         folder = self.request.output / below
         return [folder / f"{case.name}{word}_{channel:04d}{case.ending}" for channel in range(count)]
 
+    def _series(self, output: Path) -> Path:
+        return self.request.output / SERIES / output.name.removesuffix(inputs.DICOM_TO)
+
     def _uncertainties(self, case: InputCase) -> list[Path]:
         return self._outputs(case, "", UNCERTAINTY)
 
@@ -256,6 +271,8 @@ class _Work:
     def _files(self, case: InputCase) -> list[Path]:
         """All that is asked for."""
         files = self._outputs(case)
+        if self.request.dicom_out:
+            files += [self._series(path) for path in self._outputs(case)]
         if self.request.save_uncertainty:
             files += self._uncertainties(case)
         if self.request.save_samples:
@@ -338,6 +355,8 @@ def _demand_sound(request: Request) -> None:
 def _demand_task(request: Request, generates: bool) -> None:
     if generates and request.input is not None:
         raise NndiffError("This model generates: it takes no input.", remedy="leave out -i; -n says how many volumes")
+    if generates and request.dicom_out:
+        raise NndiffError("A generated volume has no patient: there is no series to derive.", remedy="no --dicom_out")
     if not generates and request.input is None:
         raise NndiffError("This model translates: it needs scans.", remedy="-i FOLDER")
 

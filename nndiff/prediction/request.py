@@ -29,6 +29,7 @@ class Request:
     samples: int | None = None
     save_uncertainty: bool = False
     save_samples: bool = False
+    dicom_out: bool = False
     step_size: float | None = None  # of tiles, as a share of their size
     seed: int = 0
     device: str | None = None

@@ -85,6 +85,8 @@ def _plain(modality: str, series: str, frame: str) -> Dataset:
     header.SOPClassUID, header.Modality = kind, modality
     header.SeriesInstanceUID, header.FrameOfReferenceUID = series, frame
     header.PatientName, header.PatientID, header.SeriesDescription = "Doe^Jane", "4711", "thorax"
+    header.StudyInstanceUID, header.StudyID = generate_uid(entropy_srcs=["study"]), "S1"
+    header.add_new((0x0029, 0x1010), "LO", "a scanner's own secret")
     header.StudyDate = header.SeriesDate = header.AcquisitionDate = "20240229"
     header.SeriesTime = header.AcquisitionTime = BEGAN
     if modality == "PT":

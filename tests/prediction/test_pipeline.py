@@ -78,6 +78,24 @@ def test_a_dicom_series_is_translated_as_the_same_scan_in_a_file(tmp_path, predi
     assert io.read([there]).grid.difference(volume.grid) is None
 
 
+def test_a_derived_series_has_the_patient_and_the_place_of_its_source(tmp_path, predict):
+    grid = Grid(SHAPE, (3.0, 2.0, 1.75), (1.0, -20.0, 7.0))
+    write_series(tmp_path / "in" / "anna", make_phantom(0), grid, "PT", Units="GML")
+    scans(tmp_path / "in", 1)
+    with pytest.raises(NndiffError, match="1 of 2 cases failed"):
+        predict(dicom_out=True, **RANDOM)
+    made, volume = (tmp_path / "out" / name for name in ("dicom/anna_0000", "anna_0000.nii.gz"))
+    assert not (tmp_path / "out" / "dicom" / "case_0_0000").exists()
+    ours, nifti, theirs = io.read([made]), io.read([volume]), io.read([tmp_path / "in" / "anna"])
+    assert ours.grid.difference(theirs.grid) is None
+    np.testing.assert_allclose(ours.array, np.maximum(nifti.array, 0), atol=1e-4 * float(np.abs(nifti.array).max()))
+    predict(dicom_out=True, go_on=True, source="in/anna", **RANDOM)
+    before = {path: path.read_bytes() for path in made.iterdir()}
+    assert len(before) == SHAPE[0]
+    predict(dicom_out=True, go_on=True, source="in/anna", **RANDOM)
+    assert {path: path.read_bytes() for path in made.iterdir()} == before, "what is there is kept"
+
+
 def test_a_case_does_not_depend_on_its_neighbours(tmp_path, predict, whole):
     """Neither on fewer, nor on one that comes before and fails."""
     for case in (1, 3):

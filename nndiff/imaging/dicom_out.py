@@ -1,0 +1,148 @@
+"""A volume → a derived DICOM series on its source's slices: same patient, study and frame of reference, new UIDs.
+
+    source series ─ patient, study, place ─▶ header of each slice ◀─ numbers: 16 bits, one slope   SYNTHETIC in its name
+
+Only what is named here is taken from the source: no private tags, no settings of a scanner that never made this image.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import nndiff
+from nndiff.errors import NndiffError
+from nndiff.files import PART
+from nndiff.imaging import dicom
+from nndiff.volume import FloatArray
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge", "PatientSize", "PatientWeight")
+STUDY = ("StudyInstanceUID", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber")
+PLACE = ("FrameOfReferenceUID", "PositionReferenceIndicator", "PatientPosition", "Laterality", "StudyDescription")
+EMPTY_WHERE_UNKNOWN = {*PATIENT[:4], *STUDY[1:], *PLACE[1:4]}  # must be there, may say nothing
+OF_PET = ("CorrectedImage", "DecayCorrection", "SeriesType", "RadiopharmaceuticalInformationSequence")
+MODALITIES = {"ct": "CT", "pet": "PT", "mr": "MR"}
+LARGEST = 32767
+SERIES_NUMBER = 9000  # and the source's: far from what a scanner counts
+
+
+def write(array: FloatArray, kind: str, what: str, source: Path, folder: Path) -> None:
+    """`array` [Z, Y, X] in the slices of `source`, a DICOM series; `what`: for people, who made it from what.
+
+    CT in whole Hounsfield units, PET as SUV. The folder appears whole or not at all.
+    """
+    series, headers = dicom.headers(source)
+    assert array.shape == series.grid.shape, (array.shape, series.grid.shape)
+    slope = 1.0 if kind == "ct" else float(f"{max(float(np.abs(array).max()), 1e-6) / LARGEST:.9g}")
+    stored = np.clip(np.rint(array / slope), 0 if kind == "pet" else -LARGEST - 1, LARGEST).astype("<i2")
+    common = _common(headers[0], kind, what, slope, series.grid.shape[0])
+    part = folder.with_name(f"{PART}{folder.name}")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        for k, (place, header) in enumerate(zip(series.slices, headers, strict=True)):
+            made = _slice(common, place, header, k, series.grid.spacing[0], kind)
+            made.PixelData = stored[k].tobytes()
+            made.save_as(part / f"{k + 1:04d}.dcm", enforce_file_format=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    except OSError as error:
+        raise NndiffError(
+            "A DICOM series could not be written.", found=error.strerror, where=folder, remedy="free some space"
+        ) from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _common(source: Dataset, kind: str, what: str, slope: float, slices: int) -> Dataset:
+    """What all slices say."""
+    from pydicom import uid
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+    made, now = Dataset(), time.localtime()
+    classes = {"ct": uid.CTImageStorage, "pet": uid.PositronEmissionTomographyImageStorage, "mr": uid.MRImageStorage}
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = classes[kind]
+    for keyword in (*PATIENT, *STUDY, *PLACE):
+        if keyword in source or keyword in EMPTY_WHERE_UNKNOWN:
+            setattr(made, keyword, source.get(keyword))
+    made.setdefault("FrameOfReferenceUID", uid.generate_uid())
+    made.Modality, made.SeriesInstanceUID = MODALITIES[kind], uid.generate_uid()
+    made.SeriesNumber = SERIES_NUMBER + int(source.get("SeriesNumber") or 0)
+    made.SeriesDescription = f"SYNTHETIC {MODALITIES[kind]} (nndiff)"
+    made.DerivationDescription = f"Synthetic image, not acquired: {what}"[:1024]
+    made.ImageComments = "SYNTHETIC: made by a neural network, not by a scanner"
+    made.Manufacturer, made.SoftwareVersions = "nndiff", nndiff.__version__
+    made.ContentDate = made.SeriesDate = time.strftime("%Y%m%d", now)
+    made.ContentTime = made.SeriesTime = time.strftime("%H%M%S", now)
+    made.BurnedInAnnotation, made.LossyImageCompression = "NO", "00"
+    made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME2"
+    made.BitsAllocated = made.BitsStored = 16
+    made.HighBit, made.PixelRepresentation = 15, 1
+    made.RescaleSlope, made.RescaleIntercept = f"{slope:.9g}", "0"
+    {"ct": _ct, "pet": _pet, "mr": _mr}[kind](made, source, slices)
+    return made
+
+
+def _ct(made: Dataset, source: Dataset, slices: int) -> None:
+    made.ImageType, made.RescaleType = ["DERIVED", "SECONDARY", "AXIAL"], "HU"
+    made.KVP = made.AcquisitionNumber = None
+
+
+def _pet(made: Dataset, source: Dataset, slices: int) -> None:
+    made.ImageType, made.Units, made.SUVType = ["DERIVED", "PRIMARY"], "GML", "BW"
+    made.CountsSource, made.CollimatorType, made.DecayCorrection, made.DecayFactor = "EMISSION", "NONE", "START", "1"
+    made.SeriesType, made.CorrectedImage, made.NumberOfSlices = ["STATIC", "IMAGE"], ["DECY"], slices
+    made.RadiopharmaceuticalInformationSequence = []
+    for keyword in OF_PET:
+        if keyword in source:
+            setattr(made, keyword, source[keyword].value)
+    for dose in made.RadiopharmaceuticalInformationSequence:
+        dose.setdefault("RadionuclideCodeSequence", [])
+    made.AcquisitionDate = source.get("AcquisitionDate") or source.get("SeriesDate") or made.ContentDate
+    made.AcquisitionTime = source.get("AcquisitionTime") or source.get("SeriesTime") or made.ContentTime
+    made.FrameReferenceTime, made.ActualFrameDuration = "0", source.get("ActualFrameDuration") or "1"
+    made.PatientOrientationCodeSequence, made.PatientGantryRelationshipCodeSequence = [], []
+    del made.PatientPosition  # which the two stand in for
+
+
+def _mr(made: Dataset, source: Dataset, slices: int) -> None:
+    made.ImageType, made.ScanningSequence, made.SequenceVariant = ["DERIVED", "SECONDARY", "OTHER"], "RM", "NONE"
+    made.ScanOptions = made.RepetitionTime = made.EchoTime = made.EchoTrainLength = None
+    made.MRAcquisitionType = "3D"
+
+
+def _slice(common: Dataset, place: dicom.Slice, source: Dataset, k: int, thickness: float, kind: str) -> Any:
+    from copy import deepcopy
+
+    from pydicom import uid
+    from pydicom.dataset import Dataset
+
+    made, reference = deepcopy(common), Dataset()
+    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = uid.generate_uid()
+    made.InstanceNumber = k + 1
+    made.Rows, made.Columns = place.shape
+    made.ImagePositionPatient = [_decimal(value) for value in place.position]
+    made.ImageOrientationPatient = [_decimal(value) for value in place.orientation]
+    made.PixelSpacing = [_decimal(value) for value in place.spacing]
+    made.SliceThickness = _decimal(thickness)
+    if kind == "pet":
+        made.ImageIndex = k + 1
+    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
+    if place.frame >= 0:
+        reference.ReferencedFrameNumber = place.frame + 1
+    made.SourceImageSequence = [reference]
+    return made
+
+
+def _decimal(value: float) -> str:
+    """A decimal string: sixteen characters at most."""
+    return f"{value:.9g}" if len(f"{value:.9g}") <= 16 else f"{value:.7g}"
