@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dataset_conversion import any_folder, bids, brats, nnunet, synthrad
+from dataset_conversion import any_folder, bids, brats, nnunet, synthrad, udpet
 from nndiff import dataset
 from nndiff.files import read_json
 from nndiff.integrity import examine
@@ -119,6 +119,35 @@ def test_bids_with_and_without_sessions(plant, converted, tmp_path) -> None:
     found = converted(bids.main, "-i", source / "flat", *flags, *kinds)
     assert [(case.name, case.group) for case in found.cases] == [("sub-1", "sub-1"), ("sub-2", "sub-2")]
     assert found.channel_names == found.target_names == ("PET",)
+
+
+def test_udpet_of_both_scanners(tmp_path, phantom, converted, run_cli) -> None:
+    grid = Grid((6, 8, 10), (3.0, 2.0, 2.0), (0.0, 0.0, 0.0))
+    names = {
+        "Subject_1-6/070722_2_20220707_163946": ("Full_dose", "1-4 dose", "1-10 dose"),
+        "uEx/Anonymous_ANO_20220224": ("2.886 x 600 WB NORMAL", "2.886 x 600 WB D4", "2.886 x 600 WB DRF_100"),
+        "uEx/lonely": ("2.886 x 600 WB D4",),
+    }
+    for scan, series in names.items():
+        for seed, name in enumerate(series):
+            array = phantom(len(scan), grid.shape, noise=0.1 * seed) * 1e4
+            write_series(tmp_path / "in" / scan / name, array, grid, "PT")
+    found = converted(udpet.main, "-i", tmp_path / "in", "--drf", 4, 10, 100)
+    first, second = (name.rpartition("/")[2] for name in list(names)[:2])
+    assert [(case.name, case.group) for case in found.cases] == [
+        (f"{first}_DRF10", first),
+        (f"{first}_DRF4", first),
+        (f"{second}_DRF100", second),
+        (f"{second}_DRF4", second),
+    ]
+    assert found.cases[1].source[0].name == "1-4 dose"
+    assert found.cases[3].source[0].name.endswith("D4")
+    assert {case.target[0].name[-6:] for case in found.cases} == {"l_dose", "NORMAL"}
+    left_out = read_json(found.folder / "conversion.json")["left_out"]
+    assert "no full counts" in left_out["lonely_DRF4"]
+    nothing = run_cli(udpet.main, "-i", tmp_path / "in" / "uEx" / "lonely", "--raw", tmp_path / "other")
+    assert nothing.code == 1
+    assert "not one pair" in nothing.err
 
 
 # ---------------------------------------------------------------- any folder

@@ -1,0 +1,88 @@
+"""Ultra-Low Dose PET challenge → a raw dataset: PET of a part of the counts to PET of all, DICOM series in place.
+
+    FOLDER/…/SCAN/{Full_dose, 1-2 dose, 1-4 dose, 1-10 dose, …, 1-100 dose}/*      Biograph Vision Quadra
+    FOLDER/…/SCAN/{…NORMAL, …D2 or …DRF_2, …, …D100 or …DRF_100}/*              uExplorer
+
+Each reduction factor of a scan is a case of its own, all of one scan a group. Activities become SUV by each series' own
+headers, when it is read (udpet-challenge.github.io).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from dataset_conversion.base import UNFIT, Gathered, Role, add_flags, write
+from nndiff.cli.command import Command, paths_of
+from nndiff.errors import NndiffError
+from nndiff.imaging import dicom
+
+FULL = re.compile(r"full_dose|(.*[ _])?normal", re.IGNORECASE)
+PART = re.compile(r"(?:1-(?P<siemens>\d+) dose|(?:.*[ _])?D(?:RF_)?(?P<united>\d+))", re.IGNORECASE)
+FACTORS = (4, 10, 20, 50, 100)
+SOURCE, TARGET = Role("images", "PET", "1-N dose"), Role("targets", "PET", "Full_dose")
+REFERENCE = "Ultra-Low Dose PET Imaging Challenge, udpet-challenge.github.io"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    command = Command("udpet", __doc__ or "")
+    command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help="holds the unpacked archives")
+    command.flag(
+        "drf", type=int, nargs="+", default=list(FACTORS), metavar="N", help="reduction factors (4 10 20 50 100)"
+    )
+    add_flags(command, 936, "UDPET")
+    return command.run(_work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    words = {"description": "low-count to full-count total-body PET", "reference": REFERENCE}
+    gathered = found(arguments.input, arguments.drf)
+    write(arguments, paths_of(arguments).raw, [SOURCE, TARGET], gathered, words)
+
+
+def found(folder: Path, factors: Sequence[int]) -> Gathered:
+    """Every wanted factor of every scan beside its full counts."""
+    scans: dict[Path, dict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for path in sorted(folder.rglob("*")):
+        factor = _factor(path.name)
+        if factor is not None and path.is_dir() and dicom.holds_dicom(path):
+            scans[path.parent][factor].append(path)
+    gathered = Gathered()
+    for scan, series in scans.items():
+        name = UNFIT.sub("_", scan.name)
+        for factor in sorted(set(factors)):
+            case, pair = f"{name}_DRF{factor}", (series.get(factor, []), series.get(1, []))
+            if any(len(paths) > 1 for paths in pair):
+                gathered.left_out[case] = f"two series are the same thing, in {scan}"
+            elif not all(pair):
+                gathered.left_out[case] = f"no {'series of this factor' if pair[1] else 'full counts'} in {scan}"
+            elif case in gathered.cases:
+                gathered.left_out[case] = f"another scan has this name: {scan}"
+            else:
+                gathered.cases[case] = {SOURCE: pair[0][0], TARGET: pair[1][0]}
+                gathered.patients[case] = name
+    if not gathered.cases:
+        raise NndiffError(
+            "There is not one pair of a low-count and a full-count series.",
+            expected=f"SCAN/Full_dose and SCAN/1-{factors[0]} dose, folders of DICOM files",
+            found=next((f"{case}: {why}" for case, why in gathered.left_out.items()), "no such folder"),
+            where=folder,
+            remedy="check -i and --drf; archives must be unpacked",
+        )
+    return gathered
+
+
+def _factor(name: str) -> int | None:
+    """Of a series by its folder's name; 1: the full counts."""
+    if FULL.fullmatch(name):
+        return 1
+    match = PART.fullmatch(name)
+    return None if match is None else int(match["siemens"] or match["united"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
