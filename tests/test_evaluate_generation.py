@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,11 @@ import pytest
 
 from nndiff.cli.evaluate_generation import main
 from nndiff.errors import NndiffError
-from nndiff.evaluation.generation import FILE, judge
+from nndiff.evaluation.generation import FILE, features_of, judge
 from nndiff.files import read_json
 from nndiff.imaging import io, store
 from nndiff.metrics.features import Random
+from nndiff.plan import Plan
 from nndiff.prepare import empty
 from nndiff.volume import Volume
 from tests.training.tiny import NAME, prepare, tiny_plan
@@ -24,18 +27,18 @@ def world(tmp_path) -> Any:
     """(plan, folder of prepared cases, write(cases, change) → folder of volumes)."""
     plan = tiny_plan(("prdit",), sources=(), targets=("CT",))
     folder = prepare(tmp_path, plan, 12) / "prdit"
-    blank = empty(plan.preparation("prdit"))
+    return plan, folder, lambda *words: written(tmp_path, plan, folder, *words)
 
-    def write(cases: list[str], change: Any = lambda array: array) -> Any:
-        out = tmp_path / f"generated_{len(list(tmp_path.iterdir()))}"
-        for i, case in enumerate(cases):
-            array = change(np.array(store.open_case(folder, case)["target"]))
-            path = out / f"volume_{i:03d}_0000.mha"
-            path.parent.mkdir(exist_ok=True)
-            io.write(Volume(blank.undo(array).array, blank.grid), path)
-        return out
 
-    return plan, folder, write
+def written(root: Path, plan: Plan, folder: Path, cases: list[str], change: Any = lambda array: array) -> Path:
+    """A folder of these cases' targets, each changed, as if they had been generated."""
+    blank, out = empty(plan.preparation("prdit")), root / f"generated_{len(list(root.iterdir()))}"
+    out.mkdir()
+    for i, case in enumerate(cases):
+        array = change(np.array(store.open_case(folder, case)["target"]))
+        for c, channel in enumerate(blank.undo(array).array):
+            io.write(Volume(channel[None], blank.grid), out / f"volume_{i:03d}_{c:04d}.mha")
+    return out
 
 
 def names(start: int, stop: int) -> list[str]:
@@ -72,10 +75,51 @@ def test_copies_of_training_scans_are_found_out(world, tmp_path) -> None:
 
 def test_both_sides_have_as_many_and_no_more_than_asked_for(world, tmp_path) -> None:
     generated = world[2](names(0, 5))
-    assert judged(world, generated, tmp_path).rows[0].figures.n == 5
-    assert judged(world, generated, tmp_path, most=3).rows[0].figures.n == 3
+    for n, options in ((5, {}), (3, {"most": 3}), (2, {"most": 2}), (4, {"held_out": names(6, 10)})):
+        found = judged(world, generated, tmp_path, **options)
+        assert [row.figures.n for row in found.rows] == [n, n]
+        assert found.held_out == tuple(names(6, 6 + n))
     few = judged(world, generated, tmp_path, training=names(0, 2))
     assert [row.name for row in few.rows] == ["generated"]
+
+
+def test_the_first_of_each_set_are_compared_and_every_training_scan_is_searched_for_copies(world, tmp_path) -> None:
+    few, more = world[2](names(4, 6)), world[2](names(4, 8))
+    found = judged(world, few, tmp_path)
+    assert found.rows[0].memorised.generated == pytest.approx(0, abs=1e-3)
+    assert judged(world, more, tmp_path, most=2).rows == found.rows
+
+
+def test_the_interval_is_of_what_is_compared(world, tmp_path) -> None:
+    far = judged(world, world[2](names(6, 12), lambda a: a + 0.5), tmp_path).rows[0]
+    low, high = far.fid_interval
+    assert 0.5 * far.figures.fid < low < high < 2 * far.figures.fid
+
+
+def test_an_extractor_sees_the_plans_range_as_minus_one_to_one_and_nothing_beyond() -> None:
+    class Itself:
+        name = "itself"
+
+        def __call__(self, volume: Any) -> Any:
+            return volume.ravel()
+
+    found = features_of([np.array([[[0.0, 2.0, 3.0, 4.0, 5.0]]])], (2.0, 4.0), Itself())
+    assert found.tolist() == [[-1, -1, 0, 1, 1]]
+
+
+def test_each_channel_is_compared_with_its_own(tmp_path) -> None:
+    plan = tiny_plan(("prdit",), sources=(), targets=("CT", "PET"))
+    folder = prepare(tmp_path, plan, 6) / "prdit"
+    for i in range(6):
+        case, record = store.open_case(folder, f"case_{i}"), store.read_record(folder, f"case_{i}")
+        ct, pet = np.array(case["target"])
+        store.write_case(folder, f"case_{i}", {"target": np.stack([ct, -pet])}, record)
+    generated = written(tmp_path, plan, folder, names(3, 6))
+    blocks = judge(plan, "prdit", folder, names(0, 3), names(3, 6), generated, tmp_path / "out", Random(4))
+    assert [block.channel for block in blocks] == ["CT", "PET"]
+    for block in blocks:
+        assert block.rows[0].figures.fid == pytest.approx(0, abs=1e-6)
+        assert block.rows[1].figures.fid > 1e-4
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_is_written(world, tmp_path) -> None:
@@ -93,14 +137,36 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(world, tm
     shutil.copy(with_two / "volume_001_0000.mha", with_two / "volume_001_0001.mha")
     with pytest.raises(NndiffError, match="other channels than the plan"):
         judged(world, with_two, tmp_path)
+    misnamed = write(names(0, 3))
+    (misnamed / "volume_001_0000.mha").rename(misnamed / "volume_001_0001.mha")
+    with pytest.raises(NndiffError, match="other channels than the plan"):
+        judged(world, misnamed, tmp_path)
     other = write(names(0, 3))
     grid = empty(plan.preparation("prdit")).grid.resampled((8, 8, 4))
     io.write(Volume(np.zeros((1, 8, 8, 4), np.float32), grid), other / "volume_001_0000.mha")
     with pytest.raises(NndiffError, match="does not lie on the grid"):
         judged(world, other, tmp_path)
+    grid = empty(plan.preparation("prdit")).grid
+    finer = replace(grid, spacing=tuple(0.9 * s for s in grid.spacing))
+    io.write(Volume(np.zeros((1, *grid.shape), np.float32), finer), other / "volume_001_0000.mha")
+    with pytest.raises(NndiffError, match="does not lie on the grid"):
+        judged(world, other, tmp_path)
     with pytest.raises(NndiffError, match="translates"):
         judge(tiny_plan(("prdit",)), "prdit", folder, [], [], tmp_path, tmp_path / "out", Random(4))
     assert not (tmp_path / "out" / FILE).exists()
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_any_volume_is_looked_at(world, tmp_path) -> None:
+    class Never:
+        name = "never"
+
+        def __call__(self, volume: Any) -> Any:
+            raise AssertionError
+
+    plan, folder, write = world
+    (tmp_path / "file").touch()
+    with pytest.raises(NndiffError):
+        judge(plan, "prdit", folder, names(0, 6), names(6, 12), write(names(0, 2)), tmp_path / "file" / "out", Never())
 
 
 def test_the_command_prints_both_rows_and_minds_its_flags(world, tmp_path, roots, run_cli) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -41,6 +42,7 @@ def rehearsed(
     batches: Batches,
     validation: Validation,
     budget: float,
+    begin: Callable[[Trainer], None],
 ) -> tuple[float, float]:
     """Seconds of a step, mean over the stages, and of a validation case, the slowest rank's; nothing is kept."""
     planned = plan.configurations[name]
@@ -48,6 +50,7 @@ def rehearsed(
     for stage in planned.stages:
         alone = {name: replace(planned, stages=(stage,))}
         trainer = Trainer(replace(plan, configurations={**plan.configurations, **alone}), name, run, device, ranks)
+        begin(trainer)  # what it begins with decides what its steps take
         share = stage.share / total
         step_seconds += share * _step_seconds(trainer, batches, run, ranks, share * budget)
     clock = time.perf_counter()

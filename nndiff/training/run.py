@@ -90,8 +90,8 @@ class _Fold:
             checkpoint.demand_fitting(trainer.network, found.weights, self.request.folder / LATEST)
             trainer.restore(found.step, found.weights, found.ema, found.optimizer)
             del found
-        elif self.request.begin_with is not None:
-            self._inherit(trainer, self.request.begin_with)
+        else:
+            self._begin(trainer, aloud=True)
         if trainer.step >= run.training_steps:
             self.journal.write(self.history, run, self._begun_stages(run))
             self.journal.say(f"This fold is trained: {trainer.step} of {run.training_steps} steps are done.")
@@ -209,16 +209,28 @@ class _Fold:
             f"{run.training_steps}, an epoch is {run.epoch_steps}. Progress: {request.folder / 'progress.png'}"
         )
 
-    def _inherit(self, trainer: Trainer, path: Path) -> None:
+    def _begin(self, trainer: Trainer, aloud: bool = False) -> None:
+        """With another run's weights, where that was asked for."""
+        path = self.request.begin_with
+        if path is None:
+            return
         other = checkpoint.load(
             path, "give a fold's folder, a checkpoint, or a configuration that this fold was trained in"
         )
-        spec = trainer.configuration.network
+        spec, factor = trainer.configuration.network, trainer.configuration.puzzle_factor
+        if other.planned.puzzle_factor != factor:
+            raise NndiffError(
+                "The other run has another puzzle: its channels are other voxels.",
+                expected=f"puzzle_factor {factor}",
+                found=other.planned.puzzle_factor,
+                where=path,
+            )
         inherited = inherit(spec, trainer.weights, other.planned.network, other.ema)
         trainer.begin_with(inherited.weights)
         parts = sorted({".".join(name.split(".")[:2]) for name in inherited.anew})
         rest = f"; anew: {', '.join(parts)}" if parts else ""
-        self.journal.say(f"Begun with {inherited.taken} of {len(inherited.weights)} weights of {path}{rest}")
+        if aloud:
+            self.journal.say(f"Begun with {inherited.taken} of {len(inherited.weights)} weights of {path}{rest}")
 
     # ------------------------------------------------------------ its parts
 
@@ -324,6 +336,7 @@ class _Fold:
             self._batches(run),
             self._validation(run),
             request.time_budget,
+            self._begin,
         )
         left = request.time_budget - (time.perf_counter() - self.began)
         fitted = within_budget(run, SAFETY * left, step, case)

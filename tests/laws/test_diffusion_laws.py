@@ -188,7 +188,8 @@ def test_a_hot_step_keeps_the_marginal(name, ahead, t) -> None:
     eps = torch.randn(y.shape, generator=generator, dtype=torch.float64)
     (a_t, b_t, sigma_t), (a_s, b_s, sigma_s) = process.at(t), process.at(s)
     x_t = a_t * M + b_t * Y + sigma_t * eps
-    x_s = Hot(process, ahead, generator).step(x_t, Estimate(torch.full_like(eps, M), eps), None, y, t, s)
+    estimate = Estimate(torch.full_like(eps, M), eps if sigma_t > 0 else torch.zeros_like(eps))
+    x_s = Hot(process, ahead, generator).step(x_t, estimate, None, y, t, s)
     assert float(x_s.mean()) == pytest.approx(a_s * M + b_s * Y, abs=1e-2)
     assert float(x_s.std()) == pytest.approx(sigma_s, rel=1e-2)
     if sigma_t > 0:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nndiff.errors import NndiffError
-from nndiff.networks.prdit import PRDiT, fold, positions, unfold
+from nndiff.networks.prdit import HIGHEST, Block, Gated, PRDiT, fold, positions, unfold
 
 strides = st.tuples(*(st.sampled_from([1, 2, 4]),) * 3)
 grids = st.tuples(*(st.integers(2, 3),) * 3)
@@ -122,6 +122,86 @@ def test_a_place_has_one_code_however_fine_the_grid_and_every_token_its_own() ->
     rows = positions((16, 16, 16), 48, X.device).flatten(0, 2)
     assert torch.cdist(rows[::37], rows).add(torch.eye(len(rows))[::37] * 9).min() > 0.05
     assert positions((2, 3, 4), 50, X.device).shape == (2, 3, 4, 50)
+
+
+def test_along_an_axis_the_codes_turn_from_half_a_turn_to_the_highest() -> None:
+    codes = positions((4000, 1, 1), 12, X.device)[:, 0, 0]
+    sines, cosines = codes[:, :2], codes[:, 2:4]
+    torch.testing.assert_close(sines**2 + cosines**2, torch.ones(4000, 2))
+    turned = (cosines[1:].sign() != cosines[:-1].sign()).sum(0)
+    assert turned.tolist() == [1, HIGHEST]
+
+
+def test_the_whole_part_knows_where_a_block_lies() -> None:
+    """Of a volume that is the same everywhere it says something else in every place."""
+    model = stirred(network())
+    answers = model.whole(torch.ones(1, 2, 3, 2, 2 * 6 * 6 * 4), T[:1]).flatten(0, 3)
+    assert torch.pdist(answers).min() > 1e-3
+
+
+@pytest.mark.parametrize("trained", ["weight", "bias"])
+def test_a_whole_part_that_was_trained_speaks_where_it_is_frozen(trained) -> None:
+    model, other = stirred(network()), network(seed=1)
+    torch.nn.init.zeros_(getattr(model.whole.head, "bias" if trained == "weight" else "weight"))
+    other.load_state_dict(model.state_dict())
+    other.requires_grad_(False)
+    assert torch.equal(other(X, T), model(X, T))
+    assert not torch.equal(other(X, T), fold(other.local(unfold(X, other.patch, other.stride), T), other.stride))
+
+
+def test_every_64_channels_attend_by_themselves() -> None:
+    block, h = Block(192), volume(2, 5, 192)
+    theirs = torch.nn.MultiheadAttention(192, 3, batch_first=True)
+    theirs.in_proj_weight, theirs.in_proj_bias, theirs.out_proj = block.enter.weight, block.enter.bias, block.leave
+    torch.testing.assert_close(block._attended(h), theirs(h, h, h, need_weights=False)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("gate", "opened", "other"), [(2, "leave", "mlp"), (5, "mlp", "leave")])
+def test_each_half_of_a_block_has_its_own_gate(gate, opened, other) -> None:
+    torch.manual_seed(0)
+    block, h, time = Block(24), volume(2, 5, 24), volume(2, 24)
+    assert torch.equal(block(h, time), h), "both begin shut"
+    block.film.bias.data[24 * gate : 24 * (gate + 1)] = 1
+    answer = block(h, time)
+    for half in (other, opened):
+        for weight in getattr(block, half).parameters():
+            torch.nn.init.zeros_(weight)
+        assert torch.equal(block(h, time), answer if half == other else h)
+
+
+def test_what_a_gated_layer_adds_is_blind_to_a_tokens_level_and_scale_and_nothing_where_its_gate_is_shut() -> None:
+    torch.manual_seed(0)
+    layer, x, time = Gated(36, 24), volume(2, 5, 36), volume(2, 24)
+    added = layer(x, time) - x
+    assert added.abs().mean() > 0.01
+    torch.testing.assert_close(layer(3 * x + 5, time) - (3 * x + 5), added, rtol=1e-3, atol=1e-4)
+    layer.enter.bias.data[:36], layer.leave.bias.data[:] = -1000, 0
+    assert torch.equal(layer(x, time), x)
+
+
+def test_however_large_the_tokens_have_grown_the_answer_is_the_same() -> None:
+    class Grown(torch.nn.Module):
+        def forward(self, h: Tensor, _: Tensor) -> Tensor:
+            return 3 * h + 5
+
+    model = stirred(network())
+    tokens, answers = unfold(X, model.patch, model.stride), []
+    for blocks in ([], [Grown()]):
+        model.whole.blocks = torch.nn.ModuleList(blocks)
+        answers.append(model.whole(tokens, T))
+    torch.testing.assert_close(*answers, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["local", "whole"])
+def test_what_is_computed_twice_is_not_kept(part) -> None:
+    kept = {}
+    for recompute in ("none", "blocks"):
+        model, sizes = network(4, recompute), []
+        tokens = unfold(X, model.patch, model.stride)
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):  # noqa: B023
+            getattr(model, part)(tokens, T)
+        kept[recompute] = sum(sizes)
+    assert kept["blocks"] < 0.7 * kept["none"]
 
 
 @pytest.mark.parametrize(

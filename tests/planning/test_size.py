@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nndiff.errors import NndiffError
-from nndiff.planning import search, size
+from nndiff.planning import search, size, tokens
 from tests.laws.test_planner_laws import Closed, shapes, spacings
+from tests.planning.fingerprints import budget
 
 
 @given(shapes, spacings, st.booleans(), st.sampled_from(["cuda", "cpu", "mps"]))
@@ -89,6 +90,43 @@ def test_skipping_hopeless_rungs_changes_nothing() -> None:
                 assert search.choose(RUNGS, build, linear, bounds) == first
 
 
+def steep(spec, puzzle, patch, batch) -> Closed:
+    """What is computed twice is more work and attention's is quadratic; a smaller patch costs a little less a voxel."""
+    voxels = math.prod(patch) / math.prod(puzzle)
+    attended = (voxels / math.prod(spec.strides[0])) ** 2 if spec.name == "prdit" else 0
+    kept = {"none": 40, "norms": 28, "blocks": 14}[spec.recompute]
+    work = (
+        spec.width * (voxels**1.01 * math.prod(spec.strides[0]) + attended) * (4 if spec.recompute == "blocks" else 3)
+    )
+    return Closed(10**6 + int(kept * batch * spec.width * voxels**1.01), batch * int(work))
+
+
+@pytest.mark.parametrize(("room", "tiled"), [(size, True), (tokens, True), (tokens, False)])
+def test_each_rung_is_taken_where_it_is_the_first_that_fits(room, tiled) -> None:
+    rungs = list(room.ladder((128, 128, 128), (1.0, 1.0, 1.0), tiled, "cuda"))
+    networks = {rung: room.network(rung, 2, 1) for rung in rungs}
+    every = [search.sized(rung, networks.__getitem__, steep) for rung in rungs]
+    for just in every[::5]:
+        slow = 4 if just.rung.batch_size > 2 else 1
+        for bounds in (limits(just.cost.bytes), limits(10**18, slow * just.cost.flops)):
+            first = next(sized for sized in every if bounds.affordable(sized))
+            assert search.choose(rungs, networks.__getitem__, steep, bounds) == first
+
+
+@pytest.mark.parametrize(
+    ("device", "batch", "depth", "part"),
+    [("cuda", 1, 0, 1), ("cuda", 2, 0, 1), ("cuda", 4, 0, 4), ("cpu", 1, 0, 4), ("cpu", 2, 0, 1), ("cpu", 1, 6, 1)],
+)
+def test_a_batch_that_gains_little_must_cost_little(device, batch, depth, part) -> None:
+    rung = replace(RUNGS[0], batch_size=batch, depth=depth)
+    assert replace(limits(1, 100), device=device).flops_for(rung) == 100 / part
+
+
+@pytest.mark.parametrize(("gigabytes", "expected"), [(8, 15), (15.9, 15), (16, 30), (24, 30), (40, 100), (80, 100)])
+def test_a_gpus_memory_stands_for_what_a_step_may_cost(gigabytes, expected) -> None:
+    assert search.step_flops(budget(gigabytes)) == expected * 10**12
+
+
 def test_few_predictions_are_needed() -> None:
     calls = []
 
@@ -101,14 +139,30 @@ def test_few_predictions_are_needed() -> None:
 
 
 def test_a_step_that_is_too_much_work_takes_a_smaller_rung_but_is_never_refused() -> None:
-    slow = search.choose(RUNGS, build, linear, limits(10**12, 1))
-    assert slow.rung.patch_size == RUNGS[-1].patch_size
-    assert "slow" in size.reasons(slow, (128, 128, 128), build, linear, limits(10**12, 1))["puzzle_factor"].reason
+    bounds, last = limits(10**18, 1), RUNGS[-1]
+    slow = search.choose(RUNGS, build, steep, bounds)
+    assert (slow.rung.patch_size, slow.rung.puzzle_factor) == (last.patch_size, last.puzzle_factor)
+    assert slow.cost.flops == min(search.sized(rung, build, steep).cost.flops for rung in RUNGS), "the least work"
+    assert "slow" in size.reasons(slow, (128, 128, 128), build, steep, bounds)["puzzle_factor"].reason
 
 
 def test_too_little_memory_names_the_number() -> None:
     with pytest.raises(NndiffError, match=r"at least 0.01 GB in all"):
         search.choose(RUNGS, build, linear, limits(100))
+
+
+def test_too_little_memory_names_the_least_that_suffices() -> None:
+    least = min(search.sized(rung, build, steep).cost.bytes for rung in RUNGS)
+    with pytest.raises(search.DoesNotFit, match=f"at least {math.ceil(2 * least / 10**7) / 100} GB") as refusal:
+        search.choose(RUNGS, build, steep, replace(limits(least - 1), total_needed=lambda step: 2 * step))
+    assert refusal.value.needed == 2 * least
+    assert search.choose(RUNGS, build, steep, limits(least)).cost.bytes == least
+
+
+@pytest.mark.parametrize(("step", "flops", "words"), [(60, 1, "more memory"), (50, 101, "more work"), (50, 100, "fit")])
+def test_an_alternative_says_what_it_lacks(step, flops, words) -> None:
+    bounds = search.Limits(100, 50, 100, int)
+    assert words in bounds.note(search.Sized(replace(RUNGS[0], batch_size=2), build(RUNGS[0]), Closed(step, flops)))
 
 
 def test_alternatives_change_one_field_and_carry_their_cost() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from nndiff.errors import NndiffError
 from nndiff.networks.prdit import PRDiT
-from nndiff.planning import tokens
+from nndiff.planning import search, tokens
 from nndiff.planning.planner import plan
 from tests.laws.test_planner_laws import shapes, spacings
 from tests.planning.fingerprints import GOLDEN, budget
@@ -33,8 +32,34 @@ def test_every_rung_has_few_enough_tokens_and_the_finest_blocks_with_which_it_do
         blocks = [tokens.block_of(size, rung.spacing) for size in tokens.BLOCKS]
         finer = blocks[: blocks.index(rung.block)]
         assert all(tokens.count(rung.patch_size, block) > most for block in finer)
-    for above, below in itertools.pairwise(rungs):
-        assert math.prod(below.patch_size) <= math.prod(above.patch_size)
+        assert max(rung.block) <= (tokens.LARGEST_TILED[device] if tiled else max(tokens.BLOCKS))
+    order = [(-math.prod(rung.patch_size), -rung.width, -rung.batch_size, rung.recompute != "none") for rung in rungs]
+    assert order == sorted(order)
+
+
+@given(spacings, st.sampled_from(tokens.BLOCKS))
+def test_a_block_is_so_many_of_the_finest_voxels_and_about_as_long_along_every_axis(spacing, size) -> None:
+    for b, s in zip(tokens.block_of(size, spacing), spacing, strict=True):
+        extent = size * min(spacing)
+        assert extent / 1.42 < b * s < extent * 1.42 or (b == 1 and s > extent)
+
+
+def test_blocks_cover_the_volume_and_a_token_sees_a_quarter_more_on_every_side() -> None:
+    assert tokens.count((9, 8, 1), (4, 4, 4)) == 3 * 2 * 1
+    assert [tokens.patch_of((b, b, b))[0] for b in (1, 2, 4, 8, 16)] == [1, 4, 6, 12, 24]
+
+
+def test_what_stands_beside_the_network_taken_is_a_larger_block_and_the_other_way_to_save() -> None:
+    rung, asked = next(tokens.ladder((64, 64, 64), (1.0, 1.0, 1.0), True, "cuda")), []
+
+    def build(changed):  # type: ignore[no-untyped-def]
+        asked.append(changed)
+        return tokens.network(changed, 2, 2)
+
+    sized = search.Sized(rung, tokens.network(rung, 2, 2), tiny_cost())
+    tokens.reasons(sized, (64, 64, 64), build, lambda *_: tiny_cost(), search.Limits(1, 1, 1, int))
+    again = replace(rung, recompute="blocks")
+    assert asked == [replace(rung, batch_size=2 * rung.batch_size), replace(rung, block=(8, 8, 8)), again]
 
 
 @pytest.mark.parametrize("block", [(2, 2, 2), (4, 8, 8), (1, 16, 16)])
@@ -60,6 +85,7 @@ def test_the_coarse_plan_is_the_fine_ones_transformer() -> None:
     assert (fine.network.width, fine.network.blocks) == (coarse.network.width, coarse.network.blocks)
     assert coarse.spacing == tuple(2 * s for s in fine.spacing)
     assert coarse.network.strides[0] == tuple(b // 2 for b in fine.network.strides[0])
+    assert fine.network.kernels[0] == tokens.patch_of(fine.network.strides[0])
     assert fine.network.answers == 2 == fine.network.out_channels
     assert [stage.trains for stage in fine.stages] == ["core.local", "core.whole"]
 

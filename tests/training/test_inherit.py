@@ -13,6 +13,7 @@ from nndiff.checkpoint import BEST, LATEST
 from nndiff.errors import NndiffError
 from nndiff.networks.prdit import unfold
 from nndiff.plan import NetworkSpec
+from nndiff.training import run
 from nndiff.training.inherit import inherit
 from nndiff.training.loop import Trainer
 from nndiff.training.ranks import Ranks
@@ -50,7 +51,7 @@ def test_the_whole_part_says_of_a_finer_volume_what_it_said_of_the_coarse_one() 
     coarse_x[:, :, [0, 1, 2, -1, -2, -3]] = 0
     coarse_x[:, :, :, [0, 1, 2, -1, -2, -3]] = 0
     torch.testing.assert_close(fine(repeated(coarse_x), t), repeated(coarse(coarse_x, t)), rtol=1e-4, atol=1e-5)
-    assert all(name.startswith("core.local.") for name in found.anew)
+    assert found.anew == tuple(name for name in found.weights if name.startswith("core.local."))
     assert found.taken == len(found.weights) - len(found.anew)
 
 
@@ -96,11 +97,37 @@ def token_of(plan):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize(
-    "changes", [{"width": 48}, {"blocks": 3}, {"in_channels": 3}, {"name": "unet"}, {"strides": ((3, 4, 2),)}]
+    "changes",
+    [
+        {"width": 48},
+        {"blocks": 3},
+        {"in_channels": 3},
+        {"out_channels": 1},
+        {"answers": 1},
+        {"name": "unet"},
+        {"strides": ((3, 4, 2),)},
+    ],
 )
 def test_what_does_not_fit_is_refused(changes) -> None:
     with pytest.raises(NndiffError):
         inherit(FINE, {}, replace(COARSE, **changes), {})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"multipliers": (1, 4)},
+        {"kernels": ((1, 3, 3), (3, 3, 3))},
+        {"strides": ((1, 1, 1), (1, 2, 2))},
+        {"head_width": 8},
+        {"mix": "haar"},
+        {"skip": (1,)},
+    ],
+)
+def test_a_unet_begins_with_its_own_kind_alone(changes) -> None:
+    unet = NetworkSpec("unet", 2, 1, 4, (1, 2), ((3, 3, 3),) * 2, ((1, 1, 1), (2, 2, 2)), 1, 0, "none")
+    with pytest.raises(NndiffError, match=next(iter(changes))):
+        inherit(unet, {}, replace(unet, **changes), {})
 
 
 def test_a_training_begins_with_another_runs_mean_weights_and_goes_on_by_itself(tmp_path) -> None:
@@ -115,3 +142,34 @@ def test_a_training_begins_with_another_runs_mean_weights_and_goes_on_by_itself(
     plain = train(replace(asked, results=tmp_path / "plain", begin_with=None))
     ours, anew = (checkpoint.load(path / LATEST).weights for path in (folder, plain))
     assert any(not torch.equal(value, anew[name]) for name, value in ours.items())
+
+
+def test_another_puzzle_is_refused_even_where_every_shape_agrees(tmp_path) -> None:
+    """Pieces along one axis are no pieces along another."""
+    plans = [tiny_plan(puzzle_factor=factor, training_steps=1) for factor in ((1, 1, 2), (2, 1, 1))]
+    for folder, plan in zip((tmp_path / "one", tmp_path / "other"), plans, strict=True):
+        prepare(folder, plan)
+    first = train(request(tmp_path / "one", plans[0]))
+    with pytest.raises(NndiffError, match="another puzzle"):
+        train(request(tmp_path / "other", plans[1], begin_with=first / BEST))
+
+
+def test_the_rehearsal_takes_the_steps_that_will_be_taken(tmp_path, monkeypatch) -> None:
+    """A transformer that was inherited speaks from the first step on, and takes its time."""
+    plan = tiny_plan(("prdit",), training_steps=10)
+    prepare(tmp_path, plan)
+    first = train(request(tmp_path, plan, "prdit"))
+    begun: list[Trainer] = []
+    begin_with = Trainer.begin_with
+
+    def counted(self: Trainer, weights) -> None:  # type: ignore[no-untyped-def]
+        begun.append(self)
+        begin_with(self, weights)
+
+    monkeypatch.setattr(Trainer, "begin_with", counted)
+    monkeypatch.setattr(run, "within_budget", lambda settled, *_: settled)
+    monkeypatch.setattr(run._Fold, "_epochs", lambda *_: None)
+    prepare(tmp_path / "next", plan)
+    train(request(tmp_path / "next", plan, "prdit", begin_with=first / BEST, time_budget=1.0))
+    stages = [trainer.configuration.stages for trainer in begun]
+    assert [len(of) for of in stages] == [1, 1, 2], "each stage's rehearsal, then the training"

@@ -28,6 +28,7 @@ from nndiff.training.loop import (
     set_trained,
     share_of,
     stage_at,
+    stage_ends,
     time_of,
     times,
 )
@@ -133,6 +134,11 @@ def test_stages_divide_the_steps_by_their_shares_each_with_its_own_warm_up() -> 
     )
 
 
+def test_a_stage_ends_with_the_step_nearest_to_its_share() -> None:
+    for shares, expected in (((1.0, 2.0), [3, 10]), ((2.0, 1.0), [7, 10]), ((0.4, 0.6), [4, 10])):
+        assert stage_ends(*staged(*(Stage("all", SQUARED, share) for share in shares))) == expected
+
+
 @pytest.mark.parametrize("shares", [(0.1,) * 10, (1, 1e-9), (1 / 3, 1 / 3, 1 / 3)])
 def test_every_step_belongs_to_a_stage_and_the_last_ends_with_the_run(shares) -> None:
     configuration, run = staged(*(Stage("all", GRADIENT, share) for share in shares), steps=7)
@@ -178,6 +184,15 @@ def test_a_stage_builds_on_the_mean_of_the_one_before_and_its_own_mean_begins_an
             torch.testing.assert_close(trainer.ema.values[name], expected)
         else:
             assert torch.equal(value, mean[name])
+
+
+@pytest.mark.parametrize("part", ["core.head", "core.stem"])
+def test_a_stage_hands_over_once_even_to_one_like_itself(part, monkeypatch) -> None:
+    plan = tiny_plan(stages=(Stage("core.stem", SQUARED, 0.5), Stage(part, SQUARED, 0.5)), training_steps=4)
+    trainer, handed = trainer_of(plan), []
+    monkeypatch.setattr(trainer, "_hand_over", lambda: handed.append(trainer.step))
+    assert len(list(trainer.steps([batch_of(plan, [2 * i, 2 * i + 1])] for i in range(4)))) == 4
+    assert handed == [2]
 
 
 def test_a_stage_may_train_a_part_on_many_ranks(tmp_path) -> None:
@@ -281,6 +296,26 @@ def test_the_loop_goes_on_from_where_it_was_put_back() -> None:
     assert losses == expected
     assert all(torch.equal(value, whole.weights[name]) for name, value in resumed.weights.items())
     assert all(torch.equal(value, whole.ema.values[name]) for name, value in resumed.ema.values.items())
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_within_a_stage_and_between_two_it_goes_on_from_where_it_was_put_back(at) -> None:
+    plan = two_stages(ema_half_life=10_000)
+    batches = [[batch_of(plan, [2 * i, 2 * i + 1])] for i in range(4)]
+    whole, begun, resumed = trainer_of(plan), trainer_of(plan), trainer_of(plan)
+    expected = [step.loss for step in whole.steps(batches)]
+    losses = [step.loss for step in begun.steps(batches[:at])]
+    resumed.restore(at, begun.weights, begun.ema.values, begun.optimizer.state_dict())
+    losses += [step.loss for step in resumed.steps(batches[at:])]
+    assert losses == expected
+    assert all(torch.equal(value, whole.weights[name]) for name, value in resumed.weights.items())
+
+
+def test_a_training_begins_with_the_weights_given_and_so_does_their_mean() -> None:
+    given, trainer = trainer_of(tiny_plan(), seed=1).weights, trainer_of(tiny_plan())
+    trainer.begin_with(given)
+    for held in (trainer.weights, trainer.ema.values):
+        assert all(torch.equal(value, given[name]) for name, value in held.items())
 
 
 def test_it_learns() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from nndiff.errors import NndiffError
 from nndiff.files import PART
 from nndiff.imaging import store
 from nndiff.plan import Plan
+from nndiff.training import budget as timing
 from nndiff.training import journal, run
 from nndiff.training.batches import Batches
 from nndiff.training.budget import (
@@ -31,9 +34,10 @@ from nndiff.training.budget import (
     epoch_steps,
     within_budget,
 )
+from nndiff.training.ranks import Ranks
 from nndiff.training.run import train
 from nndiff.training.validation import without_network
-from tests.training.tiny import NAME, arrays, prepare, request, run_of, tiny_plan, trainer_of
+from tests.training.tiny import CPU, NAME, arrays, prepare, request, run_of, tiny_plan, trainer_of
 
 CASES = ("a", "b", "c", "d")
 
@@ -108,6 +112,37 @@ def test_plenty_of_time_means_every_case_every_epoch() -> None:
     fitted = within_budget(a_run(), 1e6, 0.1, 1.0)
     assert fitted.validation == CASES
     assert fitted.epoch_steps == LONGEST_EPOCH
+
+
+@given(st.floats(300, 1e6))
+def test_a_short_budget_warms_up_and_remembers_for_a_short_while(budget) -> None:
+    planned = replace(a_run(), warmup_steps=1000, ema_half_life=500)
+    fitted = within_budget(planned, budget, 1.0, 1.0)
+    assert fitted.warmup_steps == min(1000, max(10, fitted.training_steps // 10))
+    assert fitted.ema_half_life == min(500, max(2, fitted.training_steps // 20))
+
+
+@pytest.mark.parametrize(("taken", "budget", "expected"), [([9, 9, 1, 2, 30, 2], 1e6, 2.0), ([90, 90, 10], 100, 10.0)])
+def test_a_rehearsal_for_a_budget_warms_up_and_stops_early_where_steps_are_long(taken, budget, expected) -> None:
+    steps = iter([*taken, 1000])
+    trainer: Any = SimpleNamespace(steps=lambda _: (SimpleNamespace(seconds=seconds) for seconds in steps))
+    batches: Any = None
+    assert timing._step_seconds(trainer, batches, a_run(), Ranks(), budget) == expected
+    assert list(steps) == [1000]
+
+
+@pytest.mark.parametrize(("other", "expected"), [((5.0, 7.0), (5.0, 7.0)), ((0.1, 7.0), (1.0, 7.0))])
+def test_a_rehearsal_gives_each_stage_its_share_of_the_budget_and_heeds_the_slowest_rank(
+    other, expected, monkeypatch
+) -> None:
+    asked, plan = [], tiny_plan(("prdit",))
+    monkeypatch.setattr(timing, "_step_seconds", lambda *words: asked.append(words[-1]) or 1.0)
+    monkeypatch.setattr(Ranks, "gathered", lambda _, own: [own, other])
+    validation: Any = SimpleNamespace(of=lambda *_: None)
+    batches: Any = None
+    words = plan, "prdit", run_of(plan.configurations["prdit"]), CPU, Ranks(), batches, validation
+    assert timing.rehearsed(*words, 100.0, lambda _: None) == expected
+    assert asked == pytest.approx([40, 60])
 
 
 def test_a_budget_too_short_names_one_that_is_long_enough() -> None:

@@ -1,0 +1,71 @@
+"""A motion that was put in is found again; what cannot be trusted is said to be in doubt."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nndiff.demo.bodies import random_body
+from nndiff.imaging.register import _image, register, shared
+from nndiff.volume import Grid, Volume
+
+SHAPE = (28, 36, 40)
+BODY = random_body(np.random.default_rng(3), SHAPE, (9.0, 10.0, 10.0))
+GRID = BODY.grid
+
+
+def scan(kind: str) -> Volume:
+    """What attenuates, and the same body's activity: lungs are dark in one, the liver is bright in the other."""
+    array = BODY.attenuation if kind == "ct" else BODY.activity
+    grain = np.random.default_rng(1).normal(0, 0.02 * float(array.max()), SHAPE)
+    return Volume((array + grain)[None].astype(np.float32), GRID)
+
+
+def moved(volume: Volume, degrees: float, shift: tuple[float, float, float]) -> Volume:
+    """As if the patient had moved before this scan, which has a grid of its own."""
+    motion = sitk.Euler3DTransform()
+    motion.SetCenter(_image(volume).TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in SHAPE[::-1]]))
+    motion.SetRotation(0.0, np.radians(degrees), 0.0)
+    motion.SetTranslation(shift)
+    other = Grid((32, 34, 38), (8.5, 11.0, 10.5), tuple(value - 5 for value in GRID.origin))
+    like = _image(Volume(np.zeros((1, *other.shape), np.float32), other))
+    laid = sitk.Resample(_image(volume), like, motion.GetInverse(), sitk.sitkBSpline, 0.0)
+    return Volume(sitk.GetArrayFromImage(laid)[None], other)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "shift"), [(0.0, (0.0, 0.0, 0.0)), (6.0, (9.0, -7.0, 5.0)), (-9.0, (0.0, 20.0, 0.0))]
+)
+def test_a_motion_is_found_again_across_kinds(degrees, shift) -> None:
+    still = scan("pet")
+    found = register(scan("ct"), moved(still, degrees, shift))
+    assert found.doubt == ""
+    assert found.degrees == pytest.approx(abs(degrees), abs=0.7)
+    assert found.shift_mm == pytest.approx(np.linalg.norm(shift), abs=2.0)  # a fifth of a voxel
+    assert found.volume.grid == GRID
+    inner = (slice(6, -6),) * 3
+    after = np.corrcoef(found.volume.array[0][inner].ravel(), still.array[0][inner].ravel())[0, 1]
+    assert after > 0.97
+    assert found.after >= found.before
+
+
+def test_the_same_pair_gives_the_same_motion() -> None:
+    moving = moved(scan("pet"), 5.0, (2.0, 1.0, 0.0))
+    first, again = register(scan("ct"), moving), register(scan("ct"), moving)
+    np.testing.assert_array_equal(first.volume.array, again.volume.array)
+
+
+def test_what_has_nothing_in_common_is_doubted() -> None:
+    noise = Volume(np.random.default_rng(0).normal(size=(1, *SHAPE)).astype(np.float32), GRID)
+    assert register(scan("ct"), noise).doubt
+    far = Volume(scan("ct").array, Grid(SHAPE, GRID.spacing, (500.0, 500.0, 500.0)))
+    assert register(scan("ct"), far).doubt
+
+
+def test_what_is_shared_is_1_for_strangers_and_2_for_twins() -> None:
+    generator = np.random.default_rng(0)
+    first, second = generator.normal(size=(2, 10**5))
+    assert shared(first, first) == pytest.approx(2)
+    assert shared(first, -(first**3)) > 1.3, "whatever the scale of the grey values"
+    assert shared(first, second) == pytest.approx(1, abs=0.02)
