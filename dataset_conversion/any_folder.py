@@ -38,7 +38,10 @@ def _work(arguments: argparse.Namespace) -> None:
     roles = [role_of("images", text) for text in arguments.source] + [role_of("targets", t) for t in arguments.target]
     if arguments.mask:
         roles.append(Role("mask", "", arguments.mask))
-    write(arguments, paths_of(arguments).raw, roles, gather(roles), {})
+    gathered = gather(roles)
+    write(arguments, paths_of(arguments).raw, roles, gathered, {})
+    if not gathered.patients:
+        print("Each case counts as a patient of its own: where one has several scans, mark {patient} in the patterns.")
 
 
 def role_of(side: str, text: str) -> Role:

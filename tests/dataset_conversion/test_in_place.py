@@ -210,6 +210,7 @@ def test_who_is_left_out_is_told_with_the_reason(pairs, tmp_path, run_cli) -> No
     outcome = run_cli(any_folder.main, *flags(pairs, tmp_path / "raw"))
     assert outcome.code == 0
     assert "2 cases of 2 patients" in outcome.out
+    assert "mark {patient}" in outcome.out, "or scans of one patient stand on both sides of a split"
     assert "left out: b: no T2" in outcome.out
     report = read_json(tmp_path / "raw" / "Dataset003_Pairs" / "conversion.json")
     assert list(report["left_out"]) == ["b"]
