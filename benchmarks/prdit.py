@@ -16,6 +16,7 @@ What is done is not done again: run the same command to go on.
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -141,7 +142,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             pictures[f"{model}, {walk}"] = shown
             sets.append(found)
             print(_line(found, real, seen), flush=True)
-    _table(sets, real, seen, f"{raw.name}: {n} volumes a side, {arguments.steps} steps, features {extractor.name}")
+    lines = [_line(found, real, seen) for found in sets]
+    print(f"\n{raw.name}: {n} volumes a side, {arguments.steps} steps, features {extractor.name}\n")
+    print("\n".join(["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS), *lines]))
+    _save(lines, output / f"{raw.name}.csv")
     _orders(sets, real)
     _picture(pictures, limits, output / f"{raw.name}.png")
     return 0
@@ -322,10 +326,12 @@ def _line(found: Set, real: Floats, seen: Floats) -> str:
     return "| " + " | ".join([found.model, found.walk, *work, *cells, f"{repeats:.2f}"]) + " |"
 
 
-def _table(sets: Sequence[Set], real: Floats, seen: Floats, title: str) -> None:
-    print(f"\n{title}\n\n| " + " | ".join(HEADS) + " |\n|" + "---|" * len(HEADS))
-    for found in sets:
-        print(_line(found, real, seen))
+def _save(lines: Sequence[str], path: Path) -> None:
+    """The same rows for machines."""
+    named = [name or f"{HEADS[i - 1]} 95 %" for i, name in enumerate(HEADS)]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    with atomic(path) as part, open(part, "w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([named, *rows])
 
 
 def _orders(sets: Sequence[Set], real: Floats) -> None:
