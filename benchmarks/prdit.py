@@ -51,6 +51,7 @@ SMALL = (f"configurations.{PRDIT}.network.width=96", f"configurations.{PRDIT}.ne
 SHAPE: Triple = (32, 32, 32)
 BODY_SPACING, CROP_SPACING = 12.0, 4.0  # mm: a torso, or a part of one, in 32 voxels
 NOISE_HU = 15.0
+TRIES = 4  # parts of a scan, of which the one with the most body is taken
 TRAINING = 96
 DRAWS = 500  # of the bootstrap
 SHOWN = 8  # volumes of a set in the picture
@@ -184,23 +185,26 @@ def _body(number: int) -> Volume:
 
 
 def _crops(scans: Sequence[Path], held_out: int) -> list[Volume]:
-    """Cut at random where there is a body, from scans at 4 mm; a quarter of the scans only for the held-out ones."""
-    if len(scans) < 4:
-        raise SystemExit("--crops needs four scans or more: a quarter of them is held out")
-    first_held = len(scans) - max(1, len(scans) // 4)
+    """Cut at random where there is a body; a quarter of the scans are for the held-out ones only."""
+    every = [_coarse(path) for path in sorted(scans)]
+    coarse = [scan for scan in every if all(n >= s for n, s in zip(scan.shape, SHAPE, strict=True))]
+    print(f"{len(coarse)} of {len(every)} scans are large enough at {CROP_SPACING:g} mm")
+    if len(coarse) < 4:
+        raise SystemExit("--crops needs four of them or more: a quarter is held out")
+    first_held = len(coarse) - max(1, len(coarse) // 4)
     generator = np.random.default_rng(0)
-    coarse = [_coarse(path) for path in sorted(scans)]
     volumes = []
     for i in range(TRAINING + held_out):
         some = coarse[:first_held] if i < TRAINING else coarse[first_held:]
         whole = some[i % len(some)]
-        while True:
-            corner = [generator.integers(0, n - s + 1) for n, s in zip(whole.shape, SHAPE, strict=True)]
-            part = whole[tuple(slice(c, c + s) for c, s in zip(corner, SHAPE, strict=True))]
-            if (part > -500).mean() > 0.5:
-                break
+        part = max((_part(whole, generator) for _ in range(TRIES)), key=lambda part: float((part > -500).mean()))
         volumes.append(Volume(part[None].copy(), Grid(SHAPE, (CROP_SPACING,) * 3, (0.0, 0.0, 0.0))))
     return volumes
+
+
+def _part(whole: FloatArray, generator: np.random.Generator) -> FloatArray:
+    corner = [generator.integers(0, n - s + 1) for n, s in zip(whole.shape, SHAPE, strict=True)]
+    return whole[tuple(slice(c, c + s) for c, s in zip(corner, SHAPE, strict=True))]
 
 
 def _coarse(path: Path) -> FloatArray:
