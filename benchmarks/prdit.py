@@ -69,8 +69,20 @@ CLAIMS = (  # the better one by the paper, and the worse
     (("both", "hot 2"), ("unet", "its own")),
     (("both", "hot 2"), ("haar unet", "its own")),
 )
-HEADS = ("model", "walk", "weights", "steps", "s a step", "training MB", "s a volume", "FID", "", "MMD", "", "SW", "")
-HEADS += ("to training",)
+HEADS = (
+    "model",
+    "walk",
+    "weights",
+    "steps",
+    "s a step",
+    "training MB",
+    "s a volume",
+    "FID",
+    "FID 95 %",
+    "MMD",
+    "MMD 95 %",
+)
+HEADS += ("SW", "SW 95 %", "to training")
 
 Measure = Callable[[Floats, Floats], float]
 MEASURES: dict[str, Measure] = {
@@ -134,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     real, seen = read(held), read(training)
     mean = np.repeat(read([np.mean(training, axis=0)]), n, axis=0)
     sets = [Set(TRAINING_SCANS, "", seen[:n], 0.0), Set("mean volume", "", mean, 0.0)]
+    rows = [_cells(found, real, seen) for found in sets]
     pictures = {"held-out scans": held[:SHOWN]}
     for model, (own, plan) in runs.items():
         steps = int(60 * arguments.minutes / seconds[model])
@@ -142,11 +155,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             found, shown = _set(model, walk, trained, n, arguments.steps, read, output / "runs")
             pictures[f"{model}, {walk}"] = shown
             sets.append(found)
-            print(_line(found, real, seen), flush=True)
-    lines = [_line(found, real, seen) for found in sets]
+            rows.append(_cells(found, real, seen))
+            print(_line(rows[-1]), flush=True)
     print(f"\n{raw.name}: {n} volumes a side, {arguments.steps} steps, features {extractor.name}\n")
-    print("\n".join(["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS), *lines]))
-    _save(lines, output / f"{raw.name}.csv")
+    print("\n".join([_line(HEADS), "|" + "---|" * len(HEADS), *map(_line, rows)]))
+    with atomic(output / f"{raw.name}.csv") as part, open(part, "w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([HEADS, *rows])
     _orders(sets, real)
     _picture(pictures, limits, output / f"{raw.name}.png")
     return 0
@@ -316,26 +330,22 @@ def _set(
 # ---------------------------------------------------------------- the tables
 
 
-def _line(found: Set, real: Floats, seen: Floats) -> str:
+def _cells(found: Set, real: Floats, seen: Floats) -> list[str]:
     trained = found.trained
     work = ["", "", "", "", ""]
     if trained is not None:
         work = [f"{trained.size / 1e6:.2f} M", str(trained.steps), f"{trained.step_seconds:.3g}"]
         work += [f"{trained.megabytes:.0f}", f"{found.seconds:.3g}"]
-    cells = []
+    figures = []
     for measure in MEASURES.values():
         low, high = bootstrap(measure, real, found.features, DRAWS)
-        cells += [f"{measure(real, found.features):.3g}", f"{low:.3g} to {high:.3g}"]
+        figures += [f"{measure(real, found.features):.3g}", f"{low:.3g} to {high:.3g}"]
     repeats = nearest(real if found.model == TRAINING_SCANS else found.features, seen).ratio
-    return "| " + " | ".join([found.model, found.walk, *work, *cells, f"{repeats:.2f}"]) + " |"
+    return [found.model, found.walk, *work, *figures, f"{repeats:.2f}"]
 
 
-def _save(lines: Sequence[str], path: Path) -> None:
-    """The same rows for machines."""
-    named = [name or f"{HEADS[i - 1]} 95 %" for i, name in enumerate(HEADS)]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    with atomic(path) as part, open(part, "w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream, lineterminator="\n").writerows([named, *rows])
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _orders(sets: Sequence[Set], real: Floats) -> None:
@@ -350,7 +360,7 @@ def _orders(sets: Sequence[Set], real: Floats) -> None:
             low, high = _difference(measure, real, features[better], features[worse])
             verdict = "holds" if high < 0 else "the other way round" if low > 0 else "not told apart"
             cells.append(f"{verdict} ({low:+.3g} to {high:+.3g})")
-        print("| " + " | ".join([", ".join(better), ", ".join(worse), *cells]) + " |")
+        print(_line([", ".join(better), ", ".join(worse), *cells]))
 
 
 def _difference(measure: Measure, real: Floats, first: Floats, second: Floats) -> tuple[float, float]:

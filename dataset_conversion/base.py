@@ -58,6 +58,20 @@ def add_flags(command: Command, number: int | None, name: str | None) -> None:
     command.flag("overwrite", action="store_true", help="replace a dataset.json that says something else")
 
 
+def add_channels(command: Command, holds: str, what: str) -> None:
+    """-i, --source and --target by name."""
+    command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help=holds)
+    command.flag("source", nargs="+", default=[], metavar="NAME", help=f"{what}; none for generation")
+    command.flag("target", nargs="+", required=True, metavar="NAME", help="what it becomes")
+
+
+def wanted(arguments: argparse.Namespace) -> list[tuple[str, str]]:
+    """(side, name) of every channel; none can be on both sides."""
+    if both := set(arguments.source) & set(arguments.target):
+        raise NndiffError("A channel cannot be translated to itself.", found=", ".join(sorted(both)))
+    return [("images", name) for name in arguments.source] + [("targets", name) for name in arguments.target]
+
+
 # ---------------------------------------------------------------- files → cases
 
 

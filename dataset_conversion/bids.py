@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset_conversion.base import Role, add_flags, gather, write
+from dataset_conversion.base import Role, add_channels, add_flags, gather, wanted, write
 from nndiff.cli.command import Command, paths_of
 from nndiff.errors import NndiffError, nearest
 
@@ -30,9 +30,7 @@ SUFFIXES = {  # → folder, the channel's name
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("bids", __doc__ or "")
-    command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help="holds sub-…")
-    command.flag("source", nargs="+", default=[], metavar="KIND", help="such as T1w; none for generation")
-    command.flag("target", nargs="+", required=True, metavar="KIND", help="such as FLAIR, or trc-FDG_pet")
+    add_channels(command, "holds sub-…", "kinds such as T1w or acq-iso_T1w")
     add_flags(command, None, None)
     return command.run(_work, argv)
 
@@ -42,11 +40,7 @@ def _work(arguments: argparse.Namespace) -> None:
     if not (folder.is_dir() and any(folder.glob("sub-*"))):
         raise NndiffError("There is no subject here.", expected="sub-01, …", where=folder, remedy="check -i")
     sessions = any(folder.glob("sub-*/ses-*"))
-    roles = [
-        _role(folder, side, kind, sessions)
-        for side, kinds in (("images", arguments.source), ("targets", arguments.target))
-        for kind in kinds
-    ]
+    roles = [_role(folder, side, kind, sessions) for side, kind in wanted(arguments)]
     write(arguments, paths_of(arguments).raw, roles, gather(roles), {})
 
 

@@ -14,9 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset_conversion.base import Role, add_flags, gather, write
+from dataset_conversion.base import Role, add_flags, gather, wanted, write
 from nndiff.cli.command import Command, paths_of
-from nndiff.errors import NndiffError
 
 EARLIER = {"T1": "_t1", "T1c": "_t1ce", "T2": "_t2", "FLAIR": "_flair"}
 SINCE_2023 = {"T1": "-t1n", "T1c": "-t1c", "T2": "-t2w", "FLAIR": "-t2f"}
@@ -33,14 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    if both := set(arguments.source) & set(arguments.target):
-        raise NndiffError("A sequence cannot be translated to itself.", found=", ".join(sorted(both)))
     since_2023 = next(arguments.input.glob("**/*-t1n.nii*"), None) is not None
     endings = SINCE_2023 if since_2023 else EARLIER
     roles = [
         Role(side, name, f"{arguments.input}/**/{{case}}/{{case}}{endings[name]}.nii*")
-        for side, names in (("images", arguments.source), ("targets", arguments.target))
-        for name in names
+        for side, name in wanted(arguments)
     ]
     gathered = gather(roles)
     if since_2023:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.base import Role, add_flags, gather, write
+from dataset_conversion.base import Role, add_flags, gather, wanted, write
 from nndiff.cli.command import Command, add_workers, paths_of
 from nndiff.errors import NndiffError
 from nndiff.files import read_json, write_json
@@ -58,19 +58,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = Command("ixi", __doc__ or "")
     command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help="holds IXI-T1, IXI-T2, …")
     command.flag("source", nargs="+", choices=SEQUENCES, default=["T1"], help="one or two (T1)")
-    command.flag("target", choices=SEQUENCES, default="T2", help="what it becomes (T2)")
+    command.flag("target", nargs=1, choices=SEQUENCES, default=["T2"], help="what it becomes (T2)")
     add_flags(command, 934, "IXI")
     add_workers(command)
     return command.run(_work, argv)
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    if arguments.target in arguments.source:
-        raise NndiffError("A sequence cannot be translated to itself.", found=arguments.target)
     raw = paths_of(arguments).raw
     folder = raw / f"Dataset{arguments.dataset:03d}_{arguments.name}"
-    sources = [Role("images", name, _pattern(arguments.input, name)) for name in arguments.source]
-    target = Role("targets", arguments.target, _pattern(arguments.input, arguments.target))
+    *sources, target = (
+        Role(side, name, f"{arguments.input}/**/{{case}}-{name}.nii.gz") for side, name in wanted(arguments)
+    )
     gathered = gather([*sources, target])
     pairs = [
         Pair(case, channel, files[role], files[target], folder)
@@ -88,10 +87,6 @@ def _work(arguments: argparse.Namespace) -> None:
         case, why = next(iter(gathered.left_out.items()))
         raise NndiffError("Not one pair could be registered.", found=f"{case}: {why}", where=folder / "registration")
     write(arguments, raw, [*sources, target], gathered, WORDS)
-
-
-def _pattern(folder: Path, name: str) -> str:
-    return f"{folder}/**/{{case}}-{name}.nii.gz"
 
 
 def lay(pair: Pair) -> str:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from dataset_conversion.base import Role, add_flags, gather, write
+from dataset_conversion.base import Role, add_channels, add_flags, gather, wanted, write
 from nndiff.cli.command import Command, paths_of
 from nndiff.dataset import FILE_ENDINGS
 from nndiff.errors import NndiffError, nearest
@@ -21,9 +20,7 @@ from nndiff.files import read_json
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("nnunet", __doc__ or "")
-    command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help="holds dataset.json, imagesTr")
-    command.flag("source", nargs="+", default=[], metavar="CHANNEL", help="channels by name; none for generation")
-    command.flag("target", nargs="+", required=True, metavar="CHANNEL", help="channels by name")
+    add_channels(command, "holds dataset.json and imagesTr", "channels by name")
     add_flags(command, None, None)
     return command.run(_work, argv)
 
@@ -42,14 +39,10 @@ def _work(arguments: argparse.Namespace) -> None:
         )
     numbers = {name: int(number) for number, name in channels.items()}
     roles = []
-    for side, names in (("images", arguments.source), ("targets", arguments.target)):
-        for name in names:
-            if name not in numbers:
-                raise NndiffError(f"There is no channel '{name}'.", where=path, remedy=nearest(name, numbers))
-            pattern = f"{arguments.input}/imagesTr/{{case}}_{numbers[name]:04d}{ending}"
-            roles.append(Role(side, name, pattern))
-    if both := set(arguments.source) & set(arguments.target):
-        raise NndiffError("A channel cannot be translated to itself.", found=", ".join(sorted(both)))
+    for side, name in wanted(arguments):
+        if name not in numbers:
+            raise NndiffError(f"There is no channel '{name}'.", where=path, remedy=nearest(name, numbers))
+        roles.append(Role(side, name, f"{arguments.input}/imagesTr/{{case}}_{numbers[name]:04d}{ending}"))
     words = {key: data[key] for key in ("description", "reference", "licence") if isinstance(data.get(key), str)}
     write(arguments, paths_of(arguments).raw, roles, gather(roles), words)
 

@@ -70,23 +70,21 @@ def holds_dicom(folder: Path) -> bool:
 
 def read(path: Path) -> tuple[FloatArray, Grid]:
     with _files(path) as files:
-        series = _series(files, path)
+        series, _ = _series(files, path)
         array = np.stack([_pixels(part, path) for part in series.slices])  # [Z, Y, X]
     return array * np.float32(series.factor), series.grid
 
 
 def describe(path: Path) -> tuple[Grid, str]:
     """Where it lies and the type of its numbers, without the voxels."""
-    with _files(path) as files:
-        series = _series(files, path)
+    series, _ = headers(path)
     return series.grid, series.pixel_type
 
 
 def headers(path: Path) -> tuple[Series, list[Any]]:
     """The series, and of each of its slices the header, in that order."""
     with _files(path) as files:
-        series = _series(files, path)
-        return series, [_header(part.file, path) for part in series.slices]
+        return _series(files, path)
 
 
 # ---------------------------------------------------------------- files
@@ -141,19 +139,17 @@ def _unpacked(path: Path, folder: Path) -> list[Path]:
 # ---------------------------------------------------------------- headers → a series
 
 
-def _series(files: Sequence[Path], path: Path) -> Series:
-    headers = [(file, header) for file in files if (header := _header(file, path)).get("Rows")]
-    if not headers:
-        found = f"{len(files)} DICOM files, none an image" if files else "no DICOM file"
-        raise NndiffError("There is no DICOM image here.", found=found, where=path, remedy="check the path")
-    _demand_one_series([header for _, header in headers], path)
-    slices = [part for file, header in headers for part in _slices(file, header, path)]
-    first = headers[0][1]
-    ordered, grid = _ordered(slices, path)
-    sign = "signed" if first.get("PixelRepresentation", 0) else "unsigned"
-    return Series(
-        ordered, grid, suv_factor([header for _, header in headers], path), f"{first.BitsAllocated}-bit {sign}"
-    )
+def _series(files: Sequence[Path], path: Path) -> tuple[Series, list[Any]]:
+    found = {file: header for file in files if (header := _header(file, path)).get("Rows")}
+    if not found:
+        what = f"{len(files)} DICOM files, none an image" if files else "no DICOM file"
+        raise NndiffError("There is no DICOM image here.", found=what, where=path, remedy="check the path")
+    every = list(found.values())
+    _demand_one_series(every, path)
+    ordered, grid = _ordered([part for file, header in found.items() for part in _slices(file, header, path)], path)
+    sign = "signed" if every[0].get("PixelRepresentation", 0) else "unsigned"
+    pixel_type = f"{every[0].BitsAllocated}-bit {sign}"
+    return Series(ordered, grid, suv_factor(every, path), pixel_type), [found[part.file] for part in ordered]
 
 
 def _header(file: Path, path: Path) -> Any:

@@ -9,11 +9,10 @@ A case that fails is reported, and the others go on.
 
 from __future__ import annotations
 
-import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,14 +27,14 @@ from nndiff.files import demand_writable, read_json, sweep, write_json
 from nndiff.imaging import dicom, dicom_out, io
 from nndiff.machine import demand_device, free_memory
 from nndiff.memory import usable_now
-from nndiff.plan import SamplerPlan, digest
+from nndiff.plan import SamplerPlan
 from nndiff.prediction import inputs, models
 from nndiff.prediction.inputs import InputCase
 from nndiff.prediction.models import Trained
+from nndiff.prediction.record import begun_record, how_made
 from nndiff.prediction.request import Request
 from nndiff.prediction.sampling import demand_sampler, sampler_of
 from nndiff.prepare import Prepared, empty, prepare
-from nndiff.strict_json import encode
 from nndiff.translate import Arrangement, arrangements, draw_seed, translate
 from nndiff.volume import FloatArray, Volume
 from nndiff.workers import Failure, demand_success
@@ -95,7 +94,7 @@ class _Work:
         suffix = f"_part_{request.part}_of_{request.parts}" if request.parts > 1 else ""
         self.summary = Summary(request.output / f"predict{suffix}.json")
         self.clock = time.perf_counter()
-        self.record = _record(request, trained, sampler, device)
+        self.record = begun_record(request, trained, sampler, device)
 
     def run(self, cases: Sequence[InputCase]) -> None:
         todo = self._todo(cases)
@@ -138,8 +137,8 @@ class _Work:
         if not self.summary.record.exists():
             return
         before = read_json(self.summary.record)
-        there = _how(before)
-        for key, value in _how(self.record).items():
+        there = how_made(before)
+        for key, value in how_made(self.record).items():
             if there[key] != value:
                 raise NndiffError(
                     f"The outputs there were made with another {key}.",
@@ -371,34 +370,6 @@ def _found(request: Request, trained: Trained) -> inputs.Inputs:
 
 def _to_generate(request: Request, trained: Trained) -> tuple[InputCase, ...]:
     return tuple(InputCase(f"volume_{i:03d}", (), trained.plan.file_ending) for i in range(request.volumes))
-
-
-def _record(request: Request, trained: Trained, sampler: SamplerPlan, device: torch.device) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type
-    return {
-        "versions": {"nndiff": nndiff.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "command": sys.argv,
-        "dataset": trained.plan.dataset,
-        "configuration": trained.configuration,
-        "plan": digest(trained.plan),
-        "model": list(trained.sources),
-        "puzzle_factor": list(trained.model.configuration.puzzle_factor),
-        "precision": trained.model.configuration.precision,
-        "sampler": encode(sampler),
-        "seed": request.seed,
-        "device": f"{device.type}: {name}",
-        "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "seconds": 0.0,
-        "cases": {},
-        "failures": {},
-    }
-
-
-def _how(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What two runs must have in common to go on with one another: not where the model lies, but what it is."""
-    known = ("fold", "step", "weights")
-    model = [{key: fold.get(key) for key in known} for fold in record.get("model", [])]
-    return {"model": model, "sampler": record.get("sampler"), "seed": record.get("seed")}
 
 
 def _bar(total: int, quiet: bool) -> Any:
