@@ -1,9 +1,10 @@
-"""Does a training leave its start? Twenty plans, each for the first tenth of a default run of five minutes.
+"""Does a training leave its start? Twenty plans, each for the first tenth of its run at most.
 
-    python -m benchmarks.starts [-o FOLDER] [--minutes 5] [--plans r2 r4+network.width=96 …]
+    python -m benchmarks.starts [-o FOLDER] [--minutes M] [--plans r2 r4+network.width=96 …]
 
-A plan passes if after a tenth of its steps one step from the source scores better on the held-out volumes than
-returning the source, its local mean or one constant (what `NOT LEARNING` looks at), and no gradient was NaN.
+A run is as long as planned, or as fits into M minutes. A plan passes if, a fortieth, a twentieth or a tenth into it,
+one step from the source scores better on the held-out volumes than returning the source, its local mean or one constant
+(what `NOT LEARNING` looks at), and no gradient was NaN; the rates are those of the whole run.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from statistics import fmean
 
@@ -21,6 +22,7 @@ from benchmarks.trials import NAME, Data, begun, device, figures_of, pair, prepa
 from nndiff.assemble import nearby
 from nndiff.errors import NndiffError
 from nndiff.plan import Plan
+from nndiff.planning import recipe
 from nndiff.scoring import Figures
 from nndiff.training.journal import LEAST_GAIN
 from nndiff.training.validation import without_network
@@ -30,8 +32,8 @@ from nndiff.tuning.measure import Bench
 LARGER = "patch_size=[48,48,48]+batch_size=2"
 PLANS = ("r1", "r1+network.width=16", "r2", "r2+network.width=16", "r2+network.width=48", "r2+network.width=64")
 PLANS += ("r122", "r4", "r4+network.width=96", f"r2+{LARGER}")
-SHARE = 10  # the first tenth
-HEADS = ("dataset", "plan", "steps", "of", "s a step", "PSNR", "score", "score without network", "verdict")
+SHARES = (40, 20, 10)  # where it is looked at: the last is the first tenth's end
+HEADS = ("dataset", "plan", "steps", "of", "PSNR", "score", "score without network", "verdict")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, default=Path("starts"), metavar="FOLDER")
     parser.add_argument("--raw", type=Path, nargs="+", default=[], metavar="RAW/DATASET", help="instead of simulated")
     parser.add_argument("--plans", nargs="+", default=PLANS, metavar="PLAN")
-    parser.add_argument("--minutes", type=float, default=5.0, help="of a whole training (5)")
+    parser.add_argument("--minutes", type=float, default=None, help="of a whole training (as planned)")
     parser.add_argument("--held_out", type=int, default=4, metavar="N", help="volumes to measure on (4)")
     arguments = parser.parse_args(argv)
     failed = 0
@@ -47,33 +49,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     for raw in arguments.raw or simulated(arguments.output, arguments.held_out, [0.1]):
         data = prepared(raw, arguments.output, arguments.held_out)
         plans = {name: varied(data.plan, name) for name in arguments.plans}
-        seconds = step_seconds(
-            {name: (data, plan) for name, plan in plans.items()}, arguments.output / f"{raw.name}.json"
-        )
+        seconds = {}
+        if arguments.minutes:
+            parts = {name: (data, plan) for name, plan in plans.items()}
+            seconds = step_seconds(parts, arguments.output / f"{raw.name}.json")
         for name, plan in plans.items():
-            steps = int(60 * arguments.minutes / seconds[name])
+            planned = plan.configurations[NAME]
+            steps = recipe.training_steps(planned.budget, planned.predicted.training_flops).value
+            if arguments.minutes:
+                steps = int(60 * arguments.minutes / seconds[name])
             verdict, cells = _started(data, plan, steps)
             failed += verdict != "left"
-            row = [raw.name, name, str(steps // SHARE), str(steps), f"{seconds[name]:.3g}", *cells, verdict]
-            print("| " + " | ".join(row) + " |", flush=True)
+            print("| " + " | ".join([raw.name, name, *cells, verdict]) + " |", flush=True)
     return 1 if failed else 0
 
 
 def _started(data: Data, plan: Plan, steps: int) -> tuple[str, list[str]]:
     trainer, walk = begun(data, plan, steps, 0)
-    try:
-        for _ in islice(walk, steps // SHARE):
-            pass
-    except NndiffError as error:
-        return error.what, ["", "", ""]
-    bench = Bench(build_model(plan, NAME, [trainer.ema.values], device()), plan, data.folder)
     sampler = plan.configurations[NAME].sampler
-    found = bench.measure(sampler, data.held).figures.values()
     level = np.mean([pair(plan, data.folder, case)[1].mean(axis=(1, 2, 3)) for case in data.training], axis=0)
     plain = fmean(max(f.score() for f in _plain(data, plan, case, level)) for case in data.held)
-    score = fmean(f.score() for f in found)
-    cells = [f"{fmean(f.psnr for f in found):.2f}", f"{score:.2f}", f"{plain:.2f}"]
-    return "left" if score > plain + LEAST_GAIN else "NOT LEARNING", cells
+    cells = [""] * 5
+    for before, until in pairwise((0, *(max(1, steps // share) for share in SHARES))):
+        try:
+            for _ in islice(walk, until - before):
+                pass
+        except NndiffError as error:
+            return error.what, cells
+        bench = Bench(build_model(plan, NAME, [trainer.ema.values], device()), plan, data.folder)
+        found = bench.measure(sampler, data.held).figures.values()
+        score = fmean(f.score() for f in found)
+        psnr = fmean(f.psnr for f in found)
+        cells = [str(until), str(steps), f"{psnr:.2f}", f"{score:.2f}", f"{plain:.2f}"]
+        if score > plain + LEAST_GAIN:
+            return "left", cells
+    return "NOT LEARNING", cells
 
 
 def _plain(data: Data, plan: Plan, case: str, level: np.ndarray) -> list[Figures]:
