@@ -5,7 +5,8 @@
     nndiff_convert -d 14 -n Chests --target 'CT=archive/**/{case}_chest.nrrd'
 
 Several --source or --target are several channels, in that order. A name before the = says what kind of image it is;
-without one it is looked for in the file's name.
+without one it is looked for in the file's name. --register writes sources on the target's grid, --mask body or head
+draws masks; whoever is in doubt is left out.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ import re
 import sys
 from collections.abc import Sequence
 
-from dataset_conversion.base import WILD, Role, add_flags, gather, write
-from nndiff.cli.command import Command, paths_of
+from dataset_conversion.base import WILD, Role, add_flags, dataset_of, gather, write
+from dataset_conversion.masking import add_masks
+from dataset_conversion.registration import register_sources
+from nndiff.cli.command import Command, add_workers
 from nndiff.errors import NndiffError
+from nndiff.imaging.masks import REGIONS
 
 KINDS = ("CBCT", "CT", "NAC", "PET", "SPECT", "FLAIR", "T1c", "T1", "T2", "PD", "MR")  # looked for in this order
 NAMED = re.compile(r"(?P<name>[^=/*{}]+)=(?P<pattern>.+)")
@@ -28,18 +32,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_flags(command, None, None)
     for side, what in (("source", "what is translated; none for generation"), ("target", "what it is translated to")):
         command.flag(side, nargs="+", action="extend", default=[], metavar="NAME=PATTERN", help=what)
-    command.flag("mask", default=None, metavar="PATTERN", help="where losses and measures count")
+    command.flag(
+        "mask", default=None, metavar="PATTERN", help="where losses and measures count; body or head makes one"
+    )
+    command.flag("register", choices=("rigid", "affine"), default=None, help="lay the sources over the target")
+    add_workers(command)
     return command.run(_work, argv)
 
 
 def _work(arguments: argparse.Namespace) -> None:
     if not arguments.target:
         raise NndiffError("There is nothing to learn.", expected="--target NAME=PATTERN")
+    folder = dataset_of(arguments)
     roles = [role_of("images", text) for text in arguments.source] + [role_of("targets", t) for t in arguments.target]
-    if arguments.mask:
-        roles.append(Role("mask", "", arguments.mask))
-    gathered = gather(roles)
-    write(arguments, paths_of(arguments).raw, roles, gathered, {})
+    by_pattern = arguments.mask is not None and arguments.mask not in REGIONS
+    masks = [Role("mask", "", arguments.mask)] if by_pattern else []
+    gathered = gather([*roles, *masks])
+    if arguments.register and not arguments.source:
+        raise NndiffError("There is nothing to register.", expected="--source", remedy="drop --register")
+    if arguments.register:
+        register_sources(gathered, roles, folder, arguments.register, arguments.np, arguments.overwrite)
+    if arguments.mask in REGIONS:
+        masks = [add_masks(gathered, roles, folder, arguments.mask, arguments.np, arguments.overwrite)]
+    write(folder, [*roles, *masks], gathered, {}, arguments.overwrite)
     if not gathered.patients:
         print("Each case counts as a patient of its own: where one has several scans, mark {patient} in the patterns.")
 

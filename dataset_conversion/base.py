@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nndiff.cli.command import Command
+from nndiff.cli.command import Command, paths_of
 from nndiff.dataset import FILE_ENDINGS
 from nndiff.errors import NndiffError
 from nndiff.files import read_json, write_json
@@ -63,6 +63,11 @@ def add_channels(command: Command, holds: str, what: str) -> None:
     command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help=holds)
     command.flag("source", nargs="+", default=[], metavar="NAME", help=f"{what}; none for generation")
     command.flag("target", nargs="+", required=True, metavar="NAME", help="what it becomes")
+
+
+def dataset_of(arguments: argparse.Namespace) -> Path:
+    """The dataset's folder, by -d, -n and the roots."""
+    return folder_of(paths_of(arguments).raw, arguments.dataset, arguments.name)
 
 
 def wanted(arguments: argparse.Namespace) -> list[tuple[str, str]]:
@@ -165,32 +170,41 @@ def _nearby(pattern: str) -> str:
 # ---------------------------------------------------------------- cases → a raw dataset
 
 
-def write(
-    arguments: argparse.Namespace, raw: Path, roles: Sequence[Role], gathered: Gathered, words: Mapping[str, Any]
-) -> Path:
-    """dataset.json and conversion.json; says what was done. The files stay where they are."""
-    folder = raw / f"Dataset{arguments.dataset:03d}_{arguments.name}"
-    if not (FOLDER.match(folder.name) and arguments.dataset > 0):
+def folder_of(raw: Path, number: int, name: str) -> Path:
+    """Of the dataset; the number may not be another's."""
+    folder = raw / f"Dataset{number:03d}_{name}"
+    if not (FOLDER.match(folder.name) and number > 0):
         raise NndiffError(
             "This is no name of a dataset.",
             expected="-d 1 to 999, -n with letters, digits, - and _",
             found=folder.name,
         )
-    _demand_free(folder, raw)
+    others = [path.name for path in raw.glob(f"{folder.name[:10]}_*") if path.name != folder.name]
+    if others:
+        raise NndiffError(
+            f"Number {folder.name[7:10]} is taken.", found=others[0], where=raw, remedy="choose another number (-d)"
+        )
+    return folder
+
+
+def write(
+    folder: Path, roles: Sequence[Role], gathered: Gathered, words: Mapping[str, Any], overwrite: bool = False
+) -> None:
+    """dataset.json and conversion.json; says what was done."""
     sides = {side: [role for role in roles if role.side == side] for side in ("images", "targets", "mask")}
     first = next(iter(gathered.cases.values()))
     data = {
         **words,
-        "name": arguments.name,
+        "name": folder.name.partition("_")[2],
         "channel_names": {str(i): role.name for i, role in enumerate(sides["images"])},
         "target_names": {str(i): role.name for i, role in enumerate(sides["targets"])},
         "file_ending": next((e for e in FILE_ENDINGS if first[sides["targets"][0]].name.endswith(e)), ".nii.gz"),
         "numTraining": len(gathered.cases),
-        "dataset": {case: _row(files, sides) for case, files in gathered.cases.items()},
+        "dataset": {case: _row(files, sides, folder) for case, files in gathered.cases.items()},
         "groups": {case: gathered.patients.get(case, case) for case in gathered.cases},
     }
     path = folder / "dataset.json"
-    if path.exists() and read_json(path) != data and not arguments.overwrite:
+    if path.exists() and read_json(path) != data and not overwrite:
         raise NndiffError(
             "There is a dataset.json that says something else.",
             where=path,
@@ -199,25 +213,22 @@ def write(
     write_json(path, data)
     write_json(folder / REPORT, {"cases": len(gathered.cases), "left_out": gathered.left_out})
     _tell(folder, gathered)
-    return folder
 
 
-def _row(files: Mapping[Role, Path], sides: Mapping[str, Sequence[Role]]) -> dict[str, Any]:
-    row: dict[str, Any] = {side: [str(files[role]) for role in sides[side]] for side in ("images", "targets")}
-    return {**row, "mask": str(files[sides["mask"][0]])} if sides["mask"] else row
+def _row(files: Mapping[Role, Path], sides: Mapping[str, Sequence[Role]], folder: Path) -> dict[str, Any]:
+    """What lies in the dataset's own folder is named from there, so that the folder can be moved."""
 
+    def name(role: Role) -> str:
+        path = files[role]
+        return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
-def _demand_free(folder: Path, raw: Path) -> None:
-    others = [path.name for path in raw.glob(f"{folder.name[:10]}_*") if path.name != folder.name]
-    if others:
-        raise NndiffError(
-            f"Number {folder.name[7:10]} is taken.", found=others[0], where=raw, remedy="choose another number (-d)"
-        )
+    row: dict[str, Any] = {side: [name(role) for role in sides[side]] for side in ("images", "targets")}
+    return {**row, "mask": name(sides["mask"][0])} if sides["mask"] else row
 
 
 def _tell(folder: Path, gathered: Gathered) -> None:
     patients = len({gathered.patients.get(case, case) for case in gathered.cases})
-    print(f"Wrote {folder}: {len(gathered.cases)} cases of {patients} patients, in place")
+    print(f"Wrote {folder}: {len(gathered.cases)} cases of {patients} patients")
     for case, why in list(gathered.left_out.items())[:NAMED]:
         print(f"  left out: {case}: {why}")
     if len(gathered.left_out) > NAMED:

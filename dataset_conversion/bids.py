@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset_conversion.base import Role, add_channels, add_flags, gather, wanted, write
-from nndiff.cli.command import Command, paths_of
+from dataset_conversion.base import Role, add_channels, add_flags, dataset_of, gather, wanted, write
+from nndiff.cli.command import Command
 from nndiff.errors import NndiffError, nearest
 
 SUFFIXES = {  # → folder, the channel's name
@@ -41,7 +41,7 @@ def _work(arguments: argparse.Namespace) -> None:
         raise NndiffError("There is no subject here.", expected="sub-01, …", where=folder, remedy="check -i")
     sessions = any(folder.glob("sub-*/ses-*"))
     roles = [_role(folder, side, kind, sessions) for side, kind in wanted(arguments)]
-    write(arguments, paths_of(arguments).raw, roles, gather(roles), {})
+    write(dataset_of(arguments), roles, gather(roles), {}, arguments.overwrite)
 
 
 def _role(folder: Path, side: str, kind: str, sessions: bool) -> Role:

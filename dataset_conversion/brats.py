@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset_conversion.base import Role, add_flags, gather, wanted, write
-from nndiff.cli.command import Command, paths_of
+from dataset_conversion.base import Role, add_flags, dataset_of, gather, wanted, write
+from nndiff.cli.command import Command
 
 EARLIER = {"T1": "_t1", "T1c": "_t1ce", "T2": "_t2", "FLAIR": "_flair"}
 SINCE_2023 = {"T1": "-t1n", "T1c": "-t1c", "T2": "-t2w", "FLAIR": "-t2f"}
@@ -42,7 +42,7 @@ def _work(arguments: argparse.Namespace) -> None:
     if since_2023:
         gathered.patients = {case: case.rpartition("-")[0] for case in gathered.cases}
     words = {"description": "glioma, co-registered, skull-stripped, 1 mm", "reference": REFERENCE}
-    write(arguments, paths_of(arguments).raw, roles, gathered, words)
+    write(dataset_of(arguments), roles, gathered, words, arguments.overwrite)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from dataset_conversion.base import Role, add_channels, add_flags, gather, wanted, write
-from nndiff.cli.command import Command, paths_of
+from dataset_conversion.base import Role, add_channels, add_flags, dataset_of, gather, wanted, write
+from nndiff.cli.command import Command
 from nndiff.dataset import FILE_ENDINGS
 from nndiff.errors import NndiffError, nearest
 from nndiff.files import read_json
@@ -44,7 +44,7 @@ def _work(arguments: argparse.Namespace) -> None:
             raise NndiffError(f"There is no channel '{name}'.", where=path, remedy=nearest(name, numbers))
         roles.append(Role(side, name, f"{arguments.input}/imagesTr/{{case}}_{numbers[name]:04d}{ending}"))
     words = {key: data[key] for key in ("description", "reference", "licence") if isinstance(data.get(key), str)}
-    write(arguments, paths_of(arguments).raw, roles, gather(roles), words)
+    write(dataset_of(arguments), roles, gather(roles), words, arguments.overwrite)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset_conversion.base import Role, add_flags, gather, write
-from nndiff.cli.command import Command, paths_of
+from dataset_conversion.base import Role, add_flags, dataset_of, gather, write
+from nndiff.cli.command import Command
 from nndiff.errors import NndiffError
 
 SOURCES = {1: ("MR", "mr"), 2: ("CBCT", "cbct")}
@@ -57,7 +57,7 @@ def _work(arguments: argparse.Namespace) -> None:
         "reference": REFERENCE[arguments.year],
         "licence": "CC BY-NC 4.0",
     }
-    write(arguments, paths_of(arguments).raw, roles, gathered, words)
+    write(dataset_of(arguments), roles, gathered, words, arguments.overwrite)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset_conversion.base import UNFIT, Gathered, Role, add_flags, write
-from nndiff.cli.command import Command, paths_of
+from dataset_conversion.base import UNFIT, Gathered, Role, add_flags, dataset_of, write
+from nndiff.cli.command import Command
 from nndiff.errors import NndiffError
 from nndiff.imaging import dicom
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _work(arguments: argparse.Namespace) -> None:
     words = {"description": "low-count to full-count total-body PET", "reference": REFERENCE}
     gathered = found(arguments.input, arguments.drf)
-    write(arguments, paths_of(arguments).raw, [SOURCE, TARGET], gathered, words)
+    write(dataset_of(arguments), [SOURCE, TARGET], gathered, words, arguments.overwrite)
 
 
 def found(folder: Path, factors: Sequence[int]) -> Gathered:

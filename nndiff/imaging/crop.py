@@ -64,9 +64,9 @@ def _levels(channel: FloatArray, *percents: float) -> list[float]:
 def body_box(array: FloatArray, kinds: Sequence[str], margin_voxels: Triple) -> Box:
     """The box of all that is foreground in any channel of `array` [C, Z, Y, X]; the whole volume when nothing is."""
     shape = array.shape[1:]
-    strides = _strides(shape)
-    masks = [foreground(_every(channel, strides), kind) for channel, kind in zip(array, kinds, strict=True)]
-    body = _large_parts(np.logical_or.reduce(masks))
+    strides = strides_of(shape)
+    masks = [foreground(every(channel, strides), kind) for channel, kind in zip(array, kinds, strict=True)]
+    body = large_parts(np.logical_or.reduce(masks))
     if not body.any():
         return Box((0, 0, 0), shape)
     occupied = [np.flatnonzero(body.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
@@ -74,13 +74,14 @@ def body_box(array: FloatArray, kinds: Sequence[str], margin_voxels: Triple) -> 
     return Box((a, b, c), (d, e, f))
 
 
-def _large_parts(mask: Mask) -> Mask:
+def large_parts(mask: Mask, least: float = SMALLEST_PART) -> Mask:
+    """Components that are at least so large beside the largest."""
     labels, count = ndimage.label(mask)
     if count < 2:
         return mask
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    keep: Mask = (sizes >= SMALLEST_PART * sizes.max()) & (sizes > 0)
+    keep: Mask = (sizes >= least * sizes.max()) & (sizes > 0)
     kept: Mask = keep[labels]
     return kept
 
@@ -92,7 +93,7 @@ def _span(hits: npt.NDArray[np.intp], stride: int, margin: int, length: int) -> 
     return max(0, start), min(length, stop)
 
 
-def _strides(shape: Sequence[int]) -> Triple:
+def strides_of(shape: Sequence[int]) -> Triple:
     """Thin the longest axis first, until SAMPLE voxels are left."""
     steps = [1, 1, 1]
     while np.prod(left := [-(-n // step) for n, step in zip(shape, steps, strict=True)]) > SAMPLE:
@@ -100,12 +101,12 @@ def _strides(shape: Sequence[int]) -> Triple:
     return steps[0], steps[1], steps[2]
 
 
-def _every(channel: npt.NDArray[Any], strides: Triple) -> npt.NDArray[Any]:
+def every(channel: npt.NDArray[Any], strides: Triple) -> npt.NDArray[Any]:
     return channel[tuple(slice(None, None, step) for step in strides)]
 
 
 def _thinned(channel: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return _every(channel, _strides(channel.shape))
+    return every(channel, strides_of(channel.shape))
 
 
 # ---------------------------------------------------------------- crop and back

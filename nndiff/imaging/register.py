@@ -1,8 +1,9 @@
-"""Two images of one body, of any kinds, laid over one another by a rigid motion; and whether that can be trusted.
+"""Two images of one body, of any kinds, laid over one another; and whether that can be trusted.
 
     moving ─ motion that maximises mutual information (Mattes 2003), from coarse to fine ─▶ on the fixed image's grid
 
-The search begins where the headers put both, and ends there too unless it finds something clearly better. It is
+A motion is rigid; asked to, the search goes on to an affine one, which also stretches. It begins where the headers put
+both, and each kind of motion must share clearly more than what was there before, or is not taken. The result is
 doubted, and whoever called decides, if the images share next to nothing, little of them overlaps, or the motion is
 larger than a patient makes between two scans.
 """
@@ -15,14 +16,14 @@ from typing import Any
 import numpy as np
 import SimpleITK
 
-from nndiff.volume import FloatArray, Volume
+from nndiff.volume import FloatArray, Grid, Volume
 
 sitk: Any = SimpleITK
 
 BINS, LOOKED_AT, SEED = 48, 200_000, 1  # of the metric: bins of a histogram, voxels that are looked at
 DIGITS = 5  # of the motion, radians and mm: threads sum in any order, and the same pair shall give the same motion
 LEVELS = ((4, 2.0), (2, 1.0), (1, 0.0))  # shrunk by, smoothed by (voxels)
-FARTHEST_MM, FARTHEST_DEGREES, LEAST_OVERLAP = 40.0, 25.0, 0.5
+FARTHEST_MM, FARTHEST_DEGREES, MOST_STRETCH, LEAST_OVERLAP = 40.0, 25.0, 0.2, 0.5
 LEAST_GAIN = (
     0.01  # of normalised mutual information: real T1 and FLAIR that lay right gained 0.007 by turning 1.6 degrees
 )
@@ -34,37 +35,66 @@ class Registered:
     volume: Volume  # the moving image on the fixed one's grid
     shift_mm: float
     degrees: float
+    stretch: float  # of the direction that is stretched or shrunk most
     before: float  # normalised mutual information where the headers put it
     after: float
     overlap: float  # share of the fixed grid that the moving image covers
     doubt: str  # why not to trust it; empty where there is no reason
 
 
-def register(fixed: Volume, moving: Volume, outside: float = 0.0) -> Registered:
+def register(fixed: Volume, moving: Volume, outside: float = 0.0, stretched: bool = False) -> Registered:
     """Both of one channel; `outside`: what the moving image has where it does not reach."""
     still, other = _image(fixed), _image(moving)
-    transform = sitk.Euler3DTransform()
-    transform.SetCenter(still.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in still.GetSize()]))
-    rest = sitk.Euler3DTransform(transform)
-    before = shared(*_overlapping(still, other, rest, outside)[:2])
-    method = _method(min(1.0, LOOKED_AT / fixed.array[0].size))
+    rest = sitk.Euler3DTransform()
+    rest.SetCenter(still.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in still.GetSize()]))
+    best, lies = rest, _overlapping(still, other, rest, outside)
+    before = after = shared(lies.still, lies.moved)
+    failed = ""
+    for kind in (sitk.Euler3DTransform, sitk.AffineTransform)[: 2 if stretched else 1]:
+        found, failed = _searched(still, other, _as(kind, best))
+        there = _overlapping(still, other, found, outside)
+        gained = shared(there.still, there.moved)
+        if failed or gained >= after + LEAST_GAIN:
+            best, lies, after = found, there, gained
+        if failed:
+            break
+    shift = float(np.linalg.norm(best.GetTranslation()))
+    turned, scales, back = np.linalg.svd(np.array(best.GetMatrix()).reshape(3, 3))
+    degrees = float(np.degrees(np.arccos(np.clip((np.trace(turned @ back) - 1) / 2, -1, 1))))
+    stretch = float(np.abs(scales - 1).max())
+    doubt = failed or _doubt(shift, degrees, stretch, after, lies.overlap)
+    volume = Volume(lies.whole[None], fixed.grid, fixed.layout)
+    return Registered(volume, shift, degrees, stretch, before, after, lies.overlap, doubt)
+
+
+def laid(moving: Volume, grid: Grid, outside: float = 0.0) -> FloatArray:
+    """One channel, linearly, where the headers put it on another grid: [Z, Y, X]."""
+    like = _image(Volume(np.zeros((1, *grid.shape), np.float32), grid))
+    there = sitk.Resample(_image(moving), like, sitk.Transform(), sitk.sitkLinear, outside, sitk.sitkFloat32)
+    array: FloatArray = sitk.GetArrayFromImage(there)
+    return array
+
+
+def _searched(still: Any, other: Any, transform: Any) -> tuple[Any, str]:
+    """The best motion of this kind near this one; why there is none."""
+    method = _method(min(1.0, LOOKED_AT / np.prod(still.GetSize())))
     method.SetInitialTransform(transform, inPlace=True)
-    said = ""
+    failed = ""
     try:
         method.Execute(still, other)
     except RuntimeError as error:
-        said = f"the search failed: {str(error).strip().splitlines()[-1]}"
+        failed = f"the search failed: {str(error).strip().splitlines()[-1]}"
     transform.SetParameters([round(value, DIGITS) for value in transform.GetParameters()])
-    first, second, overlap, laid = _overlapping(still, other, transform, outside)
-    after = shared(first, second)
-    if after < before + LEAST_GAIN and not said:
-        transform, after = rest, before
-        _, _, overlap, laid = _overlapping(still, other, transform, outside)
-    shift = float(np.linalg.norm(transform.GetTranslation()))
-    matrix = np.array(transform.GetMatrix()).reshape(3, 3)
-    degrees = float(np.degrees(np.arccos(np.clip((np.trace(matrix) - 1) / 2, -1, 1))))
-    doubt = said or _doubt(shift, degrees, after, overlap)
-    return Registered(Volume(laid[None], fixed.grid, fixed.layout), shift, degrees, before, after, overlap, doubt)
+    return transform, failed
+
+
+def _as(kind: Any, motion: Any) -> Any:
+    """The same motion, of a kind that can do more."""
+    other = kind(3) if kind is sitk.AffineTransform else kind()
+    other.SetCenter(motion.GetCenter())
+    other.SetMatrix(motion.GetMatrix())
+    other.SetTranslation(motion.GetTranslation())
+    return other
 
 
 def shared(first: FloatArray, second: FloatArray) -> float:
@@ -101,18 +131,27 @@ def _method(share: float) -> Any:
     return method
 
 
-def _overlapping(still: Any, other: Any, transform: Any, outside: float) -> tuple[FloatArray, FloatArray, float, Any]:
-    """Voxels that both have, the share of them, and the moving image as it then lies."""
-    laid = sitk.GetArrayFromImage(sitk.Resample(other, still, transform, sitk.sitkBSpline, outside, sitk.sitkFloat32))
+@dataclass(frozen=True, eq=False)
+class _Overlap:
+    still: FloatArray  # voxels that both have
+    moved: FloatArray
+    overlap: float  # the share of them
+    whole: FloatArray  # the moving image as it then lies
+
+
+def _overlapping(still: Any, other: Any, transform: Any, outside: float) -> _Overlap:
+    whole = sitk.GetArrayFromImage(sitk.Resample(other, still, transform, sitk.sitkBSpline, outside, sitk.sitkFloat32))
     ones = sitk.Image(other.GetSize(), sitk.sitkUInt8) + 1
     ones.CopyInformation(other)
     inside = sitk.GetArrayFromImage(sitk.Resample(ones, still, transform, sitk.sitkNearestNeighbor, 0)) > 0
-    return sitk.GetArrayFromImage(still)[inside], laid[inside], float(inside.mean()), laid
+    return _Overlap(sitk.GetArrayFromImage(still)[inside], whole[inside], float(inside.mean()), whole)
 
 
-def _doubt(shift: float, degrees: float, after: float, overlap: float) -> str:
+def _doubt(shift: float, degrees: float, stretch: float, after: float, overlap: float) -> str:
     if shift > FARTHEST_MM or degrees > FARTHEST_DEGREES:
         return f"a motion of {shift:.0f} mm and {degrees:.0f} degrees"
+    if stretch > MOST_STRETCH:
+        return f"one of them is stretched by {stretch:.0%}"
     if overlap < LEAST_OVERLAP:
         return f"the images share {overlap:.0%} of the space"
     if after < LEAST_SHARED:

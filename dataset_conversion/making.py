@@ -1,0 +1,116 @@
+"""What converters that write files share: a job a case, taken up where it stopped; who is in doubt is left out.
+
+    gathered ─ a job ─▶ files, last STEP/CASE.json: what was found, and a doubt or none ─▶ gathered without the doubtful
+
+A record stands for finished work: it is not done again. STEP/_settings.json says what all of it was made with; other
+settings are refused unless everything shall be made anew.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+
+from dataset_conversion.base import Gathered
+from nndiff.errors import NndiffError
+from nndiff.files import read_json, sweep, write_json
+from nndiff.volume import FloatArray
+from nndiff.workers import Failure, run, worker_count
+
+SETTINGS = "_settings.json"  # no case begins with _
+
+
+class Job(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def case(self) -> str: ...
+
+    @property
+    def made(self) -> Sequence[Path]: ...
+
+
+J = TypeVar("J", bound=Job)
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Step(Generic[J]):
+    """What is done to every case, and with what."""
+
+    name: str  # of the folder of records
+    do: Callable[[J, Path], Record]  # the files of a job; a picture, if any, goes to the path. May say a doubt
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    bytes_a_job: int = 10**9
+
+
+def make(
+    step: Step[J], jobs: Sequence[J], gathered: Gathered, folder: Path, workers: int | None, overwrite: bool
+) -> None:
+    """Do all jobs; whoever fails or is in doubt goes from `gathered.cases` to `left_out`."""
+    records = folder / step.name
+    _settle(records, step.settings, overwrite)
+    for holds in {path.parent for job in jobs for path in job.made}:
+        sweep(holds)
+    tasks = [_Task(job, step.do, records / f"{job.name}.json") for job in jobs]
+    for task, outcome in run(_done, tasks, worker_count(workers, len(tasks), step.bytes_a_job), step.name.capitalize()):
+        doubt = outcome.message if isinstance(outcome, Failure) else str(outcome.get("doubt", ""))
+        if doubt and task.job.case in gathered.cases:
+            gathered.left_out[task.job.case] = doubt
+            del gathered.cases[task.job.case]
+    if not gathered.cases:
+        case, why = next(iter(gathered.left_out.items()))
+        raise NndiffError(f"Not one case came through: {step.name}.", found=f"{case}: {why}", where=records)
+
+
+def records_of(step: str, folder: Path) -> Iterator[tuple[str, Record]]:
+    """(job, record) of all finished work."""
+    for path in sorted((folder / step).glob("*.json")):
+        if path.name != SETTINGS:
+            yield path.stem, read_json(path)
+
+
+def grey(array: FloatArray) -> FloatArray:
+    """For pictures: what matters of any kind of image in 0 to 1."""
+    low, high = np.percentile(array, (1, 99.5))
+    return np.asarray((array - low) / max(float(high - low), 1e-9), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class _Task(Generic[J]):
+    job: J
+    do: Callable[[J, Path], Record]
+    record: Path
+
+    @property
+    def name(self) -> str:
+        return self.job.name
+
+
+def _done(task: _Task[Any]) -> Record:
+    if task.record.exists() and all(path.exists() for path in task.job.made):
+        return dict(read_json(task.record))
+    record = task.do(task.job, task.record.with_suffix(".png"))
+    write_json(task.record, record)
+    return record
+
+
+def _settle(records: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
+    path = records / SETTINGS
+    if path.exists() and read_json(path) != settings:
+        if not overwrite:
+            raise NndiffError(
+                "This dataset was made with other settings.",
+                expected=", ".join(f"{key} {value}" for key, value in read_json(path).items()),
+                found=", ".join(f"{key} {value}" for key, value in settings.items()),
+                where=records.parent,
+                remedy="--overwrite makes it anew; or choose another number (-d)",
+            )
+        shutil.rmtree(records)
+    write_json(path, dict(settings))

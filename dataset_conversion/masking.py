@@ -1,0 +1,61 @@
+"""Masks of body or head, made from one image of each case: masksTr/CASE.nii.gz, and a picture of each in masks/."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dataset_conversion.base import Gathered, Role
+from dataset_conversion.making import Record, Step, grey, make
+from nndiff.dataset import kind_of
+from nndiff.imaging import io
+from nndiff.imaging.masks import mask
+from nndiff.pictures import slices
+from nndiff.volume import Volume
+
+BEST_TOLD = ("ct", "mr", "pet")  # kinds, by how clearly they show where the body ends
+
+
+@dataclass(frozen=True)
+class Image:
+    case: str
+    path: Path
+    kind: str
+    region: str
+    folder: Path  # the dataset's
+
+    @property
+    def name(self) -> str:
+        return self.case
+
+    @property
+    def made(self) -> Sequence[Path]:
+        return (self.folder / "masksTr" / f"{self.case}.nii.gz",)
+
+
+def add_masks(
+    gathered: Gathered, roles: Sequence[Role], folder: Path, region: str, workers: int | None, overwrite: bool
+) -> Role:
+    """`region`: body | head. The role of the masks; cases in doubt are left out."""
+    shows = min(sorted(roles, key=lambda role: role.side != "targets"), key=lambda r: BEST_TOLD.index(kind_of(r.name)))
+    images = [Image(case, files[shows], kind_of(shows.name), region, folder) for case, files in gathered.cases.items()]
+    make(Step("masks", draw, {"of": region, "by": shows.name}), images, gathered, folder, workers, overwrite)
+    made = Role("mask", "", f"{folder}/masksTr/{{case}}.nii.gz")
+    for image in images:
+        if image.case in gathered.cases:
+            gathered.cases[image.case][made] = image.made[0]
+    return made
+
+
+def draw(image: Image, picture: Path) -> Record:
+    volume = io.read([image.path])
+    found, doubt = mask(volume.array[0], image.kind, volume.grid.spacing, image.region)
+    io.write(Volume(found[None].astype(np.float32), volume.grid, volume.layout), image.made[0], np.uint8)
+    shown = grey(volume.array[0])
+    columns = [("image", shown), (image.region, np.where(found, shown, 0)), ("left out", np.where(found, 0, shown))]
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    slices(picture, columns, None, f"{image.case}: {doubt or image.region}", volume.grid.spacing)
+    return {"share": round(float(found.mean()), 4), "doubt": doubt}

@@ -1,0 +1,75 @@
+"""Sources laid over the (first) target of their case and written on its grid; the target stays where it is.
+
+registration/CASE_0000.json has the motion and what the images share, CASE_0000.png shows them laid over one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dataset_conversion.base import Gathered, Role
+from dataset_conversion.making import Record, Step, grey, make
+from nndiff.dataset import kind_of
+from nndiff.imaging import io
+from nndiff.imaging.register import register
+from nndiff.pictures import slices
+from nndiff.planning.data import BACKGROUND
+
+FIELD = 16  # voxels of the chequered picture
+FIGURES = ("shift_mm", "degrees", "stretch", "before", "after", "overlap")
+
+
+@dataclass(frozen=True)
+class Pair:
+    case: str
+    channel: int
+    source: str  # its name
+    moving: Path
+    fixed: Path
+    folder: Path  # the dataset's
+    outside: float  # what the source has where it does not reach
+    stretched: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.case}_{self.channel:04d}"
+
+    @property
+    def made(self) -> Sequence[Path]:
+        return (self.folder / "imagesTr" / f"{self.name}.nii.gz",)
+
+
+def register_sources(
+    gathered: Gathered, roles: Sequence[Role], folder: Path, motion: str, workers: int | None, overwrite: bool
+) -> None:
+    """`motion`: rigid | affine. Cases in doubt are left out; the others have their sources where they were written."""
+    sources = [role for role in roles if role.side == "images"]
+    target = next(role for role in roles if role.side == "targets")
+    pairs = [
+        Pair(case, i, role.name, files[role], files[target], folder, BACKGROUND[kind_of(role.name)], motion == "affine")
+        for case, files in gathered.cases.items()
+        for i, role in enumerate(sources)
+    ]
+    make(Step("registration", lay, {"motion": motion}), pairs, gathered, folder, workers, overwrite)
+    for pair in pairs:
+        if pair.case in gathered.cases:
+            gathered.cases[pair.case][sources[pair.channel]] = pair.made[0]
+
+
+def lay(pair: Pair, picture: Path) -> Record:
+    fixed = io.read([pair.fixed])
+    found = register(fixed, io.read([pair.moving]), pair.outside, pair.stretched)
+    io.write(found.volume, pair.made[0])
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    source, target = grey(found.volume.array[0]), grey(fixed.array[0])
+    fields = (np.indices(source.shape) // FIELD).sum(axis=0) % 2 == 0
+    columns = [("source", source), ("both", np.where(fields, source, target)), ("target", target)]
+    slices(picture, columns, None, f"{pair.name}: {found.doubt or 'registered'}", fixed.grid.spacing)
+    return {
+        **{name: round(getattr(found, name), 4) for name in FIGURES},
+        "doubt": f"{pair.source}: {found.doubt}" if found.doubt else "",
+    }
