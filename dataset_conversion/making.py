@@ -78,7 +78,7 @@ def records_of(step: str, folder: Path) -> Iterator[tuple[str, Record]]:
 
 def grey(array: FloatArray) -> FloatArray:
     """For pictures: what matters of any kind of image in 0 to 1."""
-    low, high = np.percentile(array, (1, 99.5))
+    low, high = np.percentile(array, (1, 99.8))
     return np.asarray((array - low) / max(float(high - low), 1e-9), dtype=np.float32)
 
 

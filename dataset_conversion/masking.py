@@ -55,7 +55,7 @@ def draw(image: Image, picture: Path) -> Record:
     found, doubt = mask(volume.array[0], image.kind, volume.grid.spacing, image.region)
     io.write(Volume(found[None].astype(np.float32), volume.grid, volume.layout), image.made[0], np.uint8)
     shown = grey(volume.array[0])
-    columns = [("image", shown), (image.region, np.where(found, shown, 0)), ("left out", np.where(found, 0, shown))]
+    columns = [("left out", np.where(found, 0, shown)), (image.region, np.where(found, shown, 0)), ("image", shown)]
     picture.parent.mkdir(parents=True, exist_ok=True)
     slices(picture, columns, None, f"{image.case}: {doubt or image.region}", volume.grid.spacing)
     return {"share": round(float(found.mean()), 4), "doubt": doubt}

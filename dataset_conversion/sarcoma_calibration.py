@@ -1,4 +1,4 @@
-"""Which scan leaves room to learn: the table that `sarcoma_petct.Protocol` was chosen from.
+"""Which scan leaves room to learn: the table that `pet_simulation.Protocol` was chosen from.
 
 For each setting, the mean over the held-out patients of
 
@@ -19,7 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.sarcoma_petct import Patient, Protocol, add_flags, find, simulate
+from dataset_conversion.base import Role, gather
+from dataset_conversion.low_count import Patient, patients_of
+from dataset_conversion.pet_simulation import Protocol, simulate
+from dataset_conversion.sarcoma_petct import CT, PET
 from nndiff.cli.command import Command
 from nndiff.demo.scanner import ceiling
 from nndiff.imaging import io
@@ -50,12 +53,15 @@ class Figures:
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("sarcoma_calibration", __doc__ or "")
-    add_flags(command)
+    command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help=f"holds NAME{PET} and NAME{CT}")
+    command.flag("held_out", type=int, default=6, metavar="N", help="the table is of the last N (6)")
+    command.flag("seed", type=int, default=0, metavar="N", help="other seeds, other noise (0)")
     return command.run(_work, argv)
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    everybody = find(arguments.input, Path(), arguments.held_out, arguments.seed, Protocol())
+    roles = [Role("images", name, f"{arguments.input}/{{case}}{ending}") for name, ending in (("PET", PET), ("CT", CT))]
+    everybody = patients_of(gather(roles), roles, arguments.held_out, arguments.seed, (), Protocol())
     patients = [patient for patient in everybody if patient.part == "Ts"]
     print("| counts | smoothing | iterations | filter | input PSNR | SSIM | best Gaussian | its width | ceiling |")
     print("|---" * 9 + "|")
@@ -69,10 +75,10 @@ def _work(arguments: argparse.Namespace) -> None:
 
 
 def figures(patient: Patient, protocol: Protocol) -> Figures:
-    volume = io.read([patient.pet, patient.ct])
-    exam = simulate(volume, protocol, patient.generator)
+    pet = io.read([patient.pet])
+    exam = simulate(pet, io.read([patient.ct]) if patient.ct else None, protocol, patient.generator)
     bounds = (0.0, float(exam.full.max()))
-    filtered, width = best_gaussian(exam.low, exam.full, volume.spacing, bounds)
+    filtered, width = best_gaussian(exam.low, exam.full, exam.grid.spacing, bounds)
     return Figures(
         psnr(exam.low, exam.full, bounds),
         ssim(exam.low, exam.full, bounds),

@@ -1,6 +1,6 @@
 """Where the body is: a threshold and morphology.
 
-    foreground → opened: sheets of a table and wires go → large parts → closed → holes filled, plane by plane
+    foreground → (a head: closed, filled) → opened: sheets of a table and wires go → large parts → closed, filled
 
 Large volumes are looked at in every second or third voxel: the rim is as precise as that.
 """
@@ -25,11 +25,12 @@ class Region:
     thick_mm: float
     gap_mm: float
     part: float  # of the largest part's voxels
+    hollow: bool = False  # a thin shell around a gap, as the scalp is around the skull in MR
 
 
 REGIONS = {
     "body": Region(10.0, 6.0, 0.05),  # arms beside the trunk
-    "head": Region(10.0, 20.0, 1.0),  # the skull is a gap in MR
+    "head": Region(10.0, 10.0, 1.0, hollow=True),
 }
 
 
@@ -38,16 +39,24 @@ def mask(channel: FloatArray, kind: str, spacing: Spacing, region: str) -> tuple
     wanted, strides = REGIONS[region], strides_of(channel.shape)
     steps = tuple(s * stride for s, stride in zip(spacing, strides, strict=True))
     found = foreground(every(channel, strides), kind)
+    if wanted.hollow:
+        found = _solid(found, wanted.gap_mm / 2, steps)
     found = large_parts(_grown(_shrunk(found, wanted.thick_mm / 2, steps), wanted.thick_mm / 2, steps), wanted.part)
-    found = _shrunk(_grown(found, wanted.gap_mm / 2, steps), wanted.gap_mm / 2, steps)
-    for axis in range(3):
-        found = np.stack([ndimage.binary_fill_holes(plane) for plane in np.moveaxis(found, axis, 0)], axis)
+    found = _solid(found, wanted.gap_mm / 2, steps)
     share = float(found.mean())
     doubt = "" if LEAST_SHARE <= share <= MOST_SHARE else f"the {region} fills {share:.1%} of the volume"
     for axis, stride in enumerate(strides):
         found = np.repeat(found, stride, axis)
     z, y, x = channel.shape
     return found[:z, :y, :x], doubt
+
+
+def _solid(found: Mask, by_mm: float, spacing: tuple[float, ...]) -> Mask:
+    """Gaps closed, and what is enclosed in a plane filled."""
+    found = _shrunk(_grown(found, by_mm, spacing), by_mm, spacing)
+    for axis in range(3):
+        found = np.stack([ndimage.binary_fill_holes(plane) for plane in np.moveaxis(found, axis, 0)], axis)
+    return found
 
 
 def _shrunk(found: Mask, by_mm: float, spacing: tuple[float, ...]) -> Mask:

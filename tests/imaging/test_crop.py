@@ -97,7 +97,9 @@ def test_thinned_box_never_cuts_the_body(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_strides_thin_the_longest_axis_first() -> None:
     assert module.strides_of((100, 100, 100)) == (1, 1, 1)
     assert module.strides_of((10, 2000, 2000))[0] == 1
-    assert np.prod([-(-n // s) for n, s in zip((440, 440, 644), module.strides_of((440, 440, 644)), strict=True)]) <= 4e6
+    assert (
+        np.prod([-(-n // s) for n, s in zip((440, 440, 644), module.strides_of((440, 440, 644)), strict=True)]) <= 4e6
+    )
 
 
 def test_crop_is_a_view_and_place_puts_each_background_outside() -> None:

@@ -1,0 +1,192 @@
+"""Full-count PET, with or without CT → low-count and uncorrected PET of the same patients: counts are simulated.
+
+    python -m dataset_conversion.low_count -d 940 -n Clinic --pet '{patient}/{case}/pet/' --ct '{patient}/{case}/ct/'
+
+    Dataset940_ClinicPET    low-count PET → full-count PET
+    Dataset941_ClinicNAC    uncorrected low-count PET → corrected full-count PET (needs the CT)
+
+The last patients may be held out (imagesTs, targetsTs); ceiling.json says how near a reconstruction without noise comes
+to each of their targets. Where there is no CT, the body counts as water.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dataset_conversion.base import Gathered, Role, add_flags, folder_of, gather, write
+from dataset_conversion.making import Record, Step, grey, make, records_of
+from dataset_conversion.pet_simulation import Protocol, bytes_needed, simulate
+from nndiff.cli.command import Command, add_workers, paths_of
+from nndiff.demo.scanner import ceiling
+from nndiff.errors import NndiffError
+from nndiff.files import write_json
+from nndiff.imaging import io
+from nndiff.imaging.register import laid
+from nndiff.pictures import slices
+from nndiff.volume import Volume
+
+KINDS = (
+    ("PET", "PET", "low-count PET to full-count PET"),
+    ("NAC", "NAC PET", "uncorrected low-count PET to corrected"),
+)
+BRIGHTEST_SUV = 1000.0  # a bladder has some hundred at most; Bq/mL has tens of thousands
+DARKEST_HU = -300.0  # a CT without a voxel darker than that is not in HU
+LEAST_INSIDE = 0.9  # of the activity, where the CT reaches
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A scan of one, to be scanned again."""
+
+    case: str
+    pet: Path
+    ct: Path | None
+    part: str  # Tr | Ts
+    seed: int
+    folders: tuple[Path, ...]  # of the datasets: low counts, uncorrected
+    protocol: Protocol
+
+    @property
+    def name(self) -> str:
+        return self.case
+
+    @property
+    def generator(self) -> np.random.Generator:
+        """Of the seed and the name alone: who else is converted makes no difference."""
+        return np.random.default_rng([self.seed, *self.case.encode()])
+
+    def file(self, folder: Path, side: str) -> Path:
+        return folder / f"{side}{self.part}" / f"{self.case}_0000.nii.gz"
+
+    @property
+    def made(self) -> Sequence[Path]:
+        return [self.file(folder, side) for folder in self.folders for side in ("images", "targets")]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    command = Command("low_count", __doc__ or "")
+    command.flag("pet", required=True, metavar="PATTERN", help="PET in SUV: files, or DICOM series")
+    command.flag("ct", default=None, metavar="PATTERN", help="CT of the same scans, on any grid")
+    add_flags(command, 940, "Clinic")
+    add_scan_flags(command, held_out=0, pixel_mm=4.0)
+    return command.run(lambda arguments: convert(arguments, arguments.pet, arguments.ct, {}), argv)
+
+
+def add_scan_flags(command: Command, held_out: int, pixel_mm: float) -> None:
+    flag = command.flag
+    flag("dose", type=float, default=Protocol.dose, metavar="SHARE", help="of the counts that are kept (0.1)")
+    flag(
+        "counts",
+        type=float,
+        default=Protocol.counts,
+        metavar="N",
+        help="at full dose, a SUV and mL that gets out (3600)",
+    )
+    flag("pixel_mm", type=float, default=pixel_mm, metavar="MM", help=f"finer pixels become as large ({pixel_mm:g})")
+    flag("held_out", type=int, default=held_out, metavar="N", help=f"the last N patients are held out ({held_out})")
+    flag("seed", type=int, default=0, metavar="N", help="other seeds, other noise (0)")
+    add_workers(command)
+
+
+def convert(arguments: argparse.Namespace, pet: str, ct: str | None, words: Mapping[str, str]) -> None:
+    """Both datasets, from patterns."""
+    raw, number, name = paths_of(arguments).raw, arguments.dataset, arguments.name
+    kinds = KINDS if ct else KINDS[:1]
+    folders = tuple(folder_of(raw, number + i, f"{name}{kind}") for i, (kind, *_) in enumerate(kinds))
+    roles = [Role("images", "PET", pet), *([Role("images", "CT", ct)] if ct else [])]
+    protocol = Protocol(counts=arguments.counts, dose=arguments.dose, pixel_mm=arguments.pixel_mm)
+    if not (0 < protocol.dose < 1 and protocol.counts > 0 and protocol.pixel_mm >= 0):
+        found = f"dose {protocol.dose}, counts {protocol.counts}, pixel_mm {protocol.pixel_mm}"
+        raise NndiffError(
+            "So nobody can be scanned.", expected="0 < dose < 1, counts above 0, pixel_mm 0 or more", found=found
+        )
+    gathered = gather(roles)
+    patients = patients_of(gathered, roles, arguments.held_out, arguments.seed, folders, protocol)
+    settings = {"seed": arguments.seed, "held_out": arguments.held_out, **asdict(protocol)}
+    step = Step("simulation", scan, settings, _bytes_needed(patients))
+    make(step, patients, gathered, folders[0], arguments.np, arguments.overwrite)
+    tops = {name: record["ceiling"] for name, record in records_of("simulation", folders[0]) if "ceiling" in record}
+    here = [patient for patient in patients if patient.case in gathered.cases]
+    for folder, (_, channel, description) in zip(folders, kinds, strict=True):
+        sides = Role("images", channel, pet), Role("targets", "PET", pet)
+        files = {p.case: {role: p.file(folder, role.side) for role in sides} for p in here if p.part == "Tr"}
+        made = Gathered(files, gathered.patients, gathered.left_out)
+        write(folder, sides, made, {"description": f"{description}, counts simulated", **words}, arguments.overwrite)
+        write_json(folder / "ceiling.json", {p.case: tops[p.case] for p in here if p.part == "Ts"})
+
+
+def patients_of(
+    gathered: Gathered, roles: Sequence[Role], held_out: int, seed: int, folders: tuple[Path, ...], protocol: Protocol
+) -> list[Patient]:
+    """Everybody, by name; the scans of the last `held_out` patients are held out."""
+    everybody = list(dict.fromkeys(gathered.patients.get(case, case) for case in sorted(gathered.cases)))
+    if not 0 <= held_out < len(everybody):
+        raise NndiffError(
+            "There is nobody to train on.",
+            expected=f"more than {held_out} patients",
+            found=len(everybody),
+            remedy="check the patterns, or hold out fewer (--held_out)",
+        )
+    kept = set(everybody[len(everybody) - held_out :])
+    return [
+        Patient(
+            case,
+            files[roles[0]],
+            files[roles[1]] if len(roles) > 1 else None,
+            "Ts" if gathered.patients.get(case, case) in kept else "Tr",
+            seed,
+            folders,
+            protocol,
+        )
+        for case, files in sorted(gathered.cases.items())
+    ]
+
+
+def _bytes_needed(patients: Sequence[Patient]) -> int:
+    """By the first that can be read; who cannot is told when its turn comes."""
+    for patient in patients:
+        with suppress(NndiffError):
+            return bytes_needed(io.read_header(patient.pet), patient.protocol)
+    return 0
+
+
+def scan(patient: Patient, picture: Path) -> Record:
+    """Write the files of one patient, unless what there is cannot be PET in SUV and CT in HU."""
+    pet = io.read([patient.pet])
+    ct = io.read([patient.ct]) if patient.ct else None
+    if doubt := _doubt(pet, ct):
+        return {"doubt": doubt}
+    exam = simulate(pet, ct, patient.protocol, patient.generator)
+    layout = pet.layout if exam.grid == pet.grid else None
+    for folder, source in zip(patient.folders, (exam.low, exam.uncorrected), strict=False):
+        for side, array in (("images", source), ("targets", exam.full)):
+            io.write(Volume(array[None], exam.grid, layout), patient.file(folder, side))
+    columns = [("low counts", exam.low), ("uncorrected", exam.uncorrected), ("all counts", exam.full)]
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    slices(picture, [(name, grey(array)) for name, array in columns], None, patient.case, exam.grid.spacing)
+    return {"ceiling": round(ceiling(exam.noiseless, exam.full), 3)}
+
+
+def _doubt(pet: Volume, ct: Volume | None) -> str:
+    low, high = float(pet.array.min()), float(pet.array.max())
+    if not 0 < high <= BRIGHTEST_SUV or low < -0.1 * high:
+        return f"the PET has values from {low:.3g} to {high:.3g}: is it in SUV?"
+    if ct is None:
+        return ""
+    if float(ct.array.min()) > DARKEST_HU:
+        return f"the CT has no air, its smallest value is {ct.array.min():.3g}: is it in HU?"
+    activity = np.maximum(pet.array[0], 0)
+    reached = laid(Volume(np.ones_like(ct.array), ct.grid), pet.grid) > 0.5
+    inside = float(activity[reached].sum() / activity.sum())
+    return "" if inside >= LEAST_INSIDE else f"the CT reaches over {inside:.0%} of the activity"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

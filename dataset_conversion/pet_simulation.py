@@ -1,0 +1,157 @@
+"""A scan of a real patient, counts simulated: the PET is the activity, the CT the attenuation.
+
+    x    = Gaussian * SUV               a clinical PET is a noisy reconstruction: smoothed, it serves as the activity
+    mu   = a · (HU + 1000) + b          at 511 keV, one line below a break point and one above; without a CT, water
+    ybar = s · exp(-A mu) · A x + scatter and randoms           y ~ Poisson(ybar); low dose: each count kept or not
+
+The scanner is the demo's, with as many angles as a slice needs. Images are reconstructions of y, thinned and whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import ndimage
+
+from nndiff.demo.scanner import FWHM, Scanner, acquire
+from nndiff.errors import NndiffError
+from nndiff.imaging.io import Header
+from nndiff.imaging.masks import mask
+from nndiff.imaging.register import laid
+from nndiff.volume import SPACING_TOLERANCE, Box, FloatArray, Grid, Volume
+
+# Carney et al., Med Phys 33, 2006, 120 kVp: mu per mm = slope · (HU + 1000) + offset
+SOFT_SLOPE = 9.6e-6
+BONE_SLOPE, BONE_OFFSET, BREAK = 5.10e-6, 4.71e-3, 47.0  # from BREAK upwards
+AIR_HU, WATER = -1000.0, 0.0096  # per mm
+LEAST_ANGLES, ANGLES_A_PIXEL = 60, 0.94
+SINOGRAMS = 16  # that a scan and its reconstructions hold at a time, at most
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the patients are scanned; README.md has the table that these values were chosen from."""
+
+    # True counts at full dose for each SUV and mL that attenuation lets through. A mL at SUV 1 holds about 4 kBq an
+    # hour after 400 MBq; in 3D mode a scanner counts some 7 of 1000 decays: this is about two minutes a bed.
+    counts: float = 3600.0
+    smooth_mm: float = 5.0  # FWHM over the clinical PET: about its own resolution
+    iterations: int = Scanner.iterations
+    filter_mm: float = 4.0
+    dose: float = 0.1  # share of the counts that the low-count scan keeps
+    pixel_mm: float = 0.0  # finer pixels become this large; 0: they stay
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """The images of one scan, all [Z, Y, X] on `grid` in SUV (uncorrected: as if nothing attenuated)."""
+
+    low: FloatArray
+    uncorrected: FloatArray
+    full: FloatArray
+    noiseless: FloatArray
+    grid: Grid
+
+
+def simulate(pet: Volume, ct: Volume | None, protocol: Protocol, generator: np.random.Generator) -> Exam:
+    """One scan of a patient: PET in SUV, CT in HU on any grid."""
+    grid = _seen(pet.grid, protocol.pixel_mm)
+    square, box = _square(grid)
+    activity = Volume(_smoothed(pet.array[0], pet.grid, protocol.smooth_mm)[None], pet.grid)
+    mu = Volume(_attenuating(pet, ct)[None], pet.grid)
+    if grid != pet.grid:  # both are smooth at the scale of the new pixels
+        mu = Volume(laid(Volume(_smoothed(mu.array[0], pet.grid, protocol.pixel_mm)[None], pet.grid), grid)[None], grid)
+        activity = Volume(laid(activity, grid)[None], grid)
+    x, mu_x = (_laid(volume.array[0], square, box) for volume in (activity, mu))
+    scanner = scanner_for(square.shape[2], square.spacing[2], protocol)
+    counts = protocol.counts * surviving_ml(scanner, x, mu_x, square)
+    expected = scanner.expected(x, mu_x, counts / square.shape[0])
+    low, uncorrected, full = acquire(scanner, expected, square, protocol.dose, generator)
+    low, uncorrected, full, noiseless = (
+        image[box.slices] for image in (low, uncorrected, full, scanner.reconstruct(expected, square))
+    )
+    return Exam(low, uncorrected, full, noiseless, grid)
+
+
+def scanner_for(pixels: int, pixel_mm: float, protocol: Protocol) -> Scanner:
+    """As many angles as pixels, nearly: with fewer, rays show far from the middle."""
+    subsets = Scanner.subsets
+    angles = max(LEAST_ANGLES, subsets * round(ANGLES_A_PIXEL * pixels / subsets))
+    return Scanner(pixels, pixel_mm, angles, subsets, protocol.iterations, protocol.filter_mm)
+
+
+def bytes_needed(header: Header, protocol: Protocol) -> int:
+    """Of the scan of such a PET, while it is at work."""
+    axes = {letter in "SI": i for i, letter in enumerate(header.layout[::-1])}  # True: along the slices
+    slices = header.shape[axes[True]]
+    side, pixel = max(
+        (n * mm, mm) for i, (n, mm) in enumerate(zip(header.shape, header.spacing, strict=True)) if i != axes[True]
+    )
+    scanner = scanner_for(_ceil(side / max(pixel, protocol.pixel_mm)), pixel, protocol)
+    projector = 3 * 12 * 2 * scanner.pixels**2 * scanner.angles  # A, its subsets, and these transposed
+    return 10**8 + projector + SINOGRAMS * 8 * scanner.angles * scanner.bins * slices
+
+
+def _attenuating(pet: Volume, ct: Volume | None) -> FloatArray:
+    """mu per mm on the PET's grid."""
+    if ct is None:
+        return mask(pet.array[0], "pet", pet.grid.spacing, "body")[0] * np.float32(WATER)
+    if ct.grid.difference(pet.grid) is None:
+        return attenuation(ct.array[0])
+    blurred = _smoothed(ct.array[0] - AIR_HU, ct.grid, min(pet.grid.spacing)) + AIR_HU
+    return attenuation(laid(Volume(blurred[None], ct.grid), pet.grid, AIR_HU))
+
+
+def _seen(grid: Grid, pixel_mm: float) -> Grid:
+    """The same slices with pixels no finer than that, around the same middle."""
+    (z, y, x), (dz, dy, dx) = grid.shape, grid.spacing
+    if max(dy, dx) >= pixel_mm:
+        return grid
+    shape = (z, _ceil(y * dy / pixel_mm), _ceil(x * dx / pixel_mm))
+    first = (0.0, *((n - 1) / 2 - (m - 1) / 2 * pixel_mm / d for n, m, d in ((y, shape[1], dy), (x, shape[2], dx))))
+    return grid.moved(first, shape, (dz, pixel_mm, pixel_mm))
+
+
+def attenuation(hu: FloatArray) -> FloatArray:
+    """Attenuation at 511 keV per mm: below the break point as mixtures of air and water, above it as bone."""
+    above_air = hu.astype(np.float64) + 1000
+    mu = np.where(hu < BREAK, SOFT_SLOPE * above_air, BONE_SLOPE * above_air + BONE_OFFSET)
+    return np.maximum(mu, 0).astype(np.float32)
+
+
+def _smoothed(suv: FloatArray, grid: Grid, fwhm_mm: float) -> FloatArray:
+    sigma = [fwhm_mm / FWHM / spacing for spacing in grid.spacing]
+    smooth: FloatArray = ndimage.gaussian_filter(suv, sigma, mode="nearest")
+    return np.maximum(smooth, 0)
+
+
+def _ceil(value: float) -> int:
+    return int(np.ceil(value - 1e-6))
+
+
+def surviving_ml(scanner: Scanner, activity: FloatArray, mu: FloatArray, grid: Grid) -> float:
+    """SUV · mL that attenuation lets through, the mean over the angles."""
+    slices, _, _ = grid.shape
+    suv_mm = slices / scanner.expected(activity, mu, 1.0).sensitivity  # one count a slice: 1 / their mean
+    return suv_mm / scanner.angles * scanner.pixel_mm * grid.spacing[0] / 1000
+
+
+def _square(grid: Grid) -> tuple[Grid, Box]:
+    """The smallest grid with square slices around this one, and where in it this one lies."""
+    z, y, x = grid.shape
+    _, dy, dx = grid.spacing
+    if abs(dy / dx - 1) > SPACING_TOLERANCE:
+        raise NndiffError(
+            "The scanner's pixels are square.", expected="one spacing in the slice", found=f"{dy} x {dx} mm"
+        )
+    side = max(y, x)
+    start = (0, (side - y) // 2, (side - x) // 2)
+    return replace(grid, shape=(z, side, side)), Box(start, (z, start[1] + y, start[2] + x))
+
+
+def _laid(array: FloatArray, grid: Grid, box: Box) -> FloatArray:
+    """Zero around it: neither activity nor attenuation."""
+    whole = np.zeros(grid.shape, dtype=np.float32)
+    whole[box.slices] = array
+    return whole
