@@ -68,6 +68,12 @@ def holds_dicom(folder: Path) -> bool:
     return any(path.is_file() and _is_dicom(path) for path in folder.iterdir())
 
 
+def modality(folder: Path) -> str:
+    """Of the first file right in a folder: CT, PT, MR, DX, …"""
+    first = next(path for path in sorted(folder.iterdir()) if path.is_file() and _is_dicom(path))
+    return str(_header(first, folder).get("Modality", ""))
+
+
 def read(path: Path) -> tuple[FloatArray, Grid]:
     with _files(path) as files:
         series, _ = _series(files, path)
