@@ -29,7 +29,7 @@ def chest(z: float = 0.0) -> np.ndarray:
 
 
 def converted(main: Any, folder: Path, raw: Path, run_cli: Any, *flags: object) -> tuple[dataset.Dataset, str]:
-    grid = ("--spacing", 2, "--size", 32, "-np", 0)
+    grid = ("--spacing", 2, "--size", 40, "-np", 0)
     outcome = run_cli(main, "-i", folder, "--raw", raw, *grid, *flags)
     assert outcome.code == 0, outcome.err
     (made,) = raw.iterdir()
@@ -39,7 +39,7 @@ def converted(main: Any, folder: Path, raw: Path, run_cli: Any, *flags: object) 
     for case in found.cases:
         assert [str(f) for f in examine(case, found).findings if f.severity == "error"] == []
         volume = io.read(case.target)
-        assert volume.grid.shape == (32, 32, 32)
+        assert volume.grid.shape == (40, 40, 40)
         np.testing.assert_allclose(volume.grid.spacing, 2.0, rtol=0.04)
         assert volume.array.min() >= -1000
         assert volume.array.max() <= 1000
@@ -79,7 +79,7 @@ def test_lidc(lidc_tree, tmp_path, run_cli) -> None:
         ("LIDC-IDRI-0132", "LIDC-IDRI-0132"),
         ("LIDC-IDRI-0132_2", "LIDC-IDRI-0132"),
     ]
-    assert "LIDC-IDRI-0200: a scan of 12 mm, for a field of 64 mm" in out
+    assert "LIDC-IDRI-0200: a scan of 12 mm, for a field of 80 mm" in out
     assert "LIDC-IDRI-0300: no CT series" in out
     (series,) = [path for path in lidc_tree.rglob("3000566*") if path.is_dir()]
     np.testing.assert_allclose(heart_mm(found.cases[0].target[0]), heart_mm(series), atol=1.0)
@@ -104,7 +104,7 @@ def test_rad_chestct(tmp_path, run_cli) -> None:
     assert "cannot be read" in left_out["tst00002"]
     assert "is it a CT in HU?" in left_out["tst00003"]
     volume = io.read(found.cases[0].target)
-    hot = np.argwhere(volume.array[0] > 170).mean(axis=0) - 15.5
+    hot = np.argwhere(volume.array[0] > 170).mean(axis=0) - 19.5
     assert hot[0] > 2, "towards the head"
     assert hot[1] < -2, "towards the front"
     assert hot[2] > 2, "towards the left"
