@@ -1,6 +1,6 @@
 """CTs of chests for generation: all on one grid, as published models have them.
 
-    HU within ±1000 → voxels of SPACING mm (splines, nothing aliased) → the middle cube of SIZE, air where none is
+    HU within ±1000 → voxels of SPACING mm (nothing aliased) → the middle cube of SIZE, air where none is
 
 1 mm and 256 as WDM-3D has it; 2 mm and 128 is the same field at PRDiT's size.
 """
@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from dataset_conversion.base import Gathered, Role, dataset_of, write
 from dataset_conversion.making import Record, Step, grey, make
 from nndiff.cli.command import Command, add_workers
+from nndiff.demo.scanner import FWHM
 from nndiff.errors import NndiffError
 from nndiff.imaging import io
-from nndiff.imaging.resample import new_shape, resample
+from nndiff.imaging.register import laid
 from nndiff.pictures import slices
-from nndiff.volume import Volume
+from nndiff.volume import FloatArray, Grid, Volume
 
 LOW, HIGH = -1000.0, 1000.0  # HU
 LEAST_INSIDE = 0.5  # of each side of the field: a shorter scan is no chest
@@ -75,19 +77,24 @@ def crop(chest: Chest, picture: Path) -> Record:
     volume = chest.read(chest.path)
     if doubt := _doubt(volume, chest):
         return {"doubt": doubt}
-    grid = volume.grid.resampled(new_shape(volume.grid, (chest.spacing,) * 3))
-    array = np.clip(resample(np.clip(volume.array, LOW, HIGH), grid.shape), LOW, HIGH)[0]
-    starts = [(n - chest.size) // 2 for n in grid.shape]  # below 0: so much air
-    middle = np.full((chest.size,) * 3, LOW, dtype=np.float32)
-    spans = [(max(0, start), min(n, start + chest.size)) for start, n in zip(starts, grid.shape, strict=True)]
-    there = tuple(slice(a - start, b - start) for (a, b), start in zip(spans, starts, strict=True))
-    middle[there] = array[tuple(slice(a, b) for a, b in spans)]
-    a, b, c = starts
-    placed = Volume(middle[None], grid.moved((a, b, c), (chest.size,) * 3))
+    placed = Volume(middle(volume, chest.spacing, chest.size)[None], field(volume.grid, chest.spacing, chest.size))
     io.write(placed, chest.made[0], np.int16)
     picture.parent.mkdir(parents=True, exist_ok=True)
-    slices(picture, [("", grey(middle))], None, chest.case, placed.grid.spacing)
-    return {"air": round(float((middle <= LOW + 1).mean()), 4)}
+    slices(picture, [("", grey(placed.array[0]))], None, chest.case, placed.grid.spacing)
+    return {"air": round(float((placed.array <= LOW + 1).mean()), 4)}
+
+
+def middle(volume: Volume, mm: float, size: int) -> FloatArray:
+    """Blurred where its voxels grow, so that nothing is aliased, then linear: no edge rings."""
+    sigmas = [np.sqrt(max(0.0, mm**2 - own**2)) / FWHM / own for own in volume.grid.spacing]
+    smooth = ndimage.gaussian_filter(np.clip(volume.array[0], LOW, HIGH), sigmas, mode="nearest")
+    return laid(Volume(smooth[None], volume.grid), field(volume.grid, mm, size), LOW)
+
+
+def field(grid: Grid, mm: float, size: int) -> Grid:
+    """A cube around the same middle, along the same axes."""
+    a, b, c = ((n - 1) / 2 - (size - 1) / 2 * mm / own for n, own in zip(grid.shape, grid.spacing, strict=True))
+    return grid.moved((a, b, c), (size,) * 3, (mm,) * 3)
 
 
 def _doubt(volume: Volume, chest: Chest) -> str:
@@ -95,5 +102,5 @@ def _doubt(volume: Volume, chest: Chest) -> str:
     if low > -500 or high < 100:
         return f"values from {low:.0f} to {high:.0f}: is it a CT in HU?"
     short = min(volume.grid.extent_mm)
-    field = chest.size * chest.spacing
-    return "" if short >= LEAST_INSIDE * field else f"a scan of {short:.0f} mm, for a field of {field:.0f} mm"
+    side = chest.size * chest.spacing
+    return "" if short >= LEAST_INSIDE * side else f"a scan of {short:.0f} mm, for a field of {side:.0f} mm"

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from dataset_conversion import lidc, rad_chestct
+from dataset_conversion.chests import field, middle
 from nndiff import dataset
 from nndiff.files import read_json
 from nndiff.imaging import io
 from nndiff.integrity import examine
-from nndiff.volume import Grid
+from nndiff.volume import Grid, Volume
 from tests.imaging.series import write_series
 
 SHAPE = (30, 44, 50)
@@ -40,7 +41,7 @@ def converted(main: Any, folder: Path, raw: Path, run_cli: Any, *flags: object) 
         assert [str(f) for f in examine(case, found).findings if f.severity == "error"] == []
         volume = io.read(case.target)
         assert volume.grid.shape == (40, 40, 40)
-        np.testing.assert_allclose(volume.grid.spacing, 2.0, rtol=0.04)
+        np.testing.assert_allclose(volume.grid.spacing, 2.0, rtol=1e-6)
         assert volume.array.min() >= -1000
         assert volume.array.max() <= 1000
     return found, outcome.out
@@ -113,6 +114,17 @@ def test_rad_chestct(tmp_path, run_cli) -> None:
     )
     found, out = converted(rad_chestct.main, folder, tmp_path / "raw", run_cli, "--overwrite")
     assert [case.group for case in found.cases] == ["mrn7", "mrn7", "mrn8"]
+
+
+def test_the_middle_stays_and_no_edge_rings() -> None:
+    grid = Grid(SHAPE, SPACING, (-39.0, -34.0, 110.0))
+    volume = Volume(chest()[None], grid)
+    found = Volume(middle(volume, 2.0, 40)[None], field(grid, 2.0, 40))
+    np.testing.assert_allclose(found.grid.position((19.5,) * 3), grid.position(tuple((n - 1) / 2 for n in SHAPE)))
+    assert found.array.min() == -1000
+    assert found.array.max() <= 300
+    wave = np.cos(np.pi * np.arange(SHAPE[2]))[None, None, None] * np.ones((1, *SHAPE)) * 500  # finer than 2 mm hold
+    assert np.abs(middle(Volume(wave.astype(np.float32), grid), 4.0, 8)).max() < 0.05 * 500
 
 
 def test_what_is_no_collection_is_refused(tmp_path, run_cli) -> None:
