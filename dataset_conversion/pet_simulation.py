@@ -9,17 +9,17 @@ The scanner is the demo's, with as many angles as a slice needs. Images are reco
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
+from dataset_conversion.square import into, squared
 from nndiff.demo.scanner import FWHM, Scanner, acquire
-from nndiff.errors import NndiffError
 from nndiff.imaging.io import Header
 from nndiff.imaging.masks import mask
 from nndiff.imaging.register import laid
-from nndiff.volume import SPACING_TOLERANCE, Box, FloatArray, Grid, Volume
+from nndiff.volume import FloatArray, Grid, Volume
 
 # Carney et al., Med Phys 33, 2006, 120 kVp: mu per mm = slope · (HU + 1000) + offset
 SOFT_SLOPE = 9.6e-6
@@ -57,19 +57,19 @@ class Exam:
 def simulate(pet: Volume, ct: Volume | None, protocol: Protocol, generator: np.random.Generator) -> Exam:
     """One scan of a patient: PET in SUV, CT in HU on any grid."""
     grid = _seen(pet.grid, protocol.pixel_mm)
-    square, box = _square(grid)
+    around, box = squared(grid)
     activity = Volume(_smoothed(pet.array[0], pet.grid, protocol.smooth_mm)[None], pet.grid)
     mu = Volume(_attenuating(pet, ct)[None], pet.grid)
     if grid != pet.grid:  # both are smooth at the scale of the new pixels
         mu = Volume(laid(Volume(_smoothed(mu.array[0], pet.grid, protocol.pixel_mm)[None], pet.grid), grid)[None], grid)
         activity = Volume(laid(activity, grid)[None], grid)
-    x, mu_x = (_laid(volume.array[0], square, box) for volume in (activity, mu))
-    scanner = scanner_for(square.shape[2], square.spacing[2], protocol)
-    counts = protocol.counts * surviving_ml(scanner, x, mu_x, square)
-    expected = scanner.expected(x, mu_x, counts / square.shape[0])
-    low, uncorrected, full = acquire(scanner, expected, square, protocol.dose, generator)
+    x, mu_x = (into(volume.array[0], around, box) for volume in (activity, mu))
+    scanner = scanner_for(around.shape[2], around.spacing[2], protocol)
+    counts = protocol.counts * surviving_ml(scanner, x, mu_x, around)
+    expected = scanner.expected(x, mu_x, counts / around.shape[0])
+    low, uncorrected, full = acquire(scanner, expected, around, protocol.dose, generator)
     low, uncorrected, full, noiseless = (
-        image[box.slices] for image in (low, uncorrected, full, scanner.reconstruct(expected, square))
+        image[box.slices] for image in (low, uncorrected, full, scanner.reconstruct(expected, around))
     )
     return Exam(low, uncorrected, full, noiseless, grid)
 
@@ -135,23 +135,3 @@ def surviving_ml(scanner: Scanner, activity: FloatArray, mu: FloatArray, grid: G
     slices, _, _ = grid.shape
     suv_mm = slices / scanner.expected(activity, mu, 1.0).sensitivity  # one count a slice: 1 / their mean
     return suv_mm / scanner.angles * scanner.pixel_mm * grid.spacing[0] / 1000
-
-
-def _square(grid: Grid) -> tuple[Grid, Box]:
-    """The smallest grid with square slices around this one, and where in it this one lies."""
-    z, y, x = grid.shape
-    _, dy, dx = grid.spacing
-    if abs(dy / dx - 1) > SPACING_TOLERANCE:
-        raise NndiffError(
-            "The scanner's pixels are square.", expected="one spacing in the slice", found=f"{dy} x {dx} mm"
-        )
-    side = max(y, x)
-    start = (0, (side - y) // 2, (side - x) // 2)
-    return replace(grid, shape=(z, side, side)), Box(start, (z, start[1] + y, start[2] + x))
-
-
-def _laid(array: FloatArray, grid: Grid, box: Box) -> FloatArray:
-    """Zero around it: neither activity nor attenuation."""
-    whole = np.zeros(grid.shape, dtype=np.float32)
-    whole[box.slices] = array
-    return whole

@@ -47,20 +47,20 @@ class Scanner:
 
     @cached_property
     def projector(self) -> sparse.csr_matrix:
-        """A [angle · bin, pixel] in mm: each pixel is shared between the two bins nearest to its shadow."""
-        axis = (np.arange(self.pixels) - (self.pixels - 1) / 2) * self.pixel_mm
-        y, x = np.meshgrid(axis, axis, indexing="ij")
-        blocks = [self._shadow(x.ravel(), y.ravel(), theta) for theta in np.arange(self.angles) * np.pi / self.angles]
-        return sparse.vstack(blocks, format="csr")
+        """A [angle · bin, pixel] in mm."""
+        return sparse.vstack([self.shadow(theta) for theta in np.arange(self.angles) * np.pi / self.angles], "csr")
 
-    def _shadow(self, x: Floats, y: Floats, theta: float) -> sparse.csr_matrix:
+    def shadow(self, theta: float) -> sparse.csr_matrix:
+        """[bin, pixel] in mm, from one angle: each pixel is shared between the two bins nearest to its shadow."""
+        axis = (np.arange(self.pixels) - (self.pixels - 1) / 2) * self.pixel_mm
+        y, x = (coordinate.ravel() for coordinate in np.meshgrid(axis, axis, indexing="ij"))
         position = (x * np.cos(theta) + y * np.sin(theta)) / self.pixel_mm + (self.bins - 1) / 2
         below = np.floor(position).astype(int)
         above_share = position - below
         rows = np.concatenate([below, below + 1])
-        columns = np.tile(np.arange(x.size), 2)
+        columns = np.tile(np.arange(position.size), 2)
         weights = self.pixel_mm * np.concatenate([1 - above_share, above_share])
-        return sparse.csr_matrix((weights, (rows, columns)), shape=(self.bins, x.size))
+        return sparse.csr_matrix((weights, (rows, columns)), shape=(self.bins, position.size))
 
     # ------------------------------------------------------------ measuring
 

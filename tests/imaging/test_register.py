@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage
 
 from nndiff.demo.bodies import random_body
-from nndiff.imaging.register import _image, register, shared
+from nndiff.imaging.register import _doubt, _image, laid, register, shared
 from nndiff.volume import Grid, Volume
 
 SHAPE = (28, 36, 40)
@@ -69,3 +70,40 @@ def test_what_is_shared_is_1_for_strangers_and_2_for_twins() -> None:
     assert shared(first, first) == pytest.approx(2)
     assert shared(first, -(first**3)) > 1.3, "whatever the scale of the grey values"
     assert shared(first, second) == pytest.approx(1, abs=0.02)
+
+
+def brains(stretch: float) -> tuple[Volume, Volume]:
+    """Folds in a skull, and their inverse in a header that lies about its voxels along x."""
+    shape, spacing = (24, 40, 44), (4.0, 4.0, 4.0)
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    inside = z**2 + y**2 + x**2 < 0.8
+    folds = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=shape), 1.5) * inside * 8
+    place = (-88.0, -80.0, -48.0)
+    still = Volume((inside * 3 + folds)[None].astype(np.float32), Grid(shape, spacing, place))
+    wide = Grid(shape, (4.0, 4.0, 4.0 * (1 + stretch)), (place[0] * (1 + stretch), *place[1:]))
+    return still, Volume((inside * np.exp(-folds))[None].astype(np.float32), wide)
+
+
+def test_a_stretch_is_found_where_it_is_looked_for() -> None:
+    rigid, affine = register(*brains(0.06)), register(*brains(0.06), stretched=True)
+    assert rigid.stretch == pytest.approx(0, abs=1e-4)
+    assert affine.stretch == pytest.approx(0.06, abs=0.01)
+    assert affine.after > rigid.after
+    assert affine.doubt == ""
+    assert "stretched by" in _doubt(0.0, 0.0, 0.3, 1.2, 1.0)
+
+
+def test_what_lies_right_is_not_stretched() -> None:
+    found = register(*brains(0.0), stretched=True)
+    assert (found.shift_mm, found.stretch) == (0, pytest.approx(0, abs=1e-9))
+
+
+def test_laid_is_linear_in_space_and_air_where_nothing_reaches() -> None:
+    """A ramp in mm is the same ramp on another grid."""
+    ramp = np.fromfunction(lambda z, y, x: 2 * z * 9.0 - y * 10.0 + 0.5 * x * 10.0, SHAPE)
+    volume = Volume(ramp[None].astype(np.float32), Grid(SHAPE, (9.0, 10.0, 10.0), (0.0, 0.0, 0.0)))
+    other = Grid((9, 11, 13), (7.0, 4.0, 5.0), (30.0, 20.0, 40.0))
+    z, y, x = np.meshgrid(*(np.arange(n) * s for n, s in zip(other.shape, other.spacing, strict=True)), indexing="ij")
+    np.testing.assert_allclose(laid(volume, other), 2 * (z + 40) - (y + 20) + 0.5 * (x + 30), atol=1e-2)
+    away = Grid((2, 2, 2), (1.0, 1.0, 1.0), (-500.0, 0.0, 0.0))
+    assert (laid(volume, away, -7.0) == -7).all()

@@ -1,0 +1,96 @@
+"""CT → CBCT-like volumes of the same patients: pairs for CBCT → CT where there are none (see cbct_simulation).
+
+    python -m dataset_conversion.cbct -d 970 -n Pelvis --ct 'planning/{patient}/{case}/'
+
+The CT stays where it is as the target; imagesTr has the simulated CBCT on its grid, cbct/CASE.png shows both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dataset_conversion.base import Role, add_flags, dataset_of, gather, write
+from dataset_conversion.cbct_simulation import Beam, simulate
+from dataset_conversion.making import Record, Step, make
+from nndiff.cli.command import Command, add_workers
+from nndiff.errors import NndiffError
+from nndiff.imaging import io
+from nndiff.pictures import slices
+from nndiff.volume import Volume
+
+BYTES_A_CASE = 2 * 10**9
+WINDOW = (-500.0, 500.0)  # HU, of the picture
+
+
+@dataclass(frozen=True)
+class Patient:
+    case: str
+    ct: Path
+    seed: int
+    beam: Beam
+    folder: Path  # the dataset's
+
+    @property
+    def name(self) -> str:
+        return self.case
+
+    @property
+    def made(self) -> Sequence[Path]:
+        return (self.folder / "imagesTr" / f"{self.case}_0000.nii.gz",)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    command = Command("cbct", __doc__ or "")
+    command.flag("ct", required=True, metavar="PATTERN", help="CT in HU: files, or DICOM series")
+    add_flags(command, 970, "CBCT")
+    for name, words in (
+        ("photons", "that reach 1 mm² of the detector without a patient, at each angle"),
+        ("angles", "from which is looked"),
+        ("scatter", "of the primaries, for each length in which a beam falls to 1/e"),
+        ("field_mm", "what the detector sees, at the patient"),
+    ):
+        default = getattr(Beam, name)
+        command.flag(name, type=type(default), default=default, metavar="N", help=f"{words} ({default:g})")
+    command.flag("seed", type=int, default=0, metavar="N", help="other seeds, other noise (0)")
+    add_workers(command)
+    return command.run(_work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    beam = Beam(arguments.photons, arguments.angles, arguments.scatter, field_mm=arguments.field_mm)
+    if not (beam.photons > 0 and beam.angles > 0 and beam.scatter >= 0 and beam.field_mm > 0):
+        raise NndiffError("So no CBCT can be taken.", expected="numbers above 0", found=beam)
+    folder = dataset_of(arguments)
+    source, target = Role("images", "CBCT", "simulated"), Role("targets", "CT", arguments.ct)
+    gathered = gather([target])
+    patients = [Patient(case, files[target], arguments.seed, beam, folder) for case, files in gathered.cases.items()]
+    settings = {"seed": arguments.seed, **asdict(beam)}
+    make(Step("cbct", scan, settings, BYTES_A_CASE), patients, gathered, folder, arguments.np, arguments.overwrite)
+    for patient in patients:
+        if patient.case in gathered.cases:
+            gathered.cases[patient.case][source] = patient.made[0]
+    words = {"description": "CBCT to CT, the CBCT simulated from the CT"}
+    write(folder, [source, target], gathered, words, arguments.overwrite)
+
+
+def scan(patient: Patient, picture: Path) -> Record:
+    ct = io.read([patient.ct])
+    low, high = float(ct.array.min()), float(ct.array.max())
+    if low > -300 or high < 0:
+        return {"doubt": f"values from {low:.0f} to {high:.0f}: is it a CT in HU?"}
+    made = simulate(ct, patient.beam, np.random.default_rng([patient.seed, *patient.case.encode()]))
+    io.write(Volume(made[None], ct.grid, ct.layout), patient.made[0], np.int16)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    columns = [(name, np.clip(array, *WINDOW) - WINDOW[0]) for name, array in (("CBCT", made), ("CT", ct.array[0]))]
+    slices(picture, columns, None, patient.case, ct.grid.spacing)
+    return {"mean_difference_hu": round(float((made - ct.array[0]).mean()), 1)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

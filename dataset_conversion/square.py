@@ -1,0 +1,30 @@
+"""Scanners here see square slices: what is not square is laid into what is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from nndiff.errors import NndiffError
+from nndiff.volume import SPACING_TOLERANCE, Box, FloatArray, Grid
+
+
+def squared(grid: Grid) -> tuple[Grid, Box]:
+    """The smallest grid with square slices around this one, and where in it this one lies."""
+    z, y, x = grid.shape
+    _, dy, dx = grid.spacing
+    if abs(dy / dx - 1) > SPACING_TOLERANCE:
+        raise NndiffError(
+            "The scanner's pixels are square.", expected="one spacing in the slice", found=f"{dy} x {dx} mm"
+        )
+    side = max(y, x)
+    start = (0, (side - y) // 2, (side - x) // 2)
+    return replace(grid, shape=(z, side, side)), Box(start, (z, start[1] + y, start[2] + x))
+
+
+def into(array: FloatArray, grid: Grid, box: Box) -> FloatArray:
+    """Zero around it: neither activity nor attenuation."""
+    whole = np.zeros(grid.shape, dtype=np.float32)
+    whole[box.slices] = array
+    return whole
