@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from dataset_conversion.base import WILD, Role, add_flags, dataset_of, gather, write
+from dataset_conversion.base import WILD, Role, add_flags, add_naming, dataset_of, gather, named, write
 from dataset_conversion.masking import add_masks
 from dataset_conversion.registration import register_sources
 from nndiff.cli.command import Command, add_workers
@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "mask", default=None, metavar="PATTERN", help="where losses and measures count; body or head makes one"
     )
     command.flag("register", choices=("rigid", "affine"), default=None, help="lay the sources over the target")
+    add_naming(command)
     add_workers(command)
     return command.run(_work, argv)
 
@@ -47,7 +48,7 @@ def _work(arguments: argparse.Namespace) -> None:
     roles = [role_of("images", text) for text in arguments.source] + [role_of("targets", t) for t in arguments.target]
     by_pattern = arguments.mask is not None and arguments.mask not in REGIONS
     masks = [Role("mask", "", arguments.mask)] if by_pattern else []
-    gathered = gather([*roles, *masks])
+    gathered = named(gather([*roles, *masks]), folder, arguments.case_names)
     if arguments.register and not arguments.source:
         raise NndiffError("There is nothing to register.", expected="--source", remedy="drop --register")
     if arguments.register:

@@ -5,7 +5,8 @@
 
 In a pattern * stands for anything within a name, ** for any folders, {case} and {patient} for the parts of a path that
 name them. A case is called by {patient} and {case}; where there is no {case}, by {patient} and all that * stands for. A
-pattern that ends with / or .zip finds DICOM series. conversion.json tells who was left out, and why.
+pattern that ends with / or .zip finds DICOM series. conversion.json tells who was left out, and why; where cases are
+called by numbers, case_numbers.json tells which path has which.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from nndiff.cli.command import Command, paths_of
 from nndiff.dataset import FILE_ENDINGS
 from nndiff.errors import NndiffError
 from nndiff.files import read_json, write_json
+from nndiff.imaging import dicom
 from nndiff.paths import FOLDER
 
-REPORT = "conversion.json"
+REPORT, NUMBERS = "conversion.json", "case_numbers.json"
 SERIES = ("/", ".zip")
 NAMED = 3  # of those left out, by name on the terminal
 WILD = re.compile(r"\*\*/|\*|\{case\}|\{patient\}")
@@ -68,6 +70,12 @@ def add_channels(command: Command, holds: str, what: str) -> None:
 def dataset_of(arguments: argparse.Namespace) -> Path:
     """The dataset's folder, by -d, -n and the roots."""
     return folder_of(paths_of(arguments).raw, arguments.dataset, arguments.name)
+
+
+def add_naming(command: Command) -> None:
+    """--case_names, where patterns make cases of paths."""
+    words = "what cases are called by (paths, unless a patient's name is in one)"
+    command.flag("case_names", choices=("paths", "numbers"), default=None, help=words)
 
 
 def wanted(arguments: argparse.Namespace) -> list[tuple[str, str]]:
@@ -116,6 +124,35 @@ def gather(roles: Sequence[Role]) -> Gathered:
             remedy="the same text of every path must name the case: mark it with {case}",
         )
     return gathered
+
+
+def named(gathered: Gathered, folder: Path, by: str | None) -> Gathered:
+    """Under the names of their paths, or numbers: a number once given stays. A patient's name must be asked for."""
+    if by is None:
+        for case, files in gathered.cases.items():
+            series = [path for path in files.values() if dicom.is_series(path)]
+            if any(dicom.names_patient(path, case) for path in series):
+                raise NndiffError(
+                    "A case would be called by a patient's name.",
+                    expected="names that may stand in results, pictures and logs",
+                    where=series[0],
+                    remedy="--case_names numbers calls them case0001, …; --case_names paths keeps them",
+                )
+    if by != "numbers":
+        return gathered
+    path = folder / NUMBERS
+    numbers: dict[str, dict[str, str]] = read_json(path) if path.exists() else {"cases": {}, "patients": {}}
+    for kind, names in (("case", gathered.cases), ("patient", sorted(set(gathered.patients.values())))):
+        given = numbers[f"{kind}s"]
+        for name in names:
+            given.setdefault(name, f"{kind}{len(given) + 1:04d}")
+    write_json(path, numbers)
+    cases, patients = numbers["cases"], numbers["patients"]
+    return Gathered(
+        {cases[case]: files for case, files in gathered.cases.items()},
+        {cases[case]: patients[patient] for case, patient in gathered.patients.items() if case in gathered.cases},
+        gathered.left_out,
+    )
 
 
 def _matches(pattern: str) -> list[tuple[Path, str, str]]:

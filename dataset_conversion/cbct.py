@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.base import Role, add_flags, dataset_of, gather, write
+from dataset_conversion.base import Role, add_flags, add_naming, dataset_of, gather, named, write
 from dataset_conversion.cbct_simulation import Beam, simulate
 from dataset_conversion.making import Record, Step, make
 from nndiff.cli.command import Command, add_workers
@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default = getattr(Beam, name)
         command.flag(name, type=type(default), default=default, metavar="N", help=f"{words} ({default:g})")
     command.flag("seed", type=int, default=0, metavar="N", help="other seeds, other noise (0)")
+    add_naming(command)
     add_workers(command)
     return command.run(_work, argv)
 
@@ -68,7 +69,7 @@ def _work(arguments: argparse.Namespace) -> None:
         raise NndiffError("So no CBCT can be taken.", expected="numbers above 0", found=beam)
     folder = dataset_of(arguments)
     source, target = Role("images", "CBCT", "simulated"), Role("targets", "CT", arguments.ct)
-    gathered = gather([target])
+    gathered = named(gather([target]), folder, arguments.case_names)
     patients = [Patient(case, files[target], arguments.seed, beam, folder) for case, files in gathered.cases.items()]
     settings = {"seed": arguments.seed, **asdict(beam)}
     make(Step("cbct", scan, settings, BYTES_A_CASE), patients, gathered, folder, arguments.np, arguments.overwrite)

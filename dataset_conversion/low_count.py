@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.base import Gathered, Role, add_flags, folder_of, gather, write
+from dataset_conversion.base import Gathered, Role, add_flags, add_naming, folder_of, gather, named, write
 from dataset_conversion.making import Record, Step, grey, make, records_of
 from dataset_conversion.pet_simulation import Protocol, bytes_needed, simulate
 from nndiff.cli.command import Command, add_workers, paths_of
@@ -92,6 +92,7 @@ def add_scan_flags(command: Command, held_out: int, pixel_mm: float) -> None:
     flag("pixel_mm", type=float, default=pixel_mm, metavar="MM", help=f"finer pixels become as large ({pixel_mm:g})")
     flag("held_out", type=int, default=held_out, metavar="N", help=f"the last N patients are held out ({held_out})")
     flag("seed", type=int, default=0, metavar="N", help="other seeds, other noise (0)")
+    add_naming(command)
     add_workers(command)
 
 
@@ -107,7 +108,7 @@ def convert(arguments: argparse.Namespace, pet: str, ct: str | None, words: Mapp
         raise NndiffError(
             "So nobody can be scanned.", expected="0 < dose < 1, counts above 0, pixel_mm 0 or more", found=found
         )
-    gathered = gather(roles)
+    gathered = named(gather(roles), folders[0], arguments.case_names)
     patients = patients_of(gathered, roles, arguments.held_out, arguments.seed, folders, protocol)
     settings = {"seed": arguments.seed, "held_out": arguments.held_out, **asdict(protocol)}
     step = Step("simulation", scan, settings, _bytes_needed(patients))

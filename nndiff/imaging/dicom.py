@@ -10,6 +10,7 @@ this module. What is no volume (a slice missing, a tilted gantry, two series) is
 from __future__ import annotations
 
 import contextlib
+import re
 import stat
 import tempfile
 import zipfile
@@ -35,6 +36,7 @@ TILT_TOLERANCE = 1e-3  # of the distance of two slices, sideways
 LARGEST_ZIP = 16 * 10**9  # bytes, unpacked
 HIGHEST_RATIO = 200  # of a member's sizes; images are compressed two to twenty times
 NAMED = 5
+NO_NAMES = {"anon", "anonymous", "anonymized", "anonymised", "patient", "subject", "unknown", "phantom", "test", "case"}
 REMEDY = "export the series again, whole"
 
 
@@ -72,6 +74,15 @@ def modality(folder: Path) -> str:
     """Of the first file right in a folder: CT, PT, MR, DX, …"""
     first = next(path for path in sorted(folder.iterdir()) if path.is_file() and _is_dicom(path))
     return str(_header(first, folder).get("Modality", ""))
+
+
+def names_patient(path: Path, text: str) -> bool:
+    """Whether the patient's name stands in a text; what de-identification leaves is no name."""
+    with _files(path) as files:
+        header = _header(files[0], path) if files else {}
+    name, number = (str(header.get(keyword, "")).lower() for keyword in ("PatientName", "PatientID"))
+    words = set(re.findall(r"[^\W\d_]{3,}", name)) - NO_NAMES
+    return name != number and any(word in text.lower() for word in words)
 
 
 def read(path: Path) -> tuple[FloatArray, Grid]:

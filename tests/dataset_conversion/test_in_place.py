@@ -107,7 +107,7 @@ def test_nnunet(plant, converted, run_cli, tmp_path) -> None:
 
 def test_bids_with_and_without_sessions(plant, converted, tmp_path) -> None:
     anat = "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_{2}.nii.gz"
-    kinds = ("acq-iso_T1w", "acq-low_T1w", "FLAIR")
+    kinds = ("acq-iso_T1w", "acq-low_T1w", "acq-x_notFLAIR", "FLAIR")
     source = plant("mr", *(anat.format("01", session, kind) for session in "12" for kind in kinds))
     plant("mr", anat.format("02", "1", "FLAIR"), "derivatives/x/sub-01/ses-1/anat/sub-01_ses-1_acq-iso_T1w.nii.gz")
     flags = ("-d", 5, "-n", "Bids", "--overwrite")
@@ -214,6 +214,12 @@ def test_who_is_left_out_is_told_with_the_reason(pairs, tmp_path, run_cli) -> No
     assert "left out: b: no T2" in outcome.out
     report = read_json(tmp_path / "raw" / "Dataset003_Pairs" / "conversion.json")
     assert list(report["left_out"]) == ["b"]
+
+
+def test_what_names_a_case_twice_must_say_the_same_and_what_no_file_can_be_called_goes(plant, converted) -> None:
+    source = plant("mr", "anna b/anna b_t1.nii.gz", "anna b/bert_t1.nii.gz", "bert/bert_t1.nii.gz")
+    found = converted(any_folder.main, "-d", 9, "-n", "Twice", "--target", f"T1={source}/{{case}}/{{case}}_t1.nii.gz")
+    assert [case.name for case in found.cases] == ["anna_b", "bert"]
 
 
 def test_two_files_for_one_thing_are_not_chosen_from(pairs, plant, tmp_path, run_cli) -> None:

@@ -53,6 +53,8 @@ def test_who_and_where_are_the_sources_and_all_else_is_new(source, tmp_path, kin
     assert ours[0].ImageType[0] == "DERIVED"
     assert WHAT in ours[0].DerivationDescription
     assert {made.SourceImageSequence[0].ReferencedSOPInstanceUID for made in ours} == {t.SOPInstanceUID for t in theirs}
+    frames = [int(made.SourceImageSequence[0].get("ReferencedFrameNumber", 0)) for made in ours]
+    assert sorted(frames) == (list(range(1, SHAPE[0] + 1)) if len(theirs) == 1 else [0] * SHAPE[0])
     assert not any(element.tag.is_private for made in ours for element in made)
 
 
