@@ -10,7 +10,7 @@ import numpy as np
 from nndiff.dataset import Case, Dataset, Finding, kind_of
 from nndiff.errors import NndiffError
 from nndiff.imaging.io import read_header
-from nndiff.integrity import Content, Examined, across_cases, examine, other_units
+from nndiff.integrity import Content, Examined, across_cases, examine, other_units, strangers, tells
 from nndiff.plan import CaseFingerprint, ChannelStatistics, Fingerprint
 from nndiff.prepare import CROP_MARGIN_MM, Mask, body
 from nndiff.statistics import channel_statistics, foregrounds, links, samples, statistics, tidy
@@ -41,6 +41,8 @@ def extract(dataset: Dataset, workers: int | None = None, verify: bool = True) -
         for side, names in (("source", dataset.channel_names), ("target", dataset.target_names)):
             bright = {row.name: row.bright(side) for row in rows if row.case is not None}
             findings += other_units(bright, names)
+        pairs = [f"{source} and {target}" for target in dataset.target_names for source in dataset.channel_names]
+        findings += strangers({row.name: row.shares for row in rows if row.shares}, pairs)
     demand_success(failures, len(dataset.cases), "Fingerprint")
     _demand_sound(dataset, findings)
     return _assembled(dataset, rows), [finding for finding in findings if finding.severity == "warning"]
@@ -74,6 +76,7 @@ class _Row:
     case: CaseFingerprint | None  # None: unsound
     source_samples: FloatArray  # [C, n]
     target_samples: FloatArray
+    shares: tuple[float, ...] = ()  # of each pair of channels
 
     def bright(self, side: str) -> list[float]:
         assert self.case is not None
@@ -100,8 +103,9 @@ class _Task:
         )
         inside = foregrounds(source, kinds[0]), foregrounds(target, kinds[1])
         fingerprint = self._fingerprint(case, examined, kinds, inside)
+        shares = tells(source, target) if self.verify else []
         drawn = [samples(volume, masks) for volume, masks in zip((source, target), inside, strict=True)]
-        return _Row(case.name, examined.findings, examined.content, fingerprint, drawn[0], drawn[1])
+        return _Row(case.name, examined.findings, examined.content, fingerprint, drawn[0], drawn[1], tuple(shares))
 
     def _fingerprint(
         self, case: Case, examined: Examined, kinds: tuple[list[str], list[str]], inside: tuple[list[Mask], list[Mask]]

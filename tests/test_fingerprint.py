@@ -54,6 +54,16 @@ def test_the_same_bytes_twice_and_with_any_number_of_workers(raw_dataset):
     assert len(texts) == 1
 
 
+def test_a_target_of_somebody_else_is_a_warning(raw_dataset):
+    folder = raw_dataset(cases=5)
+    noise = np.random.default_rng(0).normal(size=SHAPE) ** 2
+    save_volume(folder / "targetsTr" / "case_3_0000.nii.gz", noise)
+    (warning,) = extracted(folder)[1]
+    assert warning.case == "case_3"
+    assert "tell" in warning.what
+    assert extracted(folder, verify=False)[1] == []
+
+
 def test_generation_has_no_links(raw_dataset):
     found, _ = extracted(raw_dataset(cases=2, sources=()))
     assert found.task == "generation"

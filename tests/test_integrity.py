@@ -7,9 +7,11 @@ import pytest
 import SimpleITK as sitk
 
 from nndiff import dataset
-from nndiff.integrity import Content, across_cases, examine, other_units
-from nndiff.volume import POSITION_TOLERANCE
+from nndiff.integrity import Content, across_cases, examine, other_units, strangers, tells
+from nndiff.volume import POSITION_TOLERANCE, Grid, Volume
 from tests.conftest import ORIGIN, SPACING, make_phantom, save_volume
+
+GRID = Grid((20, 24, 28), (3.0, 2.0, 2.0), (0.0, 0.0, 0.0))
 
 
 @pytest.fixture
@@ -279,3 +281,28 @@ def test_other_units_among_the_cases():
     assert "PET" in finding.what
     assert other_units({"a": [1.0], "b": [1000.0]}, ["PET"]) == []  # of two, none is the odd one
     assert other_units({}, ["PET"]) == []
+
+
+def test_a_pair_that_tells_far_less_than_the_others_is_doubted():
+    """As when two patients' targets were swapped."""
+    shapes = [make_phantom(seed, (20, 24, 28), "mr", noise=0.05) for seed in range(5)]
+    pairs = [Volume(np.stack([array]).astype(np.float32), GRID) for array in shapes]
+    other = [Volume(np.stack([np.exp(-array / 40), array]).astype(np.float32), GRID) for array in shapes]
+    noise = Volume(np.random.default_rng(0).normal(size=other[0].array.shape).astype(np.float32), GRID)
+    shares = {f"case_{i}": tells(*pair) for i, pair in enumerate(zip(pairs, [*other[:4], noise], strict=True))}
+    found = strangers(shares, ["MR and T1", "MR and T2"])
+    assert [(finding.case, finding.severity) for finding in found] == [("case_4", "warning")] * 2
+    assert "MR and T2" in found[1].what
+    assert "one patient" in found[0].remedy
+    assert strangers({case: shares[case] for case in list(shares)[:4]}, ["MR and T1", "MR and T2"]) == []
+    assert strangers({"a": [0.5], "b": [0.5], "c": [0.0]}, ["MR and T1"]) == [], "of three, who is the odd one?"
+    assert tells(None, pairs[0]) == []
+
+
+def test_what_a_pair_tells_does_not_depend_on_grey_values_or_rows():
+    array = make_phantom(0, (64, 64, 64), "mr", noise=0.05)
+    grid = Grid((64, 64, 64), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    source = Volume(array[None].astype(np.float32), grid)
+    (bright,), (dark,) = (tells(source, Volume(scale * source.array, grid)) for scale in (1000, -1))
+    assert bright == pytest.approx(1)
+    assert dark == pytest.approx(1, abs=0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 
 from dataset_conversion import any_folder
 from nndiff import dataset
+from nndiff.files import read_json
 from nndiff.imaging import dicom, io
+from nndiff.imaging.register import register
 from nndiff.integrity import examine
 from nndiff.volume import Grid, Volume
 from tests.imaging.series import write_series
@@ -92,3 +95,49 @@ def test_sources_are_registered_and_masks_drawn_where_asked(tmp_path, run_cli) -
     assert other.code == 1
     assert "made with other settings" in other.err
     assert "There is nothing to register" in run_cli(any_folder.main, *words[:4], *words[6:]).err
+
+
+def test_what_is_done_stays_what_is_lost_is_made_again_and_halves_are_swept(tmp_path, run_cli) -> None:
+    for name in "ab":
+        io.write(scan("ct"), tmp_path / "in" / f"{name}.nii.gz")
+    words = ["-d", 9, "-n", "M", "--target", f"MR={tmp_path}/in/{{case}}.nii.gz", "--mask", "body", "-np", 0]
+    words += ["--raw", tmp_path / "raw"]
+    assert run_cli(any_folder.main, *words).code == 0
+    made = [tmp_path / "raw" / "Dataset009_M" / "masksTr" / f"{name}.nii.gz" for name in "ab"]
+    before = [path.stat().st_mtime_ns for path in made]
+    half = made[0].with_name(f".part-{platform.node()}_999999+c.nii.gz")  # of a process that is no more
+    half.touch()
+    made[1].unlink()
+    assert run_cli(any_folder.main, *words).code == 0
+    assert made[0].stat().st_mtime_ns == before[0]
+    assert made[1].exists()
+    assert not half.exists()
+
+
+def test_the_image_that_shows_best_where_the_body_ends_draws_its_mask(tmp_path, run_cli) -> None:
+    for kind in ("ct", "pet"):
+        io.write(scan(kind), tmp_path / "in" / "a" / f"{kind}.nii.gz")
+    start = f"{tmp_path}/in/{{case}}"
+    words = ["-d", 9, "-n", "M", "--source", f"MR={start}/ct.nii.gz", "--target", f"PET={start}/pet.nii.gz"]
+    assert run_cli(any_folder.main, *words, "--mask", "body", "-np", 0, "--raw", tmp_path / "raw").code == 0
+    assert read_json(tmp_path / "raw" / "Dataset009_M" / "masks" / "_settings.json") == {"of": "body", "by": "MR"}
+
+
+@pytest.mark.parametrize(("name", "motion", "outside"), [("CT", "rigid", -1024.0), ("T1", "affine", 0.0)])
+def test_a_source_is_registered_as_asked_with_its_own_air(
+    tmp_path, run_cli, monkeypatch, name, motion, outside
+) -> None:
+    seen = []
+
+    def watched(fixed, moving, *words):
+        seen.append(words)
+        return register(fixed, moving, *words)
+
+    monkeypatch.setattr("dataset_conversion.registration.register", watched)
+    for kind in ("ct", "pet"):
+        io.write(scan(kind), tmp_path / "in" / "a" / f"{kind}.nii.gz")
+    start = f"{tmp_path}/in/{{case}}"
+    words = ["-d", 9, "-n", "M", "--source", f"{name}={start}/ct.nii.gz", "--target", f"MR={start}/pet.nii.gz"]
+    outcome = run_cli(any_folder.main, *words, "--register", motion, "-np", 0, "--raw", tmp_path / "raw")
+    assert outcome.code == 0, outcome.err
+    assert seen == [(outside, motion == "affine")]

@@ -45,11 +45,13 @@ def test_a_head_is_one_part_and_has_what_lies_behind_its_dark_skull() -> None:
     head, skull, brain = (ball(46, 85, 100, *(r, r, r)) for r in (40, 35, 29))
     rng = np.random.default_rng(0)
     image = np.where(brain, 100.0, np.where(skull, 2.0, np.where(head, 60.0, 0.0))) + np.abs(rng.normal(0, 2, SHAPE))
-    image[ball(46, 20, 20, 12, 12, 12)] = 90.0  # a marker beside the head
+    marker = ball(46, 20, 20, 14, 14, 14)
+    image[marker] = 90.0
     found, doubt = mask(image.astype(np.float32), "mr", SPACING, "head")
     assert doubt == ""
     assert agreement(found, head) > 0.95
     assert found[skull].all()
+    assert not found[marker].any()
 
 
 def test_nothing_and_everything_are_doubted() -> None:
