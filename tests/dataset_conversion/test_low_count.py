@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from dataset_conversion import autopet, low_count
 from dataset_conversion.base import Role, gather
 from dataset_conversion.low_count import Patient, patients_of
-from dataset_conversion.pet_simulation import Protocol, attenuation, simulate, surviving_ml
+from dataset_conversion.pet_simulation import Protocol, attenuation, scanner_for, simulate, surviving_ml
 from dataset_conversion.sarcoma_petct import CT, PET, main
 from nndiff import dataset
 from nndiff.demo.scanner import Scanner, Subset, ceiling
@@ -206,8 +206,8 @@ def test_a_ct_of_its_own_grid_serves_as_well_if_it_reaches(tmp_path, run_cli) ->
     pet, ct = parts(made_patient())
     fine = Grid((16, 60, 50), (1.6, 2.0, 2.0), (-44.0, 21.0, 308.0))
     other = Volume(laid(ct, fine, -1000.0)[None], fine)
-    one, two = (simulate(pet, held, Protocol(counts=1e5), np.random.default_rng(0)) for held in (ct, other))
-    assert psnr(two.noiseless, one.noiseless, (0, float(one.noiseless.max()))) > 33
+    one, two = (simulate(pet, held, Protocol(counts=1e9), np.random.default_rng(0)) for held in (ct, other))
+    assert psnr(two.uncorrected, one.uncorrected, (0, float(one.uncorrected.max()))) > 33
     io.write(pet, tmp_path / "in" / "a" / "pet.nii.gz")
     io.write(pet, tmp_path / "in" / "b" / "pet.nii.gz")
     io.write(other, tmp_path / "in" / "a" / "ct.nii.gz")
@@ -223,8 +223,8 @@ def test_a_ct_of_its_own_grid_serves_as_well_if_it_reaches(tmp_path, run_cli) ->
 def test_without_a_ct_the_body_is_water_and_there_is_no_uncorrected_set(tmp_path, run_cli) -> None:
     pet, ct = parts(made_patient())
     water = Volume(np.where(ct.array > -500, 0.0, -1000.0).astype(np.float32), GRID)
-    one, two = (simulate(pet, held, Protocol(counts=1e5), np.random.default_rng(0)) for held in (water, None))
-    assert psnr(two.noiseless, one.noiseless, (0, float(one.noiseless.max()))) > 30
+    one, two = (simulate(pet, held, Protocol(counts=1e9), np.random.default_rng(0)) for held in (water, None))
+    assert psnr(two.uncorrected, one.uncorrected, (0, float(one.uncorrected.max()))) > 30
     io.write(pet, tmp_path / "in" / "a.nii.gz")
     flags = ("--pet", tmp_path / "in/{case}.nii.gz", "--raw", tmp_path / "raw", "-np", 0)
     assert run_cli(low_count.main, *flags).code == 0
@@ -241,6 +241,26 @@ def test_finer_pixels_become_as_large_as_asked_around_the_same_middle() -> None:
     assert psnr(exam.noiseless, same.noiseless, (0, float(same.noiseless.max()))) > 30
     coarse = simulate(pet, ct, Protocol(pixel_mm=2.0), np.random.default_rng(0))
     assert coarse.grid == GRID, "what is coarser stays"
+
+
+def test_a_ct_finer_than_the_pixels_counts_by_its_mean() -> None:
+    """Stripes of a voxel's width would else be all that is seen."""
+    pet, ct = parts(made_patient())
+    fine = Grid((7, 100, 80), (3.27, 1.094, 1.094), (-42.188, 22.812, 310.0))
+    suv, hu = laid(pet, fine), np.where(laid(ct, fine, -1000.0) > -500, -480.0, -1000.0).astype(np.float32)
+    stripes = np.where(np.arange(80) % 5 == 2, 480.0, -120.0) * (hu > -500)
+    images = []
+    for array in (hu, (hu + stripes).astype(np.float32)):
+        held = (Volume(part[None], fine) for part in (suv, array))
+        images.append(simulate(*held, Protocol(counts=1e9, pixel_mm=5.47), np.random.default_rng(0)).uncorrected)
+    assert np.median(np.abs(images[1] / images[0] - 1)[images[0] > 0.3]) < 0.02
+
+
+@pytest.mark.parametrize(("pixels", "angles"), [(40, 60), (64, 60), (204, 192)])
+def test_there_are_about_as_many_angles_as_pixels(pixels, angles) -> None:
+    scanner = scanner_for(pixels, 4.0, Protocol())
+    assert scanner.angles == angles
+    assert angles % scanner.subsets == 0
 
 
 @pytest.mark.parametrize("names", [("PETCT_0a/08-13-NA/SUV", "PETCT_0a/08-13-NA/CTres"), None])
