@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from dataset_conversion import autopet, low_count
 from dataset_conversion.base import Role, gather
 from dataset_conversion.low_count import Patient, patients_of
+from dataset_conversion.making import records_of
 from dataset_conversion.pet_simulation import Protocol, attenuation, scanner_for, simulate, surviving_ml
 from dataset_conversion.sarcoma_petct import CT, PET, main
 from nndiff import dataset
@@ -122,6 +123,8 @@ def test_both_datasets_are_read_and_found_sound(patients, tmp_path) -> None:
         assert [path.name for path in (folder / "imagesTs").iterdir()] == ["STS_002_0000.nii.gz"]
         assert [path.name for path in (folder / "targetsTs").iterdir()] == ["STS_002_0000.nii.gz"]
         assert list(read_json(folder / "ceiling.json")) == ["STS_002"]
+    records = dict(records_of("simulation", tmp_path / "raw" / DATASETS[0]))
+    assert list(records) == ["STS_000", "STS_001", "STS_002"]
 
 
 def test_what_is_written_is_low_then_uncorrected_then_full(patients, tmp_path) -> None:

@@ -47,6 +47,7 @@ def test_a_patients_name_must_be_asked_for_and_numbers_stay(exams, tmp_path, pha
     ]
     first = found.cases[0].files
     shutil.copytree(exams / "MULLER_ANNA_2", exams / "AAA_ANNA_0")
+    shutil.copytree(exams / "MULLER_ANNA_2" / "low", exams / "NEW_ANNA_3" / "low")  # and nothing else: left out
     assert run_cli(any_folder.main, *words, "--case_names", "numbers", "--overwrite").code == 0
     found = dataset.read(tmp_path / "raw" / "Dataset007_Named")
     assert found.cases[0].files == first, "a number once given stays"

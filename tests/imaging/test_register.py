@@ -85,9 +85,10 @@ def brains(stretch: float) -> tuple[Volume, Volume]:
 
 
 def test_a_stretch_is_found_where_it_is_looked_for() -> None:
-    rigid, affine = register(*brains(0.06)), register(*brains(0.06), stretched=True)
+    rigid, affine = register(*brains(-0.06)), register(*brains(-0.06), stretched=True)
     assert rigid.stretch == pytest.approx(0, abs=1e-4)
     assert affine.stretch == pytest.approx(0.06, abs=0.01)
+    assert affine.degrees < 1, "a stretch is no turn"
     assert affine.after > rigid.after
     assert affine.doubt == ""
     assert "stretched by" in _doubt(0.0, 0.0, 0.3, 1.2, 1.0)
