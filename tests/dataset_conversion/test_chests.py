@@ -123,6 +123,9 @@ def test_the_middle_stays_and_no_edge_rings() -> None:
     np.testing.assert_allclose(found.grid.position((19.5,) * 3), grid.position(tuple((n - 1) / 2 for n in SHAPE)))
     assert found.array.min() == -1000
     assert found.array.max() <= 300
+    assert (found.array[0][:, 0] == -1000).all(), "air where the scan does not reach"
+    padded = Volume(np.where(volume.array == -1000, -3024, volume.array), grid)
+    np.testing.assert_array_equal(middle(padded, 2.0, 40), found.array[0])
     wave = np.cos(np.pi * np.arange(SHAPE[2]))[None, None, None] * np.ones((1, *SHAPE)) * 500  # finer than 2 mm hold
     assert np.abs(middle(Volume(wave.astype(np.float32), grid), 4.0, 8)).max() < 0.05 * 500
 
