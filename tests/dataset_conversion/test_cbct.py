@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dataset_conversion.cbct import main
-from dataset_conversion.cbct_simulation import Beam, expected, per_bin, simulate
+from dataset_conversion.cbct_simulation import Beam, expected, per_bin, ramp, simulate
 from nndiff import dataset
 from nndiff.imaging import io
 from nndiff.integrity import examine
@@ -85,6 +85,19 @@ def test_the_counts_are_poisson(monkeypatch) -> None:
     standard = np.concatenate([part.ravel() for part in seen])
     assert standard.mean() == pytest.approx(0, abs=0.01)
     assert standard.var() == pytest.approx(1, abs=0.02)
+
+
+def test_where_nothing_arrives_there_is_still_a_number() -> None:
+    assert np.isfinite(taken(replace(PERFECT, photons=0.2))).all()
+
+
+@pytest.mark.parametrize("bins", [100, 129, 300])
+def test_the_filter_is_long_enough_for_no_wrap_around_and_takes_away_the_mean(bins) -> None:
+    response = ramp(bins, 2.0, 1.0)
+    assert 2 * len(response) - 2 >= 2 * bins
+    assert response[0] == pytest.approx(0, abs=0.002)
+    slope = np.diff(response[: len(response) // 8])
+    np.testing.assert_allclose(slope, 1 / (2 * len(response) - 2) / 2.0, rtol=0.25)  # |frequency|, per mm
 
 
 def test_a_small_detector_leaves_air_around_its_field_and_errs_most_at_its_rim() -> None:
