@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import platform
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset_conversion import any_folder
+from dataset_conversion import any_folder, low_count
 from nndiff import dataset
 from nndiff.files import read_json
 from nndiff.imaging import dicom, io
@@ -142,3 +143,24 @@ def test_a_source_is_registered_as_asked_with_its_own_air(
     outcome = run_cli(any_folder.main, *words, "--register", motion, "-np", 0, "--raw", tmp_path / "raw")
     assert outcome.code == 0, outcome.err
     assert seen == [(outside, motion == "affine")]
+
+
+def test_nothing_of_the_patient_enters_what_is_written(tmp_path, run_cli) -> None:
+    """Names, numbers and dates of DICOM headers: only the list that says which case is which has the path."""
+    grid = Grid((6, 12, 12), (3.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in grid.shape), indexing="ij")
+    body = (y**2 + x**2 < 0.7).astype(np.float32) + (z**2 + y**2 + x**2 < 0.2)
+    who = {"PatientName": "Muller^Anna", "PatientID": "4711", "PatientBirthDate": "19500203", "StudyDate": "20240506"}
+    for case in ("MULLER_1", "MULLER_2"):
+        write_series(tmp_path / "in" / case / "pt", 1e4 * body, grid, "PT", **who)
+    words = ["--pet", tmp_path / "in" / "{patient}_{case}" / "pt/", "--raw", tmp_path / "raw", "-np", 0]
+    words[1] = f"{words[1]}/"
+    assert "patient's name" in run_cli(low_count.main, *words).err
+    outcome = run_cli(low_count.main, *words, "--case_names", "numbers")
+    assert outcome.code == 0, outcome.err
+    written = [path for path in (tmp_path / "raw").rglob("*") if path.is_file()]
+    assert len(written) > 8
+    for path in written:
+        text = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
+        for word in (b"MULLER", b"Muller", b"4711", b"19500203", b"20240506"):
+            assert path.name == "case_numbers.json" or word not in text, (path, word)
