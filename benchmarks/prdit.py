@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         steps = int(60 * arguments.minutes / seconds[model])
         trained = _trained(own, plan, steps, seconds[model], output / "runs" / f"{raw.name}_{_file(model)}_{steps}.pt")
         for walk in _walks(model):
-            found, shown = _set(model, walk, trained, n, arguments.steps, read, output / "runs")
+            found, shown = _set(model, walk, trained, n, arguments.steps, read, extractor.name, output / "runs")
             pictures[f"{model}, {walk}"] = shown
             sets.append(found)
             rows.append(_cells(found, real, seen))
@@ -305,10 +305,11 @@ def _set(
     n: int,
     steps: int,
     read: Callable[[Sequence[FloatArray]], Floats],
+    features: str,
     folder: Path,
 ) -> tuple[Set, list[FloatArray]]:
     """Features of N volumes of this walk, and the first few volumes."""
-    path = folder / f"{trained.plan.dataset}_{_file(model)}_{_file(walk)}_{trained.steps}_{steps}_{n}.npz"
+    path = folder / f"{trained.plan.dataset}_{_file(model)}_{_file(walk)}_{trained.steps}_{steps}_{n}_{features}.npz"
     if not path.exists():
         built = build_model(trained.plan, trained.data.name, [dict(trained.weights)], device())
         sampler = replace(built.configuration.sampler, steps=steps, **({"hot": WALKS[walk]} if walk in WALKS else {}))
