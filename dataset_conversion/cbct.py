@@ -41,6 +41,10 @@ class Patient:
         return self.case
 
     @property
+    def files(self) -> Sequence[Path]:
+        return (self.ct,)
+
+    @property
     def made(self) -> Sequence[Path]:
         return (self.folder / "imagesTr" / f"{self.case}_0000.nii.gz",)
 

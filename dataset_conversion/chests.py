@@ -44,6 +44,10 @@ class Chest:
         return self.case
 
     @property
+    def files(self) -> Sequence[Path]:
+        return (self.path,)
+
+    @property
     def made(self) -> Sequence[Path]:
         return (self.folder / "targetsTr" / f"{self.case}_0000.nii.gz",)
 

@@ -66,6 +66,10 @@ class Patient:
         return folder / f"{side}{self.part}" / f"{self.case}_0000.nii.gz"
 
     @property
+    def files(self) -> Sequence[Path]:
+        return (self.pet, *([self.ct] if self.ct else []))
+
+    @property
     def made(self) -> Sequence[Path]:
         return [self.file(folder, side) for folder in self.folders for side in ("images", "targets")]
 

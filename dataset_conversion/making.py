@@ -2,12 +2,13 @@
 
     gathered ─ a job ─▶ files, last STEP/CASE.json: what was found, and a doubt or none ─▶ gathered without the doubtful
 
-A record stands for finished work: it is not done again. STEP/_settings.json says what all of it was made with; other
-settings are refused unless everything shall be made anew.
+A record stands for finished work: while the files it was made of stay as they are, it is not done again.
+STEP/_settings.json says what all of it was made with; other settings are refused unless everything shall be made anew.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from nndiff.volume import FloatArray
 from nndiff.workers import Failure, run, worker_count
 
 SETTINGS = "_settings.json"  # no case begins with _
+SEEN = "files"  # in a record: size and time of each file, in order; no name
 
 
 class Job(Protocol):
@@ -31,6 +33,9 @@ class Job(Protocol):
 
     @property
     def case(self) -> str: ...
+
+    @property
+    def files(self) -> Sequence[Path]: ...
 
     @property
     def made(self) -> Sequence[Path]: ...
@@ -94,11 +99,21 @@ class _Task(Generic[J]):
 
 
 def _done(task: _Task[Any]) -> Record:
+    seen = [[stat.st_size, stat.st_mtime_ns] for stat in map(_stat, task.job.files)]
     if task.record.exists() and all(path.exists() for path in task.job.made):
-        return dict(read_json(task.record))
-    record = task.do(task.job, task.record.with_suffix(".png"))
+        record = dict(read_json(task.record))
+        if record.get(SEEN) == seen:
+            return record
+    record = {**task.do(task.job, task.record.with_suffix(".png")), SEEN: seen}
     write_json(task.record, record)
     return record
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise NndiffError(f"{path.name} cannot be read.", found=error.strerror, where=path) from None
 
 
 def _settle(records: Path, settings: Mapping[str, Any], overwrite: bool) -> None:

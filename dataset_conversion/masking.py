@@ -32,6 +32,10 @@ class Image:
         return self.case
 
     @property
+    def files(self) -> Sequence[Path]:
+        return (self.path,)
+
+    @property
     def made(self) -> Sequence[Path]:
         return (self.folder / "masksTr" / f"{self.case}.nii.gz",)
 

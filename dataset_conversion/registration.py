@@ -39,6 +39,10 @@ class Pair:
         return f"{self.case}_{self.channel:04d}"
 
     @property
+    def files(self) -> Sequence[Path]:
+        return (self.moving, self.fixed)
+
+    @property
     def made(self) -> Sequence[Path]:
         return (self.folder / "imagesTr" / f"{self.name}.nii.gz",)
 

@@ -114,6 +114,10 @@ def test_what_is_done_stays_what_is_lost_is_made_again_and_halves_are_swept(tmp_
     assert made[0].stat().st_mtime_ns == before[0]
     assert made[1].exists()
     assert not half.exists()
+    io.write(Volume(scan("ct").array[..., ::-1].copy(), scan("ct").grid), tmp_path / "in" / "a.nii.gz")
+    inside = io.read([made[0]]).array
+    assert run_cli(any_folder.main, *words).code == 0
+    assert not np.array_equal(io.read([made[0]]).array, inside), "another image of that name has another mask"
 
 
 def test_the_image_that_shows_best_where_the_body_ends_draws_its_mask(tmp_path, run_cli) -> None:
