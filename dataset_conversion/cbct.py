@@ -17,7 +17,7 @@ import numpy as np
 
 from dataset_conversion.base import Role, add_flags, add_naming, dataset_of, gather, named, write
 from dataset_conversion.cbct_simulation import Beam, simulate
-from dataset_conversion.making import Record, Step, make
+from dataset_conversion.making import Record, Step, make, read
 from nndiff.cli.command import Command, add_workers
 from nndiff.errors import NndiffError
 from nndiff.imaging import io
@@ -85,7 +85,7 @@ def _work(arguments: argparse.Namespace) -> None:
 
 
 def scan(patient: Patient, picture: Path) -> Record:
-    ct = io.read([patient.ct])
+    ct = read(patient.ct)
     low, high = float(ct.array.min()), float(ct.array.max())
     if low > -300 or high < 0:
         return {"doubt": f"values from {low:.0f} to {high:.0f}: is it a CT in HU?"}

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from dataset_conversion.base import Gathered, add_flags
 from dataset_conversion.chests import CHEST, add_grid_flags, convert
+from dataset_conversion.making import read
 from nndiff.cli.command import Command
 from nndiff.errors import NndiffError
-from nndiff.imaging import dicom, io
-from nndiff.volume import Volume
+from nndiff.imaging import dicom
 
 PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 WORDS = {
@@ -62,10 +62,6 @@ def found(folder: Path) -> Gathered:
             remedy="check -i",
         )
     return gathered
-
-
-def read(path: Path) -> Volume:
-    return io.read([path])
 
 
 if __name__ == "__main__":

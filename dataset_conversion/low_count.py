@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset_conversion.base import Gathered, Role, add_flags, add_naming, folder_of, gather, named, write
-from dataset_conversion.making import Record, Step, grey, make, records_of
+from dataset_conversion.making import Record, Step, grey, make, read, records_of
 from dataset_conversion.pet_simulation import Protocol, bytes_needed, simulate
 from nndiff.cli.command import Command, add_workers, paths_of
 from nndiff.demo.scanner import ceiling
@@ -164,8 +164,8 @@ def _bytes_needed(patients: Sequence[Patient]) -> int:
 
 def scan(patient: Patient, picture: Path) -> Record:
     """Write the files of one patient, unless what there is cannot be PET in SUV and CT in HU."""
-    pet = io.read([patient.pet])
-    ct = io.read([patient.ct]) if patient.ct else None
+    pet = read(patient.pet)
+    ct = read(patient.ct) if patient.ct else None
     if doubt := _doubt(pet, ct):
         return {"doubt": doubt}
     exam = simulate(pet, ct, patient.protocol, patient.generator)

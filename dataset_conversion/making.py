@@ -20,7 +20,8 @@ import numpy as np
 from dataset_conversion.base import Gathered
 from nndiff.errors import NndiffError
 from nndiff.files import read_json, sweep, write_json
-from nndiff.volume import FloatArray
+from nndiff.imaging import io
+from nndiff.volume import FloatArray, Volume
 from nndiff.workers import Failure, run, worker_count
 
 SETTINGS = "_settings.json"  # no case begins with _
@@ -65,7 +66,7 @@ def make(
         sweep(holds)
     tasks = [_Task(job, step.do, records / f"{job.name}.json") for job in jobs]
     for task, outcome in run(_done, tasks, worker_count(workers, len(tasks), step.bytes_a_job), step.name.capitalize()):
-        doubt = outcome.message if isinstance(outcome, Failure) else str(outcome.get("doubt", ""))
+        doubt = _one_line(outcome.message) if isinstance(outcome, Failure) else str(outcome.get("doubt", ""))
         if doubt and task.job.case in gathered.cases:
             gathered.left_out[task.job.case] = doubt
             del gathered.cases[task.job.case]
@@ -79,6 +80,24 @@ def records_of(step: str, folder: Path) -> Iterator[tuple[str, Record]]:
     for path in sorted((folder / step).glob("*.json")):
         if path.name != SETTINGS:
             yield path.stem, read_json(path)
+
+
+def read(path: Path) -> Volume:
+    """One image, all of whose voxels are numbers."""
+    volume = io.read([path])
+    bad = int(np.count_nonzero(~np.isfinite(volume.array)))
+    if bad:
+        raise NndiffError(
+            f"{path.name} has voxels that are no numbers.",
+            found=f"{bad} NaN or infinite",
+            where=path,
+            remedy="mend the file; nndiff does not guess what belongs there",
+        )
+    return volume
+
+
+def _one_line(message: str) -> str:
+    return "; ".join(line.strip() for line in message.splitlines())
 
 
 def grey(array: FloatArray) -> FloatArray:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset_conversion.base import Gathered, Role
-from dataset_conversion.making import Record, Step, grey, make
+from dataset_conversion.making import Record, Step, grey, make, read
 from nndiff.dataset import kind_of
 from nndiff.imaging import io
 from nndiff.imaging.masks import mask
@@ -55,7 +55,7 @@ def add_masks(
 
 
 def draw(image: Image, picture: Path) -> Record:
-    volume = io.read([image.path])
+    volume = read(image.path)
     found, doubt = mask(volume.array[0], image.kind, volume.grid.spacing, image.region)
     io.write(Volume(found[None].astype(np.float32), volume.grid, volume.layout), image.made[0], np.uint8)
     shown = grey(volume.array[0])

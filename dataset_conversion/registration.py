@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset_conversion.base import Gathered, Role
-from dataset_conversion.making import Record, Step, grey, make
+from dataset_conversion.making import Record, Step, grey, make, read
 from nndiff.dataset import kind_of
 from nndiff.imaging import io
 from nndiff.imaging.register import register
@@ -65,8 +65,8 @@ def register_sources(
 
 
 def lay(pair: Pair, picture: Path) -> Record:
-    fixed = io.read([pair.fixed])
-    found = register(fixed, io.read([pair.moving]), pair.outside, pair.stretched)
+    fixed = read(pair.fixed)
+    found = register(fixed, read(pair.moving), pair.outside, pair.stretched)
     io.write(found.volume, pair.made[0])
     picture.parent.mkdir(parents=True, exist_ok=True)
     source, target = grey(found.volume.array[0]), grey(fixed.array[0])

@@ -98,7 +98,7 @@ def _parallel(function: Callable[[C], R], cases: Sequence[C], workers: int) -> I
                 while waiting and len(running) < IN_FLIGHT * workers:
                     case = waiting.pop()
                     with _interrupts_held():  # a submission may start a worker, which is born deaf to Ctrl-C
-                        running[pool.submit(_Guarded(function), case)] = case
+                        running[pool.submit(_in_worker, _Guarded(function), case)] = case
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     outcome = future.result()
@@ -111,7 +111,8 @@ def _parallel(function: Callable[[C], R], cases: Sequence[C], workers: int) -> I
                 remedy="run it again with fewer workers (-np 1; -np 0 runs in this process); finished cases are kept",
             ) from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            with _interrupts_held():  # a second Ctrl-C in the midst of it would leave a lock held for ever
+                pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager
@@ -137,6 +138,14 @@ def _mind_the_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=outlived, daemon=True).start()
+
+
+def _in_worker(function: _Guarded[C, R], case: C) -> R | Failure:
+    """The pool would take an exit for a result, and the worker would wait for more."""
+    try:
+        return function(case)
+    except SystemExit:  # Ctrl-C; what was in the making is cleaned up
+        os._exit(1)
 
 
 class _Guarded(Generic[C, R]):

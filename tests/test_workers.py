@@ -129,13 +129,33 @@ def announce(case):
 if __name__ == "__main__":
     list(run(announce, CASES[:2], 2, "Test"))
 """
+BUSY = """
+import os, time
+from tests.test_workers import CASES
+from nndiff.workers import run
+def work(case):
+    print(os.getpid(), flush=True)
+    until = time.monotonic() + 0.3
+    while time.monotonic() < until:
+        sum(range(10000))
+if __name__ == "__main__":
+    list(run(work, 4 * CASES, 1, "Test"))
+"""
 
 
 @pytest.mark.parametrize(
-    ("text", "kill"), [(ORPHANS, signal.SIGKILL), (ORPHANS, signal.SIGINT), (NEWBORNS, signal.SIGINT)]
+    ("text", "kill", "again"),
+    [
+        (ORPHANS, signal.SIGKILL, None),
+        (ORPHANS, signal.SIGINT, None),
+        (NEWBORNS, signal.SIGINT, None),
+        (BUSY, signal.SIGINT, 0.002),
+        (BUSY, signal.SIGINT, 0.05),
+    ],
 )
-def test_workers_do_not_outlive_the_process_that_started_them(tmp_path, text, kill):
-    """Nor do they print their own tracebacks when a person presses Ctrl-C, be it while they are still starting."""
+def test_workers_do_not_outlive_the_process_that_started_them(tmp_path, text, kill, again):
+    """Nor do they print their own tracebacks when a person presses Ctrl-C, be it while they are still starting; and
+    pressing it twice ends it as well."""
     script = tmp_path / "script.py"
     script.write_text(text)
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -152,12 +172,17 @@ def test_workers_do_not_outlive_the_process_that_started_them(tmp_path, text, ki
         process.kill()
     else:
         os.killpg(process.pid, kill)  # what a terminal does
+        if again:
+            time.sleep(again)
+            os.killpg(process.pid, kill)
     _, errors = process.communicate(timeout=20)
     deadline = time.monotonic() + 5
     while _alive(worker) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _alive(worker)
-    assert errors.count("Traceback") <= (kill == signal.SIGINT)  # the script's own, which no command would show
+    assert again or errors.count("Traceback") <= (
+        kill == signal.SIGINT
+    )  # the script's own, which no command would show
     assert "SpawnProcess" not in errors
 
 

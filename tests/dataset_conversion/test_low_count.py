@@ -192,6 +192,11 @@ def test_what_cannot_be_converted_is_said(patients, tmp_path, run_cli) -> None:
         (lambda suv: suv * 5000, lambda hu: hu, "is it in SUV?"),
         (lambda suv: suv - 2, lambda hu: hu, "is it in SUV?"),
         (lambda suv: suv, lambda hu: hu + 1024, "is it in HU?"),
+        (
+            lambda suv: suv,
+            lambda hu: np.where(hu > 800, np.nan, hu),
+            "STS_009_CT.nii.gz has voxels that are no numbers",
+        ),
     ],
 )
 def test_other_units_are_doubted_and_left_out(patients, tmp_path, run_cli, pet, ct, words) -> None:
