@@ -35,10 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _work(arguments: argparse.Namespace) -> None:
     folder: Path = arguments.input
     if (folder / "imagesTr").is_dir():
-        start = f"{folder}/imagesTr/{{patient}}_{{case}}"
+        start = f"{folder}/imagesTr/*_{{patient}}_{{case}}"
         convert(arguments, f"{start}_0001.nii.gz", f"{start}_0000.nii.gz", WORDS)
     else:
-        start = f"{folder}/{{patient}}/{{case}}"
+        start = f"{folder}/**/{{patient}}/{{case}}"
         convert(arguments, f"{start}/SUV.nii.gz", f"{start}/CTres.nii.gz", WORDS)
 
 

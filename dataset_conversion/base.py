@@ -4,7 +4,8 @@
                                                                             one missing → left out, and said why
 
 In a pattern * stands for anything within a name, ** for any folders, {case} and {patient} for the parts of a path that
-name them. A case is called by {patient} and {case}; where there is no {case}, by {patient} and all that * stands for. A
+name them; {patient} and * are as short as can be, so that scans rather share a patient than not. A case is called by
+{patient} and {case}; where there is no {case}, by {patient} and all that * stands for. A
 pattern that ends with / or .zip finds DICOM series. conversion.json tells who was left out, and why; where cases are
 called by numbers, case_numbers.json tells which path has which.
 """
@@ -15,7 +16,8 @@ import argparse
 import glob
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,7 +116,7 @@ def gather(roles: Sequence[Role]) -> Gathered:
             "No file fits the patterns.",
             expected="\n            ".join(role.pattern for role in roles),
             found=_nearby(roles[0].pattern),
-            remedy="quote the patterns, and compare them with a file's whole path",
+            remedy=_remedy([role.pattern for role in roles]),
         )
     if not gathered.cases:
         case, why = next(iter(gathered.left_out.items()))
@@ -131,7 +133,7 @@ def named(gathered: Gathered, folder: Path, by: str | None) -> Gathered:
     if by is None:
         for case, files in gathered.cases.items():
             series = [path for path in files.values() if dicom.is_series(path)]
-            if any(dicom.names_patient(path, case) for path in series):
+            if any(_names_patient(path, case) for path in series):
                 raise NndiffError(
                     "A case would be called by a patient's name.",
                     expected="names that may stand in results, pictures and logs",
@@ -142,7 +144,8 @@ def named(gathered: Gathered, folder: Path, by: str | None) -> Gathered:
         return gathered
     path = folder / NUMBERS
     numbers: dict[str, dict[str, str]] = read_json(path) if path.exists() else {"cases": {}, "patients": {}}
-    for kind, names in (("case", gathered.cases), ("patient", sorted(set(gathered.patients.values())))):
+    everybody = sorted({*gathered.cases, *gathered.left_out})
+    for kind, names in (("case", everybody), ("patient", sorted(set(gathered.patients.values())))):
         given = numbers[f"{kind}s"]
         for name in names:
             given.setdefault(name, f"{kind}{len(given) + 1:04d}")
@@ -151,8 +154,14 @@ def named(gathered: Gathered, folder: Path, by: str | None) -> Gathered:
     return Gathered(
         {cases[case]: files for case, files in gathered.cases.items()},
         {cases[case]: patients[patient] for case, patient in gathered.patients.items() if case in gathered.cases},
-        gathered.left_out,
+        {cases[case]: why for case, why in gathered.left_out.items()},
     )
+
+
+def _names_patient(path: Path, case: str) -> bool:
+    with suppress(NndiffError):  # what cannot be read is told by whoever needs it
+        return dicom.names_patient(path, case)
+    return False
 
 
 def _matches(pattern: str) -> list[tuple[Path, str, str]]:
@@ -160,7 +169,9 @@ def _matches(pattern: str) -> list[tuple[Path, str, str]]:
     whole = os.path.abspath(os.path.expanduser(pattern)) + "/" * pattern.endswith("/")
     expression = re.compile(_expression(whole))
     matches = []
-    for text in sorted(glob.glob(WILD.sub(lambda wild: "**/" if wild[0] == "**/" else "*", whole), recursive=True)):
+    for text in sorted(
+        glob.glob(_pieced(whole, glob.escape, lambda wild: wild if wild == "**/" else "*"), recursive=True)
+    ):
         match, path = expression.fullmatch(text), Path(text)
         if match is None or not text.endswith((*FILE_ENDINGS, *SERIES)):
             continue
@@ -168,6 +179,10 @@ def _matches(pattern: str) -> list[tuple[Path, str, str]]:
         if case:
             matches.append((path, case, match.groupdict().get("patient", "")))
     return matches
+
+
+def _globbed(whole: str) -> list[str]:
+    return glob.glob(_pieced(whole, glob.escape, lambda wild: wild if wild == "**/" else "*"), recursive=True)
 
 
 def _expression(pattern: str) -> str:
@@ -180,17 +195,35 @@ def _expression(pattern: str) -> str:
         if wild == "**/":
             return r"(?:[^/]+/)*"
         if wild == "*":
-            return r"[^/]*" if named else r"([^/]*)"
+            return r"[^/]*?" if named else r"([^/]*?)"
         if key in seen:
             return f"(?P={key})"
         seen.add(key)
-        return f"(?P<{key}>[^/]+)"
+        return f"(?P<{key}>[^/]+?)" if key == "patient" else f"(?P<{key}>[^/]+)"
 
+    return _pieced(pattern, re.escape, group)
+
+
+def _pieced(pattern: str, plain: Callable[[str], str], wild: Callable[[str], str]) -> str:
+    """The pattern with its plain parts and its wild ones each in their own words."""
     pieces, end = [], 0
-    for wild in WILD.finditer(pattern):
-        pieces += [re.escape(pattern[end : wild.start()]), group(wild[0])]
-        end = wild.end()
-    return "".join([*pieces, re.escape(pattern[end:])])
+    for found in WILD.finditer(pattern):
+        pieces += [plain(pattern[end : found.start()]), wild(found[0])]
+        end = found.end()
+    return "".join([*pieces, plain(pattern[end:])])
+
+
+def _remedy(patterns: Sequence[str]) -> str:
+    for pattern in patterns:
+        if strange := re.search(r"\{(?!case\}|patient\})[^}]*\}", pattern):
+            return f"{strange[0]} has no meaning: write {{case}} or {{patient}}"
+        whole = _pieced(
+            os.path.abspath(os.path.expanduser(pattern)), glob.escape, lambda wild: wild if wild == "**/" else "*"
+        )
+        folders = [text for text in glob.iglob(whole, recursive=True) if os.path.isdir(text)]
+        if not pattern.endswith("/") and any(dicom.holds_dicom(Path(text)) for text in folders[:NAMED]):
+            return f"{pattern} finds folders of DICOM: end it with /"
+    return "quote the patterns, and compare them with a file's whole path"
 
 
 def _nearby(pattern: str) -> str:
@@ -266,6 +299,11 @@ def _row(files: Mapping[Role, Path], sides: Mapping[str, Sequence[Role]], folder
 def _tell(folder: Path, gathered: Gathered) -> None:
     patients = len({gathered.patients.get(case, case) for case in gathered.cases})
     print(f"Wrote {folder}: {len(gathered.cases)} cases of {patients} patients")
+    case = next(
+        (case for case, patient in gathered.patients.items() if case in gathered.cases and patient != case), None
+    )
+    if case is not None:
+        print(f"  such as case {case} of patient {gathered.patients[case]}")
     for case, why in list(gathered.left_out.items())[:NAMED]:
         print(f"  left out: {case}: {why}")
     if len(gathered.left_out) > NAMED:

@@ -17,7 +17,7 @@ import numpy as np
 
 from dataset_conversion.base import Role, add_flags, add_naming, dataset_of, gather, named, write
 from dataset_conversion.cbct_simulation import Beam, simulate
-from dataset_conversion.making import Record, Step, make, read
+from dataset_conversion.making import Record, Step, make, no_hu, read
 from nndiff.cli.command import Command, add_workers
 from nndiff.errors import NndiffError
 from nndiff.imaging import io
@@ -69,13 +69,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _work(arguments: argparse.Namespace) -> None:
     beam = Beam(arguments.photons, arguments.angles, arguments.scatter, field_mm=arguments.field_mm)
-    if not (beam.photons > 0 and beam.angles > 0 and beam.scatter >= 0 and beam.field_mm > 0):
-        raise NndiffError("So no CBCT can be taken.", expected="numbers above 0", found=beam)
+    within = 1 <= beam.photons <= 1e12, 10 <= beam.angles <= 10_000, 0 <= beam.scatter <= 1, 50 <= beam.field_mm <= 2000
+    if not (all(within) and arguments.seed >= 0):
+        raise NndiffError(
+            "So no CBCT can be taken.",
+            expected="photons from 1, angles from 10, scatter from 0 to 1, field_mm from 50, seed from 0",
+            found=", ".join(f"{name} {value:g}" for name, value in asdict(beam).items()),
+        )
     folder = dataset_of(arguments)
     source, target = Role("images", "CBCT", "simulated"), Role("targets", "CT", arguments.ct)
     gathered = named(gather([target]), folder, arguments.case_names)
     patients = [Patient(case, files[target], arguments.seed, beam, folder) for case, files in gathered.cases.items()]
-    settings = {"seed": arguments.seed, **asdict(beam)}
+    settings = {"ct": arguments.ct, "seed": arguments.seed, **asdict(beam)}
     make(Step("cbct", scan, settings, BYTES_A_CASE), patients, gathered, folder, arguments.np, arguments.overwrite)
     for patient in patients:
         if patient.case in gathered.cases:
@@ -86,9 +91,8 @@ def _work(arguments: argparse.Namespace) -> None:
 
 def scan(patient: Patient, picture: Path) -> Record:
     ct = read(patient.ct)
-    low, high = float(ct.array.min()), float(ct.array.max())
-    if low > -300 or high < 0:
-        return {"doubt": f"values from {low:.0f} to {high:.0f}: is it a CT in HU?"}
+    if doubt := no_hu(ct):
+        return {"doubt": doubt}
     made = simulate(ct, patient.beam, np.random.default_rng([patient.seed, *patient.case.encode()]))
     io.write(Volume(made[None], ct.grid, ct.layout), patient.made[0], np.int16)
     picture.parent.mkdir(parents=True, exist_ok=True)

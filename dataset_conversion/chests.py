@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from dataset_conversion.base import Gathered, Role, dataset_of, write
-from dataset_conversion.making import Record, Step, grey, make
+from dataset_conversion.making import Record, Step, grey, make, no_hu
 from nndiff.cli.command import Command, add_workers
 from nndiff.demo.scanner import FWHM
 from nndiff.errors import NndiffError
@@ -62,15 +62,17 @@ def convert(
     arguments: argparse.Namespace, gathered: Gathered, read: Callable[[Path], Volume], words: Mapping[str, str]
 ) -> None:
     """Every case of `gathered`, on one grid."""
-    if not (arguments.spacing > 0 and arguments.size > 0):
-        raise NndiffError("There is no such grid.", found=f"--spacing {arguments.spacing} --size {arguments.size}")
+    if not (0.1 <= arguments.spacing <= 50 and 8 <= arguments.size <= 2048):
+        found = f"--spacing {arguments.spacing} --size {arguments.size}"
+        raise NndiffError("There is no such grid.", expected="spacing 0.1 to 50, size 8 to 2048", found=found)
     folder = dataset_of(arguments)
     chests = [
         Chest(case, files[CHEST], read, arguments.spacing, arguments.size, folder)
         for case, files in gathered.cases.items()
     ]
     settings = {"spacing": arguments.spacing, "size": arguments.size}
-    make(Step("chests", crop, settings, 3 * 10**9), chests, gathered, folder, arguments.np, arguments.overwrite)
+    needed = 2 * 10**9 + 12 * arguments.size**3
+    make(Step("chests", crop, settings, needed), chests, gathered, folder, arguments.np, arguments.overwrite)
     for chest in chests:
         if chest.case in gathered.cases:
             gathered.cases[chest.case][CHEST] = chest.made[0]
@@ -102,9 +104,8 @@ def field(grid: Grid, mm: float, size: int) -> Grid:
 
 
 def _doubt(volume: Volume, chest: Chest) -> str:
-    low, high = float(volume.array.min()), float(volume.array.max())
-    if low > -500 or high < 100:
-        return f"values from {low:.0f} to {high:.0f}: is it a CT in HU?"
+    if doubt := no_hu(volume):
+        return doubt
     short = min(volume.grid.extent_mm)
     side = chest.size * chest.spacing
     return "" if short >= LEAST_INSIDE * side else f"a scan of {short:.0f} mm, for a field of {side:.0f} mm"

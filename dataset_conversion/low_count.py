@@ -21,13 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from dataset_conversion.base import Gathered, Role, add_flags, add_naming, folder_of, gather, named, write
-from dataset_conversion.making import Record, Step, grey, make, read, records_of
+from dataset_conversion.making import Record, Step, grey, make, no_hu, read, records_of
 from dataset_conversion.pet_simulation import Protocol, bytes_needed, simulate
 from nndiff.cli.command import Command, add_workers, paths_of
 from nndiff.demo.scanner import ceiling
 from nndiff.errors import NndiffError
 from nndiff.files import write_json
 from nndiff.imaging import io
+from nndiff.imaging.crop import foreground
 from nndiff.imaging.register import laid
 from nndiff.pictures import slices
 from nndiff.volume import Volume
@@ -37,7 +38,9 @@ KINDS = (
     ("NAC", "NAC PET", "uncorrected low-count PET to corrected"),
 )
 BRIGHTEST_SUV = 1000.0  # a bladder has some hundred at most; Bq/mL has tens of thousands
-DARKEST_HU = -300.0  # a CT without a voxel darker than that is not in HU
+HIGHEST_MEDIAN_SUV = 5.0  # of a body, whose mean is about 1
+FARTHEST_HU = 500.0  # from water, the median where there is activity
+MOST_COUNTS, LARGEST_PIXEL = 1e9, 20.0
 LEAST_INSIDE = 0.9  # of the activity, where the CT reaches
 
 
@@ -107,14 +110,17 @@ def convert(arguments: argparse.Namespace, pet: str, ct: str | None, words: Mapp
     folders = tuple(folder_of(raw, number + i, f"{name}{kind}") for i, (kind, *_) in enumerate(kinds))
     roles = [Role("images", "PET", pet), *([Role("images", "CT", ct)] if ct else [])]
     protocol = Protocol(counts=arguments.counts, dose=arguments.dose, pixel_mm=arguments.pixel_mm)
-    if not (0 < protocol.dose < 1 and protocol.counts > 0 and protocol.pixel_mm >= 0):
-        found = f"dose {protocol.dose}, counts {protocol.counts}, pixel_mm {protocol.pixel_mm}"
+    if not (0 < protocol.dose < 1 and 1 <= protocol.counts <= MOST_COUNTS and 0 <= protocol.pixel_mm <= LARGEST_PIXEL):
         raise NndiffError(
-            "So nobody can be scanned.", expected="0 < dose < 1, counts above 0, pixel_mm 0 or more", found=found
+            "So nobody can be scanned.",
+            expected=f"0 < dose < 1, counts 1 to {MOST_COUNTS:.0e}, pixel_mm 0 to {LARGEST_PIXEL:g}",
+            found=f"dose {protocol.dose}, counts {protocol.counts}, pixel_mm {protocol.pixel_mm}",
         )
+    if arguments.seed < 0:
+        raise NndiffError("A seed is 0 or more.", found=arguments.seed)
     gathered = named(gather(roles), folders[0], arguments.case_names)
     patients = patients_of(gathered, roles, arguments.held_out, arguments.seed, folders, protocol)
-    settings = {"seed": arguments.seed, "held_out": arguments.held_out, **asdict(protocol)}
+    settings = {"pet": pet, "ct": ct, "seed": arguments.seed, "held_out": arguments.held_out, **asdict(protocol)}
     step = Step("simulation", scan, settings, _bytes_needed(patients))
     make(step, patients, gathered, folders[0], arguments.np, arguments.overwrite)
     tops = {name: record["ceiling"] for name, record in records_of("simulation", folders[0]) if "ceiling" in record}
@@ -135,8 +141,8 @@ def patients_of(
     if not 0 <= held_out < len(everybody):
         raise NndiffError(
             "There is nobody to train on.",
-            expected=f"more than {held_out} patients",
-            found=len(everybody),
+            expected="--held_out from 0 to one less than there are patients",
+            found=f"{len(everybody)}, --held_out {held_out}",
             remedy="check the patterns, or hold out fewer (--held_out)",
         )
     kept = set(everybody[len(everybody) - held_out :])
@@ -181,16 +187,21 @@ def scan(patient: Patient, picture: Path) -> Record:
 
 def _doubt(pet: Volume, ct: Volume | None) -> str:
     low, high = float(pet.array.min()), float(pet.array.max())
-    if not 0 < high <= BRIGHTEST_SUV or low < -0.1 * high:
-        return f"the PET has values from {low:.3g} to {high:.3g}: is it in SUV?"
+    body = foreground(pet.array[0], "pet")
+    middle = float(np.median(pet.array[0][body])) if body.any() else 0.0
+    if not 0 < high <= BRIGHTEST_SUV or low < -0.1 * high or middle > HIGHEST_MEDIAN_SUV:
+        return f"the PET has values from {low:.3g} to {high:.3g}, half of the body above {middle:.3g}: is it in SUV?"
     if ct is None:
         return ""
-    if float(ct.array.min()) > DARKEST_HU:
-        return f"the CT has no air, its smallest value is {ct.array.min():.3g}: is it in HU?"
+    if doubt := no_hu(ct):
+        return f"the CT has {doubt}"
     activity = np.maximum(pet.array[0], 0)
     reached = laid(Volume(np.ones_like(ct.array), ct.grid), pet.grid) > 0.5
     inside = float(activity[reached].sum() / activity.sum())
-    return "" if inside >= LEAST_INSIDE else f"the CT reaches over {inside:.0%} of the activity"
+    if inside < LEAST_INSIDE:
+        return f"the CT reaches over {inside:.0%} of the activity"
+    density = float(np.median(laid(ct, pet.grid)[body & reached]))
+    return "" if abs(density) < FARTHEST_HU else f"the CT has {density:.0f} HU where the activity is: is it in HU?"
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ STEP/_settings.json says what all of it was made with; other settings are refuse
 
 from __future__ import annotations
 
-import os
-import shutil
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from dataset_conversion.base import Gathered
+from dataset_conversion.base import REPORT, Gathered
 from nndiff.errors import NndiffError
 from nndiff.files import read_json, sweep, write_json
 from nndiff.imaging import io
@@ -25,7 +24,8 @@ from nndiff.volume import FloatArray, Volume
 from nndiff.workers import Failure, run, worker_count
 
 SETTINGS = "_settings.json"  # no case begins with _
-SEEN = "files"  # in a record: size and time of each file, in order; no name
+AIR_IS_BELOW = -300.0  # HU
+SEEN = "files"  # in a record: what each of them was made of
 
 
 class Job(Protocol):
@@ -59,27 +59,39 @@ class Step(Generic[J]):
 def make(
     step: Step[J], jobs: Sequence[J], gathered: Gathered, folder: Path, workers: int | None, overwrite: bool
 ) -> None:
-    """Do all jobs; whoever fails or is in doubt goes from `gathered.cases` to `left_out`."""
+    """Do all jobs; whoever fails or is in doubt goes from `gathered.cases` to `left_out`, and has no files."""
     records = folder / step.name
     _settle(records, step.settings, overwrite)
     for holds in {path.parent for job in jobs for path in job.made}:
         sweep(holds)
+    if overwrite:
+        known = {job.name for job in jobs}
+        _forget([path for path in _records(records) if path.stem not in known])
     tasks = [_Task(job, step.do, records / f"{job.name}.json") for job in jobs]
+    why: dict[str, str] = {}
     for task, outcome in run(_done, tasks, worker_count(workers, len(tasks), step.bytes_a_job), step.name.capitalize()):
         doubt = _one_line(outcome.message) if isinstance(outcome, Failure) else str(outcome.get("doubt", ""))
-        if doubt and task.job.case in gathered.cases:
-            gathered.left_out[task.job.case] = doubt
-            del gathered.cases[task.job.case]
+        if doubt:
+            why.setdefault(task.job.case, doubt)
+    for case in why:
+        gathered.cases.pop(case, None)
+        for path in (path for job in jobs if job.case == case for path in job.made):
+            path.unlink(missing_ok=True)
+    gathered.left_out.update(why)
     if not gathered.cases:
-        case, why = next(iter(gathered.left_out.items()))
-        raise NndiffError(f"Not one case came through: {step.name}.", found=f"{case}: {why}", where=records)
+        write_json(folder / REPORT, {"cases": 0, "left_out": gathered.left_out})
+        case, doubt = next(iter(why.items()))
+        raise NndiffError(f"Not one case came through: {step.name}.", found=f"{case}: {doubt}", where=folder / REPORT)
 
 
 def records_of(step: str, folder: Path) -> Iterator[tuple[str, Record]]:
     """(job, record) of all finished work."""
-    for path in sorted((folder / step).glob("*.json")):
-        if path.name != SETTINGS:
-            yield path.stem, read_json(path)
+    for path in _records(folder / step):
+        yield path.stem, read_json(path)
+
+
+def _records(records: Path) -> list[Path]:
+    return [path for path in sorted(records.glob("*.json")) if path.name != SETTINGS]
 
 
 def read(path: Path) -> Volume:
@@ -94,6 +106,14 @@ def read(path: Path) -> Volume:
             remedy="mend the file; nndiff does not guess what belongs there",
         )
     return volume
+
+
+def no_hu(ct: Volume) -> str:
+    """Why a CT cannot be in HU, or nothing: there is air, and there is water."""
+    low, high = float(ct.array.min()), float(ct.array.max())
+    if low <= AIR_IS_BELOW and high >= 0:
+        return ""
+    return f"values from {low:.0f} to {high:.0f}: is it in HU?"
 
 
 def _one_line(message: str) -> str:
@@ -118,21 +138,36 @@ class _Task(Generic[J]):
 
 
 def _done(task: _Task[Any]) -> Record:
-    seen = [[stat.st_size, stat.st_mtime_ns] for stat in map(_stat, task.job.files)]
-    if task.record.exists() and all(path.exists() for path in task.job.made):
+    seen = [mark for path in task.job.files for mark in _marks(path)]
+    if task.record.exists():
         record = dict(read_json(task.record))
-        if record.get(SEEN) == seen:
+        if record.get(SEEN) == seen and (record.get("doubt") or all(path.exists() for path in task.job.made)):
             return record
-    record = {**task.do(task.job, task.record.with_suffix(".png")), SEEN: seen}
+    found = task.do(task.job, task.record.with_suffix(".png"))
+    folder = task.record.parent.parent
+    made = [str(path.relative_to(folder) if path.is_relative_to(folder) else path) for path in task.job.made]
+    record = {**found, SEEN: seen, "made": made}
     write_json(task.record, record)
     return record
 
 
-def _stat(path: Path) -> os.stat_result:
+def _marks(path: Path) -> list[str]:
+    """By which a file, or each of a series, is known again; its name stays out."""
     try:
-        return path.stat()
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        marks = [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
     except OSError as error:
         raise NndiffError(f"{path.name} cannot be read.", found=error.strerror, where=path) from None
+    return [hashlib.blake2b("\n".join(marks).encode(), digest_size=16).hexdigest()]
+
+
+def _forget(records: Sequence[Path]) -> None:
+    """Finished work that nobody asks for any more, and what was made by it."""
+    for record in records:
+        for name in read_json(record).get("made", []):
+            (record.parent.parent / name).unlink(missing_ok=True)
+        record.with_suffix(".png").unlink(missing_ok=True)
+        record.unlink()
 
 
 def _settle(records: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
@@ -146,5 +181,5 @@ def _settle(records: Path, settings: Mapping[str, Any], overwrite: bool) -> None
                 where=records.parent,
                 remedy="--overwrite makes it anew; or choose another number (-d)",
             )
-        shutil.rmtree(records)
+        _forget(_records(records))
     write_json(path, dict(settings))

@@ -46,7 +46,14 @@ def add_masks(
     """`region`: body | head. The role of the masks; cases in doubt are left out."""
     shows = min(sorted(roles, key=lambda role: role.side != "targets"), key=lambda r: BEST_TOLD.index(kind_of(r.name)))
     images = [Image(case, files[shows], kind_of(shows.name), region, folder) for case, files in gathered.cases.items()]
-    make(Step("masks", draw, {"of": region, "by": shows.name}), images, gathered, folder, workers, overwrite)
+    make(
+        Step("masks", draw, {"of": region, "by": shows.name, "in": shows.pattern}),
+        images,
+        gathered,
+        folder,
+        workers,
+        overwrite,
+    )
     made = Role("mask", "", f"{folder}/masksTr/{{case}}.nii.gz")
     for image in images:
         if image.case in gathered.cases:

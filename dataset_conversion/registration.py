@@ -58,7 +58,8 @@ def register_sources(
         for case, files in gathered.cases.items()
         for i, role in enumerate(sources)
     ]
-    make(Step("registration", lay, {"motion": motion}), pairs, gathered, folder, workers, overwrite)
+    settings = {"motion": motion, "sources": [role.pattern for role in sources], "target": target.pattern}
+    make(Step("registration", lay, settings), pairs, gathered, folder, workers, overwrite)
     for pair in pairs:
         if pair.case in gathered.cases:
             gathered.cases[pair.case][sources[pair.channel]] = pair.made[0]

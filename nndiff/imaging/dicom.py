@@ -13,6 +13,7 @@ import contextlib
 import re
 import stat
 import tempfile
+import unicodedata
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,8 @@ TILT_TOLERANCE = 1e-3  # of the distance of two slices, sideways
 LARGEST_ZIP = 16 * 10**9  # bytes, unpacked
 HIGHEST_RATIO = 200  # of a member's sizes; images are compressed two to twenty times
 NAMED = 5
+SHORT = 3  # letters: so short a name counts only as a word of its own
+SPELT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ø": "oe", "å": "aa", "æ": "ae"})
 NO_NAMES = {"anon", "anonymous", "anonymized", "anonymised", "patient", "subject", "unknown", "phantom", "test", "case"}
 REMEDY = "export the series again, whole"
 
@@ -81,8 +84,18 @@ def names_patient(path: Path, text: str) -> bool:
     with _files(path) as files:
         header = _header(files[0], path) if files else {}
     name, number = (str(header.get(keyword, "")).lower() for keyword in ("PatientName", "PatientID"))
-    words = set(re.findall(r"[^\W\d_]{3,}", name)) - NO_NAMES
-    return name != number and any(word in text.lower() for word in words)
+    if name == number:
+        return False
+    whole, parts = _plain(text), set(re.split(r"[\W\d_]+", _plain(text)))
+    words = {spelt for word in re.split(r"[\W\d_]+", name) for spelt in (_plain(word), _plain(word.translate(SPELT)))}
+    return any(word in whole if len(word) > SHORT else word in parts for word in words - NO_NAMES if len(word) > 1)
+
+
+def _plain(text: str) -> str:
+    """Without accents, in small letters."""
+    return "".join(
+        letter for letter in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(letter)
+    )
 
 
 def read(path: Path) -> tuple[FloatArray, Grid]:

@@ -103,7 +103,7 @@ def test_rad_chestct(tmp_path, run_cli) -> None:
     left_out = read_json(found.folder / "conversion.json")["left_out"]
     assert "an array called ct" in left_out["tst00001"]
     assert "cannot be read" in left_out["tst00002"]
-    assert "is it a CT in HU?" in left_out["tst00003"]
+    assert "is it in HU?" in left_out["tst00003"]
     volume = io.read(found.cases[0].target)
     hot = np.argwhere(volume.array[0] > 170).mean(axis=0) - 19.5
     assert hot[0] > 2, "towards the head"

@@ -186,12 +186,24 @@ def test_what_cannot_be_converted_is_said(patients, tmp_path, run_cli) -> None:
     assert not np.array_equal(before, voxels(tmp_path / "raw" / DATASETS[0], "imagesTr", "STS_000"))
 
 
+def test_who_is_held_out_no_more_is_gone_from_the_test_folder(patients, tmp_path) -> None:
+    first = converted(patients, tmp_path / "raw", "--held_out", 2)[0]
+    assert len(list((first / "imagesTs").iterdir())) == 2
+    converted(patients, tmp_path / "raw", "--overwrite")
+    for folder in (tmp_path / "raw").iterdir():
+        assert [path.name for path in (folder / "imagesTs").iterdir()] == ["STS_002_0000.nii.gz"]
+        assert len(list((folder / "targetsTr").iterdir())) == 2
+
+
 @pytest.mark.parametrize(
     ("pet", "ct", "words"),
     [
         (lambda suv: suv * 5000, lambda hu: hu, "is it in SUV?"),
         (lambda suv: suv - 2, lambda hu: hu, "is it in SUV?"),
+        (lambda suv: suv * 40, lambda hu: hu, "is it in SUV?"),
         (lambda suv: suv, lambda hu: hu + 1024, "is it in HU?"),
+        (lambda suv: suv, lambda hu: hu - 1024, "is it in HU?"),
+        (lambda suv: suv, lambda hu: 900 - hu, "is it in HU?"),
         (
             lambda suv: suv,
             lambda hu: np.where(hu > 800, np.nan, hu),

@@ -126,7 +126,7 @@ def test_the_image_that_shows_best_where_the_body_ends_draws_its_mask(tmp_path, 
     start = f"{tmp_path}/in/{{case}}"
     words = ["-d", 9, "-n", "M", "--source", f"MR={start}/ct.nii.gz", "--target", f"PET={start}/pet.nii.gz"]
     assert run_cli(any_folder.main, *words, "--mask", "body", "-np", 0, "--raw", tmp_path / "raw").code == 0
-    assert read_json(tmp_path / "raw" / "Dataset009_M" / "masks" / "_settings.json") == {"of": "body", "by": "MR"}
+    assert read_json(tmp_path / "raw" / "Dataset009_M" / "masks" / "_settings.json")["by"] == "MR"
 
 
 @pytest.mark.parametrize(("name", "motion", "outside"), [("CT", "rigid", -1024.0), ("T1", "affine", 0.0)])
@@ -168,3 +168,24 @@ def test_nothing_of_the_patient_enters_what_is_written(tmp_path, run_cli) -> Non
         text = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
         for word in (b"MULLER", b"Muller", b"4711", b"19500203", b"20240506"):
             assert path.name == "case_numbers.json" or word not in text, (path, word)
+
+
+def test_a_refused_command_leaves_the_images_as_they_were(tmp_path, run_cli) -> None:
+    """Other sources under the same names: --overwrite must be asked for before anything is written."""
+    for kind in ("ct", "pet"):
+        io.write(scan(kind), tmp_path / "in" / "a" / f"{kind}.nii.gz")
+    start = f"{tmp_path}/in/{{case}}"
+
+    def words(source: str) -> list[object]:
+        flags = ["-d", 9, "-n", "M", "--source", f"T1={start}/{source}.nii.gz", "--target", f"MR={start}/ct.nii.gz"]
+        return [*flags, "--register", "rigid", "-np", 0, "--raw", tmp_path / "raw"]
+
+    assert run_cli(any_folder.main, *words("pet")).code == 0
+    made = tmp_path / "raw" / "Dataset009_M" / "imagesTr" / "a_0000.nii.gz"
+    before = made.read_bytes()
+    refused = run_cli(any_folder.main, *words("ct"))
+    assert refused.code == 1
+    assert "made with other settings" in refused.err
+    assert made.read_bytes() == before
+    assert run_cli(any_folder.main, *words("ct"), "--overwrite").code == 0
+    assert made.read_bytes() != before
