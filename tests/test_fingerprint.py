@@ -60,7 +60,7 @@ def test_a_target_of_somebody_else_is_a_warning(raw_dataset):
     save_volume(folder / "targetsTr" / "case_3_0000.nii.gz", noise)
     (warning,) = extracted(folder)[1]
     assert warning.case == "case_3"
-    assert "tell" in warning.what
+    assert "mutual information" in warning.what
     assert extracted(folder, verify=False)[1] == []
 
 

@@ -299,6 +299,15 @@ def test_a_pair_that_tells_far_less_than_the_others_is_doubted():
     assert tells(None, pairs[0]) == []
 
 
+def test_pairs_that_are_all_of_strangers_are_doubted_if_they_are_of_one_kind():
+    shares = {f"case_{i}": [0.02 + i / 1000] for i in range(4)}
+    (finding,) = strangers(shares, ["PET and PET"])
+    assert (finding.case, finding.severity) == ("", "warning")
+    assert "in all cases" in finding.what
+    assert strangers(shares, ["MR and CT"]) == []
+    assert strangers({case: [row[0] + 0.1] for case, row in shares.items()}, ["PET and PET"]) == []
+
+
 def test_what_a_pair_tells_does_not_depend_on_grey_values_or_rows():
     array = make_phantom(0, (64, 64, 64), "mr", noise=0.05)
     grid = Grid((64, 64, 64), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))

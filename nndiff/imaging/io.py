@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import itertools
+import os
 import re
 import struct
 import zlib
@@ -119,6 +120,8 @@ def _read_channel(path: Path) -> tuple[FloatArray, Grid, Layout]:
 def _information(path: Path) -> Any:
     if not path.is_file():
         raise NndiffError(f"{path.name} is missing.", where=path, remedy="check the name and the folder")
+    if not os.access(path, os.R_OK):
+        raise NndiffError(f"{path.name} may not be read.", found="permission denied", where=path, remedy="chmod u+r")
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:

@@ -3,9 +3,9 @@
     moving ─ motion that maximises mutual information (Mattes 2003), from coarse to fine ─▶ on the fixed image's grid
 
 A motion is rigid; asked to, the search goes on to an affine one, which also stretches. It begins where the headers put
-both, and each kind of motion must share clearly more than what was there before, or is not taken. The result is
-doubted, and whoever called decides, if the images share next to nothing, little of them overlaps, or the motion is
-larger than a patient makes between two scans.
+both, or, where they put them apart, with the middles on one another; each kind of motion must share clearly more than
+what was there before, or is not taken. The result is doubted, and whoever called decides, if the images share next to
+nothing, little of them overlaps, or the motion is larger than a patient makes between two scans.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import SimpleITK
 
 from nndiff.volume import FloatArray, Grid, Volume
 
 sitk: Any = SimpleITK
+Floats = npt.NDArray[np.float64]
 
 BINS, LOOKED_AT, SEED = 48, 200_000, 1  # of the metric: bins of a histogram, voxels that are looked at
 DIGITS = 5  # of the motion, radians and mm: threads sum in any order, and the same pair shall give the same motion
 LEVELS = ((4, 2.0), (2, 1.0), (1, 0.0))  # shrunk by, smoothed by (voxels)
-FARTHEST_MM, FARTHEST_DEGREES, MOST_STRETCH, LEAST_OVERLAP = 40.0, 25.0, 0.2, 0.5
+FARTHEST_MM, FARTHEST_DEGREES, MOST_STRETCH = 40.0, 25.0, 0.2
+LEAST_OVERLAP = 0.8  # of the fixed image's bright half: what lies beyond is made up
+LEAST_START = 0.2  # with less, headers of two scanners: the middles are laid over one another first
 LEAST_GAIN = (
     0.01  # of normalised mutual information: real T1 and FLAIR that lay right gained 0.007 by turning 1.6 degrees
 )
@@ -33,21 +37,29 @@ LEAST_SHARED = 1.02  # normalised mutual information: 1 is nothing in common
 @dataclass(frozen=True, eq=False)
 class Registered:
     volume: Volume  # the moving image on the fixed one's grid
-    shift_mm: float
+    shift_mm: float  # from where it began
     degrees: float
     stretch: float  # of the direction that is stretched or shrunk most
-    before: float  # normalised mutual information where the headers put it
+    before: float  # normalised mutual information where it began
     after: float
-    overlap: float  # share of the fixed grid that the moving image covers
+    overlap: float  # share of the fixed image's bright half that the moving image covers
     doubt: str  # why not to trust it; empty where there is no reason
 
 
 def register(fixed: Volume, moving: Volume, outside: float = 0.0, stretched: bool = False) -> Registered:
     """Both of one channel; `outside`: what the moving image has where it does not reach."""
+    if np.ptp(fixed.array) == 0 or np.ptp(moving.array) == 0:
+        empty = np.full_like(fixed.array, outside)
+        return Registered(Volume(empty, fixed.grid, fixed.layout), 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, "one of them is empty")
     still, other = _image(fixed), _image(moving)
+    middles = [_middle(image) for image in (still, other)]
     rest = sitk.Euler3DTransform()
-    rest.SetCenter(still.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in still.GetSize()]))
-    best, lies = rest, _overlapping(still, other, rest, outside)
+    rest.SetCenter(middles[0].tolist())
+    lies = _overlapping(still, other, rest, outside)
+    if lies.overlap < LEAST_START:
+        rest.SetTranslation((middles[1] - middles[0]).tolist())
+        lies = _overlapping(still, other, rest, outside)
+    best = rest
     before = after = shared(lies.still, lies.moved)
     failed = ""
     for kind in (sitk.Euler3DTransform, sitk.AffineTransform)[: 2 if stretched else 1]:
@@ -58,13 +70,17 @@ def register(fixed: Volume, moving: Volume, outside: float = 0.0, stretched: boo
             best, lies, after = found, there, gained
         if failed:
             break
-    shift = float(np.linalg.norm(best.GetTranslation()))
+    shift = float(np.linalg.norm(np.subtract(best.GetTranslation(), rest.GetTranslation())))
     turned, scales, back = np.linalg.svd(np.array(best.GetMatrix()).reshape(3, 3))
     degrees = float(np.degrees(np.arccos(np.clip((np.trace(turned @ back) - 1) / 2, -1, 1))))
     stretch = float(np.abs(scales - 1).max())
     doubt = failed or _doubt(shift, degrees, stretch, after, lies.overlap)
     volume = Volume(lies.whole[None], fixed.grid, fixed.layout)
     return Registered(volume, shift, degrees, stretch, before, after, lies.overlap, doubt)
+
+
+def _middle(image: Any) -> Floats:
+    return np.array(image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()]))
 
 
 def laid(moving: Volume, grid: Grid, outside: float = 0.0) -> FloatArray:
@@ -83,7 +99,7 @@ def _searched(still: Any, other: Any, transform: Any) -> tuple[Any, str]:
     try:
         method.Execute(still, other)
     except RuntimeError as error:
-        failed = f"the search failed: {str(error).strip().splitlines()[-1]}"
+        failed = f"the search failed: {str(error).strip().splitlines()[-1].rpartition(': ')[2]}"
     transform.SetParameters([round(value, DIGITS) for value in transform.GetParameters()])
     return transform, failed
 
@@ -141,19 +157,23 @@ class _Overlap:
 
 def _overlapping(still: Any, other: Any, transform: Any, outside: float) -> _Overlap:
     whole = sitk.GetArrayFromImage(sitk.Resample(other, still, transform, sitk.sitkBSpline, outside, sitk.sitkFloat32))
+    values = sitk.GetArrayViewFromImage(other)
+    whole = np.clip(whole, min(outside, float(values.min())), max(outside, float(values.max())))  # splines overshoot
     ones = sitk.Image(other.GetSize(), sitk.sitkUInt8) + 1
     ones.CopyInformation(other)
     inside = sitk.GetArrayFromImage(sitk.Resample(ones, still, transform, sitk.sitkNearestNeighbor, 0)) > 0
-    return _Overlap(sitk.GetArrayFromImage(still)[inside], whole[inside], float(inside.mean()), whole)
+    array = sitk.GetArrayFromImage(still)
+    return _Overlap(array[inside], whole[inside], float(inside[array >= np.median(array)].mean()), whole)
 
 
 def _doubt(shift: float, degrees: float, stretch: float, after: float, overlap: float) -> str:
     if shift > FARTHEST_MM or degrees > FARTHEST_DEGREES:
-        return f"a motion of {shift:.0f} mm and {degrees:.0f} degrees"
+        most = f"{FARTHEST_MM:.0f} mm or {FARTHEST_DEGREES:.0f} degrees"
+        return f"a motion of {shift:.0f} mm and {degrees:.0f} degrees, more than {most}"
     if stretch > MOST_STRETCH:
-        return f"one of them is stretched by {stretch:.0%}"
+        return f"one of them is stretched by {stretch:.0%}, more than {MOST_STRETCH:.0%}"
     if overlap < LEAST_OVERLAP:
-        return f"the images share {overlap:.0%} of the space"
+        return f"the source reaches over {overlap:.0%} of the target, less than {LEAST_OVERLAP:.0%}"
     if after < LEAST_SHARED:
         return f"they have next to nothing in common (normalised mutual information {after:.3f})"
     return ""

@@ -222,6 +222,29 @@ def test_what_names_a_case_twice_must_say_the_same_and_what_no_file_can_be_calle
     assert [case.name for case in found.cases] == ["anna_b", "bert"]
 
 
+def test_a_patient_is_as_short_as_can_be_so_that_visits_share_one(plant, converted, tmp_path) -> None:
+    source = plant(
+        "pet", *(f"x[1]/{k}_p0{i}_{year}_a.nii.gz" for k in ("low", "full") for i in "12" for year in (2020, 2021))
+    )
+    start = f"{source}/x[1]"
+    flags = ("--source", f"PET={start}/low_{{patient}}_*.nii.gz", "--target", f"PET={start}/full_{{patient}}_*.nii.gz")
+    found = converted(any_folder.main, "-d", 9, "-n", "Visits", *flags)
+    assert [case.group for case in found.cases] == ["p01", "p01", "p02", "p02"]
+    assert len({case.name for case in found.cases}) == 4
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [("{Case}/t1.nii.gz", "{Case} has no meaning"), ("{case}/series", "end it with /"), ("{case}/x.mha", "quote")],
+)
+def test_what_a_pattern_lacks_is_said(pairs, tmp_path, phantom, run_cli, pattern, words) -> None:
+    grid = Grid((3, 4, 5), (3.0, 2.0, 2.0), (0.0, 0.0, 0.0))
+    write_series(pairs / "a" / "series", phantom(0, grid.shape, kind="ct"), grid)
+    outcome = run_cli(any_folder.main, "-d", 4, "-n", "No", "--target", f"CT={pairs}/{pattern}", "--raw", tmp_path)
+    assert outcome.code == 1
+    assert words in outcome.err
+
+
 def test_two_files_for_one_thing_are_not_chosen_from(pairs, plant, tmp_path, run_cli) -> None:
     plant("mr", "a/t2b.nii.gz")
     outcome = run_cli(any_folder.main, *flags(pairs, tmp_path / "raw", "{case}/t2*.nii.gz"))

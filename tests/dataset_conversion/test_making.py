@@ -50,6 +50,7 @@ def test_a_patients_name_must_be_asked_for_and_numbers_stay(exams, tmp_path, pha
     shutil.copytree(exams / "MULLER_ANNA_2", exams / "AAA_ANNA_0")
     shutil.copytree(exams / "MULLER_ANNA_2" / "low", exams / "NEW_ANNA_3" / "low")  # and nothing else: left out
     assert run_cli(any_folder.main, *words, "--case_names", "numbers", "--overwrite").code == 0
+    assert "NEW" not in "".join(read_json(tmp_path / "raw" / "Dataset007_Named" / "conversion.json")["left_out"])
     found = dataset.read(tmp_path / "raw" / "Dataset007_Named")
     assert found.cases[0].files == first, "a number once given stays"
     assert [case.group for case in found.cases] == ["patient0001", "patient0001", "patient0002"]
@@ -58,12 +59,23 @@ def test_a_patients_name_must_be_asked_for_and_numbers_stay(exams, tmp_path, pha
 
 
 @pytest.mark.parametrize(
-    ("name", "number", "told"), [("LIDC-7", "LIDC-7", False), ("Anonymous", "1", False), ("x^Ole", "1", True)]
+    ("name", "text", "told"),
+    [
+        ("x^Ole", "anonymous_ole", True),
+        ("Anonymous", "anonymous_1", False),
+        ("4711", "4711", False),
+        ("Müller^Hans", "muller_1", True),
+        ("Müller^Hans", "MUELLER-1", True),
+        ("Li^Wu", "li_1", True),
+        ("Li^Wu", "clinic_1", False),
+        ("Smith^A", "a_1", False),
+    ],
 )
-def test_what_de_identification_leaves_is_no_name(tmp_path, phantom, name, number, told) -> None:
+def test_a_name_is_known_however_it_is_spelt(tmp_path, phantom, name, text, told) -> None:
     grid = Grid((3, 4, 5), (3.0, 2.0, 2.0), (0.0, 0.0, 0.0))
-    write_series(tmp_path / "s", phantom(0, grid.shape, kind="ct"), grid, PatientName=name, PatientID=number)
-    assert dicom.names_patient(tmp_path / "s", "anonymous_lidc-7_ole_1") is told
+    words = {"SpecificCharacterSet": "ISO_IR 192", "PatientName": name, "PatientID": "4711"}
+    write_series(tmp_path / "s", phantom(0, grid.shape, kind="ct"), grid, **words)
+    assert dicom.names_patient(tmp_path / "s", text) is told
 
 
 def test_sources_are_registered_and_masks_drawn_where_asked(tmp_path, run_cli) -> None:

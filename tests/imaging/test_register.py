@@ -60,8 +60,29 @@ def test_the_same_pair_gives_the_same_motion() -> None:
 def test_what_has_nothing_in_common_is_doubted() -> None:
     noise = Volume(np.random.default_rng(0).normal(size=(1, *SHAPE)).astype(np.float32), GRID)
     assert register(scan("ct"), noise).doubt
+    assert "empty" in register(scan("ct"), Volume(np.zeros_like(noise.array), GRID)).doubt
+
+
+def test_headers_of_two_scanners_begin_with_the_middles_on_one_another() -> None:
     far = Volume(scan("ct").array, Grid(SHAPE, GRID.spacing, (500.0, 500.0, 500.0)))
-    assert register(scan("ct"), far).doubt
+    found = register(scan("ct"), far)
+    assert (found.doubt, found.shift_mm) == ("", 0)
+    np.testing.assert_allclose(found.volume.array, scan("ct").array, atol=1e-5)
+
+
+def test_what_lies_beyond_the_source_is_not_made_up() -> None:
+    half = Volume(scan("pet").array[:, :14], Grid((14, *SHAPE[1:]), GRID.spacing, GRID.origin))
+    found = register(scan("ct"), half)
+    assert "less than 80%" in found.doubt
+    assert found.overlap < 0.7
+
+
+def test_no_value_is_made_that_the_source_has_not() -> None:
+    still, sharp = scan("ct"), np.zeros((1, *SHAPE), np.float32)
+    sharp[:, ::3, ::3, ::3] = 100.0
+    array = register(still, Volume(sharp, Grid(SHAPE, GRID.spacing, tuple(v + 3.0 for v in GRID.origin)))).volume.array
+    assert array.min() >= 0
+    assert array.max() <= 100
 
 
 def test_what_is_shared_is_1_for_strangers_and_2_for_twins() -> None:
