@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import traceback
@@ -87,6 +88,9 @@ class Command:
             if debug:
                 traceback.print_exc()
             print(f"\nError: {error}", file=sys.stderr)
+            return 1
+        except BrokenPipeError:  # whoever read has gone, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except KeyboardInterrupt:
             print("\nStopped. What is finished is kept; the same command goes on from here.", file=sys.stderr)

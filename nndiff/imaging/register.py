@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import SimpleITK
 
 from nndiff.volume import FloatArray, Grid, Volume
 
 sitk: Any = SimpleITK
-Floats = npt.NDArray[np.float64]
 
 BINS, LOOKED_AT, SEED = 48, 200_000, 1  # of the metric: bins of a histogram, voxels that are looked at
 DIGITS = 5  # of the motion, radians and mm: threads sum in any order, and the same pair shall give the same motion
@@ -28,9 +26,7 @@ LEVELS = ((4, 2.0), (2, 1.0), (1, 0.0))  # shrunk by, smoothed by (voxels)
 FARTHEST_MM, FARTHEST_DEGREES, MOST_STRETCH = 40.0, 25.0, 0.2
 LEAST_OVERLAP = 0.8  # of the fixed image's bright half: what lies beyond is made up
 LEAST_START = 0.2  # with less, headers of two scanners: the middles are laid over one another first
-LEAST_GAIN = (
-    0.01  # of normalised mutual information: real T1 and FLAIR that lay right gained 0.007 by turning 1.6 degrees
-)
+LEAST_GAIN = 0.01  # of what is shared: real T1 and FLAIR that lay right gained 0.007 by turning 1.6 degrees
 LEAST_SHARED = 1.02  # normalised mutual information: 1 is nothing in common
 
 
@@ -52,13 +48,7 @@ def register(fixed: Volume, moving: Volume, outside: float = 0.0, stretched: boo
         empty = np.full_like(fixed.array, outside)
         return Registered(Volume(empty, fixed.grid, fixed.layout), 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, "one of them is empty")
     still, other = _image(fixed), _image(moving)
-    middles = [_middle(image) for image in (still, other)]
-    rest = sitk.Euler3DTransform()
-    rest.SetCenter(middles[0].tolist())
-    lies = _overlapping(still, other, rest, outside)
-    if lies.overlap < LEAST_START:
-        rest.SetTranslation((middles[1] - middles[0]).tolist())
-        lies = _overlapping(still, other, rest, outside)
+    rest, lies = _beginning(still, other, outside)
     best = rest
     before = after = shared(lies.still, lies.moved)
     failed = ""
@@ -79,8 +69,19 @@ def register(fixed: Volume, moving: Volume, outside: float = 0.0, stretched: boo
     return Registered(volume, shift, degrees, stretch, before, after, lies.overlap, doubt)
 
 
-def _middle(image: Any) -> Floats:
-    return np.array(image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()]))
+def _beginning(still: Any, other: Any, outside: float) -> tuple[Any, _Overlap]:
+    """Where the headers put both; with the middles on one another where that is apart."""
+    middle, others = (
+        np.array(image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()]))
+        for image in (still, other)
+    )
+    rest = sitk.Euler3DTransform()
+    rest.SetCenter(middle.tolist())
+    lies = _overlapping(still, other, rest, outside)
+    if lies.overlap < LEAST_START:
+        rest.SetTranslation((others - middle).tolist())
+        lies = _overlapping(still, other, rest, outside)
+    return rest, lies
 
 
 def laid(moving: Volume, grid: Grid, outside: float = 0.0) -> FloatArray:
