@@ -17,11 +17,8 @@ import sys
 from collections.abc import Sequence
 
 from dataset_conversion.base import WILD, Role, add_flags, add_naming, dataset_of, gather, named, write
-from dataset_conversion.masking import add_masks
-from dataset_conversion.registration import register_sources
 from nndiff.cli.command import Command, add_workers
 from nndiff.errors import NndiffError
-from nndiff.imaging.masks import REGIONS
 
 KINDS = ("CBCT", "CT", "NAC", "PET", "SPECT", "FLAIR", "T1c", "T1", "T2", "PD", "MR")  # looked for in this order
 NAMED = re.compile(r"(?P<name>[^=/*{}]+)=(?P<pattern>.+)")
@@ -42,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> None:
+    from dataset_conversion.masking import add_masks
+    from dataset_conversion.registration import register_sources
+    from nndiff.imaging.masks import REGIONS
+
     if not arguments.target:
         raise NndiffError("There is nothing to learn.", expected="--target NAME=PATTERN")
     folder = dataset_of(arguments)

@@ -26,7 +26,6 @@ from nndiff.cli.command import Command, paths_of
 from nndiff.dataset import FILE_ENDINGS
 from nndiff.errors import NndiffError
 from nndiff.files import read_json, write_json
-from nndiff.imaging import dicom
 from nndiff.paths import FOLDER
 
 REPORT, NUMBERS = "conversion.json", "case_numbers.json"
@@ -130,6 +129,8 @@ def gather(roles: Sequence[Role]) -> Gathered:
 
 def named(gathered: Gathered, folder: Path, by: str | None) -> Gathered:
     """Under the names of their paths, or numbers: a number once given stays. A patient's name must be asked for."""
+    from nndiff.imaging import dicom
+
     if by is None:
         for case, files in gathered.cases.items():
             series = [path for path in files.values() if dicom.is_series(path)]
@@ -159,6 +160,8 @@ def named(gathered: Gathered, folder: Path, by: str | None) -> Gathered:
 
 
 def _names_patient(path: Path, case: str) -> bool:
+    from nndiff.imaging import dicom
+
     with suppress(NndiffError):  # what cannot be read is told by whoever needs it
         return dicom.names_patient(path, case)
     return False
@@ -214,6 +217,8 @@ def _pieced(pattern: str, plain: Callable[[str], str], wild: Callable[[str], str
 
 
 def _remedy(patterns: Sequence[str]) -> str:
+    from nndiff.imaging import dicom
+
     for pattern in patterns:
         if strange := re.search(r"\{(?!case\}|patient\})[^}]*\}", pattern):
             return f"{strange[0]} has no meaning: write {{case}} or {{patient}}"
