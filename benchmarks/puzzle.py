@@ -207,8 +207,10 @@ def _difference(rows: Sequence[Row], first: Sequence[Row]) -> list[str]:
         return [fmean(value for key, value in gained.items() if key[place] == each) for each in keys]
 
     cases, seeds = means(0), means(1)
-    half = student.ppf(0.975, len(cases) - 1) * stdev(cases) / len(cases) ** 0.5 if len(cases) > 1 else float("nan")
-    return [f"{fmean(cases):+.2f} ± {half:.2f}", f"{min(seeds):+.2f} … {max(seeds):+.2f}"]
+    interval = ""  # one volume has none
+    if len(cases) > 1:
+        interval = f" ± {student.ppf(0.975, len(cases) - 1) * stdev(cases) / len(cases) ** 0.5:.2f}"
+    return [f"{fmean(cases):+.2f}{interval}", f"{min(seeds):+.2f} … {max(seeds):+.2f}"]
 
 
 NOTHING = Row("", "", "", 0, 0, 0.0, 0.0, 0, "", *[0.0] * 8)
