@@ -5,9 +5,9 @@
 
 In a pattern * stands for anything within a name, ** for any folders, {case} and {patient} for the parts of a path that
 name them; {patient} and * are as short as can be, so that scans rather share a patient than not. A case is called by
-{patient} and {case}; where there is no {case}, by {patient} and all that * stands for. A
-pattern that ends with / or .zip finds DICOM series. conversion.json tells who was left out, and why; where cases are
-called by numbers, case_numbers.json tells which path has which.
+{patient} and {case}; where there is no {case}, by {patient} and all that * stands for. A pattern that ends with / or
+.zip finds DICOM series. conversion.json tells who was left out, and why; where cases are called by numbers,
+case_numbers.json tells which path has which.
 """
 
 from __future__ import annotations
@@ -172,9 +172,7 @@ def _matches(pattern: str) -> list[tuple[Path, str, str]]:
     whole = os.path.abspath(os.path.expanduser(pattern)) + "/" * pattern.endswith("/")
     expression = re.compile(_expression(whole))
     matches = []
-    for text in sorted(
-        glob.glob(_pieced(whole, glob.escape, lambda wild: wild if wild == "**/" else "*"), recursive=True)
-    ):
+    for text in sorted(_globbed(whole)):
         match, path = expression.fullmatch(text), Path(text)
         if match is None or not text.endswith((*FILE_ENDINGS, *SERIES)):
             continue
@@ -222,10 +220,7 @@ def _remedy(patterns: Sequence[str]) -> str:
     for pattern in patterns:
         if strange := re.search(r"\{(?!case\}|patient\})[^}]*\}", pattern):
             return f"{strange[0]} has no meaning: write {{case}} or {{patient}}"
-        whole = _pieced(
-            os.path.abspath(os.path.expanduser(pattern)), glob.escape, lambda wild: wild if wild == "**/" else "*"
-        )
-        folders = [text for text in glob.iglob(whole, recursive=True) if os.path.isdir(text)]
+        folders = [text for text in _globbed(os.path.abspath(os.path.expanduser(pattern))) if os.path.isdir(text)]
         if not pattern.endswith("/") and any(dicom.holds_dicom(Path(text)) for text in folders[:NAMED]):
             return f"{pattern} finds folders of DICOM: end it with /"
     return "quote the patterns, and compare them with a file's whole path"
@@ -304,11 +299,9 @@ def _row(files: Mapping[Role, Path], sides: Mapping[str, Sequence[Role]], folder
 def _tell(folder: Path, gathered: Gathered) -> None:
     patients = len({gathered.patients.get(case, case) for case in gathered.cases})
     print(f"Wrote {folder}: {len(gathered.cases)} cases of {patients} patients")
-    case = next(
-        (case for case, patient in gathered.patients.items() if case in gathered.cases and patient != case), None
-    )
-    if case is not None:
-        print(f"  such as case {case} of patient {gathered.patients[case]}")
+    told = [(case, gathered.patients.get(case, case)) for case in gathered.cases]
+    for case, patient in [pair for pair in told if len(set(pair)) > 1][:1]:
+        print(f"  such as case {case} of patient {patient}")
     for case, why in list(gathered.left_out.items())[:NAMED]:
         print(f"  left out: {case}: {why}")
     if len(gathered.left_out) > NAMED:

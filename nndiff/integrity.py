@@ -24,9 +24,7 @@ from nndiff.imaging.register import shared
 from nndiff.volume import FloatArray, Volume
 
 FLOAT32_EXACT = 2**24  # whole numbers beyond this lose their last digit in float32
-STRANGER = (
-    0.4  # of the median: among 36 real PET/CT, 4 heads and simulated PET no pair is below 0.47, others' are at 0.2
-)
+STRANGER = 0.4  # of the median: of real PET/CT, heads and simulated PET none is below 0.47, swapped ones are at 0.2
 MEASURE = "mutual information (normalised, - 1)"
 ALL_STRANGERS = 0.05  # real PET of a tenth of the counts and their full counts have 0.2, of other patients 0.03
 LOOKED_AT = 200_000  # voxels
@@ -122,15 +120,11 @@ def strangers(shares: Mapping[str, Sequence[float]], pairs: Sequence[str]) -> li
         middle = float(np.median(list(values.values()))) if len(values) > 3 else 0.0
         source, _, target = pair.partition(" and ")
         if source == target and 0 < middle < ALL_STRANGERS:
-            what = (
-                f"{pair}: mutual information (normalised, - 1) about {middle:.3f} in all cases; the same kind has more."
-            )
+            what = f"{pair}: {MEASURE} about {middle:.3f} in all cases; images of one kind have more."
             findings.append(Finding("", "", what, "look whether sources and targets were paired rightly", "warning"))
         for case, value in sorted(values.items()):
             if value < STRANGER * middle:
-                what = (
-                    f"{pair}: mutual information (normalised, - 1) {value:.3f}, in the other cases about {middle:.3f}."
-                )
+                what = f"{pair}: {MEASURE} {value:.3f}, in the other cases about {middle:.3f}."
                 remedy = "look whether both are of one patient, at one time and in one place; nndiff_convert --register"
                 findings.append(Finding(case, "", what, remedy, "warning"))
     return findings
