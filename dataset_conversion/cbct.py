@@ -17,7 +17,7 @@ import numpy as np
 
 from dataset_conversion.base import Role, add_flags, add_naming, dataset_of, gather, named, write
 from dataset_conversion.cbct_simulation import Beam, simulate
-from dataset_conversion.making import Record, Step, make, no_hu, read
+from dataset_conversion.making import Job, Record, Step, make, no_hu, read
 from nndiff.cli.command import Command, add_workers
 from nndiff.errors import NndiffError
 from nndiff.imaging import io
@@ -29,24 +29,9 @@ WINDOW = (-500.0, 500.0)  # HU, of the picture
 
 
 @dataclass(frozen=True)
-class Patient:
-    case: str
-    ct: Path
+class Patient(Job):
     seed: int
     beam: Beam
-    folder: Path  # the dataset's
-
-    @property
-    def name(self) -> str:
-        return self.case
-
-    @property
-    def files(self) -> Sequence[Path]:
-        return (self.ct,)
-
-    @property
-    def made(self) -> Sequence[Path]:
-        return (self.folder / "imagesTr" / f"{self.case}_0000.nii.gz",)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,7 +64,10 @@ def _work(arguments: argparse.Namespace) -> None:
     folder = dataset_of(arguments)
     source, target = Role("images", "CBCT", "simulated"), Role("targets", "CT", arguments.ct)
     gathered = named(gather([target]), folder, arguments.case_names)
-    patients = [Patient(case, files[target], arguments.seed, beam, folder) for case, files in gathered.cases.items()]
+    patients = [
+        Patient(case, (files[target],), (folder / "imagesTr" / f"{case}_0000.nii.gz",), arguments.seed, beam)
+        for case, files in gathered.cases.items()
+    ]
     settings = {"ct": arguments.ct, "seed": arguments.seed, **asdict(beam)}
     make(Step("cbct", scan, settings, BYTES_A_CASE), patients, gathered, folder, arguments.np, arguments.overwrite)
     for patient in patients:
@@ -90,7 +78,7 @@ def _work(arguments: argparse.Namespace) -> None:
 
 
 def scan(patient: Patient, picture: Path) -> Record:
-    ct = read(patient.ct)
+    ct = read(patient.files[0])
     if doubt := no_hu(ct):
         return {"doubt": doubt}
     made = simulate(ct, patient.beam, np.random.default_rng([patient.seed, *patient.case.encode()]))

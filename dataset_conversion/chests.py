@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from dataset_conversion.base import Gathered, Role, dataset_of, write
-from dataset_conversion.making import Record, Step, grey, make, no_hu
+from dataset_conversion.making import Job, Record, Step, grey, make, no_hu
 from nndiff.cli.command import Command, add_workers
 from nndiff.demo.scanner import FWHM
 from nndiff.errors import NndiffError
@@ -31,25 +31,10 @@ CHEST = Role("targets", "CT", "")
 
 
 @dataclass(frozen=True)
-class Chest:
-    case: str
-    path: Path
+class Chest(Job):
     read: Callable[[Path], Volume]
     spacing: float
     size: int
-    folder: Path  # the dataset's
-
-    @property
-    def name(self) -> str:
-        return self.case
-
-    @property
-    def files(self) -> Sequence[Path]:
-        return (self.path,)
-
-    @property
-    def made(self) -> Sequence[Path]:
-        return (self.folder / "targetsTr" / f"{self.case}_0000.nii.gz",)
 
 
 def add_grid_flags(command: Command) -> None:
@@ -67,7 +52,14 @@ def convert(
         raise NndiffError("There is no such grid.", expected="spacing 0.1 to 50, size 8 to 2048", found=found)
     folder = dataset_of(arguments)
     chests = [
-        Chest(case, files[CHEST], read, arguments.spacing, arguments.size, folder)
+        Chest(
+            case,
+            (files[CHEST],),
+            (folder / "targetsTr" / f"{case}_0000.nii.gz",),
+            read,
+            arguments.spacing,
+            arguments.size,
+        )
         for case, files in gathered.cases.items()
     ]
     settings = {"spacing": arguments.spacing, "size": arguments.size}
@@ -80,7 +72,7 @@ def convert(
 
 
 def crop(chest: Chest, picture: Path) -> Record:
-    volume = chest.read(chest.path)
+    volume = chest.read(chest.files[0])
     if doubt := _doubt(volume, chest):
         return {"doubt": doubt}
     placed = Volume(middle(volume, chest.spacing, chest.size)[None], field(volume.grid, chest.spacing, chest.size))

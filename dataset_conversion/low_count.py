@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset_conversion.base import Gathered, Role, add_flags, add_naming, folder_of, gather, named, write
-from dataset_conversion.making import Record, Step, grey, make, no_hu, read, records_of
+from dataset_conversion.making import Job, Record, Step, grey, make, no_hu, read, records_of
 from dataset_conversion.pet_simulation import Protocol, bytes_needed, simulate
 from nndiff.cli.command import Command, add_workers, paths_of
 from nndiff.demo.scanner import ceiling
@@ -45,20 +45,13 @@ LEAST_INSIDE = 0.9  # of the activity, where the CT reaches
 
 
 @dataclass(frozen=True)
-class Patient:
-    """A scan of one, to be scanned again."""
+class Patient(Job):
+    """A scan of one, to be scanned again; `files`: the PET and, where there is one, the CT."""
 
-    case: str
-    pet: Path
-    ct: Path | None
     part: str  # Tr | Ts
     seed: int
     folders: tuple[Path, ...]  # of the datasets: low counts, uncorrected
     protocol: Protocol
-
-    @property
-    def name(self) -> str:
-        return self.case
 
     @property
     def generator(self) -> np.random.Generator:
@@ -66,15 +59,7 @@ class Patient:
         return np.random.default_rng([self.seed, *self.case.encode()])
 
     def file(self, folder: Path, side: str) -> Path:
-        return folder / f"{side}{self.part}" / f"{self.case}_0000.nii.gz"
-
-    @property
-    def files(self) -> Sequence[Path]:
-        return (self.pet, *([self.ct] if self.ct else []))
-
-    @property
-    def made(self) -> Sequence[Path]:
-        return [self.file(folder, side) for folder in self.folders for side in ("images", "targets")]
+        return _file(folder, side, self.part, self.case)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,32 +131,30 @@ def patients_of(
             remedy="check the patterns, or hold out fewer (--held_out)",
         )
     kept = set(everybody[len(everybody) - held_out :])
-    return [
-        Patient(
-            case,
-            files[roles[0]],
-            files[roles[1]] if len(roles) > 1 else None,
-            "Ts" if gathered.patients.get(case, case) in kept else "Tr",
-            seed,
-            folders,
-            protocol,
-        )
-        for case, files in sorted(gathered.cases.items())
-    ]
+    patients = []
+    for case, files in sorted(gathered.cases.items()):
+        part = "Ts" if gathered.patients.get(case, case) in kept else "Tr"
+        made = tuple(_file(folder, side, part, case) for folder in folders for side in ("images", "targets"))
+        patients.append(Patient(case, tuple(files[role] for role in roles), made, part, seed, folders, protocol))
+    return patients
+
+
+def _file(folder: Path, side: str, part: str, case: str) -> Path:
+    return folder / f"{side}{part}" / f"{case}_0000.nii.gz"
 
 
 def _bytes_needed(patients: Sequence[Patient]) -> int:
     """By the first that can be read; who cannot is told when its turn comes."""
     for patient in patients:
         with suppress(NndiffError):
-            return bytes_needed(io.read_header(patient.pet), patient.protocol)
+            return bytes_needed(io.read_header(patient.files[0]), patient.protocol)
     return 0
 
 
 def scan(patient: Patient, picture: Path) -> Record:
     """Write the files of one patient, unless what there is cannot be PET in SUV and CT in HU."""
-    pet = read(patient.pet)
-    ct = read(patient.ct) if patient.ct else None
+    pet, *others = map(read, patient.files)
+    ct = others[0] if others else None
     if doubt := _doubt(pet, ct):
         return {"doubt": doubt}
     exam = simulate(pet, ct, patient.protocol, patient.generator)

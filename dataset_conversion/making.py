@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -28,18 +28,17 @@ AIR_IS_BELOW = -300.0  # HU
 SEEN = "files"  # in a record: what each of them was made of
 
 
-class Job(Protocol):
-    @property
-    def name(self) -> str: ...
+@dataclass(frozen=True)
+class Job:
+    """A case's work; what more it needs is a subclass's."""
+
+    case: str
+    files: tuple[Path, ...]  # of what
+    made: tuple[Path, ...]  # what
 
     @property
-    def case(self) -> str: ...
-
-    @property
-    def files(self) -> Sequence[Path]: ...
-
-    @property
-    def made(self) -> Sequence[Path]: ...
+    def name(self) -> str:
+        return self.case
 
 
 J = TypeVar("J", bound=Job)

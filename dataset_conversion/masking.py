@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset_conversion.base import Gathered, Role
-from dataset_conversion.making import Record, Step, grey, make, read
+from dataset_conversion.making import Job, Record, Step, grey, make, read
 from nndiff.dataset import kind_of
 from nndiff.imaging import io
 from nndiff.imaging.masks import mask
@@ -20,24 +20,9 @@ BEST_TOLD = ("ct", "mr", "pet")  # kinds, by how clearly they show where the bod
 
 
 @dataclass(frozen=True)
-class Image:
-    case: str
-    path: Path
+class Image(Job):
     kind: str
     region: str
-    folder: Path  # the dataset's
-
-    @property
-    def name(self) -> str:
-        return self.case
-
-    @property
-    def files(self) -> Sequence[Path]:
-        return (self.path,)
-
-    @property
-    def made(self) -> Sequence[Path]:
-        return (self.folder / "masksTr" / f"{self.case}.nii.gz",)
 
 
 def add_masks(
@@ -45,7 +30,10 @@ def add_masks(
 ) -> Role:
     """`region`: body | head. The role of the masks; cases in doubt are left out."""
     shows = min(sorted(roles, key=lambda role: role.side != "targets"), key=lambda r: BEST_TOLD.index(kind_of(r.name)))
-    images = [Image(case, files[shows], kind_of(shows.name), region, folder) for case, files in gathered.cases.items()]
+    images = [
+        Image(case, (files[shows],), (folder / "masksTr" / f"{case}.nii.gz",), kind_of(shows.name), region)
+        for case, files in gathered.cases.items()
+    ]
     make(
         Step("masks", draw, {"of": region, "by": shows.name, "in": shows.pattern}),
         images,
@@ -62,7 +50,7 @@ def add_masks(
 
 
 def draw(image: Image, picture: Path) -> Record:
-    volume = read(image.path)
+    volume = read(image.files[0])
     found, doubt = mask(volume.array[0], image.kind, volume.grid.spacing, image.region)
     io.write(Volume(found[None].astype(np.float32), volume.grid, volume.layout), image.made[0], np.uint8)
     shown = grey(volume.array[0])

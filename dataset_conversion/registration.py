@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset_conversion.base import Gathered, Role
-from dataset_conversion.making import Record, Step, grey, make, read
+from dataset_conversion.making import Job, Record, Step, grey, make, read
 from nndiff.dataset import kind_of
 from nndiff.imaging import io
 from nndiff.imaging.register import register
@@ -24,27 +24,17 @@ FIGURES = ("shift_mm", "degrees", "stretch", "before", "after", "overlap")
 
 
 @dataclass(frozen=True)
-class Pair:
-    case: str
+class Pair(Job):
+    """`files`: the source and the target."""
+
     channel: int
     source: str  # its name
-    moving: Path
-    fixed: Path
-    folder: Path  # the dataset's
     outside: float  # what the source has where it does not reach
     stretched: bool
 
     @property
     def name(self) -> str:
         return f"{self.case}_{self.channel:04d}"
-
-    @property
-    def files(self) -> Sequence[Path]:
-        return (self.moving, self.fixed)
-
-    @property
-    def made(self) -> Sequence[Path]:
-        return (self.folder / "imagesTr" / f"{self.name}.nii.gz",)
 
 
 def register_sources(
@@ -54,7 +44,15 @@ def register_sources(
     sources = [role for role in roles if role.side == "images"]
     target = next(role for role in roles if role.side == "targets")
     pairs = [
-        Pair(case, i, role.name, files[role], files[target], folder, BACKGROUND[kind_of(role.name)], motion == "affine")
+        Pair(
+            case,
+            (files[role], files[target]),
+            (folder / "imagesTr" / f"{case}_{i:04d}.nii.gz",),
+            i,
+            role.name,
+            BACKGROUND[kind_of(role.name)],
+            motion == "affine",
+        )
         for case, files in gathered.cases.items()
         for i, role in enumerate(sources)
     ]
@@ -66,8 +64,8 @@ def register_sources(
 
 
 def lay(pair: Pair, picture: Path) -> Record:
-    fixed = read(pair.fixed)
-    found = register(fixed, read(pair.moving), pair.outside, pair.stretched)
+    moving, fixed = map(read, pair.files)
+    found = register(fixed, moving, pair.outside, pair.stretched)
     io.write(found.volume, pair.made[0])
     picture.parent.mkdir(parents=True, exist_ok=True)
     source, target = grey(found.volume.array[0]), grey(fixed.array[0])

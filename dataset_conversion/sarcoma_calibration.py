@@ -75,8 +75,8 @@ def _work(arguments: argparse.Namespace) -> None:
 
 
 def figures(patient: Patient, protocol: Protocol) -> Figures:
-    pet = io.read([patient.pet])
-    exam = simulate(pet, io.read([patient.ct]) if patient.ct else None, protocol, patient.generator)
+    pet, ct = (io.read([path]) for path in patient.files)
+    exam = simulate(pet, ct, protocol, patient.generator)
     bounds = (0.0, float(exam.full.max()))
     filtered, width = best_gaussian(exam.low, exam.full, exam.grid.spacing, bounds)
     return Figures(

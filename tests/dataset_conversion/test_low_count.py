@@ -129,7 +129,7 @@ def test_both_datasets_are_read_and_found_sound(patients, tmp_path) -> None:
 
 def test_what_is_written_is_low_then_uncorrected_then_full(patients, tmp_path) -> None:
     first, *_ = everybody(patients, 1)
-    exam = simulate(*parts(io.read([first.pet, patients / f"STS_000{CT}"])), Protocol(), first.generator)
+    exam = simulate(*parts(io.read([first.files[0], patients / f"STS_000{CT}"])), Protocol(), first.generator)
     for folder, source in zip(converted(patients, tmp_path / "raw"), (exam.low, exam.uncorrected), strict=True):
         np.testing.assert_array_equal(voxels(folder, "imagesTr", "STS_000"), source)
         np.testing.assert_array_equal(voxels(folder, "targetsTr", "STS_000"), exam.full)
