@@ -188,6 +188,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, device: str, trains: bool):
         super().__init__()  # type: ignore[no-untyped-call]
+        self.unfolds = device != "cuda" and trains
         self.scratch = _cuda_scratch if device == "cuda" else _cpu_scratch if trains else _no_scratch
         self.live = self.peak = self.flops = 0
         self.alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
@@ -195,7 +196,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.prim.device.default:
             return func(*args)
-        out = _normed(*args) if func is aten.native_group_norm_backward.default else func(*args, **(kwargs or {}))
+        out = self._answer(func, args, kwargs or {})
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
                 self._follow(tensor.untyped_storage())
@@ -203,6 +204,16 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if (count := FLOPS.get(func._overloadpacket)) is not None:
             self.flops += count(*args, **(kwargs or {}), out_val=out)
         return out
+
+    def _answer(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What is heavy or would depend on this machine's processor is answered here, the rest by fake tensors."""
+        if func is aten.native_group_norm_backward.default:
+            return _normed(*args)
+        if func is aten.convolution.default:
+            return _convolved(_layout(args[0], self.unfolds), *args)
+        if func is aten.convolution_backward.default:
+            return _convolved_back(_layout(args[1], self.unfolds), *args)
+        return func(*args, **kwargs)
 
     def _follow(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
@@ -235,6 +246,29 @@ FLOPS = {
 def _normed(grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, *sizes: Any) -> tuple[Tensor, ...]:
     """A GroupNorm's gradients: what it answers, without the sixty operations that fake tensors take for it."""
     return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+
+
+def _layout(x: Tensor, unfolds: bool) -> torch.memory_format:
+    """Of what a convolution of x answers: channels last, but for a small map that a CPU unfolds."""
+    return torch.contiguous_format if unfolds and _is_small(x) else torch.channels_last_3d
+
+
+def _convolved(layout: torch.memory_format, x: Tensor, weight: Tensor, _: Any, *how: Any) -> Tensor:
+    stride, padding = how[:2]
+    rows = zip(x.shape[2:], weight.shape[2:], stride, padding, strict=True)
+    size = [(n + 2 * p - k) // s + 1 for n, k, s, p in rows]
+    return torch.empty(x.shape[0], weight.shape[0], *size, dtype=x.dtype, memory_format=layout)
+
+
+def _convolved_back(
+    layout: torch.memory_format, grad: Tensor, x: Tensor, weight: Tensor, _: Any, *how: Any
+) -> tuple[Tensor | None, ...]:
+    of_x, of_weight, of_bias = how[-1]
+    return (
+        torch.empty_like(x, memory_format=layout) if of_x else None,
+        torch.empty_like(weight) if of_weight else None,
+        weight.new_empty(weight.shape[0]) if of_bias else None,
+    )
 
 
 # ---------------------------------------------------------------- the operations' scratch
@@ -281,10 +315,14 @@ def _cpu_scratch(op: Any, args: Any, out: Any) -> int:
 
 def _columns(x: Tensor, weight: Tensor, out: Tensor) -> int:
     kernel = prod(weight.shape[2:])
-    small = x.shape[0] == 1 and x.shape[1] * x.shape[2] * x.shape[3] <= ONEDNN_FLOOR
-    if x.dtype != torch.float32 or not small or kernel == 1:
+    if not _is_small(x) or kernel == 1:
         return 0
     return x.shape[1] * kernel * prod(out.shape[2:]) * 4
+
+
+def _is_small(x: Tensor) -> bool:
+    small = x.shape[0] == 1 and x.shape[1] * x.shape[2] * x.shape[3] <= ONEDNN_FLOOR
+    return small and x.dtype == torch.float32
 
 
 def _blocked(x: Tensor) -> int:

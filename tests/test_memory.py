@@ -74,6 +74,22 @@ def test_nothing_is_allocated_however_large_the_volume() -> None:
     assert train(patch=(440, 440, 644)).bytes > 2 * 10**9
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_it_never_asks_which_convolution_this_machine_would_take(
+    monkeypatch: pytest.MonkeyPatch, device: str, precision: str
+) -> None:
+    """A plan is the same wherever it is made: without bf16 PyTorch takes another kernel, and answers channels first."""
+
+    def asked(*_: Any, **__: Any) -> None:
+        raise AssertionError("PyTorch chose by the processor that runs the trace")
+
+    monkeypatch.setattr(torch._C, "_select_conv_backend", asked)
+    patch = (48, 48, 56 + 8 * ["bf16", "fp32"].index(precision))  # of no other test: what is cached asks nobody
+    assert train(patch=patch, precision=precision, device=device).flops
+    assert prediction_cost(SPEC, HALF, patch, precision, device).flops
+
+
 def test_flops_of_the_stem_are_those_of_the_textbook() -> None:
     wide = prediction_cost(replace(SPEC, in_channels=3), FULL, (16, 16, 16), "fp32").flops
     narrow = prediction_cost(SPEC, FULL, (16, 16, 16), "fp32").flops
