@@ -9,7 +9,8 @@ units, by the mean weights. A training that is done is not done again: run the s
 
 Differences to the first variant are paired over the volumes, each the mean over the seeds; ± is a 95 % interval over
 the volumes (Student's t), and beside it stands the range over the seeds. The grid index of a variant is that of its own
-factor (2 where it has none); all three are about 0 where there is no grid.
+factor (2 where it has none), beside what it reads where there is none, of the input and of the filter; a second table
+has what each differs by. The grid is put in as many places as is planned for such a factor (`shifts`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import argparse
 import csv
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from functools import lru_cache
 from itertools import groupby
@@ -50,11 +51,12 @@ from nndiff.metrics.grid import grid_index
 from nndiff.plan import Configuration, Plan
 from nndiff.translate import build_model
 from nndiff.tuning.measure import Bench
-from nndiff.volume import FloatArray
+from nndiff.volume import FloatArray, Triple
 
 NFE = (1, 4, 10)
 HEADS = ("variant", "steps", "s a step", "training MB", "steps walked", "s a volume", "PSNR", "SSIM", "MAE", "HF")
 HEADS += ("phase bias", "imbalance", "excess", "PSNR to the first", "over seeds")
+GRID = {"bias": 4, "imbalance": 4, "excess": 3}  # digits
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         _save(_run(data, plan, replace(label, step_seconds=seconds[variant])), path)
                     rows += [replace(row, equal=equal) for row in _read(path)]
             some = [row for row in rows if (row.dataset, row.equal) == (raw.name, equal)]
-            _print(some, f"{raw.name}, equal {equal}", _plain(data), arguments.variants)
+            _print(some, f"{raw.name}, equal {equal}", _plain(data, plans.values()), arguments.variants)
     _save(rows, arguments.output / "puzzle.csv")
     return 0
 
@@ -149,28 +151,36 @@ def _measured(bench: Bench, label: Row) -> Row:
     source = np.array(store.open_case(bench.folder, label.case)["source"])
     clock = time.perf_counter()
     estimate = bench.estimate(replace(planned.sampler, steps=label.nfe), label.case, source)
-    return _figures(bench.plan, bench.folder, replace(label, seconds=time.perf_counter() - clock), estimate)
+    label = replace(label, seconds=time.perf_counter() - clock)
+    return _figures(bench.plan, bench.folder, label, estimate, _grid(bench.plan))
 
 
-def _figures(plan: Plan, folder: Path, label: Row, estimate: FloatArray) -> Row:
+def _figures(plan: Plan, folder: Path, label: Row, estimate: FloatArray, factor: Triple) -> Row:
     _, target = pair(plan, folder, label.case)
     found = figures_of(plan, estimate, target)
-    factor = plan.configurations[NAME].puzzle_factor
-    grid = grid_index(estimate[0], target[0], factor if max(factor) > 1 else (2, 2, 2))
-    bias, imbalance, excess = astuple(grid)
+    bias, imbalance, excess = astuple(grid_index(estimate[0], target[0], factor))
     return replace(label, **asdict(found), bias=bias, imbalance=imbalance, excess=excess)
+
+
+def _grid(plan: Plan) -> Triple:
+    """Whose index is taken."""
+    factor = plan.configurations[NAME].puzzle_factor
+    return factor if max(factor) > 1 else (2, 2, 2)
 
 
 # ---------------------------------------------------------------- the table
 
 
-def _plain(data: Data) -> list[Row]:
-    labels = [replace(NOTHING, variant=kind, case=case) for kind in PLAIN for case in data.held]
-    folder = data.folder
-    return [
-        _figures(data.plan, folder, label, baseline(data.plan, NAME, folder, label.case, label.variant))
-        for label in labels
-    ]
+def _plain(data: Data, plans: Iterable[Plan]) -> list[Row]:
+    """What needs no network, once for each grid that is looked for."""
+    rows = []
+    for kind in PLAIN:
+        made = {case: baseline(data.plan, NAME, data.folder, case, kind) for case in data.held}
+        for grid in dict.fromkeys(map(_grid, plans)):
+            name = f"{kind}, r = {' x '.join(map(str, grid))}"
+            labels = [replace(NOTHING, variant=name, case=case) for case in data.held]
+            rows += [_figures(data.plan, data.folder, label, made[label.case], grid) for label in labels]
+    return rows
 
 
 def _print(rows: Sequence[Row], title: str, plain: Sequence[Row], variants: Sequence[str]) -> None:
@@ -184,6 +194,15 @@ def _print(rows: Sequence[Row], title: str, plain: Sequence[Row], variants: Sequ
             work = [str(some[0].steps), f"{some[0].step_seconds:.3g}", f"{some[0].training_mb:.0f}", str(nfe)]
             taken = f"{median(row.seconds for row in some):.3g}"
             print("| " + " | ".join([variant, *work, taken, *_quality(some), *_difference(some, first)]) + " |")
+    print(
+        "\n| | steps walked | phase bias | over seeds | imbalance | over seeds | excess | over seeds |\n|" + "---|" * 8
+    )
+    for nfe in NFE:
+        first = [row for row in rows if (row.variant, row.nfe) == (variants[0], nfe)]
+        for variant in variants[1:]:
+            some = [row for row in rows if (row.variant, row.nfe) == (variant, nfe)]
+            cells = [cell for name, digits in GRID.items() for cell in _difference(some, first, name, digits)]
+            print("| " + " | ".join([variant, str(nfe), *cells]) + " |")
     sys.stdout.flush()
 
 
@@ -191,16 +210,16 @@ def _quality(rows: Sequence[Row]) -> list[str]:
     def mean(name: str, digits: int) -> str:
         return f"{fmean(getattr(row, name) for row in rows):.{digits}f}"
 
-    digits = {"psnr": 2, "ssim": 4, "mae": 5, "hf": 2, "bias": 4, "imbalance": 4, "excess": 3}
+    digits = {"psnr": 2, "ssim": 4, "mae": 5, "hf": 2} | GRID
     return [mean(name, count) for name, count in digits.items()]
 
 
-def _difference(rows: Sequence[Row], first: Sequence[Row]) -> list[str]:
-    """In PSNR, paired: over the volumes with its interval, and the range over the seeds."""
+def _difference(rows: Sequence[Row], first: Sequence[Row], name: str = "psnr", digits: int = 2) -> list[str]:
+    """Paired: over the volumes with its interval, and the range over the seeds."""
     if rows[0].variant == first[0].variant:
         return ["", ""]
-    reference = {(row.case, row.seed): row.psnr for row in first}
-    gained = {(row.case, row.seed): row.psnr - reference[row.case, row.seed] for row in rows}
+    reference = {(row.case, row.seed): getattr(row, name) for row in first}
+    gained = {(row.case, row.seed): getattr(row, name) - reference[row.case, row.seed] for row in rows}
 
     def means(place: int) -> list[float]:
         keys = sorted({key[place] for key in gained}, key=str)
@@ -209,8 +228,8 @@ def _difference(rows: Sequence[Row], first: Sequence[Row]) -> list[str]:
     cases, seeds = means(0), means(1)
     interval = ""  # one volume has none
     if len(cases) > 1:
-        interval = f" ± {student.ppf(0.975, len(cases) - 1) * stdev(cases) / len(cases) ** 0.5:.2f}"
-    return [f"{fmean(cases):+.2f}{interval}", f"{min(seeds):+.2f} … {max(seeds):+.2f}"]
+        interval = f" ± {student.ppf(0.975, len(cases) - 1) * stdev(cases) / len(cases) ** 0.5:.{digits}f}"
+    return [f"{fmean(cases):+.{digits}f}{interval}", f"{min(seeds):+.{digits}f} … {max(seeds):+.{digits}f}"]
 
 
 NOTHING = Row("", "", "", 0, 0, 0.0, 0.0, 0, "", *[0.0] * 8)

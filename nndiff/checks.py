@@ -50,6 +50,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "eta": _within(0, 1),
     "order": _one_of(1, 2),
     "hot": _at_least(0),
+    "shifts": _at_least(1),
     "samples": _at_least(1),
     "reuse_interval": _at_least(1),
     "reuse_depth": _at_least(1),

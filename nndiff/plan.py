@@ -217,6 +217,7 @@ class SamplerPlan:
     samples: int = 1  # volumes drawn and averaged
     reuse: ReusePlan = ReusePlan()
     hot: int = 0  # steps taken at once before noise is put back (1: none is); 0 = the process's own step
+    shifts: int = 1  # places of the puzzle's grid, whose answers are averaged
 
     def __post_init__(self) -> None:
         demand_all_valid(self)
@@ -271,6 +272,7 @@ class Configuration:
     tile_overlap: float
     predicted: Predicted
     hot: int = 0  # steps taken at once before noise is put back; 0 = not
+    shifts: int = 1  # places of the puzzle's grid, whose answers are averaged
 
     def __post_init__(self) -> None:
         demand_all_valid(self)
@@ -278,7 +280,8 @@ class Configuration:
     @property
     def sampler(self) -> SamplerPlan:
         reuse = ReusePlan(self.reuse_interval, self.reuse_depth)
-        return SamplerPlan(self.start, self.start_step, self.steps, self.eta, self.order, reuse=reuse, hot=self.hot)
+        words = self.start, self.start_step, self.steps, self.eta, self.order
+        return SamplerPlan(*words, reuse=reuse, hot=self.hot, shifts=self.shifts)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What a walk keeps of its network from step to step, and when it asks for it anew (LIM's second shortcut).
 
-    full step    all of the network; of every tile and fold f, what D_m makes of d'_{m+1}, is kept (networks/unet.py)
+    full step    all of the network; of every tile, fold and shift f, what D_m makes of d'_{m+1}, is kept
     other steps  the shallow part alone, on the kept f and the fresh x_t
 
     interval     every N-th step is full, from the first
@@ -24,11 +24,11 @@ from nndiff.plan import NetworkSpec, ReusePlan
 
 
 class Kept:
-    """The caches of one walk, a tile and a fold each, parked where the volume lives."""
+    """The caches of one walk, a tile and a pass (a fold at a shift) each, parked where the volume lives."""
 
-    def __init__(self, plan: ReusePlan, tiles: int, folds: int, measures: bool = False):
+    def __init__(self, plan: ReusePlan, tiles: int, passes: int, measures: bool = False):
         self.plan, self.measures = plan, measures or plan.threshold > 0
-        self.caches = [[Cache(plan.depth) for _ in range(folds)] for _ in range(tiles)]
+        self.caches = [[Cache(plan.depth) for _ in range(passes)] for _ in range(tiles)]
         self.full: list[int] = []  # the steps that were
         self.changes: list[float] = []  # |Δf| / |f| between full steps; one less than those
         self._step = 0

@@ -2,13 +2,9 @@
 
     x_t, t = start(y)        x̂0 = denoise(x_t, t)        x_s = rule(x_t, x̂0, t, s)        … until t = 0
 
-The network that `denoise` asks is composed afresh for each volume, every layer obeying one contract,
-
-    (x_t, t, condition) → output          Tiled(Averaged(Puzzled(UNet)))
-
-so the sampler never learns of tiles or folds, nor of the features that they keep from step to step (reuse.py). Noise
-is drawn once for the whole volume, on the CPU: the volume does not depend on how it is cut into tiles, and a seed means
-one thing on every device.
+The network that `denoise` asks is composed afresh for each volume (layers.py), so the sampler never learns of tiles,
+folds or shifts, nor of the features that they keep from step to step (reuse.py). Noise is drawn once for the whole
+volume, on the CPU: the volume does not depend on how it is cut into tiles, and a seed means one thing on every device.
 """
 
 from __future__ import annotations
@@ -30,9 +26,9 @@ from nndiff.diffusion.sampler import First, Hot, Rule, Second, even_times, noise
 from nndiff.diffusion.start import STARTS, STEPS
 from nndiff.errors import NndiffError
 from nndiff.imaging.tiles import Tiling
-from nndiff.memory import autocast, reuse_cost, volume_bytes
-from nndiff.networks.unet import Cache
-from nndiff.plan import Configuration, Plan, ReusePlan, SamplerPlan
+from nndiff.layers import Averaged, Shifted, Tiled, offsets
+from nndiff.memory import reuse_cost, volume_bytes
+from nndiff.plan import Configuration, NetworkSpec, Plan, SamplerPlan
 from nndiff.reuse import Kept
 from nndiff.volume import Triple
 
@@ -79,11 +75,11 @@ class Arrangement:
 
 
 def arrangements(
-    model: Model, shape: Triple, usable: int, overlap: float | None = None, reuse: ReusePlan | None = None
+    model: Model, shape: Triple, usable: int, overlap: float | None = None, sampler: SamplerPlan | None = None
 ) -> list[Arrangement]:
     """Best first: one tile where memory allows, else the plan's patch, then smaller; all that are predicted to fit.
 
-    A transformer keeps to its patch. Kept features live with the volume.
+    A transformer keeps to its patch. What the sampler keeps of a tile lives with the volume.
     Where nothing fits, the smallest alone: it is tried rather than refused.
     """
     configuration, device, cpu = model.configuration, model.device, torch.device("cpu")
@@ -97,9 +93,11 @@ def arrangements(
     for size in sizes:
         tiling = Tiling(shape, size, overlap)
         tile, volume = _tile_bytes(model, tiling.size), volume_bytes(configuration.network, shape)
-        if reuse is not None and reuse.active:
-            kept = len(model.networks) * kept_bytes(configuration, tiling.size, reuse.depth)
-            kept *= 2 if reuse.threshold > 0 else 1  # the one before is compared with
+        if sampler is not None and sampler.shifts > 1:
+            tile += shifted_bytes(configuration.network, tiling.size)
+        if sampler is not None and sampler.reuse.active:
+            kept = len(model.networks) * sampler.shifts * kept_bytes(configuration, tiling.size, sampler.reuse.depth)
+            kept *= 2 if sampler.reuse.threshold > 0 else 1  # the one before is compared with
             tile, volume = tile + kept, volume + kept * len(tiling)
         options.append(Arrangement(tiling, device, tile + volume))
         if device != cpu and len(tiling) > 1:
@@ -129,8 +127,13 @@ def _tile_bytes(model: Model, tile: Triple) -> int:
     return int(PROPORTION_SLACK * activations * voxels / of_patch) + len(model.networks) * weights
 
 
+def shifted_bytes(network: NetworkSpec, tile: Triple) -> int:
+    """Of a moved copy of all that a network sees, the sum of the answers so far, and the one to be added."""
+    return 4 * math.prod(tile) * (network.in_channels + 2 * network.out_channels)
+
+
 def kept_bytes(configuration: Configuration, tile: Triple, depth: int) -> int:
-    """Of the feature that one network keeps of one tile."""
+    """Of the feature that one network keeps of one tile, at one place of the puzzle's grid."""
     network, precision = configuration.network, configuration.precision
     return reuse_cost(network, configuration.puzzle_factor, tile, precision, depth)[1]
 
@@ -192,11 +195,14 @@ def _draw(
     if y is None and sampler.start != "noise":
         raise NndiffError(f"Start '{sampler.start}' needs a source.", remedy="--start noise")
     like = torch.zeros(1, model.channels, *shape, device=store) if y is None else y
-    network = Tiled(Averaged(model.networks, model.configuration.precision), arrangement.tiling, model.device)
+    moves = offsets(sampler.shifts, model.configuration.puzzle_factor)
+    shifted = [Shifted(network, moves) for network in model.networks]
+    network = Tiled(Averaged(shifted, model.configuration.precision), arrangement.tiling, model.device)
 
     kept = None
     if sampler.reuse.active or on_kept is not None:
-        kept = Kept(sampler.reuse, len(arrangement.tiling), len(model.networks), measures=on_kept is not None)
+        passes = len(shifted) * len(moves)
+        kept = Kept(sampler.reuse, len(arrangement.tiling), passes, measures=on_kept is not None)
 
     def estimated(x_t: Tensor, t: float, kept: Kept | None = None) -> Estimate:
         times = torch.full((1,), t, dtype=torch.float64)
@@ -250,40 +256,3 @@ def is_random(process: Process, sampler: SamplerPlan) -> bool:
     updates = [process.update(t, s, sampler.eta) for t, s in pairwise(times)]
     hot = sampler.hot > 1 and sampler.steps > 2
     return hot or process.at(times[0])[2] > 0 or any(update.noise > 0 for update in updates)
-
-
-# ---------------------------------------------------------------- layers around the network
-
-
-class Averaged:
-    """The mean answer of several folds' networks, under autocast, in fp32."""
-
-    def __init__(self, networks: Sequence[nn.Module], precision: str):
-        self.networks, self.precision = networks, precision
-
-    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None, kept: Sequence[Cache]) -> Tensor:
-        """`kept`: a cache a fold, or none at all."""
-        with autocast(x_t.device.type, self.precision):
-            answers = [network(x_t, t, condition, *kept[i : i + 1]).float() for i, network in enumerate(self.networks)]
-        return answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0)
-
-
-class Tiled:
-    """Every tile visits the device; the weighted mean of the answers is gathered where the volume lives."""
-
-    def __init__(self, network: Averaged, tiling: Tiling, device: torch.device):
-        self.network, self.tiling, self.device = network, tiling, device
-
-    def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None, kept: Kept | None) -> Tensor:
-        moment = t.to(self.device, torch.float32)
-
-        def answers() -> Iterator[Tensor]:
-            for i in range(len(self.tiling)):
-                seen = None if condition is None else self.tiling.extract(condition, i).to(self.device)
-                caches = [] if kept is None else kept.enter(i, self.device)
-                answer = self.network(self.tiling.extract(x_t, i).to(self.device), moment, seen, caches)
-                if kept is not None:
-                    kept.leave(i, caches, x_t.device)
-                yield answer.to(x_t.device)
-
-        return self.tiling.merge(answers())

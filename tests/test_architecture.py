@@ -22,6 +22,7 @@ FLOORS = [
         "assemble",
         "prepare",
         "translate",
+        "layers",
         "reuse",
         "scoring",
         "inference",

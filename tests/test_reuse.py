@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 def walk(plan: ReusePlan, xs: list[float], feature=lambda x: x, measures: bool = False) -> Kept:
     """A walk through volumes that are constants; the network keeps `feature` of what it sees at a full step."""
-    kept = Kept(plan, tiles=2, folds=1, measures=measures)
+    kept = Kept(plan, tiles=2, passes=1, measures=measures)
     for value in xs:
         x = torch.full((1, 1, 2, 2, 2), value)
         kept.begin(x)

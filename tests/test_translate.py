@@ -66,6 +66,19 @@ def test_when_every_step_is_full_keeping_changes_no_bit(size: Triple, folds: int
         assert torch.equal(walked(model, sampler, size, on_kept=lambda _: None), plain)
 
 
+@pytest.mark.parametrize("size", [SHAPE, (8, 8, 8)], ids=["whole", "tiled"])
+def test_shifts_keep_features_of_their_own(size: Triple) -> None:
+    """Each a cache a tile and fold; when every step is full, keeping changes no bit."""
+    model, seen = model_of(2, puzzle_factor=(2, 2, 2)), list[Kept]()
+    shifted = replace(WALK, shifts=2)
+    plain = walked(model, shifted, size)
+    assert not torch.equal(plain, walked(model, WALK, size))
+    assert torch.equal(walked(model, replace(shifted, reuse=ReusePlan(1)), size, on_kept=seen.append), plain)
+    assert [len(tile) for tile in seen[0].caches] == [4] * len(Tiling(SHAPE, size, 0.5))
+    features = [cache.kept for tile in seen[0].caches for cache in tile]
+    assert all(not torch.equal(a, b) for i, a in enumerate(features) for b in features[:i])
+
+
 def deaf(network: Any) -> None:
     """What comes up from below D_1 is made a constant: nothing is then lost by keeping it."""
     core = network.core
@@ -112,10 +125,20 @@ def test_the_predicted_bytes_of_a_kept_feature_are_its_bytes(depth: int, puzzle:
 def test_kept_features_count_among_the_bytes_of_an_arrangement() -> None:
     model = model_of(2)
     for plain, keeping in zip(
-        arrangements(model, SHAPE, 10**9), arrangements(model, SHAPE, 10**9, reuse=ReusePlan(3)), strict=True
+        arrangements(model, SHAPE, 10**9), arrangements(model, SHAPE, 10**9, sampler=reusing(interval=3)), strict=True
     ):
         tile = kept_bytes(model.configuration, plain.tiling.size, 1)
         assert keeping.bytes - plain.bytes == 2 * tile * (len(plain.tiling) + 1)
+
+
+def test_shifts_count_among_the_bytes_of_an_arrangement() -> None:
+    model = model_of(puzzle_factor=(2, 2, 2))
+    kinds = [WALK, replace(WALK, shifts=2), reusing(interval=3), replace(reusing(interval=3), shifts=2)]
+    (plain, *_), (shifted, *_), (keeping, *_), (both, *_) = (
+        arrangements(model, SHAPE, 10**9, sampler=kind) for kind in kinds
+    )
+    assert shifted.bytes - plain.bytes == 4 * 12 * 10 * 14 * (2 + 2)  # what it sees, moved; two answers
+    assert both.bytes - shifted.bytes == 2 * (keeping.bytes - plain.bytes)
 
 
 def test_a_shallow_step_does_a_share_of_the_work() -> None:

@@ -44,6 +44,7 @@ def _add_how(command: Command) -> None:
     command.flag("eta", type=float, default=None, metavar="X", help="fresh noise: 0 deterministic, 1 ancestral")
     command.flag("order", type=int, choices=(1, 2), default=None, help="of the solver")
     command.flag("hot", type=int, default=None, metavar="K", help="K steps at once, then noise; 1: none, 0: not so")
+    command.flag("shifts", type=int, default=None, metavar="K", help="mean over K places of the puzzle's grid")
     command.flag("reuse", type=int, default=None, metavar="N", help="run the whole network every N-th step only")
     command.flag("reuse_depth", type=int, default=None, metavar="M", help="decoder blocks of the steps between (1)")
     command.flag("reuse_threshold", type=float, default=None, metavar="X", help="or when its features moved by X")
@@ -80,6 +81,7 @@ def _work(arguments: argparse.Namespace) -> None:
         eta=arguments.eta,
         order=arguments.order,
         hot=arguments.hot,
+        shifts=arguments.shifts,
         reuse=arguments.reuse,
         reuse_depth=arguments.reuse_depth,
         reuse_threshold=arguments.reuse_threshold,

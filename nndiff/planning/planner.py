@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from nndiff.assemble import build_method, build_process
 from nndiff.diffusion.prediction import PREDICTIONS
 from nndiff.errors import NndiffError, nearest
+from nndiff.layers import offsets
 from nndiff.memory import prediction_cost, reuse_cost, total_needed, training_cost, usable_bytes
 from nndiff.plan import (
     DATASET_WIDE,
@@ -185,6 +186,8 @@ def _configuration(
     decide("eta", recipe.eta(name))
     decide("order", recipe.order())
     decide("hot", recipe.hot(name))
+    shifts = decide("shifts", recipe.shifts(name, rung.puzzle_factor, network.skip))
+    offsets(shifts, rung.puzzle_factor)  # refuses more than there are
     reuse_interval = decide("reuse_interval", recipe.reuse_interval(name, start, steps))
     share = _shallow_share(sized, precision, budget) if reuse_interval > 1 and predict is None else None
     reuse_depth = decide("reuse_depth", recipe.reuse_depth(name, share))

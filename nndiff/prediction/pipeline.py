@@ -199,7 +199,7 @@ class _Work:
         source = None if prepared.source is None else torch.from_numpy(prepared.source)
         overlap = None if self.request.step_size is None else 1 - self.request.step_size
         usable = usable_now(free_memory(self.device.type), self.device.type)
-        options = arrangements(model, shape, usable, overlap, self.sampler.reuse)
+        options = arrangements(model, shape, usable, overlap, self.sampler)
         used = [options[0]]
         draws = _Draws()
         for k in range(self.sampler.samples):

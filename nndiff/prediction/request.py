@@ -23,6 +23,7 @@ class Request:
     eta: float | None = None
     order: int | None = None
     hot: int | None = None
+    shifts: int | None = None
     reuse: int | None = None  # N: every N-th step is a full one
     reuse_depth: int | None = None
     reuse_threshold: float | None = None  # decide while walking

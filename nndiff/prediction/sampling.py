@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from nndiff.diffusion.start import STEPS
 from nndiff.errors import NndiffError
+from nndiff.layers import offsets
 from nndiff.plan import ReusePlan, SamplerPlan
 from nndiff.prediction.models import Trained
 from nndiff.prediction.request import Request
@@ -31,13 +32,15 @@ def sampler_of(request: Request, trained: Trained) -> SamplerPlan:
     if eta is None:
         eta = 0.0 if request.order == 2 or request.hot else own.eta
     samples = own.samples if request.samples is None else request.samples
-    sampler = SamplerPlan(start, start_step, steps, eta, order, samples, hot=hot)
+    shifts = own.shifts if request.shifts is None else request.shifts
+    sampler = SamplerPlan(start, start_step, steps, eta, order, samples, hot=hot, shifts=shifts)
     return replace(sampler, reuse=_reuse(request, own, sampler))
 
 
 def demand_sampler(sampler: SamplerPlan, trained: Trained) -> list[str]:
     """That it can run on this model; what is odd about it, in words."""
     demand_reuse(sampler.reuse, trained.model.configuration.network)
+    offsets(sampler.shifts, trained.model.configuration.puzzle_factor)  # refuses more than there are
     if sampler.samples > 1 and not is_random(trained.model.method.process, sampler):
         raise NndiffError(
             "Every draw of this sampler would be the same volume.",

@@ -95,6 +95,8 @@ def label(sampler: SamplerPlan) -> str:
     if reuse.active:
         when = f"{len(reuse.listed)} full" if reuse.listed else f"every {reuse.interval}"
         words.append(f"reuse {when}" + (f" at depth {reuse.depth}" if reuse.depth > 1 else ""))
+    if sampler.shifts > 1:
+        words.append(f"{sampler.shifts} shifts")
     if sampler.samples > 1:
         words.append(f"mean of {sampler.samples}")
     return ", ".join(words)

@@ -86,7 +86,8 @@ class Bench:
         full = sampler.reuse.full_steps(sampler.steps)
         extra = 1 if sampler.start == "draft" else 0
         shallow = sampler.steps - full
-        return sampler.samples * (full + extra + (shallow * self.share(sampler.reuse.depth) if shallow else 0))
+        once = full + extra + (shallow * self.share(sampler.reuse.depth) if shallow else 0)
+        return sampler.samples * sampler.shifts * once
 
     def share(self, depth: int) -> float:
         """A shallow step's work over a whole one's, in FLOPs."""
@@ -113,7 +114,7 @@ class Bench:
     ) -> np.ndarray:
         shape = source.shape[1:]
         usable = usable_now(free_memory(self.model.device.type), self.model.device.type)
-        layouts = arrangements(self.model, shape, usable, reuse=sampler.reuse)
+        layouts = arrangements(self.model, shape, usable, sampler=sampler)
         generator = torch.Generator().manual_seed(draw_seed(self.seed, case, draw))
         on_kept = None if seen is None else seen.append
         estimate = translate(self.model, torch.from_numpy(source), shape, sampler, generator, layouts, on_kept=on_kept)

@@ -59,3 +59,19 @@ def test_wide_networks_learn_more_slowly() -> None:
 def test_where_noise_is_taken_away_an_image_starts_from_its_anchor(prediction, anchor, share, skip) -> None:
     """The network sees x_t (a channel a target), then all sources."""
     assert recipe.skip(prediction, anchor, share) == skip
+
+
+@pytest.mark.parametrize(
+    ("name", "factor", "skip", "shifts"),
+    [
+        ("bridge", (1, 1, 1), (), 1),
+        ("bridge", (2, 2, 2), (), 2),
+        ("bridge", (1, 2, 2), (), 2),
+        ("bridge", (2, 2, 2), (1,), 1),
+        ("bridge", (4, 4, 4), (), 1),
+        ("ddpm", (2, 2, 2), (), 1),
+        ("prdit", (1, 1, 1), (), 1),
+    ],
+)
+def test_the_grid_is_shifted_where_it_was_measured_to_show(name, factor, skip, shifts) -> None:
+    assert recipe.shifts(name, factor, skip).value == shifts

@@ -259,7 +259,7 @@ def test_the_record_says_how_each_volume_was_made(tmp_path, predict, trained):
     weights = digest_of(checkpoint.load(path).ema)
     assert record["model"] == [{"fold": "0", "checkpoint": str(path), "step": "7", "weights": weights}]
     expected = {"start": "source", "start_step": 1000, "steps": 2, "eta": 1.0, "order": 1, "samples": 2}
-    expected |= {"reuse": {"interval": 1, "depth": 1, "listed": [], "threshold": 0.0}, "hot": 0}
+    expected |= {"reuse": {"interval": 1, "depth": 1, "listed": [], "threshold": 0.0}, "hot": 0, "shifts": 1}
     assert record["sampler"] == expected
     assert (record["dataset"], record["configuration"], record["seed"]) == ("Dataset001_Tiny", "bridge", 3)
     assert record["versions"]["nndiff"] == nndiff.__version__

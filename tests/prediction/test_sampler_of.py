@@ -79,6 +79,7 @@ def test_asked_for_nothing_it_is_as_planned(sampler, kind, expected):
         ("prdit", {"order": 2}, SamplerPlan("shortcut", 60, 60, 0.0, 2)),
         ("ddpm", {"hot": 2, "steps": 10, "reuse": 1}, SamplerPlan("shortcut", 40, 10, 0.0, 1, hot=2)),
         ("ordered", {"hot": 2}, SamplerPlan("shortcut", 40, 40, 0.0, 1, reuse=EVERY_THIRD, hot=2)),
+        ("bridge", {"shifts": 2}, SamplerPlan("source", 1000, 1, 0.0, 1, shifts=2)),
         ("generation", {"steps": 50}, SamplerPlan("noise", 1000, 50, 1.0, 1)),
     ],
     ids=str,
@@ -93,6 +94,9 @@ def test_what_is_asked_for_is_put_in_and_what_follows_from_it_follows(sampler, k
         ("ddpm", {"order": 2, "eta": 0.5}, ("second order is deterministic", "found eta 0.5")),
         ("ddpm", {"hot": 2, "eta": 0.5}, ("step rule of its own", "found hot 2, order 1, eta 0.5")),
         ("prdit", {"hot": -1}, ("'hot'", "at least 0")),
+        ("bridge", {"shifts": 3}, ("so many places", "1 to 2", "found shifts 3")),
+        ("bridge", {"shifts": 0}, ("'shifts'", "at least 1")),
+        ("prdit", {"shifts": 2}, ("so many places", "1 to 1")),
         ("prdit", {"reuse": 3}, ("keeps no features", "--reuse 1")),
         ("bridge", {"samples": 2}, ("the same volume", "source, 1 steps, eta 0", "--steps 4")),
         ("bridge", {"samples": 2, "start": "noise"}, ("the same volume",)),  # at a bridge's start no noise has room
