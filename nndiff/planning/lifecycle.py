@@ -15,7 +15,7 @@ from typing import Any
 from nndiff import strict_json
 from nndiff.errors import NndiffError
 from nndiff.files import read_json, write_json
-from nndiff.plan import PLAN_VERSION, Plan, digest, load
+from nndiff.plan import DATASET_WIDE, PLAN_VERSION, Plan, digest, load
 from nndiff.planning.planner import part_of
 from nndiff.strict_json import encode
 
@@ -39,7 +39,7 @@ def settle(path: Path, wanted: Sequence[str], overrides: dict[str, Any], clean: 
     if existing is None:
         return Settled(encode(make(wanted, overrides)), (), ())
     old, raw = existing
-    edited = [part for part in ("", *old.configurations) if digest(part_of(old, part)) != old.seals.get(part)]
+    edited = [part for part in ("", *old.configurations) if _is_edited(old, raw, part)]
     kept = tuple(name for name in wanted if name in edited)
     anew = [name for name in wanted if name not in edited]
     notes = [f"configuration {name} was edited by hand and is kept (--clean plans it anew)" for name in kept]
@@ -73,6 +73,12 @@ def _existing(path: Path) -> tuple[Plan, dict[str, Any]]:
             remedy="plan anew with --clean",
         )
     return load(Plan, path, "plan anew with --clean"), raw
+
+
+def _is_edited(old: Plan, raw: dict[str, Any], part: str) -> bool:
+    """Neither what it says is as sealed nor, if it is from before some decision was invented, how it stands there."""
+    there = raw["configurations"][part] if part else {name: raw[name] for name in DATASET_WIDE if name in raw}
+    return old.seals.get(part) not in (digest(part_of(old, part)), digest(there))
 
 
 def _as_overrides(old: Plan) -> dict[str, Any]:

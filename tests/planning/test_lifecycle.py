@@ -7,7 +7,7 @@ import json
 import pytest
 
 from nndiff.errors import NndiffError
-from nndiff.plan import Plan, load
+from nndiff.plan import Plan, digest, load
 from nndiff.planning import lifecycle
 from nndiff.planning.planner import plan
 from tests.laws.test_planner_laws import closed_form
@@ -73,6 +73,21 @@ def test_an_edited_configuration_is_kept_until_clean(path) -> None:
     assert load(Plan, path).configurations["ddpm"].budget.memory_bytes == 80 * 10**9
     assert settle(path, "bridge", "ddpm", clean=True).kept == ()
     assert load(Plan, path).configurations["bridge"].batch_size != 7
+
+
+def test_a_plan_from_before_a_decision_was_invented_was_not_edited_by_hand(path) -> None:
+    settle(path, "bridge", "ddpm")
+
+    def outdate(data) -> None:
+        del data["configurations"]["bridge"]["shifts"]
+        data["seals"]["bridge"] = digest(data["configurations"]["bridge"])
+
+    edit(path, outdate)
+    assert settle(path, "bridge").kept == ()
+    assert "shifts" in json.loads(path.read_text())["configurations"]["bridge"]
+    edit(path, outdate)
+    edit(path, lambda data: data["configurations"]["bridge"].update(batch_size=3))
+    assert settle(path, "bridge").kept == ("bridge",)
 
 
 def test_edited_dataset_wide_choices_are_kept_and_planned_around(path) -> None:
