@@ -10,7 +10,7 @@ units, by the mean weights. A training that is done is not done again: run the s
 Differences to the first variant are paired over the volumes, each the mean over the seeds; ± is a 95 % interval over
 the volumes (Student's t), and beside it stands the range over the seeds. The grid index of a variant is that of its own
 factor (2 where it has none), beside what it reads where there is none, of the input and of the filter; a second table
-has what each differs by. The grid is put in as many places as is planned for such a factor (`shifts`).
+has what each differs by.
 """
 
 from __future__ import annotations

@@ -86,8 +86,7 @@ def varied(plan: Plan, variant: str) -> Plan:
     spec, patch = planned.network, planned.patch_size
     rung = Rung(FACTORS[name], patch, planned.spacing, planned.batch_size, spec.width, spec.recompute)
     sized = network(rung, spec.in_channels, spec.out_channels)
-    shifts = recipe.shifts(NAME, rung.puzzle_factor, spec.skip).value
-    changed = replace(planned, puzzle_factor=rung.puzzle_factor, network=replace(sized, skip=spec.skip), shifts=shifts)
+    changed = replace(planned, puzzle_factor=rung.puzzle_factor, network=replace(sized, skip=spec.skip))
     mixed = ["network.mix=haar"] if name == "haar" else []
     plan = put_in(replace(plan, configurations={NAME: changed}), NAME, [*mixed, *changes])
     changed = plan.configurations[NAME]

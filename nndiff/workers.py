@@ -108,7 +108,8 @@ def _parallel(function: Callable[[C], R], cases: Sequence[C], workers: int) -> I
             raise NndiffError(
                 "A worker process died; most likely the machine ran out of memory.",
                 found=f"at work on {names}",
-                remedy="run it again with fewer workers (-np 1; -np 0 runs in this process); finished cases are kept",
+                remedy="run it again with fewer workers (-np 1; -np 0 runs in this process); finished cases are kept. "
+                "A script of your own must call this below `if __name__ == '__main__':`",
             ) from None
         finally:
             with _interrupts_held():  # a second Ctrl-C in the midst of it would leave a lock held for ever

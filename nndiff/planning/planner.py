@@ -186,7 +186,7 @@ def _configuration(
     decide("eta", recipe.eta(name))
     decide("order", recipe.order())
     decide("hot", recipe.hot(name))
-    shifts = decide("shifts", recipe.shifts(name, rung.puzzle_factor, network.skip))
+    shifts = decide("shifts", recipe.shifts(rung.puzzle_factor))
     offsets(shifts, rung.puzzle_factor)  # refuses more than there are
     reuse_interval = decide("reuse_interval", recipe.reuse_interval(name, start, steps))
     share = _shallow_share(sized, precision, budget) if reuse_interval > 1 and predict is None else None

@@ -26,8 +26,8 @@ SMALLEST_PATCH = 32
 NARROWEST = 16  # the width of the very last rung
 HEAD_WIDTH = 16
 # Measured on low-count PET at equal training time (documentation/explanation/puzzle.md).
-PRICE_OF_2 = "in trials on PET 1.4 dB ahead of full resolution in equal time, in a quarter of its memory"
-PRICE_OF_4 = "its price, in trials on PET, is 0.6 dB behind 2 in equal time; taken where memory or work is short"
+PRICE_OF_2 = "in trials on PET 1.4 to 1.8 dB ahead of full resolution in equal time, in a quarter of its memory"
+PRICE_OF_4 = "its price, in trials on PET, is 0.6 to 0.8 dB behind 2 in equal time; taken where memory or work is short"
 
 
 # ---------------------------------------------------------------- the ladder
