@@ -24,10 +24,11 @@ from nndiff.volume import Triple
 class Shifted:
     """A network's mean answer over shifts of the puzzle's grid, in fp32.
 
-        (1/k) Σ_o S_o⁻¹ f(S_o x_t, t, S_o y)          S_o: everything o voxels further on, the near border repeated
+        (1/k) Σ_o S_o⁻¹ f(S_o x_t, t, S_o y)          S_o: the first o voxels cut away, the last one repeated o times
 
     A network that says other things of a piece's first voxel than of its last says each of them of every voxel; what it
-    says everywhere alike is left as it is. What S_o pushes over the far border has the unmoved answer alone.
+    says everywhere alike is left as it is. What S_o cuts away has the unmoved answer. A network knows both borders from
+    training: patches are cut anywhere, and padded at their far end; a repeated near border cost 0.5 dB on real PET.
     """
 
     def __init__(self, network: nn.Module, moves: Sequence[Triple]):
@@ -64,8 +65,8 @@ def offsets(shifts: int, puzzle_factor: Triple) -> tuple[Triple, ...]:
 def moved(x: Tensor, by: Triple) -> Tensor:  # [B, C, Z, Y, X] → the same
     for axis, voxels in enumerate(by, start=2):
         if voxels:
-            places = torch.arange(x.shape[axis], device=x.device) - voxels
-            x = x.index_select(axis, places.clamp(min=0))
+            places = torch.arange(x.shape[axis], device=x.device) + voxels
+            x = x.index_select(axis, places.clamp(max=x.shape[axis] - 1))
     return x
 
 
@@ -73,7 +74,7 @@ def _back(answer: Tensor, unmoved: Tensor, by: Triple) -> Tensor:
     """The answer in its own place; where it has none, the unmoved one."""
     size = [max(0, n - voxels) for n, voxels in zip(answer.shape[2:], by, strict=True)]
     (z, y, x), (i, j, k), out = size, by, unmoved.clone()
-    out[:, :, :z, :y, :x] = answer[:, :, i : i + z, j : j + y, k : k + x]
+    out[:, :, i : i + z, j : j + y, k : k + x] = answer[:, :, :z, :y, :x]
     return out
 
 

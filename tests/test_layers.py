@@ -69,7 +69,7 @@ def test_what_commutes_with_shifts_is_left_as_it_is_up_to_the_borders(size: Trip
 
 @pytest.mark.parametrize("factor", FACTORS, ids=str)
 def test_a_number_for_each_plane_of_a_piece_becomes_their_mean(factor: Triple) -> None:
-    """Planes across each axis in turn; the last voxels, that a shift pushes out, have the unmoved answer."""
+    """Planes across each axis in turn; the first voxels, that a shift cuts away, have the unmoved answer."""
     for axis, r in enumerate(factor):
         core = Places(factor)
         planes = volume(r).reshape([r if i == axis else 1 for i in range(3)]).expand(*factor)
@@ -78,12 +78,12 @@ def test_a_number_for_each_plane_of_a_piece_becomes_their_mean(factor: Triple) -
         size = [6 * f for f in factor]
         plain = network(volume(1, 1, *size), T)
         answer = Shifted(network, offsets(max(factor), factor))(volume(1, 1, *size), T, None)
-        inside = answer[:, :, : size[0] - factor[0], : size[1] - factor[1], : size[2] - factor[2]]
+        inside = answer[:, :, factor[0] :, factor[1] :, factor[2] :]
         flat = planes.mean().expand_as(inside) if max(factor) % r == 0 else inside
         torch.testing.assert_close(inside, flat)
         if r > 1:
             assert plain.std() > 0.1
-            assert torch.equal(answer[:, :, -1, -1, -1], plain[:, :, -1, -1, -1])
+            assert torch.equal(answer[:, :, 0, 0, 0], plain[:, :, 0, 0, 0])
 
 
 def test_one_shift_is_the_network_itself() -> None:
@@ -92,10 +92,10 @@ def test_one_shift_is_the_network_itself() -> None:
     assert torch.equal(Shifted(network, offsets(1, (2, 2, 2)))(x, T, None), network(x, T))
 
 
-def test_a_move_repeats_the_near_border() -> None:
+def test_a_move_cuts_the_near_border_and_repeats_the_far_one() -> None:
     x = torch.arange(4.0).reshape(1, 1, 1, 1, 4)
-    assert moved(x, (0, 0, 3)).flatten().tolist() == [0, 0, 0, 0]
-    assert moved(x, (0, 0, 1)).flatten().tolist() == [0, 0, 1, 2]
+    assert moved(x, (0, 0, 3)).flatten().tolist() == [3, 3, 3, 3]
+    assert moved(x, (0, 0, 1)).flatten().tolist() == [1, 2, 3, 3]
     assert moved(x, (0, 0, 0)) is x
 
 
