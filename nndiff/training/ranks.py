@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,9 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         return
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield Ranks(int(os.environ["RANK"]), world, int(os.environ["LOCAL_RANK"]))
+        ranks = Ranks(int(os.environ["RANK"]), world, int(os.environ["LOCAL_RANK"]))
+        yield ranks
+        ranks.wait()  # nobody leaves while another still has something to say
     finally:
+        gc.collect()  # a shared network holds the group; left to the interpreter's end, its threads abort the process
         distributed.destroy_process_group()
