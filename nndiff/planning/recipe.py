@@ -292,7 +292,7 @@ def shifts(puzzle_factor: Sequence[int]) -> Verdict[int]:
     note = "twice the work; in trials 0.04 to 0.15 dB on simulated PET, 0.1 to 0.4 dB on real uncorrected PET"
     return Verdict(
         1,
-        "one place of the puzzle's grid, a quarter of full resolution's time; --shifts where a grid is seen",
+        "one place of the puzzle's grid: each more is as much work again; --shifts where a grid is seen",
         (Alternative(2, note),),
     )
 

@@ -93,3 +93,9 @@ def test_a_choice_that_no_case_could_be_prepared_with_is_refused_while_planning(
 def test_a_prediction_that_says_nothing_where_a_bridge_starts_is_refused_while_planning(prediction) -> None:
     with pytest.raises(NndiffError, match=f"'{prediction}' is undefined where the process 'bridge' starts"):
         plan(FOUND, budget(24), ("bridge",), {"configurations.bridge.prediction": prediction}, closed_form)
+
+
+def test_more_shifts_than_the_puzzle_has_places_are_refused() -> None:
+    assert planned("configurations.bridge.shifts=2").configurations["bridge"].sampler.shifts == 2
+    with pytest.raises(NndiffError, match="so many places"):
+        planned("configurations.bridge.shifts=3")

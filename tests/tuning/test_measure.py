@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from nndiff.imaging import store
 from nndiff.plan import SamplerPlan
 from nndiff.scoring import bounds_of, compare
 from nndiff.translate import Model, arrangements, build_model, draw_seed, translate
+from nndiff.tuning.candidates import label
 from nndiff.tuning.measure import Bench
 from tests.training.tiny import CPU, NAME, prepare, tiny_plan, trainer_of
 
@@ -45,3 +48,8 @@ def test_a_case_is_measured_on_the_draws_that_prediction_makes_of_it(bench: Benc
         found = bench.measure(sampler, [case]).figures[case]
         assert found.psnr == pytest.approx(expected.psnr, abs=1e-4)
         assert found.ssim == pytest.approx(expected.ssim, abs=1e-5)
+
+
+def test_every_shift_is_as_much_work_again_and_the_label_says_so(bench) -> None:
+    assert bench.work(replace(WALK, shifts=2)) == 2 * bench.work(WALK)
+    assert label(replace(WALK, shifts=2)) == f"{label(WALK)}, 2 shifts"
