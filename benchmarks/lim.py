@@ -28,16 +28,16 @@ from nndiff.checkpoint import LATEST
 from nndiff.cli.train import seconds_of
 from nndiff.diffusion.process import DDPM, noise_ratio
 from nndiff.diffusion.start import NOISE_MULTIPLE, STEPS, noise_matched_step
-from nndiff.files import atomic, write_json
 from nndiff.imaging import store
-from nndiff.memory import prediction_cost
-from nndiff.plan import ReusePlan, SamplerPlan
-from nndiff.scoring import Figures
+from nndiff.plans.plan import ReusePlan, SamplerPlan
+from nndiff.resources.memory import prediction_cost
+from nndiff.sampling.scoring import Figures
+from nndiff.sampling.translate import build_model
 from nndiff.training.folds import FILE as SPLITS
 from nndiff.training.run import Request, train
-from nndiff.translate import build_model
 from nndiff.tuning.measure import Bench, Measured
 from nndiff.tuning.search import OBJECTIVES
+from nndiff.words.files import atomic, write_json
 
 HEADS = ("sampler", "cases", "PSNR", "SSIM", "MAE", "HF", "score", "TFLOPs", "seconds", "faster", "PSNR2", "SSIM2")
 FEWER = {250: 2, 100: 4}  # a walk of so many steps is measured on so many cases

@@ -25,11 +25,11 @@ from pathlib import Path
 import numpy as np
 
 from nndiff.diffusion.losses import Gradient
-from nndiff.plan import NetworkSpec
 from nndiff.planning.search import Rung
 from nndiff.planning.tokens import network
-from nndiff.strict_json import decode, encode
-from nndiff.volume import Triple
+from nndiff.plans.plan import NetworkSpec
+from nndiff.words.strict_json import decode, encode
+from nndiff.words.volume import Triple
 
 RESULTS = Path(__file__).parent / "results" / "memory.csv"
 BELOW, ABOVE = -0.05, 0.10  # of the measured peak
@@ -151,8 +151,8 @@ QUICK = (1, 8, 12, 22)
 def run_steps(work: Work, device: str, steps: int = 2) -> None:
     import torch
 
-    from nndiff import memory
     from nndiff.assemble import build_network, set_trained
+    from nndiff.resources import memory
 
     network = build_network(work.spec, work.puzzle).to(device)
     pair = memory.Pair.empty(work.spec, work.patch, work.batch, device)
@@ -218,7 +218,7 @@ def measured(work: Work, device: str) -> dict[str, float]:
 
 
 def compare(case: Case, device: str) -> dict[str, object]:
-    from nndiff.memory import prediction_cost, training_cost
+    from nndiff.resources.memory import prediction_cost, training_cost
 
     start = time.perf_counter()
     if case.step == "train":

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from nndiff.imaging import io
 from nndiff.networks.puzzle import haar, puzzle
-from nndiff.volume import FloatArray
+from nndiff.words.volume import FloatArray
 
 PUZZLE = Path(__file__).parent.parent / "documentation" / "explanation" / "puzzle.png"
 FACTOR = (1, 2, 2)

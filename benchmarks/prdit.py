@@ -33,18 +33,18 @@ from benchmarks.trials import FACTORS, Data, begun, device, prepared, step_secon
 from nndiff.assemble import build_network
 from nndiff.demo.bodies import SOFT, random_body
 from nndiff.evaluation.generation import features_of
-from nndiff.files import atomic, write_json
 from nndiff.imaging import io, store
-from nndiff.machine import free_memory
-from nndiff.memory import usable_now
 from nndiff.metrics.distribution import bootstrap, frechet, mmd, nearest, sliced_wasserstein
 from nndiff.metrics.features import EXTRACTORS, Floats
-from nndiff.plan import NetworkSpec, Plan
 from nndiff.planning.overrides import cost_of
 from nndiff.planning.search import Rung
 from nndiff.planning.size import network
-from nndiff.translate import arrangements, build_model, draw_seed, translate
-from nndiff.volume import FloatArray, Grid, Triple, Volume
+from nndiff.plans.plan import NetworkSpec, Plan
+from nndiff.resources.machine import free_memory
+from nndiff.resources.memory import usable_now
+from nndiff.sampling.translate import arrangements, build_model, draw_seed, translate
+from nndiff.words.files import atomic, write_json
+from nndiff.words.volume import FloatArray, Grid, Triple, Volume
 
 PRDIT, DDPM = "prdit", "ddpm"
 SMALL = (f"configurations.{PRDIT}.network.width=96", f"configurations.{PRDIT}.network.blocks=4")

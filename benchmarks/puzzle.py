@@ -45,13 +45,13 @@ from benchmarks.trials import (
     step_seconds,
     varied,
 )
-from nndiff.files import atomic
 from nndiff.imaging import store
 from nndiff.metrics.grid import grid_index
-from nndiff.plan import Configuration, Plan
-from nndiff.translate import build_model
+from nndiff.plans.plan import Configuration, Plan
+from nndiff.sampling.translate import build_model
 from nndiff.tuning.measure import Bench
-from nndiff.volume import FloatArray, Triple
+from nndiff.words.files import atomic
+from nndiff.words.volume import FloatArray, Triple
 
 NFE = (1, 4, 10)
 HEADS = ("variant", "steps", "s a step", "training MB", "steps walked", "s a volume", "PSNR", "SSIM", "MAE", "HF")

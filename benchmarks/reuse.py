@@ -17,10 +17,10 @@ from statistics import median
 import torch
 
 from nndiff.assemble import build_network
-from nndiff.memory import autocast, prediction_cost, reuse_cost
 from nndiff.networks.unet import Cache
-from nndiff.plan import NetworkSpec
-from nndiff.volume import Triple
+from nndiff.plans.plan import NetworkSpec
+from nndiff.resources.memory import autocast, prediction_cost, reuse_cost
+from nndiff.words.volume import Triple
 
 REPEATS = 9
 CASES: tuple[tuple[Triple, int], ...] = (((1, 1, 1), 1), ((1, 1, 1), 2), ((2, 2, 2), 1), ((2, 2, 2), 2))

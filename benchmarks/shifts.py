@@ -20,8 +20,8 @@ from benchmarks.trials import device, figures_of, pair
 from nndiff import checkpoint
 from nndiff.imaging import store
 from nndiff.metrics.grid import grid_index
-from nndiff.plan import SamplerPlan
-from nndiff.translate import build_model
+from nndiff.plans.plan import SamplerPlan
+from nndiff.sampling.translate import build_model
 from nndiff.tuning.measure import Bench
 
 HEADS = ("steps walked", "shifts", "s a volume", "PSNR", "SSIM", "HF", "phase bias", "imbalance", "excess")

@@ -20,14 +20,14 @@ import numpy as np
 
 from benchmarks.trials import NAME, Data, begun, device, figures_of, pair, prepared, simulated, step_seconds, varied
 from nndiff.assemble import nearby
-from nndiff.errors import NndiffError
-from nndiff.plan import Plan
 from nndiff.planning import recipe
-from nndiff.scoring import Figures
+from nndiff.plans.plan import Plan
+from nndiff.sampling.scoring import Figures
+from nndiff.sampling.translate import build_model
 from nndiff.training.journal import LEAST_GAIN
 from nndiff.training.validation import without_network
-from nndiff.translate import build_model
 from nndiff.tuning.measure import Bench
+from nndiff.words.errors import NndiffError
 
 LARGER = "patch_size=[48,48,48]+batch_size=2"
 PLANS = ("r1", "r1+network.width=16", "r2", "r2+network.width=16", "r2+network.width=48", "r2+network.width=64")

@@ -14,19 +14,19 @@ from nndiff.assemble import build_augmentations, multiple
 from nndiff.checkpoint import Run
 from nndiff.cli import plan_and_preprocess
 from nndiff.demo.cases import DATASETS, simulate
-from nndiff.files import read_json, write_json
 from nndiff.imaging import store
 from nndiff.metrics.pet import best_gaussian
-from nndiff.plan import Plan, load
 from nndiff.planning import recipe
 from nndiff.planning.overrides import cost_of, put_in
 from nndiff.planning.search import Rung
 from nndiff.planning.size import network
-from nndiff.scoring import Figures, bounds_of, compare
+from nndiff.plans.plan import Plan, load
+from nndiff.sampling.scoring import Figures, bounds_of, compare
 from nndiff.training.batches import Batches, loader
 from nndiff.training.loop import Step, Trainer, share_of
 from nndiff.training.ranks import Ranks
-from nndiff.volume import FloatArray, Triple
+from nndiff.words.files import read_json, write_json
+from nndiff.words.volume import FloatArray, Triple
 
 NAME = "bridge"
 FACTORS: dict[str, Triple] = {"r1": (1, 1, 1), "r2": (2, 2, 2), "r122": (1, 2, 2), "haar": (2, 2, 2), "r4": (4, 4, 4)}

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from dataset_conversion.base import WILD, Role, add_flags, add_naming, dataset_of, gather, named, write
 from nndiff.cli.command import Command, add_workers
-from nndiff.errors import NndiffError
+from nndiff.words.errors import NndiffError
 
 KINDS = ("CBCT", "CT", "NAC", "PET", "SPECT", "FLAIR", "T1c", "T1", "T2", "PD", "MR")  # looked for in this order
 NAMED = re.compile(r"(?P<name>[^=/*{}]+)=(?P<pattern>.+)")

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from nndiff.cli.command import Command, paths_of
-from nndiff.dataset import FILE_ENDINGS
-from nndiff.errors import NndiffError
-from nndiff.files import read_json, write_json
-from nndiff.paths import FOLDER
+from nndiff.words.dataset import FILE_ENDINGS
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import read_json, write_json
+from nndiff.words.paths import FOLDER
 
 REPORT, NUMBERS = "conversion.json", "case_numbers.json"
 SERIES = ("/", ".zip")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dataset_conversion.base import Role, add_channels, add_flags, dataset_of, gather, wanted, write
 from nndiff.cli.command import Command
-from nndiff.errors import NndiffError, nearest
+from nndiff.words.errors import NndiffError, nearest
 
 SUFFIXES = {  # → folder, the channel's name
     "T1w": ("anat", "T1"),

@@ -19,10 +19,10 @@ from dataset_conversion.base import Role, add_flags, add_naming, dataset_of, gat
 from dataset_conversion.cbct_simulation import Beam, simulate
 from dataset_conversion.making import Job, Record, Step, make, no_hu, read
 from nndiff.cli.command import Command, add_workers
-from nndiff.errors import NndiffError
 from nndiff.imaging import io
 from nndiff.pictures import slices
-from nndiff.volume import Volume
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import Volume
 
 BYTES_A_CASE = 2 * 10**9
 WINDOW = (-500.0, 500.0)  # HU, of the picture

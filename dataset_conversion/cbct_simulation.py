@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from dataset_conversion.square import into, squared
 from nndiff.demo.scanner import Scanner
-from nndiff.volume import FloatArray, Grid, Volume
+from nndiff.words.volume import FloatArray, Grid, Volume
 
 Floats = npt.NDArray[np.float64]
 

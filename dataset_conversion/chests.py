@@ -19,11 +19,11 @@ from dataset_conversion.base import Gathered, Role, dataset_of, write
 from dataset_conversion.making import Job, Record, Step, grey, make, no_hu
 from nndiff.cli.command import Command, add_workers
 from nndiff.demo.scanner import FWHM
-from nndiff.errors import NndiffError
 from nndiff.imaging import io
 from nndiff.imaging.register import laid
 from nndiff.pictures import slices
-from nndiff.volume import FloatArray, Grid, Volume
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import FloatArray, Grid, Volume
 
 LOW, HIGH = -1000.0, 1000.0  # HU
 LEAST_INSIDE = 0.5  # of each side of the field: a shorter scan is no chest

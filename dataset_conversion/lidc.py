@@ -17,8 +17,8 @@ from dataset_conversion.base import Gathered, add_flags
 from dataset_conversion.chests import CHEST, add_grid_flags, convert
 from dataset_conversion.making import read
 from nndiff.cli.command import Command
-from nndiff.errors import NndiffError
 from nndiff.imaging import dicom
+from nndiff.words.errors import NndiffError
 
 PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 WORDS = {

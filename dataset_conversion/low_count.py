@@ -25,13 +25,13 @@ from dataset_conversion.making import Job, Record, Step, grey, make, no_hu, read
 from dataset_conversion.pet_simulation import Protocol, bytes_needed, simulate
 from nndiff.cli.command import Command, add_workers, paths_of
 from nndiff.demo.scanner import ceiling
-from nndiff.errors import NndiffError
-from nndiff.files import write_json
 from nndiff.imaging import io
 from nndiff.imaging.crop import foreground
 from nndiff.imaging.register import laid
 from nndiff.pictures import slices
-from nndiff.volume import Volume
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import write_json
+from nndiff.words.volume import Volume
 
 KINDS = (
     ("PET", "PET", "low-count PET to full-count PET"),

@@ -17,11 +17,11 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from dataset_conversion.base import REPORT, Gathered
-from nndiff.errors import NndiffError
-from nndiff.files import read_json, sweep, write_json
 from nndiff.imaging import io
-from nndiff.volume import FloatArray, Volume
-from nndiff.workers import Failure, run, worker_count
+from nndiff.resources.workers import Failure, run, worker_count
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import read_json, sweep, write_json
+from nndiff.words.volume import FloatArray, Volume
 
 SETTINGS = "_settings.json"  # no case begins with _
 AIR_IS_BELOW = -300.0  # HU

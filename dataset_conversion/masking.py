@@ -10,11 +10,11 @@ import numpy as np
 
 from dataset_conversion.base import Gathered, Role
 from dataset_conversion.making import Job, Record, Step, grey, make, read
-from nndiff.dataset import kind_of
 from nndiff.imaging import io
 from nndiff.imaging.masks import mask
 from nndiff.pictures import slices
-from nndiff.volume import Volume
+from nndiff.words.dataset import kind_of
+from nndiff.words.volume import Volume
 
 BEST_TOLD = ("ct", "mr", "pet")  # kinds, by how clearly they show where the body ends
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 from dataset_conversion.base import Role, add_channels, add_flags, dataset_of, gather, wanted, write
 from nndiff.cli.command import Command
-from nndiff.dataset import FILE_ENDINGS
-from nndiff.errors import NndiffError, nearest
-from nndiff.files import read_json
+from nndiff.words.dataset import FILE_ENDINGS
+from nndiff.words.errors import NndiffError, nearest
+from nndiff.words.files import read_json
 
 
 def main(argv: Sequence[str] | None = None) -> int:

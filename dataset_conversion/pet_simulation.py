@@ -19,7 +19,7 @@ from nndiff.demo.scanner import FWHM, Scanner, acquire
 from nndiff.imaging.io import Header
 from nndiff.imaging.masks import mask
 from nndiff.imaging.register import laid
-from nndiff.volume import FloatArray, Grid, Volume
+from nndiff.words.volume import FloatArray, Grid, Volume
 
 # Carney et al., Med Phys 33, 2006, 120 kVp: mu per mm = slope · (HU + 1000) + offset
 SOFT_SLOPE = 9.6e-6

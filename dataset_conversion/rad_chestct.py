@@ -21,8 +21,8 @@ import numpy as np
 from dataset_conversion.base import Gathered, add_flags
 from dataset_conversion.chests import CHEST, add_grid_flags, convert
 from nndiff.cli.command import Command
-from nndiff.errors import NndiffError
-from nndiff.volume import Grid, Volume
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import Grid, Volume
 
 METADATA = "CT_Scan_Metadata_Complete_*.csv"
 SCAN, PATIENT = "NoteAcc_DEID", "MRN_DEID"  # its columns

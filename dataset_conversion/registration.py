@@ -13,11 +13,11 @@ import numpy as np
 
 from dataset_conversion.base import Gathered, Role
 from dataset_conversion.making import Job, Record, Step, grey, make, read
-from nndiff.dataset import kind_of
 from nndiff.imaging import io
 from nndiff.imaging.register import register
 from nndiff.pictures import slices
 from nndiff.planning.data import BACKGROUND
+from nndiff.words.dataset import kind_of
 
 FIELD = 16  # voxels of the chequered picture
 FIGURES = ("shift_mm", "degrees", "stretch", "before", "after", "overlap")

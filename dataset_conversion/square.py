@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from nndiff.errors import NndiffError
-from nndiff.volume import SPACING_TOLERANCE, Box, FloatArray, Grid
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import SPACING_TOLERANCE, Box, FloatArray, Grid
 
 
 def squared(grid: Grid) -> tuple[Grid, Box]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dataset_conversion.base import Role, add_flags, dataset_of, gather, write
 from nndiff.cli.command import Command
-from nndiff.errors import NndiffError
+from nndiff.words.errors import NndiffError
 
 SOURCES = {1: ("MR", "mr"), 2: ("CBCT", "cbct")}
 REGIONS = ("B", "P", "AB", "HN", "TH")

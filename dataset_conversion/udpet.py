@@ -18,8 +18,8 @@ from pathlib import Path
 
 from dataset_conversion.base import UNFIT, Gathered, Role, add_flags, dataset_of, write
 from nndiff.cli.command import Command
-from nndiff.errors import NndiffError
 from nndiff.imaging import dicom
+from nndiff.words.errors import NndiffError
 
 FULL = re.compile(r"full_dose|(.*[ _])?normal", re.IGNORECASE)
 PART = re.compile(r"(?:1-(?P<siemens>\d+) dose|(?:.*[ _])?D(?:RF_)?(?P<united>\d+))", re.IGNORECASE)

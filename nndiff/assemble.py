@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from nndiff.diffusion.losses import LOSSES
 from nndiff.diffusion.prediction import PREDICTIONS, Estimate, Prediction
 from nndiff.diffusion.process import PROCESSES, Process
-from nndiff.errors import NndiffError
 from nndiff.imaging.augment import AUGMENTATIONS, Augmentation
 from nndiff.networks.prdit import PRDiT
 from nndiff.networks.puzzle import HEAD_CHANNELS, Head, Puzzled, averaging
 from nndiff.networks.unet import UNet
-from nndiff.plan import Configuration, NetworkSpec, Scheme
-from nndiff.registry import Registry
-from nndiff.volume import Triple
+from nndiff.plans.plan import Configuration, NetworkSpec, Scheme
+from nndiff.words.errors import NndiffError
+from nndiff.words.registry import Registry
+from nndiff.words.volume import Triple
 
 Core = Callable[[NetworkSpec, int, int], nn.Module]  # (spec, channels in, channels out), counted after the puzzle
 

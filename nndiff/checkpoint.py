@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nndiff.errors import NndiffError
-from nndiff.files import atomic
-from nndiff.plan import Configuration, Plan
-from nndiff.strict_json import decode, encode
+from nndiff.plans.plan import Configuration, Plan
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import atomic
+from nndiff.words.strict_json import decode, encode
 
 FORMAT, VERSION = "nndiff checkpoint", 1
 LATEST, BEST = "checkpoint_latest.pt", "checkpoint_best.pt"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from nndiff.volume import FloatArray, Spacing
+from nndiff.words.volume import FloatArray, Spacing
 
 DPI = 110
 BRIGHTEST = 99.7  # percentile of the last volume that is shown white

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from nndiff.dataset import kind_of
 from nndiff.imaging import io
-from nndiff.paths import Paths
-from nndiff.volume import FloatArray, Grid, Spacing, Triple, Volume
+from nndiff.words.dataset import kind_of
+from nndiff.words.paths import Paths
+from nndiff.words.volume import FloatArray, Grid, Spacing, Triple, Volume
 
 SHAPE = (14, 16, 18)
 SPACING = (2.0, 2.0, 2.0)

@@ -1,11 +1,13 @@
-"""The floors: imports go downward only, those inside functions included.
+"""Floors are folders, and imports go down only: those inside functions, and those by name (importlib), included.
 
-0 words · 1 mechanisms (never import one another) · 2 shared core · 3 stages (talk through files) · 4 commands
+0 words · 1 mechanisms, which never import one another · 2 what a plan is made of · 3 shared core
+4 stages, which talk through files · 5 commands, and the public functions of nndiff/__init__.py
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,32 +18,20 @@ import nndiff
 PACKAGE = Path(nndiff.__file__).parent
 
 FLOORS = [
-    {"__init__", "checks", "errors", "files", "strict_json", "paths", "volume", "dataset", "plan", "registry"},
+    {"words"},
     {"imaging", "diffusion", "networks", "metrics"},
-    {
-        "assemble",
-        "prepare",
-        "translate",
-        "layers",
-        "reuse",
-        "scoring",
-        "inference",
-        "checkpoint",
-        "memory",
-        "machine",
-        "workers",
-        "statistics",
-        "pictures",
-    },
-    {"integrity", "fingerprint", "planning", "preprocess", "training", "tuning", "prediction", "evaluation", "demo"},
-    {"cli"},
+    {"plans"},
+    {"assemble", "checkpoint", "pictures", "resources", "data", "sampling"},
+    {"planning", "training", "tuning", "prediction", "evaluation", "demo"},
+    {"cli", "__init__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+MECHANISMS, STAGES = 1, 4
 
-# Files of floors 0, 2 and 4 may use one another; of the stages only these two, which share one pass over the files.
-STAGES_TOGETHER = {("fingerprint", "integrity")}
 WORDS_MAY_USE = {"numpy"}
-MECHANISMS_NEVER_SEE = {"plan", "dataset"}
+HEAVY = {"torch", "scipy", "SimpleITK", "pandas", "matplotlib", "batchgenerators", "tqdm"}
+LIGHT = {"nndiff.words", "nndiff.plans", "nndiff.cli"}  # what the top of a command may import
+BY_NAME = re.compile(r"^nndiff(\.\w+)+(?=:\w+$|$)")  # a module in a string: importlib, an entry point
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -49,16 +39,23 @@ def modules() -> Iterator[tuple[str, Path]]:
         yield ".".join(path.relative_to(PACKAGE).with_suffix("").parts), path
 
 
-def imports(path: Path) -> set[str]:
-    """Every module that a file names in an import, at any depth; `from nndiff import x` counts as nndiff.x."""
+def imports_of(tree: ast.AST, where: object = "") -> set[str]:
+    """Every module that the code names: in an import at any depth, or whole in a string."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import; write the whole name"
-            found |= {f"nndiff.{alias.name}" for alias in node.names} if node.module == "nndiff" else {str(node.module)}
+            assert node.level == 0, f"{where}: relative import; write the whole name"
+            inside = str(node.module).split(".")[0] == "nndiff"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} if inside else {str(node.module)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and (match := BY_NAME.match(node.value)):
+            found.add(match[0])
     return found
+
+
+def imports(path: Path) -> set[str]:
+    return imports_of(ast.parse(path.read_text(encoding="utf-8")), path)
 
 
 def room(module: str) -> str:
@@ -70,49 +67,57 @@ def rooms_used(path: Path) -> set[str]:
     return {name for name in names if name in FLOOR}
 
 
-@pytest.mark.parametrize(("module", "path"), list(modules()))
+every_module = pytest.mark.parametrize(("module", "path"), list(modules()))
+
+
+@every_module
 def test_every_file_has_a_floor(module: str, path: Path) -> None:
-    assert room(module) in FLOOR, f"{module} stands on no floor: name it in FLOORS"
+    assert room(module) in FLOOR, f"{module} stands on no floor: name its room in FLOORS"
 
 
-@pytest.mark.parametrize(("module", "path"), list(modules()))
+@every_module
 def test_imports_go_down(module: str, path: Path) -> None:
     here = room(module)
     for other in rooms_used(path) - {here}:
         assert FLOOR[other] <= FLOOR[here], f"{module} (floor {FLOOR[here]}) imports {other} (floor {FLOOR[other]})"
-        if FLOOR[other] == FLOOR[here] == 1:
+        if FLOOR[other] == FLOOR[here] == MECHANISMS:
             pytest.fail(f"{module} imports {other}: mechanisms never import one another")
-        if FLOOR[other] == FLOOR[here] == 3:
-            assert (here, other) in STAGES_TOGETHER, f"{module} imports {other}: stages talk through files"
+        if FLOOR[other] == FLOOR[here] == STAGES:
+            pytest.fail(f"{module} imports {other}: stages talk through files")
 
 
-@pytest.mark.parametrize(("module", "path"), [(m, p) for m, p in modules() if FLOOR.get(room(m)) == 0])
+@pytest.mark.parametrize(("module", "path"), [(m, p) for m, p in modules() if room(m) == "words"])
 def test_words_know_only_the_standard_library_and_numpy(module: str, path: Path) -> None:
-    heavy = {"torch", "scipy", "SimpleITK", "pandas", "matplotlib", "batchgenerators", "tqdm"}
-    assert not {name.split(".")[0] for name in imports(path)} & heavy
+    assert not {name.split(".")[0] for name in imports(path)} & HEAVY
 
 
-@pytest.mark.parametrize(("module", "path"), [(m, p) for m, p in modules() if FLOOR.get(room(m)) == 1])
+@pytest.mark.parametrize(("module", "path"), [(m, p) for m, p in modules() if FLOOR.get(room(m)) == MECHANISMS])
 def test_mechanisms_take_plain_arguments(module: str, path: Path) -> None:
-    assert not rooms_used(path) & MECHANISMS_NEVER_SEE
+    assert not {name for name in imports(path) if name.startswith(("nndiff.plans", "nndiff.words.dataset"))}
 
 
-@pytest.mark.parametrize(("module", "path"), [(m, p) for m, p in modules() if m.startswith("cli.")])
+@pytest.mark.parametrize(("module", "path"), [(m, p) for m, p in modules() if room(m) == "cli"])
 def test_commands_import_nothing_heavy_at_the_top(module: str, path: Path) -> None:
     """--help answers at once: stages are imported inside functions."""
-    light = {"errors", "paths", "plan", "strict_json", "cli"}
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("nndiff."):
-            assert str(node.module).split(".")[1] in light, f"{module}: import {node.module} where it is used"
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "nndiff":
+            names = imports_of(ast.Module([node], []), path)
+            assert all(".".join(name.split(".")[:2]) in LIGHT for name in names), f"{module}: import {names} where used"
+
+
+def test_a_module_named_in_a_string_is_an_import() -> None:
+    for code in ('importlib.import_module("nndiff.training.run")', 'point = "nndiff.training.run:train"'):
+        assert imports_of(ast.parse(code)) == {"nndiff.training.run"}
+    assert imports_of(ast.parse('"""nndiff.predict(a, b) is a sentence."""')) == set()
 
 
 def test_there_is_no_circle() -> None:
-    known = {f"nndiff.{module}" for module, _ in modules()}
+    known = {f"nndiff.{module}".removesuffix(".__init__") for module, _ in modules()}
     graph = {}
     for module, path in modules():
-        named = imports(path)
-        graph[f"nndiff.{module}"] = {name for name in named if name in known}
+        names = {name if name in known else name.rpartition(".")[0] for name in imports(path)}
+        graph[f"nndiff.{module}".removesuffix(".__init__")] = names & known - {"nndiff"}
     done: set[str] = set()
 
     def visit(node: str, trail: tuple[str, ...]) -> None:

@@ -10,10 +10,10 @@ import torch
 from scipy.ndimage import uniform_filter
 
 from nndiff.assemble import build_network, multiple, nearby
-from nndiff.errors import NndiffError
 from nndiff.networks.puzzle import haar, puzzle
-from nndiff.plan import NetworkSpec
-from nndiff.volume import Triple
+from nndiff.plans.plan import NetworkSpec
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import Triple
 
 STRIDES = ((1, 1, 1), (1, 2, 2), (2, 2, 2))
 SPEC = NetworkSpec("unet", 3, 2, 8, (1, 2, 2), ((3, 3, 3),) * 3, STRIDES, 2, 0, "none")

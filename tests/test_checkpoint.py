@@ -17,11 +17,11 @@ import torch
 from nndiff import checkpoint
 from nndiff.assemble import build_network
 from nndiff.checkpoint import Checkpoint, Epoch, Seen, demand_fitting
-from nndiff.errors import NndiffError
-from nndiff.files import PART
-from nndiff.strict_json import encode
 from nndiff.training.loop import Trainer
 from nndiff.training.run import train
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import PART
+from nndiff.words.strict_json import encode
 from tests.training.tiny import batch_of, prepare, request, run_of, tiny_plan, trainer_of
 
 PLAN = tiny_plan()

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nndiff.errors import NndiffError, nearest
-from nndiff.paths import Paths
+from nndiff.words.errors import NndiffError, nearest
+from nndiff.words.paths import Paths
 
 # Flags that nnU-Net's users type and that mean nothing here → what to use instead.
 NNUNET_FLAGS = {

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nndiff.cli.command import Command, add_workers
 from nndiff.cli.train import add_device, seconds_of
-from nndiff.errors import NndiffError
+from nndiff.words.errors import NndiffError
 
 TITLES = {900: "Low-count PET to full-count PET", 901: "Uncorrected low-count PET to corrected full-count PET"}
 STEPS = {900: (1, 4, 10), 901: (1,)}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nndiff.cli.command import Command, paths_of
 from nndiff.cli.train import add_fold, planned
-from nndiff.errors import NndiffError
+from nndiff.words.errors import NndiffError
 
 if TYPE_CHECKING:
     from nndiff.evaluation.generation import Compared, Judged
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _work(arguments: argparse.Namespace) -> None:
     from nndiff.evaluation.generation import FILE, judge
     from nndiff.metrics.features import EXTRACTORS
-    from nndiff.plan import Plan, load
+    from nndiff.plans.plan import Plan, load
     from nndiff.training.folds import groups_of, split_of
 
     if (arguments.features == "medicalnet") != (arguments.weights is not None):

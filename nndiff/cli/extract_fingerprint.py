@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from nndiff.cli.command import Command, add_dataset, add_workers, paths_of
-from nndiff.paths import Paths
-from nndiff.plan import Fingerprint
+from nndiff.plans.plan import Fingerprint
+from nndiff.words.paths import Paths
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,9 +31,10 @@ def _work(arguments: argparse.Namespace) -> None:
 
 def extract(paths: Paths, name: str, workers: int | None, verify: bool, write: bool = True) -> Fingerprint:
     """The stage, with what a person sees of it."""
-    from nndiff import dataset, fingerprint
     from nndiff.cli.tables import fingerprint_table
-    from nndiff.plan import save
+    from nndiff.data import fingerprint
+    from nndiff.plans.plan import save
+    from nndiff.words import dataset
 
     found, warnings = fingerprint.extract(dataset.read(paths.raw / name), workers, verify)
     for warning in warnings:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nndiff.cli.command import Command, add_configurations, add_dataset, paths_of
-from nndiff.paths import Paths
-from nndiff.plan import Budget, Fingerprint, Plan
+from nndiff.plans.plan import Budget, Fingerprint, Plan
+from nndiff.words.paths import Paths
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +53,7 @@ def add_planning(command: Command) -> None:
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    from nndiff.plan import load
+    from nndiff.plans.plan import load
 
     paths = paths_of(arguments)
     for wanted in arguments.dataset:
@@ -75,9 +75,9 @@ class Request:
 
 def request(paths: Paths, name: str, task: str, arguments: argparse.Namespace) -> Request:
     """Refuses what cannot be planned, before anything long has begun."""
-    from nndiff import machine
-    from nndiff.files import demand_writable
     from nndiff.planning import lifecycle, overrides, recipe
+    from nndiff.resources import machine
+    from nndiff.words.files import demand_writable
 
     path = paths.preprocessed / name / lifecycle.PLAN_FILE
     wanted = tuple(arguments.configurations or recipe.configurations(task))

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    from nndiff import dataset
+    from nndiff.words import dataset
 
     paths = paths_of(arguments)
     for wanted in arguments.dataset:

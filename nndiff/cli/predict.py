@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nndiff.cli.command import Command, paths_of
 from nndiff.cli.train import add_device
-from nndiff.errors import NndiffError
+from nndiff.words.errors import NndiffError
 
 STARTS = ("source", "noise", "shortcut", "draft")
 

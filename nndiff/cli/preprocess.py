@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from nndiff.cli.command import Command, add_configurations, add_dataset, add_workers, paths_of
-from nndiff.paths import Paths
-from nndiff.plan import Plan
+from nndiff.plans.plan import Plan
+from nndiff.words.paths import Paths
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    from nndiff.plan import load
+    from nndiff.plans.plan import load
 
     paths = paths_of(arguments)
     for wanted in arguments.dataset:
@@ -31,8 +31,8 @@ def _work(arguments: argparse.Namespace) -> None:
 
 def prepare_cases(paths: Paths, plan: Plan, configurations: Sequence[str], workers: int | None) -> None:
     """The stage, with what a person sees of it."""
-    from nndiff import dataset
-    from nndiff.preprocess import preprocess
+    from nndiff.data.preprocess import preprocess
+    from nndiff.words import dataset
 
     raw = dataset.read(paths.raw / plan.dataset)
     for summary in preprocess(raw, plan, configurations, paths.preprocessed / plan.dataset, workers):

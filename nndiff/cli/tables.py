@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from nndiff.plan import Decision, Fingerprint, Plan
+from nndiff.plans.plan import Decision, Fingerprint, Plan
 
 
 def fingerprint_table(fingerprint: Fingerprint) -> str:

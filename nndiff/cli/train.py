@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from nndiff.cli.command import Command, add_workers, paths_of
-from nndiff.errors import NndiffError
-from nndiff.plan import Fingerprint, Plan
+from nndiff.plans.plan import Fingerprint, Plan
+from nndiff.words.errors import NndiffError
 
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -68,8 +68,8 @@ def seconds_of(text: str) -> float:
 
 def _work(arguments: argparse.Namespace) -> None:
     from nndiff.checkpoint import LATEST
-    from nndiff.plan import load
     from nndiff.planning.overrides import put_in
+    from nndiff.plans.plan import load
     from nndiff.training.run import Request, train
 
     paths = paths_of(arguments)
@@ -130,7 +130,7 @@ def _tune(folder: Path, prepared: Path, device: Any, time_budget: float | None) 
 
 
 def planned(plan: Plan, name: str) -> str:
-    from nndiff.errors import nearest
+    from nndiff.words.errors import nearest
 
     if name not in plan.configurations:
         raise NndiffError(f"The plan has no configuration '{name}'.", remedy=nearest(name, plan.configurations))
@@ -143,7 +143,7 @@ def _device(wanted: str | None):  # type: ignore[no-untyped-def]
 
     import torch
 
-    from nndiff.machine import demand_device
+    from nndiff.resources.machine import demand_device
 
     device = demand_device(wanted)
     if device != "cuda":
@@ -162,7 +162,7 @@ def _is_first() -> bool:
 def _seen(prepared: Path):  # type: ignore[no-untyped-def]
     """What the sources looked like, for prediction to compare with."""
     from nndiff.checkpoint import Seen
-    from nndiff.plan import load
+    from nndiff.plans.plan import load
 
     fingerprint = load(Fingerprint, prepared / "fingerprint.json", "extract it first: nndiff_extract_fingerprint")
     rows = []

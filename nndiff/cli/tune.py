@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _work(arguments: argparse.Namespace) -> None:
     import torch
 
-    from nndiff.inference import FILE
-    from nndiff.machine import demand_device
+    from nndiff.resources.machine import demand_device
+    from nndiff.sampling.inference import FILE
     from nndiff.tuning.run import Request, run
 
     paths = paths_of(arguments)

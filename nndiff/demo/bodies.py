@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nndiff.volume import FloatArray, Grid, Spacing, Triple
+from nndiff.words.volume import FloatArray, Grid, Spacing, Triple
 
 Floats = npt.NDArray[np.float64]
 

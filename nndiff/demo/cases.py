@@ -20,11 +20,11 @@ import numpy.typing as npt
 
 from nndiff.demo.bodies import SHAPE, SPACING, Body, random_body
 from nndiff.demo.scanner import Scanner, acquire, ceiling
-from nndiff.errors import NndiffError
-from nndiff.files import write_json
 from nndiff.imaging import io
-from nndiff.volume import Volume
-from nndiff.workers import Failure, demand_success, run, worker_count
+from nndiff.resources.workers import Failure, demand_success, run, worker_count
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import write_json
+from nndiff.words.volume import Volume
 
 DATASETS = {
     "Dataset900_DemoPET": "low-count PET to full-count PET, simulated",

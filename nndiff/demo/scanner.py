@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy import ndimage, sparse
 
 from nndiff.metrics.image import psnr
-from nndiff.volume import FloatArray, Grid
+from nndiff.words.volume import FloatArray, Grid
 
 Floats = npt.NDArray[np.float64]
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from nndiff.files import atomic, read_json, write_json
 from nndiff.imaging import io
 from nndiff.metrics.pet import gaussian
 from nndiff.pictures import slices
+from nndiff.words.files import atomic, read_json, write_json
 
 MEASURES = ("PSNR", "SSIM", "HF", "SUVmean_bias", "SUVmax_bias")
 HEADS = ("", "PSNR dB", "SSIM", "HF power", "lesion SUVmean", "lesion SUVmax", "s/volume")

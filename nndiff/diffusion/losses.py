@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nndiff.registry import Registry
+from nndiff.words.registry import Registry
 
 
 class Gradient(nn.Module):

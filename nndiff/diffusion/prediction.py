@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nndiff.diffusion.process import Process, per_volume
-from nndiff.registry import Registry
+from nndiff.words.registry import Registry
 
 ERROR_SHARE = 0.3  # of the distance, that a trained network's own guess is off by: 0.29 and 0.44 in trials on PET
 MOST_SKIPPED = 0.9

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nndiff.registry import Registry
+from nndiff.words.registry import Registry
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nndiff.diffusion.process import DDPM, Process
 from nndiff.diffusion.sampler import Denoise
-from nndiff.registry import Registry
+from nndiff.words.registry import Registry
 
 NOISE_MULTIPLE = 1.0  # measured for a model that predicts the image; published for one that predicts noise: 5 to 15
 STEPS = 1000

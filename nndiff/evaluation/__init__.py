@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nndiff.dataset import kind_of
-from nndiff.errors import NndiffError, nearest
 from nndiff.evaluation.cases import Folders
 from nndiff.evaluation.scores import Row, Scorer, bytes_each
 from nndiff.evaluation.summary import summarised, write_table
-from nndiff.files import demand_writable, read_json, sweep, write_json
 from nndiff.metrics.image import SYNTHRAD_RANGE
-from nndiff.volume import Triple
-from nndiff.workers import Failure, demand_success, run, worker_count
+from nndiff.resources.workers import Failure, demand_success, run, worker_count
+from nndiff.words.dataset import kind_of
+from nndiff.words.errors import NndiffError, nearest
+from nndiff.words.files import demand_writable, read_json, sweep, write_json
+from nndiff.words.volume import Triple
 
 KINDS = ("ct", "pet", "mr")
 PUZZLE_FACTOR: Triple = (2, 2, 2)  # when neither the caller nor predict.json says

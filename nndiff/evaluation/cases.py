@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nndiff.dataset import CHANNEL, FILE_ENDINGS
-from nndiff.errors import NndiffError
-from nndiff.files import PART
-from nndiff.workers import Failure
+from nndiff.resources.workers import Failure
+from nndiff.words.dataset import CHANNEL, FILE_ENDINGS
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import PART
 
 SAMPLE = re.compile(r"^(?P<case>.+)_sample(?P<sample>\d+)_(?P<channel>\d{4})$")
 Channels = dict[str, dict[int, Path]]  # case → channel → file

@@ -14,17 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from nndiff.errors import NndiffError
+from nndiff.data.prepare import empty
 from nndiff.evaluation.cases import channels_of, images_of
-from nndiff.files import demand_writable, write_json
 from nndiff.imaging import io, store
 from nndiff.imaging.normalize import Affine
 from nndiff.metrics.distribution import Figures, Nearest, bootstrap, compare_sets, frechet, nearest
 from nndiff.metrics.features import Extractor, Floats
-from nndiff.plan import Configuration, Plan
-from nndiff.prepare import empty
-from nndiff.strict_json import encode
-from nndiff.volume import FloatArray
+from nndiff.plans.plan import Configuration, Plan
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import demand_writable, write_json
+from nndiff.words.strict_json import encode
+from nndiff.words.volume import FloatArray
 
 FILE = "generation.json"
 GENERATED, TRAINING = "generated", "training scans"

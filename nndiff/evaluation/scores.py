@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from nndiff.errors import NndiffError
 from nndiff.evaluation.cases import Case
 from nndiff.imaging import io
 from nndiff.metrics.ensemble import crps, uncertainty_correlation
@@ -31,7 +30,8 @@ from nndiff.metrics.image import (
     ssim,
 )
 from nndiff.metrics.pet import Labels, Region, best_gaussian, region_biases
-from nndiff.volume import FloatArray, Grid, Triple
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import FloatArray, Grid, Triple
 
 HU_OF_AIR = -500.0  # a truth that goes below is CT, when no dataset.json says what it is
 PREDICTION, INPUT, BEST_GAUSSIAN = "prediction", "input", "best Gaussian"

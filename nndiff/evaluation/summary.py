@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from nndiff.evaluation.scores import Row
-from nndiff.files import atomic
-from nndiff.workers import Failure
+from nndiff.resources.workers import Failure
+from nndiff.words.files import atomic
 
 # Every figure, and how bad a value of it is: the largest is the worst case. A width is neither good nor bad.
 BADNESS: dict[str, Callable[[float], float] | None] = {

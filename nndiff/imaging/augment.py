@@ -25,8 +25,8 @@ from batchgenerators.transforms.color_transforms import (
 )
 from batchgenerators.transforms.spatial_transforms import MirrorTransform
 
-from nndiff.registry import Registry
-from nndiff.volume import FloatArray
+from nndiff.words.registry import Registry
+from nndiff.words.volume import FloatArray
 
 Mask = npt.NDArray[np.bool_]  # [z, y, x]
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from nndiff.registry import Registry
-from nndiff.volume import Box, FloatArray, Triple
+from nndiff.words.registry import Registry
+from nndiff.words.volume import Box, FloatArray, Triple
 
 Mask = npt.NDArray[np.bool_]
 

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import SimpleITK
 
-from nndiff.errors import NndiffError
 from nndiff.imaging.suv import suv_factor
-from nndiff.volume import FloatArray, Grid, Spacing
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import FloatArray, Grid, Spacing
 
 sitk: Any = SimpleITK
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import nndiff
-from nndiff.errors import NndiffError
-from nndiff.files import PART
 from nndiff.imaging import dicom
-from nndiff.volume import FloatArray
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import PART
+from nndiff.words.volume import FloatArray
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

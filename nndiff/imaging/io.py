@@ -28,10 +28,10 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK
 
-from nndiff.errors import NndiffError
-from nndiff.files import atomic
 from nndiff.imaging import dicom
-from nndiff.volume import FloatArray, Grid, Layout, Triple, Volume
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import atomic
+from nndiff.words.volume import FloatArray, Grid, Layout, Triple, Volume
 
 sitk: Any = SimpleITK  # its Python side is not annotated
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters is raised; the rest would break the progress bars

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from nndiff.imaging.crop import Mask, every, foreground, large_parts, strides_of
-from nndiff.volume import FloatArray, Spacing
+from nndiff.words.volume import FloatArray, Spacing
 
 LEAST_SHARE, MOST_SHARE = 0.01, 0.95  # of the volume: less or more than that is doubted
 

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nndiff.errors import NndiffError
-from nndiff.registry import Registry
-from nndiff.volume import FloatArray
+from nndiff.words.errors import NndiffError
+from nndiff.words.registry import Registry
+from nndiff.words.volume import FloatArray
 
 Mask = npt.NDArray[np.bool_]
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import SimpleITK
 
-from nndiff.volume import FloatArray, Grid, Volume
+from nndiff.words.volume import FloatArray, Grid, Volume
 
 sitk: Any = SimpleITK
 

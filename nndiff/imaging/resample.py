@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from nndiff.volume import FloatArray, Grid, Spacing, Triple
+from nndiff.words.volume import FloatArray, Grid, Spacing, Triple
 
 CUBIC, LINEAR = 3, 1
 TIE = 1e-4  # rounding in float32 must not decide whether exactly half a voxel counts

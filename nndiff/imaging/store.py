@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nndiff.errors import NndiffError
-from nndiff.files import atomic, read_json, write_json
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import atomic, read_json, write_json
 
 ARRAYS = ("source", "target", "mask")
 REMEDY = "run the preprocessing again"

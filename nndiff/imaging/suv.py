@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from nndiff.errors import NndiffError
+from nndiff.words.errors import NndiffError
 
 
 def suv_factor(headers: Sequence[Any], path: Path) -> float:

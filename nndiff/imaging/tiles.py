@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nndiff.errors import NndiffError
-from nndiff.volume import Box, Triple
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import Box, Triple
 
 SIGMA_SHARE = 1 / 8  # of the patch, as in nnU-Net
 FLOOR = 1e-3  # of the peak, an axis: a corner voxel still counts

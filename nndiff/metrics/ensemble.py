@@ -23,7 +23,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from nndiff.metrics.image import Mask
-from nndiff.volume import FloatArray
+from nndiff.words.volume import FloatArray
 
 Floats = npt.NDArray[np.float64]
 

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nndiff.errors import NndiffError
-from nndiff.registry import Registry
-from nndiff.volume import FloatArray
+from nndiff.words.errors import NndiffError
+from nndiff.words.registry import Registry
+from nndiff.words.volume import FloatArray
 
 Floats = npt.NDArray[np.float64]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nndiff.volume import FloatArray, Triple
+from nndiff.words.volume import FloatArray, Triple
 
 Floats = npt.NDArray[np.float64]
 NEIGHBOURS = 3  # frequency bins on either side

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from nndiff.volume import FloatArray
+from nndiff.words.volume import FloatArray
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

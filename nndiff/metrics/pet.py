@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy import ndimage, optimize
 
 from nndiff.metrics.image import Mask, Range, psnr
-from nndiff.volume import FloatArray, Spacing
+from nndiff.words.volume import FloatArray, Spacing
 
 Labels = npt.NDArray[np.int32]  # [Z, Y, X]; 0 belongs to no region
 Floats = npt.NDArray[np.float64]

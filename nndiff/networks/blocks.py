@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from nndiff.volume import Triple
+from nndiff.words.volume import Triple
 
 MAX_GROUPS = 32  # as in Wu & He 2018
 CHANNELS_A_GROUP = 4  # at least

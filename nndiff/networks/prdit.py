@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nndiff.errors import NndiffError
 from nndiff.networks.blocks import TimeEmbedding, recomputed
-from nndiff.volume import Triple
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import Triple
 
 HEAD_SIZE = 64  # channels an attention head, at least: 768/12 and 1152/16 as published
 HIGHEST = 32.0  # half turns of the fastest position code, over a whole axis

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nndiff.networks.blocks import Conv, conv, zeroed
-from nndiff.volume import Triple
+from nndiff.words.volume import Triple
 
 HEAD_CHANNELS = 4  # a voxel, from the core to the full-resolution head
 HEAD_REACH = 2  # voxels beyond the volume that head and skip look at: two kernels of 3

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nndiff.errors import NndiffError, nearest
 from nndiff.networks.blocks import NormConv, ResidualBlock, TimeEmbedding, Up, conv
-from nndiff.volume import Triple
+from nndiff.words.errors import NndiffError, nearest
+from nndiff.words.volume import Triple
 
 RECOMPUTE = ("none", "norms", "blocks")
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nndiff.dataset import kind_of
+from nndiff.data.prepare import CROP_MARGIN_MM, normalizer
+from nndiff.data.statistics import DEFAULT_SCHEMES
 from nndiff.imaging.resample import new_shape
-from nndiff.plan import TIED, Alternative, CaseFingerprint, Channel, ChannelStatistics, Crop, Fingerprint, Scheme
 from nndiff.planning.verdict import Verdict
-from nndiff.prepare import CROP_MARGIN_MM, normalizer
-from nndiff.statistics import DEFAULT_SCHEMES
-from nndiff.volume import FloatArray, Grid, Spacing, Triple
+from nndiff.plans.plan import TIED, Alternative, CaseFingerprint, Channel, ChannelStatistics, Crop, Fingerprint, Scheme
+from nndiff.words.dataset import kind_of
+from nndiff.words.volume import FloatArray, Grid, Spacing, Triple
 
 CROP_WORTH = 0.8  # crop when the median case keeps at most this share of its voxels
 FINER_AT_MOST = 4.0  # times the median case's voxels: what keeping the finest cases' detail may cost

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nndiff import strict_json
-from nndiff.errors import NndiffError
-from nndiff.files import read_json, write_json
-from nndiff.plan import DATASET_WIDE, PLAN_VERSION, Plan, digest, load
 from nndiff.planning.planner import part_of
-from nndiff.strict_json import encode
+from nndiff.plans.plan import DATASET_WIDE, PLAN_VERSION, Plan, digest, load
+from nndiff.words import strict_json
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import read_json, write_json
+from nndiff.words.strict_json import encode
 
 PLAN_FILE = "plan.json"
 

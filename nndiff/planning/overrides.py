@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nndiff.checks import demand_valid
-from nndiff.errors import NndiffError
-from nndiff.memory import prediction_cost, training_cost
-from nndiff.plan import Configuration, Plan, Predicted
-from nndiff.strict_json import decode, encode, hints_of, type_at
+from nndiff.plans.plan import Configuration, Plan, Predicted
+from nndiff.resources.memory import prediction_cost, training_cost
+from nndiff.words.checks import demand_valid
+from nndiff.words.errors import NndiffError
+from nndiff.words.strict_json import decode, encode, hints_of, type_at
 
 NEVER_DECIDED = ("version", "dataset", "task", "file_ending", "configurations", "overrides", "decisions", "seals")
 SIZED = ("puzzle_factor", "patch_size", "batch_size", "network", "precision")  # what the predicted cost follows from

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from nndiff.assemble import build_method, build_process
+from nndiff.data.prepare import normalizer
 from nndiff.diffusion.prediction import PREDICTIONS
-from nndiff.errors import NndiffError, nearest
-from nndiff.layers import offsets
-from nndiff.memory import prediction_cost, reuse_cost, total_needed, training_cost, usable_bytes
-from nndiff.plan import (
+from nndiff.planning import data, recipe, search, size, tokens
+from nndiff.planning.overrides import Overrides
+from nndiff.planning.verdict import Verdict
+from nndiff.plans.plan import (
     DATASET_WIDE,
     PLAN_VERSION,
     Alternative,
@@ -31,13 +32,12 @@ from nndiff.plan import (
     demand_channels,
     digest,
 )
-from nndiff.planning import data, recipe, search, size, tokens
-from nndiff.planning.overrides import Overrides
-from nndiff.planning.verdict import Verdict
-from nndiff.prepare import normalizer
-from nndiff.reuse import demand_reuse
-from nndiff.strict_json import encode
-from nndiff.volume import Spacing, Triple
+from nndiff.resources.memory import prediction_cost, reuse_cost, total_needed, training_cost, usable_bytes
+from nndiff.sampling.layers import offsets
+from nndiff.sampling.reuse import demand_reuse
+from nndiff.words.errors import NndiffError, nearest
+from nndiff.words.strict_json import encode
+from nndiff.words.volume import Spacing, Triple
 
 T = TypeVar("T")
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Protocol
 
-from nndiff.errors import NndiffError
-from nndiff.plan import Alternative, Budget, NetworkSpec
 from nndiff.planning.verdict import Verdict, in_words
-from nndiff.volume import Spacing, Triple
+from nndiff.plans.plan import Alternative, Budget, NetworkSpec
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import Spacing, Triple
 
 GB = 10**9
 TFLOP = 10**12

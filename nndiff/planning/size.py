@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nndiff.plan import NetworkSpec
 from nndiff.planning.search import Build, Limits, Predict, Rung, Sized, explaining, fits
 from nndiff.planning.verdict import Verdict, in_words
-from nndiff.volume import Spacing, Triple
+from nndiff.plans.plan import NetworkSpec
+from nndiff.words.volume import Spacing, Triple
 
 SAME_SCALE = 2.0  # axes within this ratio of the finest are pooled and puzzled alike
 SMALLEST_FEATURE = 4  # voxels an axis keeps at the bottom of the network

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from nndiff.errors import NndiffError
-from nndiff.plan import NetworkSpec
 from nndiff.planning.search import Build, Limits, Predict, Rung, Sized, explaining, fits
 from nndiff.planning.size import coarsened, patches
 from nndiff.planning.verdict import Verdict, in_words
-from nndiff.volume import Spacing, Triple
+from nndiff.plans.plan import NetworkSpec
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import Spacing, Triple
 
 BLOCKS = (2, 4, 8, 16)  # voxels of the finest spacing; published: 8, at 128 voxels
 MOST_TOKENS = {"cuda": 4096, "mps": 2048, "cpu": 1024}  # published: 4096

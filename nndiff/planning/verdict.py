@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from nndiff.plan import Alternative
+from nndiff.plans.plan import Alternative
 
 T = TypeVar("T")
 

@@ -10,10 +10,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from nndiff.dataset import CHANNEL, FILE_ENDINGS
-from nndiff.errors import NndiffError
 from nndiff.imaging import dicom
-from nndiff.plan import Channel
+from nndiff.plans.plan import Channel
+from nndiff.words.dataset import CHANNEL, FILE_ENDINGS
+from nndiff.words.errors import NndiffError
 
 DICOM_TO = ".nii.gz"
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
-from nndiff import checkpoint, inference
+from nndiff import checkpoint
 from nndiff.assemble import build_network
 from nndiff.checkpoint import Checkpoint, Seen
-from nndiff.errors import NndiffError
-from nndiff.inference import digest_of
-from nndiff.plan import Plan, Preparation, SamplerPlan, digest
-from nndiff.translate import Model, build_model
+from nndiff.plans.plan import Plan, Preparation, SamplerPlan, digest
+from nndiff.sampling import inference
+from nndiff.sampling.inference import digest_of
+from nndiff.sampling.translate import Model, build_model
+from nndiff.words.errors import NndiffError
 
 FOLD = "fold_"
 

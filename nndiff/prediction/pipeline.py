@@ -22,22 +22,22 @@ import numpy as np
 import torch
 
 import nndiff
-from nndiff.errors import NndiffError
-from nndiff.files import demand_writable, read_json, sweep, write_json
+from nndiff.data.prepare import Prepared, empty, prepare
 from nndiff.imaging import dicom, dicom_out, io
-from nndiff.machine import demand_device, free_memory
-from nndiff.memory import usable_now
-from nndiff.plan import SamplerPlan
+from nndiff.plans.plan import SamplerPlan
 from nndiff.prediction import inputs, models
 from nndiff.prediction.inputs import InputCase
 from nndiff.prediction.models import Trained
 from nndiff.prediction.record import begun_record, how_made
 from nndiff.prediction.request import Request
 from nndiff.prediction.sampling import demand_sampler, sampler_of
-from nndiff.prepare import Prepared, empty, prepare
-from nndiff.translate import Arrangement, arrangements, draw_seed, translate
-from nndiff.volume import FloatArray, Volume
-from nndiff.workers import Failure, demand_success
+from nndiff.resources.machine import demand_device, free_memory
+from nndiff.resources.memory import usable_now
+from nndiff.resources.workers import Failure, demand_success
+from nndiff.sampling.translate import Arrangement, arrangements, draw_seed, translate
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import demand_writable, read_json, sweep, write_json
+from nndiff.words.volume import FloatArray, Volume
 
 UNITS_APART = 3.0  # a case this many times above or below all of training is said to be in other units
 UNCERTAINTY, SAMPLES, SERIES = "uncertainty", "samples", "dicom"  # folders beside the volumes

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 import nndiff
-from nndiff.plan import SamplerPlan, digest
+from nndiff.plans.plan import SamplerPlan, digest
 from nndiff.prediction.models import Trained
 from nndiff.prediction.request import Request
-from nndiff.strict_json import encode
+from nndiff.words.strict_json import encode
 
 
 def begun_record(request: Request, trained: Trained, sampler: SamplerPlan, device: torch.device) -> dict[str, Any]:

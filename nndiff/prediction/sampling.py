@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nndiff.diffusion.start import STEPS
-from nndiff.errors import NndiffError
-from nndiff.layers import offsets
-from nndiff.plan import ReusePlan, SamplerPlan
+from nndiff.plans.plan import ReusePlan, SamplerPlan
 from nndiff.prediction.models import Trained
 from nndiff.prediction.request import Request
-from nndiff.reuse import demand_reuse
-from nndiff.translate import is_random
+from nndiff.sampling.layers import offsets
+from nndiff.sampling.reuse import demand_reuse
+from nndiff.sampling.translate import is_random
+from nndiff.words.errors import NndiffError
 
 
 def sampler_of(request: Request, trained: Trained) -> SamplerPlan:

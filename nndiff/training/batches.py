@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nndiff.assemble import padded
-from nndiff.errors import NndiffError
 from nndiff.imaging import store
 from nndiff.imaging.augment import Augmentation, Sample, augmented
-from nndiff.volume import Triple
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import Triple
 
 PERMUTATION, POSITION, AUGMENT = 0, 1, 2  # streams of random numbers, never to be mixed
 AHEAD = 3  # batches that each worker holds ready

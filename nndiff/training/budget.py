@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from nndiff.checkpoint import Run
-from nndiff.errors import NndiffError
-from nndiff.plan import Plan
+from nndiff.plans.plan import Plan
 from nndiff.training import journal
 from nndiff.training.batches import Batches, loader
 from nndiff.training.loop import Trainer
 from nndiff.training.ranks import Ranks
 from nndiff.training.validation import Validation
+from nndiff.words.errors import NndiffError
 
 EPOCHS = 20  # at least; a long training has epochs of LONGEST_EPOCH steps
 LONGEST_EPOCH = 250

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nndiff.errors import NndiffError
-from nndiff.files import read_json, write_json
 from nndiff.imaging import store
-from nndiff.strict_json import decode
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import read_json, write_json
+from nndiff.words.strict_json import decode
 
 FOLDS = 5
 ALL = "all"

@@ -19,9 +19,9 @@ from math import prod
 from torch import Tensor
 from torch.nn import functional as F
 
-from nndiff.errors import NndiffError
-from nndiff.plan import NetworkSpec
-from nndiff.volume import Triple
+from nndiff.plans.plan import NetworkSpec
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import Triple
 
 READ = ("core.whole.embedding.0.weight", "core.whole.beside.weight")
 WRITTEN = ("core.whole.head.weight", "core.whole.head.bias")

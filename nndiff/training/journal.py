@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from nndiff.checkpoint import Epoch, Run
-from nndiff.files import atomic
 from nndiff.pictures import Curve, curves, slices
 from nndiff.training.validation import Example
+from nndiff.words.files import atomic
 
 LEAST_GAIN = 0.01  # dB of the score that tell learning from rounding
 REST = 19.0  # times as long as drawing took, before it is done again

@@ -22,12 +22,12 @@ from torch.nn.parallel import DistributedDataParallel
 from nndiff.assemble import Method, build_loss, build_method, build_network, set_trained
 from nndiff.checkpoint import Run
 from nndiff.diffusion.process import DDPM, Process
-from nndiff.errors import NndiffError
-from nndiff.memory import autocast
-from nndiff.plan import Configuration, Plan, Stage
+from nndiff.plans.plan import Configuration, Plan, Stage
+from nndiff.resources.memory import autocast
 from nndiff.training.batches import Batch, Share
 from nndiff.training.ema import EMA
 from nndiff.training.ranks import Ranks
+from nndiff.words.errors import NndiffError
 
 AT_THE_SOURCE = 0.25  # of a bridge's draws lie at t = 1, so that one step from the source is learned as a regression
 OUTSIDE_MASK = 0.1  # weight of an error outside the mask: not forgotten, since a new case comes without one

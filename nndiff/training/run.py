@@ -21,12 +21,10 @@ import torch
 from nndiff import checkpoint
 from nndiff.assemble import build_augmentations, multiple
 from nndiff.checkpoint import BEST, LATEST, Checkpoint, Epoch, Run, Seen
-from nndiff.errors import NndiffError
-from nndiff.files import sweep
 from nndiff.imaging import store
-from nndiff.machine import available_cores
-from nndiff.memory import usable_bytes
-from nndiff.plan import Plan, digest
+from nndiff.plans.plan import Plan, digest
+from nndiff.resources.machine import available_cores
+from nndiff.resources.memory import usable_bytes
 from nndiff.training import journal
 from nndiff.training.batches import Batches, loader
 from nndiff.training.budget import SAFETY, epoch_steps, rehearsed, within_budget
@@ -36,6 +34,8 @@ from nndiff.training.journal import Journal
 from nndiff.training.loop import Step, Trainer, share_of, stage_ends
 from nndiff.training.ranks import Ranks, joined
 from nndiff.training.validation import Example, Scores, Validation
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import sweep
 
 VALIDATION_CASES = 4
 MOST_LOADERS = 8

@@ -22,12 +22,12 @@ from torch import Tensor
 from nndiff.assemble import build_loss, nearby
 from nndiff.diffusion.prediction import eps_of
 from nndiff.imaging import store
-from nndiff.plan import Plan, SamplerPlan
-from nndiff.scoring import bounds_of, compare
+from nndiff.plans.plan import Plan, SamplerPlan
+from nndiff.sampling.scoring import bounds_of, compare
+from nndiff.sampling.translate import Arrangement, Model, arrangements, translate
 from nndiff.training.batches import Batch
 from nndiff.training.loop import Trainer, seed_of
-from nndiff.translate import Arrangement, Model, arrangements, translate
-from nndiff.volume import FloatArray, Triple
+from nndiff.words.volume import FloatArray, Triple
 
 FIXED_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 VALIDATION = 6  # stream of random numbers

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from nndiff.diffusion.process import Process
 from nndiff.diffusion.start import STEPS
-from nndiff.plan import ReusePlan, SamplerPlan
-from nndiff.translate import is_random
+from nndiff.plans.plan import ReusePlan, SamplerPlan
+from nndiff.sampling.translate import is_random
 
 TS = (1, 5, 10, 25, 50, 100, 250, 500)
 BRIDGE_STEPS = (1, 2, 4, 10, 20)

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from nndiff.imaging import store
-from nndiff.inference import Row
-from nndiff.machine import free_memory
-from nndiff.memory import prediction_cost, reuse_cost, usable_now
-from nndiff.plan import Plan, ReusePlan, SamplerPlan
-from nndiff.reuse import Kept, deepest
-from nndiff.scoring import Figures, bounds_of, compare
-from nndiff.translate import Model, arrangements, draw_seed, translate
+from nndiff.plans.plan import Plan, ReusePlan, SamplerPlan
+from nndiff.resources.machine import free_memory
+from nndiff.resources.memory import prediction_cost, reuse_cost, usable_now
+from nndiff.sampling.inference import Row
+from nndiff.sampling.reuse import Kept, deepest
+from nndiff.sampling.scoring import Figures, bounds_of, compare
+from nndiff.sampling.translate import Model, arrangements, draw_seed, translate
 from nndiff.tuning.candidates import label
 
 

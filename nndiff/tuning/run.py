@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nndiff import checkpoint, inference
+from nndiff import checkpoint
 from nndiff.checkpoint import BEST, Checkpoint
-from nndiff.errors import NndiffError
-from nndiff.files import atomic
 from nndiff.imaging import store
-from nndiff.inference import Inference, Row, digest_of
 from nndiff.pictures import Point, tradeoff
-from nndiff.translate import build_model
+from nndiff.sampling import inference
+from nndiff.sampling.inference import Inference, Row, digest_of
+from nndiff.sampling.translate import build_model
 from nndiff.tuning.measure import Bench, Measured
 from nndiff.tuning.search import Search, frontier, tune
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import atomic
 
 MOST_CASES = 4  # that choose, and as many that report
 SHARE = 0.2  # of the training's time

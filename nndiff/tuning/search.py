@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nndiff.errors import NndiffError
-from nndiff.inference import Inference
-from nndiff.plan import ReusePlan, SamplerPlan
-from nndiff.reuse import deepest, listed_steps
+from nndiff.plans.plan import ReusePlan, SamplerPlan
+from nndiff.sampling.inference import Inference
+from nndiff.sampling.reuse import deepest, listed_steps
 from nndiff.tuning.candidates import Round, rounds
 from nndiff.tuning.measure import Bench, Measured
+from nndiff.words.errors import NndiffError
 
 # How much a decibel of wrong texture takes from a score whose unit is a decibel of PSNR.
 OBJECTIVES = {"fidelity": 0.05, "balanced": 0.25, "texture": 1.0}

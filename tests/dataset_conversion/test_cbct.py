@@ -9,10 +9,10 @@ import pytest
 
 from dataset_conversion.cbct import main
 from dataset_conversion.cbct_simulation import Beam, expected, per_bin, ramp, simulate
-from nndiff import dataset
+from nndiff.data.integrity import examine
 from nndiff.imaging import io
-from nndiff.integrity import examine
-from nndiff.volume import Grid, Volume
+from nndiff.words import dataset
+from nndiff.words.volume import Grid, Volume
 
 SIDE, PIXEL = 90, 3.0
 GRID = Grid((3, SIDE, SIDE), (3.0, PIXEL, PIXEL), (0.0, 0.0, 0.0))

@@ -10,11 +10,11 @@ import pytest
 
 from dataset_conversion import lidc, rad_chestct
 from dataset_conversion.chests import field, middle
-from nndiff import dataset
-from nndiff.files import read_json
+from nndiff.data.integrity import examine
 from nndiff.imaging import io
-from nndiff.integrity import examine
-from nndiff.volume import Grid, Volume
+from nndiff.words import dataset
+from nndiff.words.files import read_json
+from nndiff.words.volume import Grid, Volume
 from tests.imaging.series import write_series
 
 SHAPE = (30, 44, 50)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from dataset_conversion import any_folder, bids, brats, nnunet, synthrad, udpet
-from nndiff import dataset
-from nndiff.files import read_json
-from nndiff.integrity import examine
-from nndiff.volume import Grid
+from nndiff.data.integrity import examine
+from nndiff.words import dataset
+from nndiff.words.files import read_json
+from nndiff.words.volume import Grid
 from tests.imaging.series import write_series
 
 

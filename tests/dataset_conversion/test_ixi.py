@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from dataset_conversion.ixi import main
-from nndiff import dataset
-from nndiff.files import read_json
+from nndiff.data.integrity import examine
 from nndiff.imaging import io
-from nndiff.integrity import examine
-from nndiff.volume import Volume
+from nndiff.words import dataset
+from nndiff.words.files import read_json
+from nndiff.words.volume import Volume
 from tests.imaging.test_register import GRID, SHAPE, moved, scan
 
 CASES = ("IXI002-Guys-0828", "IXI012-HH-1211")

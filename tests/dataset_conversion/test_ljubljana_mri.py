@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dataset_conversion.ljubljana_mri import main
-from nndiff import dataset
-from nndiff.integrity import examine
+from nndiff.data.integrity import examine
+from nndiff.words import dataset
 
 SCANS = ("patient01_s1", "patient01_s2", "patient04_s1")
 

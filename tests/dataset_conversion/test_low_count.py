@@ -14,14 +14,14 @@ from dataset_conversion.low_count import Patient, patients_of
 from dataset_conversion.making import records_of
 from dataset_conversion.pet_simulation import Protocol, attenuation, scanner_for, simulate, surviving_ml
 from dataset_conversion.sarcoma_petct import CT, PET, main
-from nndiff import dataset
+from nndiff.data.integrity import examine
 from nndiff.demo.scanner import Scanner, Subset, ceiling
-from nndiff.files import read_json
 from nndiff.imaging import io
 from nndiff.imaging.register import laid
-from nndiff.integrity import examine
 from nndiff.metrics.image import psnr
-from nndiff.volume import Grid, Volume
+from nndiff.words import dataset
+from nndiff.words.files import read_json
+from nndiff.words.volume import Grid, Volume
 
 DATASETS = ("Dataset910_SarcomaPET", "Dataset911_SarcomaNAC")
 SHAPE = (7, 20, 16)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from dataset_conversion import any_folder, low_count
-from nndiff import dataset
-from nndiff.files import read_json
+from nndiff.data.integrity import examine
 from nndiff.imaging import dicom, io
 from nndiff.imaging.register import register
-from nndiff.integrity import examine
-from nndiff.volume import Grid, Volume
+from nndiff.words import dataset
+from nndiff.words.files import read_json
+from nndiff.words.volume import Grid, Volume
 from tests.imaging.series import write_series
 from tests.imaging.test_register import moved, scan
 

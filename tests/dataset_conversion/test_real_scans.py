@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from dataset_conversion import ljubljana_mri, sarcoma_petct
-from nndiff import dataset
-from nndiff.files import read_json
+from nndiff.data.integrity import examine
 from nndiff.imaging import io
-from nndiff.integrity import examine
 from nndiff.metrics.image import psnr
+from nndiff.words import dataset
+from nndiff.words.files import read_json
 from tests.imaging.series import DOSE, HALF_LIFE, WAITED, WEIGHT, write_series
 
 DATA = Path(os.environ.get("nndiff_test_data", ""))  # noqa: SIM112 - lower case like nndiff's other variables

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nndiff import dataset
 from nndiff.cli import demo
+from nndiff.data.integrity import examine
 from nndiff.demo import cases
 from nndiff.demo.bodies import random_body
 from nndiff.demo.scanner import Scanner, acquire, ceiling
-from nndiff.files import read_json
 from nndiff.imaging import io
-from nndiff.integrity import examine
 from nndiff.metrics.image import psnr
 from nndiff.metrics.pet import best_gaussian
+from nndiff.words import dataset
+from nndiff.words.files import read_json
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from nndiff.cli.plan_and_preprocess import main
-from nndiff.files import PART
+from nndiff.words.files import PART
 from tests.conftest import ORIGIN, SHAPE, SPACING, make_phantom, save_volume
 
 FAST = ("-d", "1", "-np", "0", "-c", "bridge", "-gpu_memory_target", "8")

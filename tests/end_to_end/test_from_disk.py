@@ -10,7 +10,7 @@ import pytest
 from dataset_conversion import any_folder, synthrad, udpet
 from nndiff.cli import plan_and_preprocess, predict, train
 from nndiff.imaging import io
-from nndiff.volume import Grid
+from nndiff.words.volume import Grid
 from tests.conftest import SHAPE
 from tests.imaging.series import write_series
 

@@ -14,7 +14,7 @@ import pytest
 
 from nndiff.checkpoint import BEST, LATEST
 from nndiff.cli.predict import main
-from nndiff.files import PART, read_json
+from nndiff.words.files import PART, read_json
 from tests.conftest import SHAPE, make_phantom, save_volume
 from tests.prediction.trained import contents, model_folder, plan_of, save_trained, scans
 

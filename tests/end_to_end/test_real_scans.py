@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nndiff import dataset
 from nndiff.cli.plan_and_preprocess import main
+from nndiff.data.prepare import prepare
 from nndiff.imaging import io, store
-from nndiff.plan import Plan, load
-from nndiff.prepare import prepare
-from nndiff.volume import Volume
+from nndiff.plans.plan import Plan, load
+from nndiff.words import dataset
+from nndiff.words.volume import Volume
 
 DATA = Path(os.environ.get("nndiff_test_data", ""))  # noqa: SIM112 - lower case like nndiff's other variables
 pytestmark = pytest.mark.skipif(

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nndiff import dataset, fingerprint
 from nndiff.cli.preprocess import main
-from nndiff.files import PART
+from nndiff.data import fingerprint
 from nndiff.imaging import store
-from nndiff.memory import Cost
-from nndiff.plan import Budget, save
 from nndiff.planning import planner
+from nndiff.plans.plan import Budget, save
+from nndiff.resources.memory import Cost
+from nndiff.words import dataset
+from nndiff.words.files import PART
 from tests.conftest import SHAPE, make_phantom, save_volume
 
 BUDGET = Budget("cuda", "any", 8 * 10**9, "test", True, 2, 8 * 10**9, 10**11)
@@ -124,7 +125,7 @@ def test_a_new_mask_or_patient_is_taken_up(planned):
 def test_another_plan_prepares_anew(planned):
     from dataclasses import replace
 
-    from nndiff.plan import Plan, load
+    from nndiff.plans.plan import Plan, load
 
     _, folder, prepare = planned()
     prepare()
@@ -241,7 +242,7 @@ def test_a_full_disk_keeps_what_is_finished(planned, monkeypatch):
 
 
 def test_too_little_disk_is_said_before_the_work(planned, monkeypatch):
-    from nndiff import preprocess
+    from nndiff.data import preprocess
 
     _, folder, prepare = planned()
     monkeypatch.setattr(preprocess, "disk_free", lambda _: 1000)

@@ -16,7 +16,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from nndiff.volume import FloatArray, Grid
+from nndiff.words.volume import FloatArray, Grid
 
 DOSE, HALF_LIFE, WEIGHT = 350e6, 6586.2, 72.5
 INJECTED, BEGAN = "093000.500000", "103010.000000"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nndiff.imaging.augment import AUGMENTATIONS, Augmentation, Contrast, Mirror, Sample, Scale, augmented
-from nndiff.volume import FloatArray
+from nndiff.words.volume import FloatArray
 
 ROWS = sorted(AUGMENTATIONS)
 ACTIVE: dict[str, dict[str, float]] = {"mirror": {"z": 1.0, "y": 1.0, "x": 1.0}, "contrast": {"probability": 1.0}}

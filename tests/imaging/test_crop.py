@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from nndiff.errors import NndiffError
 from nndiff.imaging import crop as module
 from nndiff.imaging.crop import body_box, crop, foreground, place
-from nndiff.volume import Box
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import Box
 
 
 def body(shape: tuple[int, int, int], box: Box, inside: float = 1.0, outside: float = 0.0) -> np.ndarray:

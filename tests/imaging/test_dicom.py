@@ -13,9 +13,9 @@ import pydicom
 import pytest
 from pydicom.uid import JPEG2000, RLELossless
 
-from nndiff.errors import NndiffError
 from nndiff.imaging import io
-from nndiff.volume import Grid
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import Grid
 from tests.conftest import make_phantom
 from tests.imaging.series import DOSE, HALF_LIFE, WAITED, WEIGHT, write_frames, write_series
 
@@ -46,7 +46,7 @@ def zipped(folder: Path, compression: int = zipfile.ZIP_DEFLATED) -> Path:
 
 def as_nifti(path: Path, array: np.ndarray, grid: Grid):  # type: ignore[no-untyped-def]
     """The same volume by the reader of files that the rest of nndiff is tested with."""
-    from nndiff.volume import Layout, Volume
+    from nndiff.words.volume import Layout, Volume
 
     layout = Layout((0, 1, 2), (False, False, False), grid)
     io.write(Volume(array[None].astype(np.float32), grid, layout), path)

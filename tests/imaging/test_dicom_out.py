@@ -10,7 +10,7 @@ import pydicom
 import pytest
 
 from nndiff.imaging import dicom, dicom_out
-from nndiff.volume import Grid
+from nndiff.words.volume import Grid
 from tests.conftest import make_phantom
 from tests.imaging.series import write_frames, write_series
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nndiff.errors import NndiffError
 from nndiff.imaging import io
-from nndiff.volume import Grid, Layout, Volume
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import Grid, Layout, Volume
 
 GRID = Grid((3, 4, 5), (3.0, 2.0, 1.5), (-10.5, 20.25, 30.0))
 

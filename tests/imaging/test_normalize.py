@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from nndiff.errors import NndiffError
 from nndiff.imaging.normalize import Affine, Fixed, Maximum, Percentiles
+from nndiff.words.errors import NndiffError
 
 EVERYWHERE = np.ones((10, 10, 10), bool)
 

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from nndiff.demo.bodies import random_body
 from nndiff.imaging.register import _doubt, _image, laid, register, shared
-from nndiff.volume import Grid, Volume
+from nndiff.words.volume import Grid, Volume
 
 SHAPE = (28, 36, 40)
 BODY = random_body(np.random.default_rng(3), SHAPE, (9.0, 10.0, 10.0))

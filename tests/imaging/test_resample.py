@@ -3,7 +3,7 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 from nndiff.imaging.resample import matrix, new_shape, resample, resample_mask
-from nndiff.volume import Grid
+from nndiff.words.volume import Grid
 
 RNG = np.random.default_rng(0)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nndiff.errors import NndiffError
-from nndiff.files import PART
 from nndiff.imaging import store
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import PART
 
 ARRAYS = {
     "source": np.arange(48, dtype=np.float32).reshape(2, 2, 3, 4),

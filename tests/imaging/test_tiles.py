@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from nndiff.errors import NndiffError
 from nndiff.imaging.tiles import Tiling
-from nndiff.volume import Box
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import Box
 
 
 def test_positions_are_as_nnunet_places_them() -> None:

@@ -15,7 +15,7 @@ from nndiff.imaging.crop import crop, place
 from nndiff.imaging.normalize import NORMALIZERS
 from nndiff.imaging.resample import resample
 from nndiff.imaging.tiles import Tiling
-from nndiff.volume import Box, Grid, Volume
+from nndiff.words.volume import Box, Grid, Volume
 
 SIGNED_PERMUTATIONS = [
     (axes, signs) for axes in itertools.permutations(range(3)) for signs in itertools.product((1.0, -1.0), repeat=3)

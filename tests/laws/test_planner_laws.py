@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nndiff.errors import NndiffError
-from nndiff.memory import usable_bytes
-from nndiff.plan import Configuration, NetworkSpec, Plan
 from nndiff.planning.planner import plan
 from nndiff.planning.recipe import configurations
-from nndiff.strict_json import decode, encode
+from nndiff.plans.plan import Configuration, NetworkSpec, Plan
+from nndiff.resources.memory import usable_bytes
+from nndiff.words.errors import NndiffError
+from nndiff.words.strict_json import decode, encode
 from tests.planning.fingerprints import budget, fingerprint
 
 MODEST = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

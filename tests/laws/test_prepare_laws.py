@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from nndiff.data.prepare import Undo, prepare
 from nndiff.imaging.io import canonical
-from nndiff.plan import Channel, Crop, Preparation, Scheme
-from nndiff.prepare import Undo, prepare
-from nndiff.strict_json import decode, encode
-from nndiff.volume import Grid, Volume
+from nndiff.plans.plan import Channel, Crop, Preparation, Scheme
+from nndiff.words.strict_json import decode, encode
+from nndiff.words.volume import Grid, Volume
 
 CT = Channel("CT", "ct", Scheme("fixed", {"low": -1024.0, "high": 3071.0}), -1024.0)
 PET = Channel("PET", "pet", Scheme("maximum", {"percentile": 99.99}), 0.0)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from scipy import linalg, ndimage, stats
 
-from nndiff.errors import NndiffError
 from nndiff.metrics.distribution import (
     bootstrap,
     compare_sets,
@@ -20,6 +19,7 @@ from nndiff.metrics.distribution import (
     sliced_wasserstein,
 )
 from nndiff.metrics.features import EXTRACTORS, MedicalNet, Random
+from nndiff.words.errors import NndiffError
 
 FIGURES = {"frechet": frechet, "mmd": lambda x, y: mmd(x, y).biased_root, "sliced": sliced_wasserstein}
 every_figure = pytest.mark.parametrize("figure", FIGURES.values(), ids=FIGURES)

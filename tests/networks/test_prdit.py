@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nndiff.errors import NndiffError
 from nndiff.networks.prdit import HIGHEST, Block, Gated, PRDiT, fold, positions, unfold
+from nndiff.words.errors import NndiffError
 
 strides = st.tuples(*(st.sampled_from([1, 2, 4]),) * 3)
 grids = st.tuples(*(st.integers(2, 3),) * 3)

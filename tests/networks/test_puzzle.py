@@ -8,7 +8,7 @@ from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
 
 from nndiff.networks.puzzle import Head, Puzzled, averaging, pad, puzzle
-from nndiff.volume import Triple
+from nndiff.words.volume import Triple
 
 
 class Recorder(nn.Module):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nndiff.errors import NndiffError
 from nndiff.networks.unet import Cache, UNet
+from nndiff.words.errors import NndiffError
 
 ONE, TWO = (1, 1, 1), (2, 2, 2)
 SMALL: dict[str, Any] = {"multipliers": (1, 2), "kernels": ((3, 3, 3),) * 2, "strides": (ONE, TWO)}

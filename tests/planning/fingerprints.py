@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nndiff.dataset import kind_of
-from nndiff.plan import Budget, CaseFingerprint, ChannelStatistics, Fingerprint, Link
+from nndiff.plans.plan import Budget, CaseFingerprint, ChannelStatistics, Fingerprint, Link
+from nndiff.words.dataset import kind_of
 
 GB = 10**9
 

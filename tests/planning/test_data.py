@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nndiff.plan import Crop, Scheme
 from nndiff.planning import data
+from nndiff.plans.plan import Crop, Scheme
 from tests.planning.fingerprints import fingerprint, link, statistics, with_spacings
 
 PETCT = fingerprint("Dataset001_A", (40, 40, 40), (3.0, 2.0, 2.0), ("CT", "PET"), ("PET",))

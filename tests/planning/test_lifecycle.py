@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from nndiff.errors import NndiffError
-from nndiff.plan import Plan, digest, load
 from nndiff.planning import lifecycle
 from nndiff.planning.planner import plan
+from nndiff.plans.plan import Plan, digest, load
+from nndiff.words.errors import NndiffError
 from tests.laws.test_planner_laws import closed_form
 from tests.planning.fingerprints import budget, fingerprint
 

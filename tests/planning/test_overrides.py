@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from nndiff.errors import NndiffError
 from nndiff.planning.overrides import parse
 from nndiff.planning.planner import plan
+from nndiff.words.errors import NndiffError
 from tests.laws.test_planner_laws import closed_form
 from tests.planning.fingerprints import budget, fingerprint
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nndiff.errors import NndiffError
 from nndiff.networks.prdit import PRDiT
 from nndiff.planning import search, tokens
 from nndiff.planning.planner import plan
+from nndiff.words.errors import NndiffError
 from tests.laws.test_planner_laws import shapes, spacings
 from tests.planning.fingerprints import GOLDEN, budget
 from tests.training.tiny import tiny_plan
@@ -91,7 +91,7 @@ def test_the_coarse_plan_is_the_fine_ones_transformer() -> None:
 
 
 def tiny_cost():  # type: ignore[no-untyped-def]
-    from nndiff.memory import Cost
+    from nndiff.resources.memory import Cost
 
     return Cost(10**6, 10**9)
 

@@ -7,9 +7,9 @@ import pytest
 import SimpleITK as sitk
 
 import nndiff
-from nndiff import layers
-from nndiff.files import read_json
 from nndiff.prediction import pipeline
+from nndiff.sampling import layers
+from nndiff.words.files import read_json
 from tests.conftest import make_phantom
 from tests.prediction.trained import copying_model, model_folder
 

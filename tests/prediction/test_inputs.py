@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from nndiff.errors import NndiffError
-from nndiff.plan import Channel, Scheme
+from nndiff.plans.plan import Channel, Scheme
 from nndiff.prediction.inputs import find
+from nndiff.words.errors import NndiffError
 
 PET, CT = (Channel(name, name.lower(), Scheme("fixed", {"low": 0.0, "high": 1.0}), 0.0) for name in ("PET", "CT"))
 

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from nndiff.prediction.inputs import find
-from nndiff.volume import Grid
+from nndiff.words.volume import Grid
 from tests.conftest import make_phantom
 from tests.imaging.series import write_series
 from tests.training.tiny import tiny_plan

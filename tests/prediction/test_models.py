@@ -12,10 +12,10 @@ import torch
 import nndiff
 from nndiff import checkpoint
 from nndiff.checkpoint import BEST, LATEST
-from nndiff.errors import NndiffError
-from nndiff.files import read_json
 from nndiff.imaging import io
 from nndiff.prediction import models
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import read_json
 from tests.prediction.trained import model_folder, plan_of, save_trained, scans
 
 CPU = torch.device("cpu")

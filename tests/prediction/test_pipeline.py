@@ -14,12 +14,12 @@ import SimpleITK as sitk
 import nndiff
 from nndiff import checkpoint
 from nndiff.checkpoint import BEST
-from nndiff.errors import NndiffError
-from nndiff.files import read_json
 from nndiff.imaging import io
-from nndiff.inference import digest_of
 from nndiff.prediction import Summary, pipeline
-from nndiff.volume import Grid
+from nndiff.sampling.inference import digest_of
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import read_json
+from nndiff.words.volume import Grid
 from tests.conftest import SHAPE, make_phantom, save_volume
 from tests.imaging.series import write_series
 from tests.prediction.trained import contents, model_folder, plan_of, save_trained, scans

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from nndiff.checkpoint import BEST
-from nndiff.errors import NndiffError
-from nndiff.plan import ReusePlan, SamplerPlan
+from nndiff.plans.plan import ReusePlan, SamplerPlan
 from nndiff.prediction import Request, models
 from nndiff.prediction.sampling import demand_sampler, sampler_of
+from nndiff.words.errors import NndiffError
 from tests.prediction.trained import model_folder
 
 EVERY_THIRD = ReusePlan(3)  # what ddpm plans

@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 
-from nndiff import checkpoint, dataset, fingerprint
+from nndiff import checkpoint
 from nndiff.assemble import build_network
 from nndiff.checkpoint import BEST, Checkpoint, Run, Seen
-from nndiff.memory import Cost
-from nndiff.plan import Budget, Plan, Scheme
+from nndiff.data import fingerprint
 from nndiff.planning import planner
+from nndiff.plans.plan import Budget, Plan, Scheme
+from nndiff.resources.memory import Cost
+from nndiff.words import dataset
 from tests.conftest import make_phantom, make_raw_dataset, save_volume
 
 BUDGET = Budget("cpu", "CPU", 8 * 10**9, "test", False, 2, 8 * 10**9, 10**11)

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from nndiff import assemble
-from nndiff.errors import NndiffError
 from nndiff.imaging import store
-from nndiff.plan import Scheme
+from nndiff.plans.plan import Scheme
 from nndiff.training.batches import Batch, Batches, Share, cut_out, loader
+from nndiff.words.errors import NndiffError
 from tests.training.tiny import prepare, tiny_plan
 
 CASES = [f"case_{i}" for i in range(5)]

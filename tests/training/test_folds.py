@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nndiff.errors import NndiffError
 from nndiff.training.folds import ALL, FILE, FOLDS, Split, make, split_of
+from nndiff.words.errors import NndiffError
 
 PATIENTS = {f"case_{i}": f"patient_{i // 2}" for i in range(12)}
 

@@ -10,15 +10,15 @@ import torch
 from nndiff import checkpoint
 from nndiff.assemble import build_network, set_trained
 from nndiff.checkpoint import BEST, LATEST
-from nndiff.errors import NndiffError
 from nndiff.networks.prdit import unfold
-from nndiff.plan import NetworkSpec
+from nndiff.plans.plan import NetworkSpec
+from nndiff.sampling.translate import build_model
 from nndiff.training import run
 from nndiff.training.inherit import inherit
 from nndiff.training.loop import Trainer
 from nndiff.training.ranks import Ranks
 from nndiff.training.run import train
-from nndiff.translate import build_model
+from nndiff.words.errors import NndiffError
 from tests.training.tiny import CPU, prepare, request, run_of, tiny_plan
 
 COARSE = NetworkSpec("prdit", 2, 2, 24, (1,), ((6, 6, 4),), ((4, 4, 2),), 2, 0, "none", answers=2)

@@ -21,11 +21,11 @@ import torch
 from nndiff import checkpoint
 from nndiff.checkpoint import BEST, LATEST, Checkpoint, Seen
 from nndiff.cli.train import _seen, main
-from nndiff.files import PART
-from nndiff.plan import Plan
+from nndiff.plans.plan import Plan
 from nndiff.training import journal
 from nndiff.training.loop import stage_ends
 from nndiff.training.run import train
+from nndiff.words.files import PART
 from tests.training.tiny import NAME, prepare, request, run_of, tiny_plan
 
 ROOT = Path(__file__).parents[2]

@@ -19,10 +19,8 @@ from nndiff import checkpoint
 from nndiff.assemble import multiple, nearby
 from nndiff.checkpoint import BEST, LATEST
 from nndiff.cli.train import main, seconds_of
-from nndiff.errors import NndiffError
-from nndiff.files import PART
 from nndiff.imaging import store
-from nndiff.plan import Plan
+from nndiff.plans.plan import Plan
 from nndiff.training import budget as timing
 from nndiff.training import journal, run
 from nndiff.training.batches import Batches
@@ -37,6 +35,8 @@ from nndiff.training.budget import (
 from nndiff.training.ranks import Ranks
 from nndiff.training.run import train
 from nndiff.training.validation import without_network
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import PART
 from tests.training.tiny import CPU, NAME, arrays, prepare, request, run_of, tiny_plan, trainer_of
 
 CASES = ("a", "b", "c", "d")

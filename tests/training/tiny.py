@@ -12,14 +12,14 @@ import torch
 
 from nndiff.checkpoint import Run
 from nndiff.imaging import store
-from nndiff.memory import Cost
-from nndiff.plan import Budget, Configuration, NetworkSpec, Plan, digest, save
 from nndiff.planning import planner
+from nndiff.plans.plan import Budget, Configuration, NetworkSpec, Plan, digest, save
+from nndiff.resources.memory import Cost
 from nndiff.training.batches import Batch
 from nndiff.training.loop import Trainer
 from nndiff.training.ranks import Ranks
 from nndiff.training.run import Request
-from nndiff.volume import FloatArray, Triple
+from nndiff.words.volume import FloatArray, Triple
 from tests.conftest import make_phantom
 from tests.planning.fingerprints import fingerprint
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from nndiff.imaging import store
-from nndiff.plan import SamplerPlan
-from nndiff.scoring import bounds_of, compare
-from nndiff.translate import Model, arrangements, build_model, draw_seed, translate
+from nndiff.plans.plan import SamplerPlan
+from nndiff.sampling.scoring import bounds_of, compare
+from nndiff.sampling.translate import Model, arrangements, build_model, draw_seed, translate
 from nndiff.tuning.candidates import label
 from nndiff.tuning.measure import Bench
 from tests.training.tiny import CPU, NAME, prepare, tiny_plan, trainer_of

@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from nndiff import checkpoint, inference
+from nndiff import checkpoint
 from nndiff.checkpoint import BEST, LATEST
 from nndiff.cli import train as train_command
 from nndiff.cli.tune import OBJECTIVES, main
-from nndiff.errors import NndiffError
-from nndiff.inference import FILE, digest_of
 from nndiff.prediction import models
+from nndiff.sampling import inference
+from nndiff.sampling.inference import FILE, digest_of
 from nndiff.training.run import train
 from nndiff.tuning import search
 from nndiff.tuning.run import up_to_date
+from nndiff.words.errors import NndiffError
 from tests.training.tiny import NAME, prepare, request, tiny_plan
 
 

@@ -1,0 +1,1 @@
+"""Raw cases in, prepared cases out: checks, statistics, fingerprint, preparation."""

@@ -1,0 +1,188 @@
+"""A raw dataset → fingerprint.json: spacings, shapes, intensities, what ties source to target. Data, no machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nndiff.data.integrity import Content, Examined, across_cases, examine, other_units, strangers, tells
+from nndiff.data.prepare import CROP_MARGIN_MM, Mask, body
+from nndiff.data.statistics import channel_statistics, foregrounds, links, samples, statistics, tidy
+from nndiff.imaging.io import read_header
+from nndiff.plans.plan import CaseFingerprint, ChannelStatistics, Fingerprint
+from nndiff.resources.workers import Failure, demand_success, run, worker_count
+from nndiff.words.dataset import Case, Dataset, Finding, kind_of
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import FloatArray
+
+BYTES_A_VOXEL = 60  # of a case in flight: volumes, masks and temporaries
+
+
+def extract(dataset: Dataset, workers: int | None = None, verify: bool = True) -> tuple[Fingerprint, list[Finding]]:
+    """Open every file once; return the fingerprint and the warnings. Errors end here, all of them in one report."""
+    if not verify:
+        dataset.demand_sound()
+    findings = list(dataset.findings)
+    rows: list[_Row] = []
+    failures: list[Failure] = []
+    count = worker_count(workers, len(dataset.cases), _bytes_a_case(dataset))
+    for _, outcome in run(_Task(dataset, verify), dataset.cases, count, "Fingerprint"):
+        if isinstance(outcome, Failure):
+            failures.append(outcome)
+        else:
+            rows.append(outcome)
+    rows.sort(key=lambda row: row.name)
+    findings += [finding for row in rows for finding in row.findings]
+    if verify:
+        contents = {row.name: row.content for row in rows if row.content is not None}
+        findings += across_cases(contents, {case.name: case.group for case in dataset.cases})
+        for side, names in (("source", dataset.channel_names), ("target", dataset.target_names)):
+            bright = {row.name: row.bright(side) for row in rows if row.case is not None}
+            findings += other_units(bright, names)
+        pairs = [f"{source} and {target}" for target in dataset.target_names for source in dataset.channel_names]
+        findings += strangers({row.name: row.shares for row in rows if row.shares}, pairs)
+    demand_success(failures, len(dataset.cases), "Fingerprint")
+    _demand_sound(dataset, findings)
+    return _assembled(dataset, rows), [finding for finding in findings if finding.severity == "warning"]
+
+
+def report(dataset: Dataset, findings: Sequence[Finding]) -> str:
+    """Every finding, each with its case, file and remedy."""
+    errors = [finding for finding in findings if finding.severity == "error"]
+    warnings = [finding for finding in findings if finding.severity != "error"]
+    counts = [
+        f"{len(group)} {word}{'' if len(group) == 1 else 's'}"
+        for word, group in (("error", errors), ("warning", warnings))
+    ]
+    parts = [f"{' and '.join(counts)} in {dataset.name}"]
+    parts += [
+        f"{word.upper()}  {finding}" for word, group in (("error", errors), ("warning", warnings)) for finding in group
+    ]
+    return "\n".join(parts)
+
+
+# ---------------------------------------------------------------- one case
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """What a worker sends back for a case."""
+
+    name: str
+    findings: tuple[Finding, ...]
+    content: Content | None
+    case: CaseFingerprint | None  # None: unsound
+    source_samples: FloatArray  # [C, n]
+    target_samples: FloatArray
+    shares: tuple[float, ...] = ()  # of each pair of channels
+
+    def bright(self, side: str) -> list[float]:
+        assert self.case is not None
+        return [row.percentiles["99"] for row in (self.case.source if side == "source" else self.case.target)]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A case's whole pass, picklable: integrity, then statistics of what was read."""
+
+    dataset: Dataset
+    verify: bool
+
+    def __call__(self, case: Case) -> _Row:
+        examined = examine(case, self.dataset, self.verify)
+        nothing = np.zeros((0, 0), dtype=np.float32)
+        if not examined.sound:
+            return _Row(case.name, examined.findings, None, None, nothing, nothing)
+        source, target = examined.source, examined.target
+        assert target is not None
+        kinds = (
+            [kind_of(name) for name in self.dataset.channel_names],
+            [kind_of(name) for name in self.dataset.target_names],
+        )
+        inside = foregrounds(source, kinds[0]), foregrounds(target, kinds[1])
+        fingerprint = self._fingerprint(case, examined, kinds, inside)
+        shares = tells(source, target) if self.verify else []
+        drawn = [samples(volume, masks) for volume, masks in zip((source, target), inside, strict=True)]
+        return _Row(case.name, examined.findings, examined.content, fingerprint, drawn[0], drawn[1], tuple(shares))
+
+    def _fingerprint(
+        self, case: Case, examined: Examined, kinds: tuple[list[str], list[str]], inside: tuple[list[Mask], list[Mask]]
+    ) -> CaseFingerprint:
+        source, target = examined.source, examined.target
+        assert target is not None
+        reference, reference_kinds = (source, kinds[0]) if source is not None else (target, kinds[1])
+        return CaseFingerprint(
+            case.name,
+            case.group,
+            reference.grid.shape,
+            reference.grid.spacing,
+            body(reference, reference_kinds, CROP_MARGIN_MM).shape,
+            read_header((case.source or case.target)[0]).layout,
+            statistics(source, inside[0]),
+            statistics(target, inside[1]),
+            links(source, target, kinds, inside),
+        )
+
+
+# ---------------------------------------------------------------- all cases
+
+
+def _assembled(dataset: Dataset, rows: Sequence[_Row]) -> Fingerprint:
+    from nndiff.diffusion.start import noise_matched_step
+
+    cases = []
+    for row in rows:
+        assert row.case is not None
+        links = tuple(
+            tuple(replace(link, matched_step=noise_matched_step(link.rmse)) for link in target)
+            for target in row.case.links
+        )
+        cases.append(replace(row.case, links=links))
+    return Fingerprint(
+        dataset.name,
+        dataset.task,
+        dataset.channel_names,
+        dataset.target_names,
+        dataset.file_ending,
+        _pooled([row.source_samples for row in rows], [case.source for case in cases]),
+        _pooled([row.target_samples for row in rows], [case.target for case in cases]),
+        tuple(cases),
+    )
+
+
+def _pooled(
+    samples: Sequence[FloatArray], statistics: Sequence[tuple[ChannelStatistics, ...]]
+) -> tuple[ChannelStatistics, ...]:
+    """All cases together, each with equal weight; peak is the median of the cases' peaks."""
+    together = np.concatenate(samples, axis=1)  # [C, cases · POOLED_SAMPLES]
+    pooled = []
+    for channel, values in enumerate(together):
+        of_cases = [case[channel] for case in statistics]
+        row = channel_statistics(values, values, float(np.mean([case.foreground for case in of_cases])))
+        pooled.append(
+            replace(
+                row,
+                minimum=min(case.minimum for case in of_cases),
+                maximum=max(case.maximum for case in of_cases),
+                peak=tidy(np.median([case.peak for case in of_cases])),
+            )
+        )
+    return tuple(pooled)
+
+
+def _demand_sound(dataset: Dataset, findings: Sequence[Finding]) -> None:
+    if any(finding.severity == "error" for finding in findings):
+        raise NndiffError(report(dataset, findings), remedy="mend these and run the same command again")
+
+
+def _bytes_a_case(dataset: Dataset) -> int:
+    """Of the first readable case: enough to know how many fit into RAM side by side."""
+    for case in dataset.cases:
+        try:
+            shape = read_header(case.files[0]).shape
+            return BYTES_A_VOXEL * int(np.prod(shape)) * max(1, len(case.files)) // 2
+        except NndiffError:
+            continue
+    return 1

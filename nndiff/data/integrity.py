@@ -1,0 +1,251 @@
+"""Open every file of a case once; say everything that is wrong with it.
+
+Geometry may differ between the files of a case by SPACING_TOLERANCE (relative) and, at the corners, by
+POSITION_TOLERANCE of the smallest voxel edge (`volume.py`). Between cases everything may differ: spacing, shape,
+orientation.
+
+The volumes that this pass has read go on to the fingerprint, so that no file is opened twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nndiff.imaging import io
+from nndiff.imaging.register import shared
+from nndiff.words.dataset import Case, Dataset, Finding, kind_of
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import FloatArray, Volume
+
+FLOAT32_EXACT = 2**24  # whole numbers beyond this lose their last digit in float32
+STRANGER = 0.4  # of the median: of real PET/CT, heads and simulated PET none is below 0.47, swapped ones are at 0.2
+MEASURE = "mutual information (normalised, - 1)"
+ALL_STRANGERS = 0.05  # real PET of a tenth of the counts and their full counts have 0.2, of other patients 0.03
+LOOKED_AT = 200_000  # voxels
+OTHER_UNITS = 50.0  # a case whose P99 is this many times off the others' has other units
+
+
+@dataclass(frozen=True)
+class Content:
+    """Digests of the voxels: they tell what is there twice."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """One case after its files were opened: the volumes if it is sound, and what is wrong if not."""
+
+    source: Volume | None
+    target: Volume | None
+    mask: Volume | None
+    findings: tuple[Finding, ...]
+    content: Content | None  # None: unsound
+
+    @property
+    def sound(self) -> bool:
+        return all(finding.severity != "error" for finding in self.findings)
+
+
+def examine(case: Case, dataset: Dataset, verify: bool = True) -> Examined:
+    """Read a case; with `verify`, judge its voxels too. Unreadable files, clashing grids, NaN always count."""
+    findings: list[Finding] = []
+    volumes = {path: _read(case, path, findings) for path in case.files}
+    reference = next((volume for volume in volumes.values() if volume is not None), None)
+    for path, volume in volumes.items():
+        if volume is not None and reference is not None and volume is not reference:
+            findings += _geometry(case, path, reference, volume)
+    for path, volume in volumes.items():
+        if volume is None:
+            continue
+        array = volume.array[0]  # [Z, Y, X]
+        if path == case.mask:
+            findings += _mask(case, path, array) if verify else ()
+        elif not np.isfinite(array).all():
+            findings.append(_not_finite(case, path, volume))
+        elif verify:
+            findings += _intensities(case, path, array, dataset)
+    findings += _roles(case) if verify else ()
+    if any(finding.severity == "error" for finding in findings):
+        return Examined(None, None, None, tuple(findings), None)
+    source, target = (_stack([volumes[path] for path in paths]) for paths in (case.source, case.target))
+    mask = volumes[case.mask] if case.mask else None
+    return Examined(source, target, mask, tuple(findings), Content(_digest(source), _digest(target)))
+
+
+def across_cases(contents: Mapping[str, Content], groups: Mapping[str, str]) -> list[Finding]:
+    """Cases that share voxels, case → digests. In two groups the same target is a leak from training into validation,
+    whatever its source; in one group only a case that is wholly the same is a waste."""
+    same = defaultdict(list)
+    for case, content in sorted(contents.items()):
+        same[content.target].append(case)
+    findings = []
+    for first, *others in same.values():
+        for other in others:
+            whole = contents[first] == contents[other]
+            what = f"{'is' if whole else 'has a target that is'} the same as case {first}'s, voxel for voxel."
+            if groups[first] != groups[other]:
+                remedy = "give both the same patient in dataset.json's groups, or remove one"
+                findings.append(Finding(other, "", what, remedy))
+            elif whole:
+                findings.append(Finding(other, "", what, "remove one of the two", "warning"))
+    return findings
+
+
+def other_units(bright: Mapping[str, Sequence[float]], names: Sequence[str]) -> list[Finding]:
+    """Channels whose brightness (P99, case → channels) is far off the other cases': Bq/ml among SUV, say."""
+    findings = []
+    for channel, name in enumerate(names):
+        values = {case: rows[channel] for case, rows in bright.items() if rows[channel] > 0}
+        middle = float(np.median(list(values.values()))) if len(values) > 2 else 0.0
+        for case, value in sorted(values.items()):
+            if middle > 0 and not 1 / OTHER_UNITS < value / middle < OTHER_UNITS:
+                what = f"{name}: its P99 is {value:.4g}, the other cases' about {middle:.4g}; other units?"
+                findings.append(Finding(case, "", what, "bring all cases to the same units", "warning"))
+    return findings
+
+
+def strangers(shares: Mapping[str, Sequence[float]], pairs: Sequence[str]) -> list[Finding]:
+    """Sources that tell far less of their target than the other cases' do (`tells`, a number a pair of channels)."""
+    findings = []
+    for index, pair in enumerate(pairs):
+        values = {case: rows[index] for case, rows in shares.items()}
+        middle = float(np.median(list(values.values()))) if len(values) > 3 else 0.0
+        source, _, target = pair.partition(" and ")
+        if source == target and 0 < middle < ALL_STRANGERS:
+            what = f"{pair}: {MEASURE} about {middle:.3f} in all cases; images of one kind have more."
+            findings.append(Finding("", "", what, "look whether sources and targets were paired rightly", "warning"))
+        for case, value in sorted(values.items()):
+            if value < STRANGER * middle:
+                what = f"{pair}: {MEASURE} {value:.3f}, in the other cases about {middle:.3f}."
+                remedy = "look whether both are of one patient, at one time and in one place; nndiff_convert --register"
+                findings.append(Finding(case, "", what, remedy, "warning"))
+    return findings
+
+
+def tells(source: Volume | None, target: Volume) -> list[float]:
+    """Normalised mutual information - 1 of each pair of channels: 0 for strangers, whatever the grey values."""
+    if source is None:
+        return []
+    step = target.array[0].size // LOOKED_AT | 1  # odd: in step with no row
+    first, second = (volume.array.reshape(volume.channels, -1)[:, ::step] for volume in (source, target))
+    return [shared(a, b) - 1 for b in second for a in first]
+
+
+# ---------------------------------------------------------------- one file
+
+
+def _read(case: Case, path: Path, findings: list[Finding]) -> Volume | None:
+    try:
+        return io.read([path])
+    except NndiffError as error:
+        details = [
+            f"{word} {value}"
+            for word, value in (("expected", error.expected), ("found", error.found))
+            if value is not None
+        ]
+        what = error.what + (f" ({'; '.join(details)})" if details else "")
+        findings.append(Finding(case.name, str(path), what, error.remedy or "replace the file"))
+        return None
+
+
+def _geometry(case: Case, path: Path, reference: Volume, volume: Volume) -> Iterable[Finding]:
+    difference = reference.grid.difference(volume.grid)
+    if difference is not None:
+        what = f"lies on another grid than the case's first file: {difference}."
+        yield Finding(
+            case.name, str(path), what, "resample one onto the other, or register it: nndiff_convert --register"
+        )
+
+
+def _not_finite(case: Case, path: Path, volume: Volume) -> Finding:
+    bad = ~np.isfinite(volume.array[0])  # [Z, Y, X]
+    x, y, z = volume.grid.position(tuple(np.argwhere(bad)[0]))
+    what = (
+        f"{int(bad.sum())} of {bad.size} voxels are NaN or infinite, the first at {x:.1f}, {y:.1f}, {z:.1f} mm (LPS)."
+    )
+    return Finding(case.name, str(path), what, "mend the file; nndiff does not guess what belongs there")
+
+
+def _intensities(case: Case, path: Path, array: FloatArray, dataset: Dataset) -> Iterable[Finding]:
+    low, high = float(array.min()), float(array.max())
+    if low == high:
+        yield Finding(
+            case.name, str(path), f"every voxel is {low:g}.", "an empty scan teaches nothing: remove the case"
+        )
+        return
+    yield from _integer_limits(case, path, array)
+    if kind_of(_channel_name(case, path, dataset)) == "ct" and low > -200:
+        what = f"is called CT, but its lowest value is {low:g}; Hounsfield units reach -1000 in air."
+        yield Finding(
+            case.name, str(path), what, "convert to HU (rescale slope and intercept), or rename the channel", "warning"
+        )
+
+
+def _integer_limits(case: Case, path: Path, array: FloatArray) -> Iterable[Finding]:
+    """A 16-bit scan that touches the ends of its type was clipped or wrapped around; 32 bits may not fit float32."""
+    kind = io.read_header(path).pixel_type
+    if "integer" not in kind:
+        return
+    largest = float(np.abs(array).max())
+    if largest >= FLOAT32_EXACT:
+        yield Finding(
+            case.name, str(path), f"integers up to {largest:.0f} do not fit float32 exactly.", "rescale before storing"
+        )
+    limits = {"16-bit signed integer": (-32768.0, 32767.0), "16-bit unsigned integer": (None, 65535.0)}.get(kind)
+    if limits is None:
+        return
+    count = int(sum((array == limit).sum() for limit in limits if limit is not None))
+    if count:
+        what = f"{count} of {array.size} voxels sit at the limit of {kind}: the values overflowed or were clipped."
+        yield Finding(case.name, str(path), what, "export again with a wider type or a rescale slope", "warning")
+    if limits[0] is None and float((array > 60000).mean()) > 0.01 and float((array < 5000).mean()) > 0.01:
+        what = "unsigned values just below 65536 beside small ones: negative numbers that wrapped around."
+        yield Finding(case.name, str(path), what, "store the scan as signed integers or floats")
+
+
+def _mask(case: Case, path: Path, array: FloatArray) -> Iterable[Finding]:
+    if not np.isfinite(array).all() or not (array > 0.5).any():
+        yield Finding(case.name, str(path), "the mask is empty or not finite.", "draw it, or remove the file")
+    elif len(np.unique(array)) > 2:
+        yield Finding(
+            case.name,
+            str(path),
+            "the mask has more than two values; above 0.5 counts as inside.",
+            "store 0 and 1",
+            "warning",
+        )
+
+
+def _roles(case: Case) -> Iterable[Finding]:
+    files = [path.resolve() for path in (*case.source, *case.target)]
+    for path in sorted({path for path in files if files.count(path) > 1}):
+        yield Finding(
+            case.name, str(path), "one file plays two roles in this case.", 'correct "dataset" in dataset.json'
+        )
+
+
+def _channel_name(case: Case, path: Path, dataset: Dataset) -> str:
+    if path in case.source:
+        return dataset.channel_names[case.source.index(path)]
+    return dataset.target_names[case.target.index(path)]
+
+
+def _stack(volumes: Sequence[Volume | None]) -> Volume | None:
+    whole = [volume for volume in volumes if volume is not None]
+    if not whole:
+        return None
+    return Volume(np.concatenate([volume.array for volume in whole]), whole[0].grid, whole[0].layout)
+
+
+def _digest(volume: Volume | None) -> str:
+    if volume is None:
+        return ""
+    return hashlib.blake2b(np.ascontiguousarray(volume.array).data, digest_size=16).hexdigest()

@@ -1,0 +1,1 @@
+"""The plan: what was decided for a dataset, and why."""

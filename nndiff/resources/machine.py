@@ -1,0 +1,154 @@
+"""What this machine offers a plan: device and its total memory, cores and RAM as the cgroup grants them, disk.
+
+One dial: `-gpu_memory_target`. With it a plan is made for a GPU of that size, wherever the planning happens.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from pathlib import Path
+
+from nndiff.plans.plan import Budget
+from nndiff.words.errors import NndiffError
+
+GB = 10**9
+
+
+def budget(gpu_memory_target: float | None, disk_folder: Path) -> Budget:
+    """The Budget of this machine, or of a GPU of `gpu_memory_target` GB when that is given."""
+    if gpu_memory_target is not None and not 0 < gpu_memory_target < math.inf:
+        raise NndiffError("-gpu_memory_target is no size.", expected="GB, above 0", found=gpu_memory_target)
+    device, name, total, bf16, source = _device(gpu_memory_target)
+    return Budget(device, name, total, source, bf16, available_cores(), available_ram(), disk_free(disk_folder))
+
+
+def _device(target: float | None) -> tuple[str, str, int, bool, str]:
+    import torch
+
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        bf16 = torch.cuda.get_device_capability(0) >= (8, 0)
+        if target is None:
+            return "cuda", properties.name, int(properties.total_memory), bf16, "found"
+        return "cuda", properties.name, int(target * GB), bf16, "-gpu_memory_target"
+    if target is not None:
+        return "cuda", "any GPU with bf16", int(target * GB), True, "-gpu_memory_target"
+    if torch.backends.mps.is_available():
+        return "mps", "Apple GPU", available_ram(), False, "RAM, shared with the GPU"
+    bf16 = bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16"))
+    return "cpu", "CPU", available_ram(), bf16, "RAM, no GPU found"
+
+
+def free_memory(device: str) -> int:
+    """Bytes that could be taken now on cuda | cpu | mps."""
+    if device != "cuda":
+        return free_ram()
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0])
+
+
+def demand_device(name: str | None) -> str:
+    """`name`, or the best there is; refused when this machine lacks it."""
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name is None:
+        return next(device for device, present in there.items() if present)
+    if not there.get(name, False):
+        found = ", ".join(device for device, present in there.items() if present)
+        raise NndiffError(f"There is no {name} device here.", expected="a device of this machine", found=found)
+    return name
+
+
+def available_cores() -> int:
+    """Cores this process may use: affinity and the cgroup's quota, not what the host has."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_cores()
+    return max(1, min(cores, int(quota))) if quota else max(1, cores)
+
+
+def available_ram() -> int:
+    """RAM this process may use in all: the machine's, or the cgroup's limit where that is lower."""
+    total = int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    limit = _cgroup_memory()
+    return min(total, limit) if limit else total
+
+
+def free_ram() -> int:
+    """RAM that could be taken now without swapping."""
+    try:
+        rows = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        available = int(rows["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return available_ram() // 2
+    used = _cgroup_memory_used()
+    return min(available, max(0, available_ram() - used)) if used is not None else available
+
+
+def disk_free(folder: Path) -> int:
+    """Free bytes on the disk that holds `folder`, which need not exist yet."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
+# ---------------------------------------------------------------- control groups
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_GROUP = Path("/proc/self/cgroup")
+
+
+def _groups(controller: str) -> list[Path]:
+    """This process's control group and all above it, version 2 first: each may set a limit."""
+    folders = []
+    for line in _lines(OWN_GROUP):
+        _, controllers, group = line.split(":", 2)
+        if controllers == "" or controller in controllers.split(","):
+            root = CGROUPS / controller if controllers else CGROUPS
+            here = root / group.lstrip("/")
+            folders += [path for path in (here, *here.parents) if path == root or root in path.parents]
+    return [*folders, CGROUPS, CGROUPS / controller]
+
+
+def _cgroup_memory() -> int | None:
+    names = ("memory.max", "memory.limit_in_bytes")
+    limits = [_read_number(folder / name) for folder in _groups("memory") for name in names]
+    return min((limit for limit in limits if limit), default=None)
+
+
+def _cgroup_memory_used() -> int | None:
+    """Of the innermost group that says so, less the file pages that the kernel gives back when asked."""
+    for folder in _groups("memory"):
+        used = _read_number(folder / "memory.current") or _read_number(folder / "memory.usage_in_bytes")
+        if used:
+            rows = dict(line.split() for line in _lines(folder / "memory.stat"))
+            return max(0, used - int(rows.get("inactive_file", rows.get("total_inactive_file", 0))))
+    return None
+
+
+def _cgroup_cores() -> float | None:
+    quotas = []
+    for folder in _groups("cpu"):
+        words = " ".join(_lines(folder / "cpu.max")).split()
+        if len(words) == 2 and words[0] != "max":
+            quotas.append(int(words[0]) / int(words[1]))
+        quota, period = _read_number(folder / "cpu.cfs_quota_us"), _read_number(folder / "cpu.cfs_period_us")
+        if quota and period and quota > 0:
+            quotas.append(quota / period)
+    return min(quotas, default=None)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _read_number(path: Path) -> int | None:
+    try:
+        return int(path.read_text().strip())
+    except (OSError, ValueError):
+        return None

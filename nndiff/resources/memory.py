@@ -1,0 +1,355 @@
+"""What a step will cost before it runs: peak bytes and FLOPs, by tracing that very step on tensors without storage.
+
+    peak = max over the step's operations of  Σ bytes of the storages alive after it  +  the operation's own scratch
+
+The network is built on the meta device, its weights become fake tensors, and forward, loss and backward run under
+FakeTensorMode while a dispatch mode follows every storage from birth to death. The trace runs as CPU code whatever the
+device; what differs between devices is the operations' scratch.
+
+The optimiser's state exists from the second step on, so it counts from the start: weights, AdamW's moments, the EMA.
+The gradients appear in the trace. A fused AdamW, clipping and the EMA's update work in place and add nothing.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from nndiff.assemble import build_network, set_trained
+from nndiff.diffusion.losses import Gradient
+from nndiff.networks.unet import Cache
+from nndiff.plans.plan import NetworkSpec
+from nndiff.words.volume import Triple
+
+aten = torch.ops.aten
+COPIES_BESIDE_WEIGHTS = 3  # AdamW's two moments and the EMA
+
+# Ours on CUDA = (total - context) / overhead: context and cuDNN's workspace, fragmentation. A start, to be measured.
+CUDA_CONTEXT_BYTES, CUDA_OVERHEAD = 10**9, 1.1
+HOST_BYTES, HOST_SHARE = 5 * 10**8, 0.7  # CPU and MPS share the machine's memory with everything else
+
+
+@dataclass(frozen=True)
+class Cost:
+    bytes: int  # peak, on the device, before context and workspace
+    flops: int
+
+
+@lru_cache(maxsize=4096)
+def training_cost(
+    spec: NetworkSpec,
+    puzzle_factor: Triple,
+    patch: Triple,
+    batch: int,
+    precision: str,
+    device: str = "cuda",
+    parts: tuple[str, ...] = ("all",),  # trained one after the other
+) -> Cost:
+    """The dearest step: x_t, network, loss, backward, clipping, AdamW, EMA."""
+
+    def traced(part: str) -> Cost:
+        def step(network: nn.Module) -> None:
+            set_trained(network, part)
+            backward(network, Pair.empty(spec, patch, batch), Gradient(), precision)
+
+        return _trace(spec, puzzle_factor, device, step, COPIES_BESIDE_WEIGHTS)
+
+    costs = [traced(part) for part in dict.fromkeys(parts)]
+    return Cost(max(cost.bytes for cost in costs), max(cost.flops for cost in costs))
+
+
+@lru_cache(maxsize=4096)
+def prediction_cost(
+    spec: NetworkSpec, puzzle_factor: Triple, patch: Triple, precision: str, device: str = "cuda"
+) -> Cost:
+    """One evaluation of one tile and the sampler's arithmetic on it; the volume it is cut from comes on top."""
+
+    def step(network: nn.Module) -> None:
+        evaluate(network, Pair.empty(spec, patch, 1), precision)
+
+    return _trace(spec, puzzle_factor, device, step, 0)
+
+
+@lru_cache(maxsize=4096)
+def reuse_cost(
+    spec: NetworkSpec, puzzle_factor: Triple, patch: Triple, precision: str, depth: int, device: str = "cuda"
+) -> tuple[Cost, int]:
+    """One evaluation of a tile on a kept feature (LIM), and the feature's bytes."""
+    caches: list[Cache] = []
+
+    def step(network: nn.Module) -> None:
+        caches.append(Cache(depth))
+        evaluate(network, Pair.empty(spec, patch, 1), precision, caches[0])
+
+    _trace(spec, puzzle_factor, device, step, 0)
+    kept = caches[0].kept
+    assert kept is not None
+
+    def shallow(network: nn.Module) -> None:
+        like = torch.empty_strided(kept.shape, kept.stride(), dtype=kept.dtype)
+        evaluate(network, Pair.empty(spec, patch, 1), precision, Cache(depth, like, stale=False))
+
+    return _trace(spec, puzzle_factor, device, shallow, 0), _bytes(kept)
+
+
+def volume_bytes(spec: NetworkSpec, shape: Triple) -> int:
+    """Whole-volume arrays that a sampler holds beside the tile: all inputs, x_s, noise, x̂0, ε̂, and two on the way."""
+    return 4 * prod(shape) * (spec.in_channels + 6 * spec.targets + spec.out_channels - spec.targets)
+
+
+# ---------------------------------------------------------------- the step
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a batch holds: the target, and the source where there is one."""
+
+    x0: Tensor  # [B, targets, Z, Y, X]
+    condition: Tensor | None  # [B, in - targets, Z, Y, X]
+
+    @staticmethod
+    def empty(spec: NetworkSpec, patch: Triple, batch: int, device: str = "cpu") -> Pair:
+        sources = spec.in_channels - spec.targets
+        condition = torch.empty(batch, sources, *patch, device=device) if sources else None
+        return Pair(torch.empty(batch, spec.targets, *patch, device=device), condition)
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def backward(network: nn.Module, pair: Pair, loss: Loss, precision: str) -> None:
+    """Forward and backward of one step on the bridge row: it leaves gradients in the weights."""
+    x_t, t, eps = _sample(pair)
+    with autocast(pair.x0.device.type, precision):
+        estimate = network(x_t, t, pair.condition)
+    truth = pair.x0 if estimate.shape[1] == pair.x0.shape[1] else torch.cat([pair.x0, eps], dim=1)
+    loss(estimate.float(), truth).backward()  # type: ignore[no-untyped-call]
+    del eps  # kept until here, as a training loop keeps it for predictions of the noise
+
+
+def evaluate(network: nn.Module, pair: Pair, precision: str, *kept: Cache) -> Tensor:
+    """One evaluation and one step of a sampler."""
+    with torch.no_grad():
+        x_t, t, eps = _sample(pair)
+        with autocast(pair.x0.device.type, precision):
+            estimate: Tensor = network(x_t, t, pair.condition, *kept)
+        return 0.5 * x_t + 0.5 * estimate.float()[:, : x_t.shape[1]] + eps
+
+
+def _sample(pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
+    """x_t = (1-t)·x0 + t·y + sigma·eps, with x0 in the place of y: as many bytes."""
+    t = torch.rand(pair.x0.shape[0], device=pair.x0.device)
+    s, eps = t[:, None, None, None, None], torch.randn_like(pair.x0)
+    return (1 - s) * pair.x0 + s * pair.x0 + (s * (1 - s)).sqrt() * eps, t, eps
+
+
+def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
+    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+# ---------------------------------------------------------------- the trace
+
+
+def _trace(
+    spec: NetworkSpec, puzzle_factor: Triple, device: str, step: Callable[[nn.Module], None], copies: int
+) -> Cost:
+    with torch.device("meta"):
+        network = build_network(spec, puzzle_factor)
+    tracer = _Tracer(device, trains=copies > 0)
+    with FakeTensorMode(), tracer:
+        _materialise(network)
+        tracer.live += copies * tracer.live
+        step(network)
+    return Cost(tracer.peak, tracer.flops)
+
+
+def _materialise(network: nn.Module) -> None:
+    """Meta weights → fake CPU weights of the same strides (a module's own .to() fails under FakeTensorMode)."""
+    for module in network.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            fake = torch.empty_strided(weight.shape, weight.stride(), dtype=weight.dtype, device="cpu")
+            module.register_parameter(name, nn.Parameter(fake))
+
+
+class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows storages by weak reference; a view shares the storage of what it looks at."""
+
+    def __init__(self, device: str, trains: bool):
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.unfolds = device != "cuda" and trains
+        self.scratch = _cuda_scratch if device == "cuda" else _cpu_scratch if trains else _no_scratch
+        self.live = self.peak = self.flops = 0
+        self.alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.prim.device.default:
+            return func(*args)
+        out = self._answer(func, args, kwargs or {})
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._follow(tensor.untyped_storage())
+        self.peak = max(self.peak, self.live + self.scratch(func._overloadpacket, args, out))
+        if (count := FLOPS.get(func._overloadpacket)) is not None:
+            self.flops += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+    def _answer(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What is heavy or would depend on this machine's processor is answered here, the rest by fake tensors."""
+        if func is aten.native_group_norm_backward.default:
+            return _normed(*args)
+        if func is aten.convolution.default:
+            return _convolved(_layout(args[0], self.unfolds), *args)
+        if func is aten.convolution_backward.default:
+            return _convolved_back(_layout(args[1], self.unfolds), *args)
+        return func(*args, **kwargs)
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.alive:
+            return
+
+        def died(_: object) -> None:
+            del self.alive[key]
+            self.live -= size
+
+        self.alive[key] = weakref.ref(storage, died)
+        self.live += size
+
+
+def _attention_flops(q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
+    return int(sdpa_flop_count(q.shape, k.shape, v.shape))  # type: ignore[no-untyped-call]
+
+
+def _attention_backward_flops(grad: Any, q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
+    return int(sdpa_backward_flop_count(grad.shape, q.shape, k.shape, v.shape))  # type: ignore[no-untyped-call]
+
+
+FLOPS = {
+    **flop_registry,
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,  # which the registry does not know
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+}
+
+
+def _normed(grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, *sizes: Any) -> tuple[Tensor, ...]:
+    """A GroupNorm's gradients: what it answers, without the sixty operations that fake tensors take for it."""
+    return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+
+
+def _layout(x: Tensor, unfolds: bool) -> torch.memory_format:
+    """Of what a convolution of x answers: channels last, but for a small map that a CPU unfolds."""
+    return torch.contiguous_format if unfolds and _is_small(x) else torch.channels_last_3d
+
+
+def _convolved(layout: torch.memory_format, x: Tensor, weight: Tensor, _: Any, *how: Any) -> Tensor:
+    stride, padding = how[:2]
+    rows = zip(x.shape[2:], weight.shape[2:], stride, padding, strict=True)
+    size = [(n + 2 * p - k) // s + 1 for n, k, s, p in rows]
+    return torch.empty(x.shape[0], weight.shape[0], *size, dtype=x.dtype, memory_format=layout)
+
+
+def _convolved_back(
+    layout: torch.memory_format, grad: Tensor, x: Tensor, weight: Tensor, _: Any, *how: Any
+) -> tuple[Tensor | None, ...]:
+    of_x, of_weight, of_bias = how[-1]
+    return (
+        torch.empty_like(x, memory_format=layout) if of_x else None,
+        torch.empty_like(weight) if of_weight else None,
+        weight.new_empty(weight.shape[0]) if of_bias else None,
+    )
+
+
+# ---------------------------------------------------------------- the operations' scratch
+
+ONEDNN_BLOCK = 16  # channels
+ONEDNN_FLOOR = 20480  # N·C·Z·Y up to which fp32 at batch 1 goes to slow_conv3d (Convolution.cpp, use_mkldnn)
+
+
+def _cuda_scratch(op: Any, args: Any, out: Any) -> int:
+    """PyTorch's CUDA GroupNorm works and answers channels first, cuDNN channels last: each copies what it gets.
+
+    Read from the sources, not yet measured on a card.
+    """
+    if op in (aten.native_group_norm, aten.convolution):
+        return _bytes(args[0])
+    if op in (aten.native_group_norm_backward, aten.convolution_backward):
+        return _bytes(args[0]) + _bytes(args[1])
+    return 0
+
+
+def _no_scratch(op: Any, args: Any, out: Any) -> int:
+    """Without gradients oneDNN does every convolution of a CPU in place (see networks/blocks.Conv)."""
+    return 0
+
+
+def _cpu_scratch(op: Any, args: Any, out: Any) -> int:
+    """Convolutions alone: seen by reading the peak resident memory around every operation of a real step (two threads).
+
+    For the gradient of bf16 weights oneDNN transposes input and gradient, channels rounded up to its blocks, of as many
+    of the batch's volumes at once as it has threads (here: of all); a gradient that is a slice of a concatenation's is
+    copied; and a small fp32 map at batch 1 is unfolded into columns.
+    """
+    if op is aten.convolution:
+        return _columns(args[0], args[1], out)
+    if op is not aten.convolution_backward:
+        return 0
+    grad, x, weight = args[:3]
+    if columns := _columns(x, weight, grad):
+        return columns
+    copied = 0 if grad.is_contiguous(memory_format=torch.channels_last_3d) else _bytes(grad)
+    transposed = x.dtype == torch.bfloat16 and prod(weight.shape[2:]) > 1 and x.shape[1] >= ONEDNN_BLOCK
+    return copied + (_blocked(x) + _blocked(grad) if transposed else 0)
+
+
+def _columns(x: Tensor, weight: Tensor, out: Tensor) -> int:
+    kernel = prod(weight.shape[2:])
+    if not _is_small(x) or kernel == 1:
+        return 0
+    return x.shape[1] * kernel * prod(out.shape[2:]) * 4
+
+
+def _is_small(x: Tensor) -> bool:
+    small = x.shape[0] == 1 and x.shape[1] * x.shape[2] * x.shape[3] <= ONEDNN_FLOOR
+    return small and x.dtype == torch.float32
+
+
+def _blocked(x: Tensor) -> int:
+    return _bytes(x) * -(-x.shape[1] // ONEDNN_BLOCK) * ONEDNN_BLOCK // x.shape[1]
+
+
+def _bytes(x: Tensor) -> int:
+    return x.numel() * x.element_size()
+
+
+# ---------------------------------------------------------------- the device
+
+
+def usable_bytes(memory_bytes: int, device: str) -> int:
+    """What a step may use of a device's total memory; on CUDA a start to be measured (see CUDA_OVERHEAD)."""
+    if device == "cuda":
+        return max(0, int((memory_bytes - CUDA_CONTEXT_BYTES) / CUDA_OVERHEAD))
+    return max(0, int(memory_bytes * HOST_SHARE) - HOST_BYTES)
+
+
+def usable_now(free_bytes: int, device: str) -> int:
+    """Of what is free on a device whose context stands already."""
+    return int(free_bytes / CUDA_OVERHEAD) if device == "cuda" else int(free_bytes * HOST_SHARE)
+
+
+def total_needed(step_bytes: int, device: str) -> int:
+    """The device's total memory that a step of this size asks for: the inverse of `usable_bytes`."""
+    if device == "cuda":
+        return int(step_bytes * CUDA_OVERHEAD) + CUDA_CONTEXT_BYTES + 2
+    return int((step_bytes + HOST_BYTES) / HOST_SHARE) + 2

@@ -1,0 +1,1 @@
+"""A trained network and a source in, a volume out."""

@@ -1,0 +1,1 @@
+"""Words that every room shares: errors, files, JSON, paths, tables, volumes, datasets."""

@@ -1,0 +1,394 @@
+"""dataset.json and the folders around it → cases. Structure only: no image is opened here.
+
+    Dataset001_Name/
+        dataset.json
+        imagesTr/CASE_0000.nii.gz      source channel 0 (absent for generation)
+        targetsTr/CASE_0000.nii.gz     target channel 0
+        masksTr/CASE.nii.gz            optional: where losses and measures count
+
+Everything wrong with the structure becomes a `Finding`; who reads a dataset decides whether to report or to stop.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nndiff.words import strict_json
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import PART, read_json
+
+FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+PLAIN_NAME = re.compile(r"^[^./\\][^/\\]*$")  # one that stays in its folder
+TASKS = ("translation", "generation")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing wrong with a dataset: where, what, and the remedy."""
+
+    case: str
+    file: str
+    what: str
+    remedy: str
+    severity: str = "error"  # error | warning
+
+    def __str__(self) -> str:
+        place = f"Case {self.case}: " if self.case else ""
+        file = f"\n  file: {self.file}" if self.file else ""
+        return f"{place}{self.what}{file}\n  remedy: {self.remedy}"
+
+
+@dataclass(frozen=True)
+class InPlace:
+    """Files that stay where they are: one row of dataset.json's "dataset"."""
+
+    images: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    mask: str | None = None
+
+
+@dataclass(frozen=True)
+class DatasetJson:
+    """dataset.json, key by key."""
+
+    target_names: dict[str, str]
+    file_ending: str
+    channel_names: dict[str, str] = field(default_factory=dict)
+    task: str | None = None
+    numTraining: int | None = None  # nnU-Net's spelling
+    dataset: dict[str, InPlace] | None = None
+    groups: dict[str, str] = field(default_factory=dict)
+    name: str = ""
+    description: str = ""
+    reference: str = ""
+    licence: str = ""
+    release: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    group: str  # the patient: cases of one group never straddle a split
+    source: tuple[Path, ...]  # one file a channel
+    target: tuple[Path, ...]
+    mask: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (*self.source, *self.target, *([self.mask] if self.mask else []))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    name: str
+    folder: Path
+    task: str
+    channel_names: tuple[str, ...]
+    target_names: tuple[str, ...]
+    file_ending: str
+    cases: tuple[Case, ...]  # the whole ones, sorted by name
+    findings: tuple[Finding, ...]  # what is wrong with the structure
+
+    def demand_sound(self) -> None:
+        """Stop at the first structural error; what `--no-verify_dataset_integrity` still insists on."""
+        errors = [finding for finding in self.findings if finding.severity == "error"]
+        if errors:
+            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            raise NndiffError(
+                f"{_place(errors[0])}{errors[0].what}{more}",
+                where=errors[0].file or self.folder,
+                remedy=errors[0].remedy,
+            )
+
+
+def read(folder: Path) -> Dataset:
+    """Read one raw dataset. dataset.json itself must be right; everything else is a finding."""
+    words = _read_json(folder)
+    channel_names, target_names = (
+        _names(words.channel_names, "channel_names", folder),
+        _names(words.target_names, "target_names", folder),
+    )
+    task = _task(words, folder)
+    sources, targets, masks, findings = (
+        _in_place(words, folder) if words.dataset is not None else _from_folders(words, folder)
+    )
+    cases, found = _whole_cases(sources, targets, masks, words, len(channel_names), len(target_names), folder)
+    findings = [*findings, *found, *_count_findings(words, cases, folder)]
+    return Dataset(
+        folder.name, folder, task, channel_names, target_names, words.file_ending, tuple(cases), tuple(findings)
+    )
+
+
+def kind_of(channel_name: str) -> str:
+    """What a channel's numbers mean, from its name: HU (ct), activity (pet), or arbitrary units (mr)."""
+    words = set(re.split(r"[^A-Z0-9]+", channel_name.upper()))
+    if words & {"PET", "PT", "SUV", "NAC", "SPECT"} or "PET" in channel_name.upper():
+        return "pet"
+    if words & {"CT", "CBCT", "HU", "LDCT", "NCCT", "CTA"}:
+        return "ct"
+    return "mr"
+
+
+# ---------------------------------------------------------------- dataset.json
+
+_NNUNET_ONLY = {
+    "labels": "target_names",
+    "regions_class_order": "target_names",
+    "modality": "channel_names",
+    "tensorImageSize": None,
+}
+
+
+def _read_json(folder: Path) -> DatasetJson:
+    path = folder / "dataset.json"
+    data = read_json(path, remedy="every dataset folder needs one: see documentation/reference/dataset_format.md")
+    foreign = [key for key in _NNUNET_ONLY if isinstance(data, dict) and key in data]
+    if foreign:
+        key, instead = foreign[0], _NNUNET_ONLY[foreign[0]]
+        raise NndiffError(
+            f"dataset.json: '{key}' belongs to segmentation.",
+            where=path,
+            remedy=f'use "{instead}"' if instead else "remove it",
+        )
+    try:
+        words = strict_json.decode(DatasetJson, data)
+    except NndiffError as error:
+        raise NndiffError(
+            f"dataset.json: {error.what}", expected=error.expected, found=error.found, where=path, remedy=error.remedy
+        ) from None
+    if words.file_ending not in FILE_ENDINGS:
+        raise NndiffError(
+            "dataset.json: this file_ending cannot be read.",
+            expected=" ".join(FILE_ENDINGS),
+            found=words.file_ending,
+            where=path,
+            remedy="correct it, or convert the files",
+        )
+    return words
+
+
+def _names(names: dict[str, str], key: str, folder: Path) -> tuple[str, ...]:
+    expected = [str(i) for i in range(len(names))]
+    if sorted(names, key=lambda text: (len(text), text)) != expected:
+        raise NndiffError(
+            f"dataset.json: {key} must be numbered from 0.",
+            expected=", ".join(expected) or '"0"',
+            found=", ".join(names),
+            where=folder / "dataset.json",
+            remedy=f'write "{key}": {{"0": "PET", "1": "CT"}}, name by number (nnU-Net v2 order)',
+        )
+    return tuple(names[key] for key in expected)
+
+
+def _task(words: DatasetJson, folder: Path) -> str:
+    task = words.task or ("translation" if words.channel_names else "generation")
+    where = folder / "dataset.json"
+    if task not in TASKS:
+        raise NndiffError("dataset.json: unknown task.", expected=" or ".join(TASKS), found=task, where=where)
+    if task == "translation" and not words.channel_names:
+        raise NndiffError(
+            "dataset.json: translation needs a source.", expected='"channel_names": {"0": …}', found="none", where=where
+        )
+    if task == "generation" and words.channel_names:
+        raise NndiffError(
+            "dataset.json: generation has no source.",
+            found=f"channel_names {words.channel_names}",
+            where=where,
+            remedy="empty channel_names, or set task to translation",
+        )
+    if not words.target_names:
+        raise NndiffError(
+            "dataset.json: there is nothing to learn.", expected='"target_names": {"0": …}', found="none", where=where
+        )
+    return task
+
+
+# ---------------------------------------------------------------- files → cases
+
+Channels = dict[str, dict[int, Path]]  # case → channel → file
+
+
+def _in_place(words: DatasetJson, folder: Path) -> tuple[Channels, Channels, dict[str, Path], list[Finding]]:
+    sources: Channels = {}
+    targets: Channels = {}
+    masks: dict[str, Path] = {}
+    findings = []
+    for case, row in (words.dataset or {}).items():
+        if not PLAIN_NAME.match(case):
+            what = f"'{case}' cannot be the name of a case."
+            remedy = "use letters, digits, - and _: files are named after it"
+            findings.append(Finding(case, str(folder / "dataset.json"), what, remedy))
+            continue
+        sources[case] = {i: folder / name for i, name in enumerate(row.images)}
+        targets[case] = {i: folder / name for i, name in enumerate(row.targets)}
+        if row.mask:
+            masks[case] = folder / row.mask
+        files = [*sources[case].values(), *targets[case].values(), *([masks[case]] if row.mask else [])]
+        findings += [
+            Finding(
+                case, str(file), "the file that dataset.json names does not exist.", 'correct "dataset" in dataset.json'
+            )
+            for file in files
+            if not file.exists()
+        ]
+        if any(not file.exists() for file in files):
+            del sources[case], targets[case]
+    return sources, targets, masks, findings
+
+
+def _from_folders(words: DatasetJson, folder: Path) -> tuple[Channels, Channels, dict[str, Path], list[Finding]]:
+    sources, found_sources = _channels(folder / "imagesTr", words.file_ending)
+    targets, found_targets = _channels(folder / "targetsTr", words.file_ending)
+    masks, found_masks = _masks(folder / "masksTr", words.file_ending)
+    findings = found_sources + found_targets + found_masks
+    if not words.channel_names and sources:
+        findings.append(
+            Finding(
+                "",
+                str(folder / "imagesTr"),
+                "generation has no source, but imagesTr holds files.",
+                "remove imagesTr, or add channel_names",
+            )
+        )
+        sources = {}
+    findings += [
+        Finding(case, str(masks[case]), "a mask without a case.", "remove it, or add the case's target")
+        for case in sorted(masks.keys() - targets.keys())
+    ]
+    return sources, targets, masks, findings
+
+
+def _channels(folder: Path, ending: str) -> tuple[Channels, list[Finding]]:
+    channels: Channels = {}
+    findings = []
+    for path in _visible(folder):
+        stem = path.name[: -len(ending)] if path.name.endswith(ending) else ""
+        match = CHANNEL.match(stem)
+        if match is None:
+            findings.append(_rejected(path, ending, "CASE_0000"))
+            continue
+        channels.setdefault(match["case"], {})[int(match["channel"])] = path
+    return channels, findings
+
+
+def _masks(folder: Path, ending: str) -> tuple[dict[str, Path], list[Finding]]:
+    masks, findings = {}, []
+    for path in _visible(folder):
+        if path.name.endswith(ending):
+            masks[path.name[: -len(ending)]] = path
+        else:
+            findings.append(_rejected(path, ending, "CASE"))
+    return masks, findings
+
+
+def _visible(folder: Path) -> list[Path]:
+    """Files that mean to be read: not hidden, not half-written, not the pixel file of an .mhd header."""
+    if not folder.is_dir():
+        return []
+    return [
+        p
+        for p in sorted(folder.iterdir())
+        if p.is_file() and not p.name.startswith((".", PART)) and p.suffix not in (".raw", ".zraw")
+    ]
+
+
+def _rejected(path: Path, ending: str, pattern: str) -> Finding:
+    return Finding("", str(path), "this name is not read.", f"name it {pattern}{ending}, or move it away")
+
+
+def _whole_cases(
+    sources: Channels,
+    targets: Channels,
+    masks: dict[str, Path],
+    words: DatasetJson,
+    n_source: int,
+    n_target: int,
+    folder: Path,
+) -> tuple[list[Case], list[Finding]]:
+    cases, findings = [], []
+    for name in sorted(sources.keys() | targets.keys()):
+        found = [
+            *_channel_findings(name, sources.get(name, {}), n_source, "imagesTr", folder, words),
+            *_channel_findings(name, targets.get(name, {}), n_target, "targetsTr", folder, words),
+        ]
+        findings += found
+        if not found:
+            source, target = (
+                tuple(files.get(name, {})[i] for i in range(n))
+                for files, n in ((sources, n_source), (targets, n_target))
+            )
+            cases.append(Case(name, words.groups.get(name, name), source, target, masks.get(name)))
+    findings += [
+        Finding(
+            name,
+            str(folder / "dataset.json"),
+            "groups names a case that does not exist.",
+            "correct the name in groups",
+            "warning",
+        )
+        for name in sorted(words.groups.keys() - sources.keys() - targets.keys() - (words.dataset or {}).keys())
+    ]
+    return cases, findings
+
+
+def _channel_findings(
+    case: str, files: dict[int, Path], n: int, side: str, folder: Path, words: DatasetJson
+) -> Iterable[Finding]:
+    key = "channel_names" if side == "imagesTr" else "target_names"
+    missing = [i for i in range(n) if i not in files]
+    if words.dataset is not None:
+        if len(files) != n:
+            what = f"lists {len(files)} {side.removesuffix('Tr')}, but {key} has {n}."
+            yield Finding(case, str(folder / "dataset.json"), what, 'correct "dataset" in dataset.json')
+        return
+    if missing and not files:
+        yield Finding(
+            case,
+            str(folder / side),
+            f"has no file in {side}.",
+            f"add {case}_0000{words.file_ending}, or remove the case's other files",
+        )
+    else:
+        for i in missing:
+            yield Finding(
+                case,
+                str(folder / side / f"{case}_{i:04d}{words.file_ending}"),
+                f"channel _{i:04d} is missing.",
+                "add the file",
+            )
+    for i in sorted(files.keys() - set(range(n))):
+        yield Finding(
+            case,
+            str(files[i]),
+            f"channel _{i:04d} is not in {key}, which has {n}.",
+            f'add "{i}" to {key}, or remove the file',
+        )
+
+
+def _count_findings(words: DatasetJson, cases: list[Case], folder: Path) -> list[Finding]:
+    if not cases:
+        expected = " and ".join(
+            f"{side}/CASE_0000{words.file_ending}"
+            for side in (["imagesTr"] if words.channel_names else []) + ["targetsTr"]
+        )
+        return [Finding("", str(folder), "there is not one whole case.", f"put files named {expected} there")]
+    if words.numTraining is not None and words.numTraining != len(cases):
+        remedy = "correct numTraining, or remove it: nndiff counts by itself"
+        return [
+            Finding(
+                "",
+                str(folder / "dataset.json"),
+                f"numTraining says {words.numTraining}, but {len(cases)} whole cases were found.",
+                remedy,
+                "warning",
+            )
+        ]
+    return []
+
+
+def _place(finding: Finding) -> str:
+    return f"Case {finding.case}: " if finding.case else ""

@@ -1,0 +1,142 @@
+"""Files that are either whole or absent: everything nndiff writes goes through `atomic`."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nndiff.words.errors import NndiffError
+
+PART = ".part-"  # prefix of a file that is being written; never a final name
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a name beside `path` to write to; on success it becomes `path` in one step, on failure it vanishes.
+
+    The ending is kept, since writers choose the format by it.
+    """
+    part = path.with_name(f"{PART}{_owner()}{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        with open(part, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise _explained(error, path) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes of this machine were writing into `folder` when they were killed."""
+    for path in folder.glob(f"{PART}*") if folder.is_dir() else ():
+        host, _, process = path.name.removeprefix(PART).partition("+")[0].rpartition("_")
+        if host == platform.node() and process.isdecimal() and not _alive(int(process)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def demand_writable(folder: Path) -> None:
+    """Refuse now rather than after an hour's work."""
+    with atomic(folder / "can_be_written") as part:
+        part.touch()
+    (folder / "can_be_written").unlink()
+
+
+def _owner() -> str:
+    return f"{platform.node()}_{os.getpid()}+"
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def write_json(path: Path, data: Any) -> None:
+    with atomic(path) as part:
+        part.write_text(dumps(data) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, remedy: str | None = None) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # Windows' editors put a mark first
+        return json.loads(text, object_pairs_hook=_each_key_once)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NndiffError(f"{path.name} is missing.", where=path, remedy=remedy) from None
+    except OSError as error:
+        raise NndiffError(f"Cannot read {path.name}.", found=error.strerror or error, where=path) from error
+    except ValueError as error:
+        raise NndiffError(f"{path.name} is not valid JSON.", found=error, where=path, remedy=remedy) from None
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two equal keys JSON would silently keep the last."""
+    once = dict(pairs)
+    if len(once) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"'{next(key for key in keys if keys.count(key) > 1)}' stands there twice")
+    return once
+
+
+def dumps(data: Any, indent: int = 0) -> str:
+    """JSON as a person would lay it out: a list of plain values on one line, everything else indented."""
+    pad, inner = "  " * indent, "  " * (indent + 1)
+    if isinstance(data, dict) and data:
+        if all(_plain(value) for value in data.values()) and len(line := _line(data)) <= 88:
+            return line
+        rows = [
+            f"{inner}{json.dumps(str(key), ensure_ascii=False)}: {dumps(value, indent + 1)}"
+            for key, value in data.items()
+        ]
+        return "{\n" + ",\n".join(rows) + f"\n{pad}}}"
+    if isinstance(data, (list, tuple)) and not all(_plain(value) for value in data):
+        rows = [inner + dumps(value, indent + 1) for value in data]
+        line = _line(data)
+        if len(line) <= 100 and all(isinstance(value, (list, tuple)) for value in data):
+            return line
+        return "[\n" + ",\n".join(rows) + f"\n{pad}]"
+    return _line(data)
+
+
+def _line(data: Any) -> str:
+    return json.dumps(data, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int, float, bool))
+
+
+def _explained(error: OSError, path: Path) -> NndiffError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or _cut_short(error):
+        return NndiffError(
+            "The disk is full.",
+            where=path,
+            remedy="free some space and run the same command again; finished files are kept",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        return NndiffError(
+            f"Cannot write {path.name}.",
+            found=error.strerror,
+            where=path.parent,
+            remedy="choose a folder that you may write to",
+        )
+    return NndiffError(f"Cannot write {path.name}.", found=error.strerror or error, where=path)
+
+
+def _cut_short(error: OSError) -> bool:
+    """numpy's word for a disk that filled up while it wrote: «319872 requested and 77792 written», without a number."""
+    return error.errno is None and "requested and" in str(error)

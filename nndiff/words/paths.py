@@ -1,0 +1,83 @@
+"""Where data lives: raw, preprocessed and results, from a flag or the environment, read only when asked for."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from nndiff.words.errors import NndiffError
+
+FOLDER = re.compile(r"^Dataset(\d{3})_(\w[\w-]*)$")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The three roots; one left at None is looked up in the environment, the first time somebody needs it."""
+
+    raw_root: Path | None = None
+    preprocessed_root: Path | None = None
+    results_root: Path | None = None
+
+    @property
+    def raw(self) -> Path:
+        return _root("raw", self.raw_root)
+
+    @property
+    def preprocessed(self) -> Path:
+        return _root("preprocessed", self.preprocessed_root)
+
+    @property
+    def results(self) -> Path:
+        return _root("results", self.results_root)
+
+    def dataset_name(self, wanted: str) -> str:
+        """'1', '001' or 'Dataset001_Name' → the folder's name, looked for below every root that is known."""
+        names = sorted({name for root in self._searched() for name in _dataset_folders(root)})
+        matches = [name for name in names if name == wanted or (wanted.isdecimal() and int(name[7:10]) == int(wanted))]
+        if len(matches) == 1:
+            return matches[0]
+        roots = ", ".join(str(root) for root in self._searched())
+        if matches:
+            raise NndiffError(
+                f"Dataset number {wanted} is taken twice.",
+                found=", ".join(matches),
+                where=roots,
+                remedy="give each dataset its own number",
+            )
+        raise NndiffError(
+            f"There is no dataset '{wanted}'.",
+            expected=f"a folder such as Dataset{int(wanted) if wanted.isdecimal() else 1:03d}_Name",
+            found=", ".join(names) or "none",
+            where=roots,
+            remedy="correct the number, or name the folder that holds it (export nndiff_raw=…, or --raw)",
+        )
+
+    def _searched(self) -> list[Path]:
+        """The roots that are known; raw, and its error, when none is."""
+        roots = []
+        for kind, given in (
+            ("raw", self.raw_root),
+            ("preprocessed", self.preprocessed_root),
+            ("results", self.results_root),
+        ):
+            if given is not None or os.environ.get(f"nndiff_{kind}"):
+                roots.append(_root(kind, given))
+        return roots or [self.raw]
+
+
+def _root(kind: str, given: Path | None) -> Path:
+    value = str(given) if given is not None else os.environ.get(f"nndiff_{kind}", "")
+    if not value:
+        raise NndiffError(
+            f"nndiff does not know where its {kind} data lives.",
+            remedy=f"export nndiff_{kind}=/some/folder, or pass --{kind} /some/folder",
+        )
+    return Path(value).expanduser().resolve()
+
+
+def _dataset_folders(root: Path) -> list[str]:
+    if not root.is_dir():
+        return []
+    return [entry.name for entry in root.iterdir() if entry.is_dir() and FOLDER.match(entry.name)]

@@ -1,0 +1,120 @@
+"""The mean over shifts of the puzzle's grid: what depends on the place in a piece cancels, all else stays."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from nndiff.networks.puzzle import Puzzled
+from nndiff.networks.unet import Cache
+from nndiff.sampling.layers import Averaged, Shifted, moved, offsets
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import Triple
+
+FACTORS: list[Triple] = [(2, 2, 2), (1, 2, 2), (4, 4, 4), (3, 1, 2)]
+T = torch.zeros(1)
+
+
+def volume(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+class Places(nn.Module):
+    """A core that says of every piece the same: a number for each place in it, whatever it sees."""
+
+    def __init__(self, factor: Triple):
+        super().__init__()
+        self.numbers = volume(factor[0] * factor[1] * factor[2])
+
+    def forward(self, x: Tensor, t: Tensor, *kept: Cache) -> Tensor:
+        return self.numbers[None, :, None, None, None].expand(x.shape[0], -1, *x.shape[2:])
+
+
+class Pointwise(nn.Module):
+    """Asks no voxel about its neighbours, so it commutes with every shift."""
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor, *kept: Cache) -> Tensor:
+        return torch.tanh(x) * condition + t
+
+
+@pytest.mark.parametrize("factor", FACTORS, ids=str)
+def test_along_each_axis_every_place_is_taken_equally_often(factor: Triple) -> None:
+    every = offsets(max(factor), factor)
+    assert every[0] == (0, 0, 0)
+    for axis, r in enumerate(factor):
+        counts = Counter(by[axis] for by in every)
+        assert set(counts) == set(range(r))
+        assert max(counts.values()) - min(counts.values()) <= max(factor) % r
+
+
+@pytest.mark.parametrize("shifts", [0, 3])
+def test_more_shifts_than_places_are_refused(shifts: int) -> None:
+    with pytest.raises(NndiffError, match=r"1 to 2: the puzzle's factor is 1 x 2 x 2"):
+        offsets(shifts, (1, 2, 2))
+    assert offsets(1, (1, 1, 1)) == ((0, 0, 0),)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.tuples(*(st.integers(1, 7),) * 3), st.sampled_from(FACTORS))
+def test_what_commutes_with_shifts_is_left_as_it_is_up_to_the_borders(size: Triple, factor: Triple) -> None:
+    x, y = volume(2, 1, *size), volume(2, 1, *size, seed=1)
+    answer = Shifted(Pointwise(), offsets(max(factor), factor))(x, T, y)
+    torch.testing.assert_close(answer, Pointwise()(x, T, y))
+
+
+@pytest.mark.parametrize("factor", FACTORS, ids=str)
+def test_a_number_for_each_plane_of_a_piece_becomes_their_mean(factor: Triple) -> None:
+    """Planes across each axis in turn; the first voxels, that a shift cuts away, have the unmoved answer."""
+    for axis, r in enumerate(factor):
+        core = Places(factor)
+        planes = volume(r).reshape([r if i == axis else 1 for i in range(3)]).expand(*factor)
+        core.numbers = planes.flatten()
+        network = Puzzled(core, factor, factor, None)
+        size = [6 * f for f in factor]
+        plain = network(volume(1, 1, *size), T)
+        answer = Shifted(network, offsets(max(factor), factor))(volume(1, 1, *size), T, None)
+        inside = answer[:, :, factor[0] :, factor[1] :, factor[2] :]
+        flat = planes.mean().expand_as(inside) if max(factor) % r == 0 else inside
+        torch.testing.assert_close(inside, flat)
+        if r > 1:
+            assert plain.std() > 0.1
+            assert torch.equal(answer[:, :, 0, 0, 0], plain[:, :, 0, 0, 0])
+
+
+def test_one_shift_is_the_network_itself() -> None:
+    network = Puzzled(Places((2, 2, 2)), (2, 2, 2), (2, 2, 2), None)
+    x = volume(1, 1, 4, 5, 6)
+    assert torch.equal(Shifted(network, offsets(1, (2, 2, 2)))(x, T, None), network(x, T))
+
+
+def test_a_move_cuts_the_near_border_and_repeats_the_far_one() -> None:
+    x = torch.arange(4.0).reshape(1, 1, 1, 1, 4)
+    assert moved(x, (0, 0, 3)).flatten().tolist() == [3, 3, 3, 3]
+    assert moved(x, (0, 0, 1)).flatten().tolist() == [1, 2, 3, 3]
+    assert moved(x, (0, 0, 0)) is x
+
+
+class Counting(nn.Module):
+    """Tells which cache it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[Cache] = []
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None, cache: Cache) -> Tensor:
+        self.given.append(cache)
+        return x
+
+
+def test_every_fold_and_shift_has_a_cache_of_its_own() -> None:
+    networks, moves = [Counting(), Counting()], offsets(2, (2, 2, 2))
+    caches = [Cache(1) for _ in range(4)]
+    x = volume(1, 1, 4, 4, 4)
+    answer = Averaged([Shifted(network, moves) for network in networks], "fp32")(x, T, None, caches)
+    assert [id(cache) for network in networks for cache in network.given] == [id(cache) for cache in caches]
+    torch.testing.assert_close(answer, x)

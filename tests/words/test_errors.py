@@ -1,0 +1,45 @@
+"""The one exception a user sees: four lines at most, and whole after a trip between processes."""
+
+import pickle
+
+from nndiff.words.errors import NndiffError, nearest
+
+FULL = {"expected": "(1, 1, 1)", "found": "(1, 1, 3)", "where": "/data/case_0.nii.gz", "remedy": "resample it"}
+
+
+def test_a_full_message_is_four_lines_with_expected_found_where_and_remedy():
+    lines = str(NndiffError("The spacing differs.", **FULL)).splitlines()
+    assert lines == [
+        "The spacing differs.",
+        "  expected (1, 1, 1); found (1, 1, 3)",
+        "  where: /data/case_0.nii.gz",
+        "  remedy: resample it",
+    ]
+
+
+def test_what_is_not_known_is_not_said():
+    assert str(NndiffError("Too few.", found=0)) == "Too few.\n  found 0"  # zero is something, None is nothing
+    assert str(NndiffError("Plain.")) == "Plain."
+
+
+def test_every_field_survives_the_way_back_from_a_worker():
+    error = NndiffError("The spacing differs.", **FULL)
+    back = pickle.loads(pickle.dumps(error))
+    assert type(back) is NndiffError
+    assert vars(back) == vars(error)
+    assert str(back) == str(error)
+
+
+def test_a_subclass_comes_back_as_itself():
+    assert type(pickle.loads(pickle.dumps(_Special("x", remedy="y")))) is _Special
+
+
+class _Special(NndiffError):
+    pass
+
+
+def test_nearest_names_the_likely_word_or_else_all_of_them():
+    assert nearest("brigde", ["bridge", "ddpm"]) == "did you mean 'bridge'?"
+    assert nearest("zzz", ["ddpm", "bridge"]) == "use one of: bridge, ddpm"
+    assert nearest("zzz", [f"name{i}" for i in range(30)]).endswith("name15, …")
+    assert nearest("zzz", []) == "there is none"

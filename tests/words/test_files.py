@@ -1,0 +1,197 @@
+"""Files are whole or absent, whatever happens while they are written."""
+
+import errno
+import json
+import math
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import PART, atomic, demand_writable, dumps, read_json, sweep, write_json
+
+
+def test_a_file_appears_in_one_step_and_keeps_its_ending(tmp_path):
+    path = tmp_path / "new" / "folder" / "volume.nii.gz"
+    with atomic(path) as part:
+        assert part.parent == path.parent
+        assert part.name.startswith(PART)
+        assert part.name.endswith(".nii.gz")
+        part.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert os.listdir(path.parent) == ["volume.nii.gz"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), KeyboardInterrupt(), NndiffError("refused")])
+def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "plan.json"
+    path.write_text("old")
+
+    def write():
+        with atomic(path) as part:
+            part.write_text("ha")
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        write()
+    assert raised.value is error
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["plan.json"]
+
+
+def test_a_writer_that_writes_nothing_is_an_error(tmp_path):
+    with pytest.raises(NndiffError, match=r"plan\.json"), atomic(tmp_path / "plan.json"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_says_so_and_leaves_the_old_file(tmp_path, monkeypatch, step, code):
+    path = tmp_path / "plan.json"
+    path.write_text("old")
+
+    def full(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(NndiffError) as raised:
+        write_json(path, {"a": 1})
+    assert "disk is full" in raised.value.what
+    assert raised.value.where == path
+    assert "same command again" in raised.value.remedy
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["plan.json"]
+
+
+def test_a_folder_below_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NndiffError, match=r"Cannot write plan\.json") as raised:
+        write_json(tmp_path / "file" / "deeper" / "plan.json", {})
+    assert "folder that you may write to" in raised.value.remedy
+
+
+def test_a_folder_without_permission_cannot_be_written(tmp_path, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", denied)
+    with pytest.raises(NndiffError, match="Cannot write") as raised:
+        write_json(tmp_path / "plan.json", {})
+    assert raised.value.where == tmp_path
+
+
+# ---------------------------------------------------------------- JSON
+
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+trees = st.recursive(plain, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
+
+
+@given(trees)
+def test_law_what_is_laid_out_for_a_person_reads_back_as_it_was(tree):
+    assert json.loads(dumps(tree)) == tree
+
+
+@pytest.mark.parametrize("tree", [math.nan, {"a": math.nan}, [math.inf], [[math.nan]], {"a": {"b": math.inf}}])
+def test_a_number_that_json_does_not_have_is_never_written(tree):
+    with pytest.raises(ValueError, match="JSON"):
+        dumps(tree)
+
+
+def test_a_tree_is_laid_out_as_a_person_would():
+    data = {
+        "patch_size": [32, 64],
+        "options": {"low": 0},
+        "rows": [{"a": "ä"}, {"b": [1, 2]}],
+        "pairs": [[1, 2], [3, 4]],
+    }
+    assert dumps({"plan": data, "empty": {}}).splitlines() == [
+        "{",
+        '  "plan": {',
+        '    "patch_size": [32, 64],',
+        '    "options": {"low": 0},',
+        '    "rows": [',
+        '      {"a": "ä"},',
+        "      {",
+        '        "b": [1, 2]',
+        "      }",
+        "    ],",
+        '    "pairs": [[1, 2], [3, 4]]',
+        "  },",
+        '  "empty": {}',
+        "}",
+    ]
+
+
+def test_reading_says_what_is_wrong_and_where(tmp_path):
+    path = tmp_path / "plan.json"
+    with pytest.raises(NndiffError, match=r"plan\.json is missing") as raised:
+        read_json(path, "plan it first")
+    assert raised.value.remedy == "plan it first"
+    path.write_text('{"a": 1,}')
+    with pytest.raises(NndiffError, match="not valid JSON") as raised:
+        read_json(path)
+    assert "line 1" in str(raised.value.found)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(NndiffError, match="not valid JSON"):
+        read_json(path)
+
+
+def test_a_file_that_may_not_be_read_is_not_said_to_be_unwritable(tmp_path, monkeypatch):
+    path = tmp_path / "plan.json"
+    path.write_text("{}")
+
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(type(path), "read_text", denied)
+    with pytest.raises(NndiffError, match=r"Cannot read plan\.json"):
+        read_json(path)
+
+
+def test_a_mark_that_windows_editors_put_first_is_no_error(tmp_path):
+    path = tmp_path / "dataset.json"
+    path.write_text('{"a": "ä"}', encoding="utf-8-sig")
+    assert read_json(path) == {"a": "ä"}
+
+
+# ---------------------------------------------------------------- what the killed leave behind
+
+
+def test_sweeping_removes_what_dead_processes_of_this_machine_were_writing(tmp_path):
+    import os
+    import platform
+    import subprocess
+    import sys
+
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    here, elsewhere = platform.node(), "another-machine"
+    gone = tmp_path / f"{PART}{here}_{dead.pid}+case.npy"
+    kept = [
+        tmp_path / f"{PART}{here}_{os.getpid()}+case.npy",
+        tmp_path / f"{PART}{elsewhere}_{dead.pid}+case.npy",
+        tmp_path / "case.npy",
+    ]
+    for path in (gone, *kept):
+        path.touch()
+    sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+    sweep(tmp_path / "absent")
+
+
+def test_trying_whether_a_folder_can_be_written_leaves_nothing(tmp_path):
+    demand_writable(tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(NndiffError, match="Cannot write"):
+        demand_writable(tmp_path / "file" / "below")
+
+
+def test_numpys_own_word_for_a_full_disk_is_understood(tmp_path):
+    with pytest.raises(NndiffError, match="The disk is full"), atomic(tmp_path / "a.npy"):
+        raise OSError("319872 requested and 77792 written")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,174 @@
+"""Dataclass ↔ JSON: the round trip is a law, and what does not fit is named by its dotted path."""
+
+import dataclasses
+import typing
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nndiff.plans import plan
+from nndiff.words import dataset, strict_json
+from nndiff.words.checks import CHECKS
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import dumps
+from nndiff.words.strict_json import decode, encode, type_at
+
+WORDS = [plan.Fingerprint, plan.Budget, plan.Preparation, plan.Configuration, plan.Decision, plan.Plan]
+WORDS += [dataset.DatasetJson, dataset.InPlace]
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def words_of(kind: Any) -> st.SearchStrategy[Any]:
+    """Any value of a declared type, whichever the words use."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return json_values
+    if dataclasses.is_dataclass(kind):
+        fields = {name: valid(name, hint) for name, hint in strict_json.hints_of(kind).items()}
+        if kind is plan.Plan:  # its channels and anchor must fit one another: none of either
+            fields |= {name: st.just(()) for name in ("source_channels", "target_channels", "anchor")}
+        return st.builds(kind, **fields)
+    if origin is tuple and arguments[1:] == (...,):
+        return st.lists(words_of(arguments[0]), max_size=2).map(tuple)
+    if origin is tuple:
+        return st.tuples(*map(words_of, arguments))
+    if origin is dict:
+        return st.dictionaries(st.text(max_size=5), words_of(arguments[1]), max_size=2)
+    if type(None) in arguments:
+        (rest,) = set(arguments) - {type(None)}
+        return st.none() | words_of(rest)
+    plain = {float: st.floats(allow_nan=False, allow_infinity=False), int: st.integers(), bool: st.booleans()}
+    return plain.get(kind, st.text(max_size=5))
+
+
+def valid(name: str, kind: Any) -> st.SearchStrategy[Any]:
+    """Of a field that the plan's words check, a value that they let through."""
+    if name not in CHECKS or type(None) in typing.get_args(kind):
+        return words_of(kind)
+    if name == "target_range":
+        return st.lists(st.tuples(st.floats(-9, 0), st.floats(1, 9)), max_size=2).map(tuple)
+    if " or " in CHECKS[name][1]:
+        return st.sampled_from([kind(word) for word in CHECKS[name][1].split(" or ")])
+    numbers = st.integers(4, 1000) if "int" in str(kind) else st.floats(0.01, 0.9)
+    return st.tuples(numbers, numbers, numbers) if typing.get_origin(kind) is tuple else numbers
+
+
+@pytest.mark.parametrize("cls", WORDS, ids=lambda cls: cls.__name__)
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_law_every_word_survives_json_and_gives_the_same_bytes_again(cls, data):
+    import json
+
+    word = data.draw(words_of(cls))
+    text = dumps(encode(word))
+    back = decode(cls, json.loads(text))
+    assert back == word
+    assert dumps(encode(back)) == text
+
+
+# ---------------------------------------------------------------- what does not fit
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    size: tuple[int, int, int]
+    on: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    inner: Inner
+    rows: tuple[Inner, ...] = ()
+    named: dict[str, Inner] = dataclasses.field(default_factory=dict)
+    rate: float = 1.0
+    note: str | None = None
+
+
+GOOD = {"inner": {"size": [1, 2, 3]}}
+
+
+def refusal(change: dict[str, Any]) -> NndiffError:
+    with pytest.raises(NndiffError) as raised:
+        decode(Outer, {**GOOD, **change})
+    return raised.value
+
+
+def test_defaults_fill_in_and_whole_numbers_serve_as_numbers():
+    assert decode(Outer, {**GOOD, "rate": 2}) == Outer(Inner((1, 2, 3)), rate=2.0)
+    assert type(decode(Outer, {**GOOD, "rate": 2}).rate) is float
+    assert decode(Outer, {**GOOD, "note": None}).note is None
+
+
+def test_an_unknown_key_names_the_nearest():
+    error = refusal({"named": {"a": {"size": [1, 2, 3], "om": True}}})
+    assert "'om' in named.a" in error.what
+    assert error.remedy == "did you mean 'on'?"
+
+
+def test_a_missing_key_is_named_with_its_place():
+    error = refusal({"rows": [{"size": [1, 2, 3]}, {"on": True}]})
+    assert error.what == "'size' is missing in rows[1]."
+    assert error.remedy == 'add "size"'
+    with pytest.raises(NndiffError, match=r"^'inner' is missing\."):
+        decode(Outer, {})
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "expected"),
+    [
+        ({"rate": "fast"}, "'rate'", "a number"),
+        ({"rate": True}, "'rate'", "a number"),
+        ({"rate": None}, "'rate'", "a number"),
+        ({"note": 3}, "'note'", "a text"),
+        ({"inner": [1]}, "'inner'", "an object"),
+        ({"inner": {"size": [1, 2]}}, "'inner.size'", "a list of 3"),
+        ({"inner": {"size": "123"}}, "'inner.size'", "a list"),
+        ({"inner": {"size": [1, 2.5, 3]}}, "'inner.size[1]'", "a whole number"),
+        ({"inner": {"size": [1, True, 3]}}, "'inner.size[1]'", "a whole number"),
+        ({"inner": {"size": [1, 2, 3], "on": 1}}, "'inner.on'", "true or false"),
+        ({"named": []}, "'named'", "an object"),
+        ({"named": {"a": 5}}, "'named.a'", "an object"),
+    ],
+)
+def test_a_wrong_type_says_where_by_a_dotted_path(change, place, expected):
+    error = refusal(change)
+    assert place in error.what
+    assert error.expected == expected
+    assert error.found is not None
+
+
+def test_what_was_found_is_shown_in_one_short_line():
+    error = refusal({"rate": {f"key{i}": i for i in range(1000)}})
+    assert len(str(error)) < 300
+
+
+@pytest.mark.parametrize("top", [[], None, 3, "text"])
+def test_something_else_than_an_object_at_the_top(top):
+    with pytest.raises(NndiffError) as raised:
+        decode(Outer, top)
+    assert raised.value.expected == "an object"
+
+
+# ---------------------------------------------------------------- types by path
+
+
+def test_the_type_at_a_dotted_path():
+    assert type_at(Outer, "inner.on") is bool
+    assert type_at(Outer, "named.anything.size") == tuple[int, int, int]
+    assert type_at(Outer, "rows.3.on") is bool
+    assert type_at(Outer, "inner.size.2") is int
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), [("iner.on", "did you mean 'inner'"), ("inner.size.first", "has no parts"), ("rate.x", "rate")]
+)
+def test_a_path_that_leads_nowhere_is_refused(path, words):
+    with pytest.raises(NndiffError, match=words):
+        type_at(Outer, path)
