@@ -27,9 +27,12 @@ from nndiff import checkpoint
 from nndiff.checkpoint import LATEST
 from nndiff.cli.train import seconds_of
 from nndiff.diffusion.process import DDPM, noise_ratio
-from nndiff.diffusion.start import NOISE_MULTIPLE, STEPS, noise_matched_step
+from nndiff.methods.common import NOISE_MULTIPLE
+from nndiff.walk.part import STEPS
+from nndiff.diffusion.process import noise_matched_step
 from nndiff.imaging import store
-from nndiff.plans.plan import ReusePlan, SamplerPlan
+from nndiff.walk.caches import ReusePlan
+from nndiff.walk.sampler import SamplerPlan
 from nndiff.resources.memory import prediction_cost
 from nndiff.sampling.scoring import Figures
 from nndiff.sampling.translate import build_model

@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from nndiff.diffusion.losses import Gradient
-from nndiff.planning.search import Rung
-from nndiff.planning.tokens import network
-from nndiff.plans.plan import NetworkSpec
+from nndiff.families.family import Rung
+from nndiff.families.prdit import network
+from nndiff.families import NetworkSpec
 from nndiff.words.strict_json import decode, encode
 from nndiff.words.volume import Triple
 

@@ -37,9 +37,10 @@ from nndiff.imaging import io, store
 from nndiff.metrics.distribution import bootstrap, frechet, mmd, nearest, sliced_wasserstein
 from nndiff.metrics.features import EXTRACTORS, Floats
 from nndiff.planning.overrides import cost_of
-from nndiff.planning.search import Rung
-from nndiff.planning.size import network
-from nndiff.plans.plan import NetworkSpec, Plan
+from nndiff.families.family import Rung
+from nndiff.families.unet import network
+from nndiff.families import NetworkSpec
+from nndiff.plans.plan import Plan
 from nndiff.resources.machine import free_memory
 from nndiff.resources.memory import usable_now
 from nndiff.sampling.translate import arrangements, build_model, draw_seed, translate

@@ -18,8 +18,9 @@ import torch
 
 from nndiff.assemble import build_network
 from nndiff.networks.unet import Cache
-from nndiff.plans.plan import NetworkSpec
-from nndiff.resources.memory import autocast, prediction_cost, reuse_cost
+from nndiff.families import NetworkSpec
+from nndiff.assemble import autocast
+from nndiff.resources.memory import prediction_cost, reuse_cost
 from nndiff.words.volume import Triple
 
 REPEATS = 9

@@ -20,7 +20,7 @@ from benchmarks.trials import device, figures_of, pair
 from nndiff import checkpoint
 from nndiff.imaging import store
 from nndiff.metrics.grid import grid_index
-from nndiff.plans.plan import SamplerPlan
+from nndiff.walk.sampler import SamplerPlan
 from nndiff.sampling.translate import build_model
 from nndiff.tuning.measure import Bench
 

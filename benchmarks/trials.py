@@ -18,8 +18,8 @@ from nndiff.imaging import store
 from nndiff.metrics.pet import best_gaussian
 from nndiff.planning import recipe
 from nndiff.planning.overrides import cost_of, put_in
-from nndiff.planning.search import Rung
-from nndiff.planning.size import network
+from nndiff.families.family import Rung
+from nndiff.families.unet import network
 from nndiff.plans.plan import Plan, load
 from nndiff.sampling.scoring import Figures, bounds_of, compare
 from nndiff.training.batches import Batches, loader

@@ -1,6 +1,6 @@
 """One file that holds all that is needed to go on training, or to predict.
 
-    checkpoint = { plan, configuration, run, seen, step, weights, ema, optimizer, history }
+    checkpoint = { plan, configuration, run, seen, step, weights, ema, optimizer, objectives, history }
 
 Training draws every random number from (seed, step), so these two are the whole random state. The file is written
 atomically, and read with `weights_only`: loading one executes nothing. Words (plan, run, history) are stored as JSON
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nndiff.plans.migrate import migrated
 from nndiff.plans.plan import Configuration, Plan
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import atomic
@@ -80,6 +81,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimizer: dict[str, Any]
+    objectives: dict[str, Tensor] = field(default_factory=dict)  # weights that training objectives own
     history: tuple[Epoch, ...] = field(default=())
 
     @property
@@ -89,6 +91,7 @@ class Checkpoint:
 
 WORDS: dict[str, Any] = {"plan": Plan, "run": Run, "seen": tuple[Seen, ...], "history": tuple[Epoch, ...]}
 KEYS = {"format", "version", "configuration", "step", "weights", "ema", "optimizer", *WORDS}
+ADDED = {"objectives"}  # keys that checkpoints from before do not have
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -102,7 +105,9 @@ def load(path: Path, remedy: str | None = None) -> Checkpoint:
     """On the CPU, tensors mapped from the file: what is not used is not read."""
     contents = _contents(path, remedy)
     try:
-        words = {name: decode(kind, json.loads(contents[name]), name) for name, kind in WORDS.items()}
+        stored = {name: json.loads(contents[name]) for name in WORDS}
+        stored["plan"] = migrated(stored["plan"])
+        words = {name: decode(kind, stored[name], name) for name, kind in WORDS.items()}
     except (ValueError, TypeError) as error:
         raise _not_whole(path, error) from None
     except NndiffError as error:
@@ -113,7 +118,8 @@ def load(path: Path, remedy: str | None = None) -> Checkpoint:
             where=path,
             remedy="use the version of nndiff that wrote it",
         ) from None
-    rest = {name: contents[name] for name in ("configuration", "step", "weights", "ema", "optimizer")}
+    names = ("configuration", "step", "weights", "ema", "optimizer", *ADDED)
+    rest = {name: contents[name] for name in names if name in contents}
     return Checkpoint(**words, **rest)
 
 
@@ -141,7 +147,7 @@ def _contents(path: Path, remedy: str | None) -> dict[str, Any]:
         raise _not_whole(path, error) from None
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         raise NndiffError(f"{path.name} is not a checkpoint of nndiff.", where=path)
-    if contents.get("version") != VERSION or set(contents) != KEYS:
+    if contents.get("version") != VERSION or set(contents) - ADDED != KEYS:
         raise NndiffError(
             f"{path.name} was written by another version of nndiff.",
             expected=f"version {VERSION}",

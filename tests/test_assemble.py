@@ -11,7 +11,7 @@ from scipy.ndimage import uniform_filter
 
 from nndiff.assemble import build_network, multiple, nearby
 from nndiff.networks.puzzle import haar, puzzle
-from nndiff.plans.plan import NetworkSpec
+from nndiff.families import NetworkSpec
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Triple
 

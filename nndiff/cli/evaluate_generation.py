@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _work(arguments: argparse.Namespace) -> None:
     from nndiff.evaluation.generation import FILE, judge
     from nndiff.metrics.features import EXTRACTORS
-    from nndiff.plans.plan import Plan, load
+    from nndiff.plans.plan import load_plan
     from nndiff.training.folds import groups_of, split_of
 
     if (arguments.features == "medicalnet") != (arguments.weights is not None):
@@ -47,7 +47,7 @@ def _work(arguments: argparse.Namespace) -> None:
     paths = paths_of(arguments)
     dataset = paths.dataset_name(arguments.dataset)
     prepared = paths.preprocessed / dataset
-    plan = load(Plan, prepared / "plan.json", f"plan it first: nndiff_plan_and_preprocess -d {arguments.dataset}")
+    plan = load_plan(prepared / "plan.json", f"plan it first: nndiff_plan_and_preprocess -d {arguments.dataset}")
     folder = prepared / planned(plan, arguments.configuration)
     split = split_of(arguments.fold, prepared, groups_of(folder))
     held_out = [] if set(split.val) & set(split.train) else split.val

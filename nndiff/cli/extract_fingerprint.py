@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from nndiff.cli.command import Command, add_dataset, add_workers, paths_of
-from nndiff.plans.plan import Fingerprint
+from nndiff.words.fingerprint import Fingerprint
 from nndiff.words.paths import Paths
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from nndiff.cli.command import Command, add_configurations, add_dataset, paths_of
-from nndiff.plans.plan import Budget, Fingerprint, Plan
+from nndiff.plans.plan import Plan
+from nndiff.words.budget import Budget
+from nndiff.words.fingerprint import Fingerprint
 from nndiff.words.paths import Paths
 
 
@@ -75,15 +77,16 @@ class Request:
 
 def request(paths: Paths, name: str, task: str, arguments: argparse.Namespace) -> Request:
     """Refuses what cannot be planned, before anything long has begun."""
-    from nndiff.planning import lifecycle, overrides, recipe
+    from nndiff.methods import demand_allowed, planned_for
+    from nndiff.planning import lifecycle, overrides
     from nndiff.resources import machine
     from nndiff.words.files import demand_writable
 
     path = paths.preprocessed / name / lifecycle.PLAN_FILE
-    wanted = tuple(arguments.configurations or recipe.configurations(task))
-    recipe.demand_allowed(task, wanted)
+    wanted = tuple(arguments.configurations or planned_for(task))
+    demand_allowed(task, wanted)
     by_hand = overrides.parse([*arguments.set, *_spacing(arguments.overwrite_target_spacing, wanted)], wanted)
-    budget = machine.budget(arguments.gpu_memory_target, path.parent)
+    budget = machine.budget(arguments.gpu_memory_target)
     if not arguments.dry_run:
         demand_writable(path.parent)
     return Request(path, wanted, by_hand, budget)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from nndiff.cli.command import Command, paths_of
 from nndiff.cli.train import add_device
+from nndiff.walk.sampler import Flag, flags
 from nndiff.words.errors import NndiffError
-
-STARTS = ("source", "noise", "shortcut", "draft")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,30 +38,29 @@ def _add_where(command: Command) -> None:
 
 
 def _add_how(command: Command) -> None:
-    command.flag("steps", type=_auto_or_count, default=None, metavar="auto|N", help="network evaluations a volume")
-    command.flag("start", choices=("auto", *STARTS), default="auto", help="where the path begins; auto: as planned")
-    command.flag("ts", type=int, default=None, metavar="N", help="starting step, of 1000")
-    command.flag("eta", type=float, default=None, metavar="X", help="fresh noise: 0 deterministic, 1 ancestral")
-    command.flag("order", type=int, choices=(1, 2), default=None, help="of the solver")
-    command.flag("hot", type=int, default=None, metavar="K", help="K steps at once, then noise; 1: none, 0: not so")
-    command.flag("shifts", type=int, default=None, metavar="K", help="mean over K places of the puzzle's grid")
-    command.flag("reuse", type=int, default=None, metavar="N", help="run the whole network every N-th step only")
-    command.flag("reuse_depth", type=int, default=None, metavar="M", help="decoder blocks of the steps between (1)")
-    command.flag("reuse_threshold", type=float, default=None, metavar="X", help="or when its features moved by X")
-    command.flag("samples", type=int, default=None, metavar="K", help="draws to average (1)")
+    for flag in flags():
+        values = {"choices": flag.choices} if flag.choices else {"metavar": flag.metavar}
+        many: dict[str, Any] = {"nargs": "+"} if flag.many else {}
+        command.flag(flag.name, type=_or_auto(flag), default=None, help=flag.help, **values, **many)
     command.flag("save_uncertainty", action="store_true", help="their standard deviation, in uncertainty/")
     command.flag("save_samples", action="store_true", help="each draw, in samples/")
     command.flag("dicom_out", action="store_true", help="also as derived DICOM series, in dicom/; of DICOM scans")
     command.flag("n", type=int, default=1, metavar="N", help="volumes to generate, for a model that generates (1)")
-    command.flag("step_size", type=float, default=None, metavar="X", help="of tiles, as a share of their size")
 
 
-def _auto_or_count(text: str) -> int | None:
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected auto or a number of steps; found {text}")
-    return int(text)
+def _or_auto(flag: Flag) -> Callable[[str], Any]:
+    """Return how a flag's text is read; `auto` takes what was planned or tuned, as leaving it out does."""
+
+    def read(text: str) -> Any:
+        if text == "auto":
+            return None
+        try:
+            return flag.type(text)
+        except ValueError:
+            expected = "a whole number" if flag.type is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected auto or {expected}; found {text}") from None
+
+    return read
 
 
 def _work(arguments: argparse.Namespace) -> None:
@@ -75,21 +74,10 @@ def _work(arguments: argparse.Namespace) -> None:
         volumes=arguments.n,
         folds=tuple(arguments.folds) if arguments.folds else None,
         checkpoint=arguments.chk if arguments.chk.endswith(".pt") else f"{arguments.chk}.pt",
-        start=None if arguments.start == "auto" else arguments.start,
-        ts=arguments.ts,
-        steps=arguments.steps,
-        eta=arguments.eta,
-        order=arguments.order,
-        hot=arguments.hot,
-        shifts=arguments.shifts,
-        reuse=arguments.reuse,
-        reuse_depth=arguments.reuse_depth,
-        reuse_threshold=arguments.reuse_threshold,
-        samples=arguments.samples,
+        sampler={flag.name: vars(arguments)[flag.name] for flag in flags()},
         save_uncertainty=arguments.save_uncertainty,
         save_samples=arguments.save_samples,
         dicom_out=arguments.dicom_out,
-        step_size=arguments.step_size,
         seed=arguments.seed,
         device=arguments.device,
         go_on=arguments.continue_prediction,

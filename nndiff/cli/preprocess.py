@@ -20,12 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    from nndiff.plans.plan import load
+    from nndiff.plans.plan import load_plan
 
     paths = paths_of(arguments)
     for wanted in arguments.dataset:
         name = paths.dataset_name(wanted)
-        plan = load(Plan, paths.preprocessed / name / "plan.json", f"plan it first: nndiff_plan -d {wanted}")
+        plan = load_plan(paths.preprocessed / name / "plan.json", f"plan it first: nndiff_plan -d {wanted}")
         prepare_cases(paths, plan, arguments.configurations or list(plan.configurations), arguments.np)
 
 

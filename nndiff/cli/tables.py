@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from nndiff.plans.plan import Decision, Fingerprint, Plan
+from nndiff.plans.plan import Decision, Plan
+from nndiff.words.fingerprint import Fingerprint
 
 
 def fingerprint_table(fingerprint: Fingerprint) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from nndiff.cli.command import Command, add_workers, paths_of
-from nndiff.plans.plan import Fingerprint, Plan
+from nndiff.plans.plan import Plan
 from nndiff.words.errors import NndiffError
+from nndiff.words.fingerprint import Fingerprint
 
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -69,13 +70,13 @@ def seconds_of(text: str) -> float:
 def _work(arguments: argparse.Namespace) -> None:
     from nndiff.checkpoint import LATEST
     from nndiff.planning.overrides import put_in
-    from nndiff.plans.plan import load
+    from nndiff.plans.plan import load_plan
     from nndiff.training.run import Request, train
 
     paths = paths_of(arguments)
     name = paths.dataset_name(arguments.dataset)
     prepared = paths.preprocessed / name
-    plan = load(Plan, prepared / "plan.json", f"plan it first: nndiff_plan_and_preprocess -d {arguments.dataset}")
+    plan = load_plan(prepared / "plan.json", f"plan it first: nndiff_plan_and_preprocess -d {arguments.dataset}")
     configuration = planned(plan, arguments.configuration)
     results = paths.results / name
     latest = results / configuration / f"fold_{arguments.fold}" / LATEST

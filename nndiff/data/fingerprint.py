@@ -11,10 +11,10 @@ from nndiff.data.integrity import Content, Examined, across_cases, examine, othe
 from nndiff.data.prepare import CROP_MARGIN_MM, Mask, body
 from nndiff.data.statistics import channel_statistics, foregrounds, links, samples, statistics, tidy
 from nndiff.imaging.io import read_header
-from nndiff.plans.plan import CaseFingerprint, ChannelStatistics, Fingerprint
 from nndiff.resources.workers import Failure, demand_success, run, worker_count
 from nndiff.words.dataset import Case, Dataset, Finding, kind_of
 from nndiff.words.errors import NndiffError
+from nndiff.words.fingerprint import CaseFingerprint, ChannelStatistics, Fingerprint
 from nndiff.words.volume import FloatArray
 
 BYTES_A_VOXEL = 60  # of a case in flight: volumes, masks and temporaries
@@ -130,7 +130,7 @@ class _Task:
 
 
 def _assembled(dataset: Dataset, rows: Sequence[_Row]) -> Fingerprint:
-    from nndiff.diffusion.start import noise_matched_step
+    from nndiff.diffusion.process import noise_matched_step
 
     cases = []
     for row in rows:

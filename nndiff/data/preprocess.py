@@ -16,7 +16,8 @@ import numpy as np
 
 from nndiff.data.prepare import Prepared, prepare
 from nndiff.imaging import io, store
-from nndiff.plans.plan import Plan, Preparation, digest
+from nndiff.plans.channels import Preparation
+from nndiff.plans.plan import Plan, digest
 from nndiff.resources.machine import GB, disk_free
 from nndiff.resources.workers import Failure, demand_success, run, worker_count
 from nndiff.words.dataset import Case, Dataset

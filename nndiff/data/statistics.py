@@ -20,8 +20,9 @@ from scipy import ndimage
 from nndiff.data.prepare import Mask, fit
 from nndiff.imaging.crop import foreground
 from nndiff.imaging.normalize import Affine
-from nndiff.plans.plan import ChannelStatistics, Link, Scheme
 from nndiff.words.errors import NndiffError
+from nndiff.words.fingerprint import ChannelStatistics, Link
+from nndiff.words.scheme import Scheme
 from nndiff.words.volume import FloatArray, Volume
 
 PERCENTILES = ("0.5", "1", "5", "25", "50", "75", "95", "99", "99.5")

@@ -1,35 +1,53 @@
 """What training minimises, on the image (the puzzle is undone before any of these).
 
-    gradient   mean|e| + weight · sum_axis mean|D_axis e|,  e = estimate - truth      puzzle-gradient loss (PPDM)
-    squared    mean e²                                                                what an eps-prediction minimises
+    gradient   mean w·|e| + weight · Σ_axis mean w_axis·|D_axis e|,  e = estimate - truth    puzzle-gradient loss (PPDM)
+    squared    mean w·e²                                                 what an eps-prediction minimises
 
-D is the forward difference.
+D is the forward difference. w is the weight of each voxel, 1 where none is given. A difference between two voxels has
+the smaller of their weights.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from nndiff.words.registry import Registry
 
 
-class Gradient(nn.Module):
+class Loss(nn.Module):
+    def forward(self, estimate: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Return a scalar.  estimate, truth: [B, C, Z, Y, X]; weight: [B, 1, Z, Y, X]."""
+        raise NotImplementedError
+
+
+class Gradient(Loss):
     def __init__(self, weight: float = 0.3):
         super().__init__()
         self.weight = weight
 
-    def forward(self, estimate: Tensor, truth: Tensor) -> Tensor:  # [B, C, Z, Y, X] twice → scalar
+    def forward(self, estimate: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
         residual = estimate - truth
-        loss = residual.abs().mean()
+        loss = _mean(residual.abs(), weight)
         for axis in (-3, -2, -1):
-            if residual.shape[axis] > 1:
-                loss = loss + self.weight * residual.diff(dim=axis).abs().mean()
+            n = residual.shape[axis]
+            if n > 1:
+                pair = (
+                    None
+                    if weight is None
+                    else torch.minimum(weight.narrow(axis, 1, n - 1), weight.narrow(axis, 0, n - 1))
+                )
+                loss = loss + self.weight * _mean(residual.diff(dim=axis).abs(), pair)
         return loss
 
 
-class Squared(nn.Module):
-    def forward(self, estimate: Tensor, truth: Tensor) -> Tensor:
-        return (estimate - truth).square().mean()
+class Squared(Loss):
+    def forward(self, estimate: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
+        return _mean((estimate - truth).square(), weight)
 
 
-LOSSES: Registry[type[nn.Module]] = Registry("loss", {"gradient": Gradient, "squared": Squared})
+def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    return values.mean() if weight is None else (weight * values).mean()
+
+
+LOSSES: Registry[type[Loss]] = Registry("loss", {"gradient": Gradient, "squared": Squared})

@@ -34,7 +34,8 @@ class Estimate:
 class Prediction:
     """A row: what to train towards, and what the output says. y is None where there is no source."""
 
-    channels = 1  # network outputs a target channel
+    channels = 1  # network outputs per target channel
+    starts_at_image = False  # whether an answer that is the source's local mean is a good first answer
 
     def __init__(self, distance: float = 1.0):
         self.distance = distance  # rms between source and target
@@ -55,6 +56,8 @@ class Prediction:
 
 
 class X0(Prediction):
+    starts_at_image = True
+
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
         return x0
 
@@ -98,6 +101,8 @@ class Residual(Prediction):
 
 
 class X0Skip(Prediction):
+    starts_at_image = True
+
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
         a, _, sigma = _at(process, t, x0)
         gain = self._gain(a, sigma)

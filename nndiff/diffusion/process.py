@@ -43,6 +43,7 @@ class Process:
     """A row of the family. Coefficients take t of any shape and are computed in double precision."""
 
     scale: float = 1.0
+    discrete: int | None = None  # the number of steps, where training draws times from these alone
 
     def shape(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(a, b, sigma / scale) at t."""
@@ -77,7 +78,7 @@ class Process:
         return Update(a_s, b_s, math.sqrt(max(0.0, k_s**2 - v)) / k_t, self.scale * math.sqrt(v))
 
     def matched_step(self, noise_to_signal: float, steps: int = 1000) -> int:
-        """Of so many steps the first whose sigma/a reaches `noise_to_signal`: where the process is as noisy as that."""
+        """Return the first of so many steps whose sigma/a reaches `noise_to_signal`."""
         a, _, sigma = self.coefficients(torch.arange(steps + 1, dtype=torch.float64) / steps)
         return int(torch.searchsorted(sigma / a, noise_to_signal).clamp(1, steps))
 
@@ -86,7 +87,7 @@ class DDPM(Process):
     """abar_k = prod (1 - beta_i) at t = k/T, log-linear between steps."""
 
     def __init__(self, steps: float = 1000, beta_first: float = 1e-4, beta_last: float = 2e-2):
-        self.steps = int(steps)
+        self.steps = self.discrete = int(steps)
         betas = torch.linspace(beta_first, beta_last, self.steps, dtype=torch.float64)
         self.log_abar = torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0)])  # [T + 1]
 
@@ -167,6 +168,11 @@ def noise_ratio(process: Process, t: float) -> float:
     """sigma/a at t: the noise-to-signal ratio that the process has reached."""
     a, _, sigma = process.at(t)
     return sigma / a if a > 0 else math.inf
+
+
+def noise_matched_step(distance: float, steps: int = 1000) -> int:
+    """Return the step of the linear schedule whose noise-to-signal ratio is the distance between source and target."""
+    return DDPM(steps).matched_step(distance, steps)
 
 
 PROCESSES: Registry[type[Process]] = Registry(

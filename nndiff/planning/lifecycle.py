@@ -1,8 +1,8 @@
-"""plan.json over time: what is planned anew, what is left alone, what a person has edited.
+"""plan.json over time: what is planned again, what is left alone, what a person has edited.
 
-planned anew    the configurations asked for, and what is dataset-wide
-left alone      every other configuration, byte for byte
-edited by hand  kept, and said so, unless --clean; told by the seal that the planner put on each part
+planned again   the configurations asked for, and the dataset-wide choices
+left alone      every other configuration, byte for byte; a file of an older version is migrated first
+edited by hand  kept, with a note, unless --clean; recognised by the seal that the planner put on each part
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from nndiff.planning.planner import part_of
-from nndiff.plans.plan import DATASET_WIDE, PLAN_VERSION, Plan, digest, load
+from nndiff.plans.migrate import VERSION, migrated
+from nndiff.plans.plan import DATASET_WIDE, Plan, digest, load_plan
 from nndiff.words import strict_json
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json, write_json
@@ -63,20 +64,23 @@ def write(path: Path, settled: Settled) -> None:
 
 
 def _existing(path: Path) -> tuple[Plan, dict[str, Any]]:
-    raw = read_json(path)
-    if isinstance(raw, dict) and raw.get("version") != PLAN_VERSION:
+    raw = migrated(read_json(path))
+    if isinstance(raw, dict) and raw.get("version") != VERSION:
         raise NndiffError(
             "plan.json was made by another version of nndiff.",
-            expected=f"version {PLAN_VERSION}",
+            expected=f"version {VERSION}",
             found=raw.get("version"),
             where=path,
-            remedy="plan anew with --clean",
+            remedy="plan again with --clean",
         )
-    return load(Plan, path, "plan anew with --clean"), raw
+    return load_plan(path, "plan again with --clean"), raw
 
 
 def _is_edited(old: Plan, raw: dict[str, Any], part: str) -> bool:
-    """Neither what it says is as sealed nor, if it is from before some decision was invented, how it stands there."""
+    """Return whether the part has changed since the planner sealed it.
+
+    A part from before a field was added is compared as the file has it, not as it is read.
+    """
     there = raw["configurations"][part] if part else {name: raw[name] for name in DATASET_WIDE if name in raw}
     return old.seals.get(part) not in (digest(part_of(old, part)), digest(there))
 

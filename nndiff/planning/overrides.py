@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from nndiff.plans.migrate import renamed
 from nndiff.plans.plan import Configuration, Plan, Predicted
 from nndiff.resources.memory import prediction_cost, training_cost
-from nndiff.words.checks import demand_valid
 from nndiff.words.errors import NndiffError
-from nndiff.words.strict_json import decode, encode, hints_of, type_at
+from nndiff.words.strict_json import decode, encode, hints_of, rules_at, type_at
 
 NEVER_DECIDED = ("version", "dataset", "task", "file_ending", "configurations", "overrides", "decisions", "seals")
 SIZED = ("puzzle_factor", "patch_size", "batch_size", "network", "precision")  # what the predicted cost follows from
 SETTLED = ("spacing", "volume_shape", "budget", "predicted")  # of a configuration: too late to change in training
+
+
+REST = ("layers", "guides", "caches", "samples")  # of a sampler, set as a whole
+
+
+@dataclass(frozen=True)
+class Rest:
+    values: dict[str, Any]
+    used: tuple[str, ...]
 
 
 class Overrides:
@@ -25,7 +34,7 @@ class Overrides:
         self.values = dict(values)
 
     def apply(self, path: str, value: Any) -> tuple[Any, list[str]]:
-        """`value`, decided at `path`, with every override at or below that path put in; and the paths that were used.
+        """Return `value`, decided at `path`, with every override at or below that path; and the paths that were used.
 
         An override below the path changes that part alone.
         """
@@ -39,6 +48,21 @@ class Overrides:
     def get(self, path: str) -> Any:
         return self.values.get(path)
 
+    def at(self, path: str, value: Any) -> Any:
+        """Return what will hold at `path`, where `value` would be decided: also as a part of something set above it."""
+        above, _, name = path.rpartition(".")
+        whole = self.values.get(above)
+        return self.values.get(path, whole.get(name, value) if isinstance(whole, dict) else value)
+
+    def rest(self, path: str, cls: type) -> Rest:
+        """Return the overrides of fields of `cls` right below `path` that are no decision of their own."""
+        keys = [key for key in self.values if key.startswith(path + ".") and "." not in key[len(path) + 1 :]]
+        fields = {key: key[len(path) + 1 :] for key in keys}
+        values = {
+            field: decode(type_at(Plan, key), self.values[key], key) for key, field in fields.items() if field in REST
+        }
+        return Rest(values, tuple(key for key, field in fields.items() if field in REST))
+
 
 def parse(assignments: Sequence[str], configurations: Sequence[str]) -> dict[str, Any]:
     """["configurations.bridge.puzzle_factor=[1,1,1]"] → {path: value}, each path and type checked."""
@@ -47,7 +71,8 @@ def parse(assignments: Sequence[str], configurations: Sequence[str]) -> dict[str
         path, equals, written = text.partition("=")
         if not equals:
             raise NndiffError("--set needs key=value.", found=text, remedy="for instance --set crop.enabled=false")
-        values[path] = _checked(path, _value(written), configurations)
+        path, value = renamed(path, _value(written))  # the short names of fields that moved are still understood
+        values[path] = _checked(path, value, configurations)
     return values
 
 
@@ -74,13 +99,9 @@ def put_in(plan: Plan, name: str, assignments: Sequence[str]) -> Plan:
 
 
 def cost_of(configuration: Configuration) -> Predicted:
-    """What a step and an evaluation of this very configuration cost."""
-    c = configuration
-    parts = tuple(stage.trains for stage in c.stages)
-    words = c.network, c.puzzle_factor, c.patch_size, c.batch_size, c.precision, c.budget.device
-    training = training_cost(*words, parts)
-    prediction = prediction_cost(c.network, c.puzzle_factor, c.patch_size, c.precision, c.budget.device)
-    return Predicted(training.bytes, prediction.bytes, training.flops, prediction.flops)
+    """Return what a step and an evaluation of this very configuration cost."""
+    training = training_cost(configuration.workload(), configuration.lesson)
+    return Predicted(training.bytes, prediction_cost(configuration.workload()).bytes, training.flops)
 
 
 def _checked(path: str, value: Any, configurations: Sequence[str]) -> Any:
@@ -100,12 +121,20 @@ def _checked(path: str, value: Any, configurations: Sequence[str]) -> Any:
             remedy="add it to -c",
         )
     try:
-        demand_valid(path.split(".")[-1], decode(type_at(Plan, path), value, path))
+        decode(type_at(Plan, path), value, path)
+        _demand_in_range(path, value)
     except NndiffError as error:
         raise NndiffError(
             f"--set: {error.what}", expected=error.expected, found=error.found, remedy=error.remedy
         ) from None
     return value
+
+
+def _demand_in_range(path: str, value: Any) -> None:
+    """Refuse what the field's own rule refuses, before anything long has begun."""
+    above, _, name = path.rpartition(".")
+    for rule in rules_at(Plan, above, name):
+        rule.demand(name, value)
 
 
 def _value(text: str) -> Any:
@@ -117,6 +146,8 @@ def _value(text: str) -> Any:
 
 def _put(tree: Any, keys: Sequence[str], value: Any) -> Any:
     head, *rest = keys
+    if isinstance(tree, list) and not head.isdigit():  # an item by its name
+        head = str([item["name"] for item in tree].index(head))
     if isinstance(tree, list):
         return [
             _put(item, rest, value) if i == int(head) and rest else value if i == int(head) else item

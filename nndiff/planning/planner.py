@@ -10,33 +10,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from nndiff.assemble import build_method, build_process
+from nndiff.assemble import build_process, formulation_of, setting_of
 from nndiff.data.prepare import normalizer
 from nndiff.diffusion.prediction import PREDICTIONS
-from nndiff.planning import data, recipe, search, size, tokens
+from nndiff.families import FAMILIES, NetworkSpec, search
+from nndiff.families.family import Channels, Rung
+from nndiff.methods import METHODS, demand_allowed
+from nndiff.methods.method import Method, Walk
+from nndiff.planning import data, recipe
 from nndiff.planning.overrides import Overrides
-from nndiff.planning.verdict import Verdict
-from nndiff.plans.plan import (
-    DATASET_WIDE,
-    PLAN_VERSION,
-    Alternative,
-    Budget,
-    Channel,
-    Configuration,
-    Decision,
-    Fingerprint,
-    NetworkSpec,
-    Plan,
-    Predicted,
-    ReusePlan,
-    demand_channels,
-    digest,
-)
-from nndiff.resources.memory import prediction_cost, reuse_cost, total_needed, training_cost, usable_bytes
-from nndiff.sampling.layers import offsets
-from nndiff.sampling.reuse import demand_reuse
+from nndiff.plans.channels import Channel, demand_channels
+from nndiff.plans.migrate import VERSION
+from nndiff.plans.plan import DATASET_WIDE, Configuration, Decision, Lesson, Plan, Predicted, Workload, digest
+from nndiff.resources.memory import prediction_cost, shallow_share, total_needed, training_cost, usable_bytes
+from nndiff.walk.caches import Deep
+from nndiff.walk.sampler import SamplerPlan
+from nndiff.walk.times import Suited, Times
+from nndiff.words.budget import Budget
 from nndiff.words.errors import NndiffError, nearest
+from nndiff.words.fingerprint import Fingerprint
 from nndiff.words.strict_json import encode
+from nndiff.words.verdict import Alternative, Verdict
 from nndiff.words.volume import Spacing, Triple
 
 T = TypeVar("T")
@@ -64,6 +58,12 @@ class Ledger:
         self.values.setdefault(configuration, {})[name] = value
         return value  # type: ignore[no-any-return]
 
+    def extend(self, configuration: str, name: str, more: str) -> None:
+        """Add to the reason of a decision what became known after it."""
+        for i, decision in enumerate(self.decisions):
+            if (decision.configuration, decision.name) == (configuration, name):
+                self.decisions[i] = replace(decision, reason=f"{decision.reason}, {more}")
+
     def revise(self, configuration: str, name: str, value: Any, reason: str) -> None:
         """A later rule overrules an earlier one: the record says what holds, and what was first wanted."""
         for i, decision in enumerate(self.decisions):
@@ -81,7 +81,7 @@ def plan(
     predict: search.Predict | None = None,
 ) -> Plan:
     """Decide everything. `predict` replaces the traced memory model (tests pass a closed form)."""
-    recipe.demand_allowed(fingerprint.task, configurations)
+    demand_allowed(fingerprint.task, configurations)
     ledger = Ledger(Overrides(overrides or {}))
     sources = tuple(
         ledger.decide("", f"source_channels.{i}", data.source_channel(name))
@@ -98,19 +98,19 @@ def plan(
     crop = ledger.decide("", "crop", data.crop(fingerprint))
     target_range = ledger.decide("", "target_range", data.target_range(fingerprint, sources, targets, anchor))
     whole = Plan(
-        PLAN_VERSION,
-        fingerprint.dataset,
-        fingerprint.task,
-        fingerprint.file_ending,
-        sources,
-        targets,
-        anchor,
-        crop,
-        target_range,
-        {},
-        dict(overrides or {}),
-        (),
-        {},
+        version=VERSION,
+        dataset=fingerprint.dataset,
+        task=fingerprint.task,
+        file_ending=fingerprint.file_ending,
+        source_channels=sources,
+        target_channels=targets,
+        anchor=anchor,
+        crop=crop,
+        target_range=target_range,
+        configurations={},
+        overrides=dict(overrides or {}),
+        decisions=(),
+        seals={},
     )
     planned: dict[str, Configuration] = {}
     refusals: list[search.DoesNotFit] = []
@@ -146,58 +146,81 @@ def _target(t: int, fingerprint: Fingerprint, sources: Sequence[Channel], anchor
 def _configuration(
     name: str, fingerprint: Fingerprint, plan: Plan, budget: Budget, ledger: Ledger, predict: search.Predict | None
 ) -> Configuration:
+    method = METHODS[name]
+
     def decide(field_name: str, verdict: Verdict[T]) -> T:
         return ledger.decide(name, field_name, verdict)
 
     spacing = decide("spacing", data.spacing(fingerprint))
     shape = decide("volume_shape", data.volume_shape(fingerprint, plan.crop, spacing))
-    precision = decide("precision", recipe.precision(budget))
-    process = decide("process", recipe.process(name))
-    prediction = decide("prediction", recipe.prediction(name, fingerprint.task))
-    rmse = _rmse(fingerprint, plan)
-    decide("source_distance", recipe.source_distance(rmse))
+    decide("precision", recipe.precision(budget))
+    process = build_process(decide("process", method.process))
+    facts = recipe.data_of(fingerprint, plan.anchor, _distances(fingerprint, plan))
+    prediction = decide("prediction", method.prediction(facts))
+    decide("source_distance", recipe.source_distance(facts.distances))
 
-    skip = recipe.skip(prediction, plan.anchor, recipe.noise_share(fingerprint, plan.anchor))
-    sized = _size(name, fingerprint, budget, shape, spacing, precision, prediction, skip, ledger, predict)
+    sized = _Sizing(method, fingerprint, budget, ledger, predict).sized(shape, spacing, recipe.skip(prediction, facts))
     rung, network = sized.rung, sized.network
-    if rung.depth:
-        tokens.demand_countable(rung.patch_size, network)
+    network.demand_size(rung.patch_size)
     if rung.spacing != spacing:
-        why = "coarser than the data, so that a whole volume fits: generation is never tiled"
-        if name == recipe.LOWRES:
-            why = f"twice that of {recipe.PRDIT}, where a token can be halved: a transformer trained here goes on there"
-        shape = rung.patch_size if fingerprint.task == "generation" else _coarser(shape, spacing, rung.spacing)
-        spacing = rung.spacing
-        ledger.revise(name, "spacing", spacing, why)
+        shape = rung.patch_size if facts.task == "generation" else _coarser(shape, spacing, rung.spacing)
+        ledger.revise(name, "spacing", rung.spacing, method.why_coarser)
         ledger.revise(name, "volume_shape", shape, "the same extent at the coarser spacing")
 
-    decide("stages", recipe.stages(name, rung.puzzle_factor))
-    decide("augmentation", recipe.augmentation(fingerprint, plan.source_channels, plan.target_channels, plan.anchor))
+    decide("stages", method.stages(rung.puzzle_factor))
+    decide("augmentation", recipe.augmentation(plan.source_channels, plan.target_channels, facts))
     accumulate = decide("accumulate", recipe.accumulate(rung.batch_size))
     training_steps = decide("training_steps", recipe.training_steps(budget, sized.cost.flops * accumulate))
-    decide("learning_rate", recipe.learning_rate(name, network.width, training_steps))
+    decide("learning_rate", method.learning_rate(network, training_steps))
     decide("warmup_steps", recipe.warmup_steps(training_steps))
     decide("ema_half_life", recipe.ema_half_life(training_steps))
 
-    noise = recipe.noise_or_structure(fingerprint, plan.anchor)
-    start = decide("start", recipe.start(name, fingerprint.task))
-    start_step = decide("start_step", recipe.start_step(name, start, prediction, build_process(process), rmse, noise))
-    steps = decide("steps", recipe.steps(name, start_step))
-    decide("eta", recipe.eta(name))
-    decide("order", recipe.order())
-    decide("hot", recipe.hot(name))
-    shifts = decide("shifts", recipe.shifts(rung.puzzle_factor))
-    offsets(shifts, rung.puzzle_factor)  # refuses more than there are
-    reuse_interval = decide("reuse_interval", recipe.reuse_interval(name, start, steps))
-    share = _shallow_share(sized, precision, budget) if reuse_interval > 1 and predict is None else None
-    reuse_depth = decide("reuse_depth", recipe.reuse_depth(name, share))
-    demand_reuse(ReusePlan(reuse_interval, reuse_depth), network)
-    decide("tile_overlap", recipe.tile_overlap(rung.patch_size == shape, tiled=fingerprint.task != "generation"))
-
-    predicted = _predicted(sized, precision, budget, predict)
-    configuration = Configuration(budget=budget, predicted=predicted, **ledger.values[name])
-    build_method(configuration)  # refuses a prediction that the process leaves undefined
+    sampler = _sampler(method, Walk(facts, process, prediction, method.start(facts).value), sized, shape, ledger)
+    values = {key: value for key, value in ledger.values[name].items() if not key.startswith("sampler.")}
+    predicted = _predicted(sized, values["precision"], budget, predict)
+    configuration = Configuration(budget=budget, predicted=predicted, sampler=sampler, **values)
+    formulation_of(configuration)  # refuses a prediction that the process leaves undefined
+    setting = setting_of(configuration)
+    sampler.demand(setting)
+    if predict is None and sampler.reuses:
+        _tell_share(name, configuration, ledger)
     return configuration
+
+
+def _sampler(method: Method, walk: Walk, sized: search.Sized, shape: Triple, ledger: Ledger) -> SamplerPlan:
+    """Return the walk of a volume, a decision per part."""
+
+    def decide(part: str, verdict: Verdict[T]) -> T:
+        return ledger.decide(method.name, f"sampler.{part}", verdict)
+
+    start = decide("start", method.start(walk.data))
+    times = decide("times", _times(method, replace(walk, start=start), ledger))
+    rule = decide("rule", method.rule)
+    tiled = walk.data.task != "generation"
+    tiles = decide("layers.tiles", recipe.tiles(sized.rung.patch_size == shape, tiled))
+    shifts = decide("layers.shifts", recipe.shifts(sized.rung.puzzle_factor))
+    cache = decide("caches.deep", method.cache(start, times.steps))
+    more = ledger.overrides.rest(f"configurations.{method.name}.sampler", SamplerPlan)
+    ledger.used.update(more.used)
+    return replace(SamplerPlan(start, times, rule, (tiles, shifts), (), (cache,)), **more.values)
+
+
+def _times(method: Method, walk: Walk, ledger: Ledger) -> Verdict[Times]:
+    """Return the grid of times; the number of steps follows from where the walk really starts."""
+    path = f"configurations.{method.name}.sampler.times"
+    first = method.first_step(walk)
+    steps = method.steps(ledger.overrides.at(f"{path}.first", first.value))
+    reasons = dict.fromkeys([f"{first.reason}", f"{steps.reason}"])
+    others = [Alternative({"first": other.value}, other.note) for other in first.alternatives]
+    others += [Alternative({"steps": other.value}, other.note) for other in steps.alternatives]
+    return Verdict(Suited(first.value, steps.value), "; ".join(reasons), tuple(others))
+
+
+def _tell_share(name: str, configuration: Configuration, ledger: Ledger) -> None:
+    """Add to the reason of the kept features what a step on them costs."""
+    deep = configuration.sampler.part(Deep)
+    share = shallow_share(configuration.workload(), deep.depth)
+    ledger.extend(name, "sampler.caches.deep", f"{share:.2f} of a whole step's FLOPs")
 
 
 def _coarser(shape: Triple, fine: Spacing, coarse: Spacing) -> Triple:
@@ -208,57 +231,69 @@ def _coarser(shape: Triple, fine: Spacing, coarse: Spacing) -> Triple:
 # ---------------------------------------------------------------- size
 
 
-def _size(
-    name: str,
-    fingerprint: Fingerprint,
-    budget: Budget,
-    shape: Triple,
-    spacing: Spacing,
-    precision: str,
-    prediction: str,
-    skip: tuple[int, ...],
-    ledger: Ledger,
-    predict: search.Predict | None,
-) -> search.Sized:
-    """One verdict, five decisions: what is fixed by hand leaves the ladder only the rungs that agree with it."""
-    targets = len(fingerprint.target_names)
-    in_channels, out_channels = targets + len(fingerprint.channel_names), targets * PREDICTIONS[prediction].channels
-    path = f"configurations.{name}"
+@dataclass(frozen=True)
+class _Sizing:
+    """One verdict, several decisions: what is fixed by hand leaves the ladder only the rungs that agree with it."""
 
-    def build(rung: search.Rung) -> NetworkSpec:
-        spec = (tokens if rung.depth else size).network(rung, in_channels, out_channels)
-        spec = replace(spec, skip=skip, answers=out_channels // targets)
-        return ledger.overrides.apply(f"{path}.network", spec)[0]  # type: ignore[no-any-return]
+    method: Method
+    fingerprint: Fingerprint
+    budget: Budget
+    ledger: Ledger
+    predict: search.Predict | None
 
-    stages = ledger.overrides.apply(f"{path}.stages", recipe.stages(name, (1, 1, 1)).value)[0]
-    parts = tuple(stage.trains for stage in stages)
+    @property
+    def path(self) -> str:
+        return f"configurations.{self.method.name}"
 
-    def traced(spec: NetworkSpec, puzzle: Triple, patch: Triple, batch: int) -> search.Cost:
-        return training_cost(spec, puzzle, patch, batch, precision, budget.device, parts)
+    def sized(self, shape: Triple, spacing: Spacing, skip: tuple[int, ...]) -> search.Sized:
+        """Choose a rung, and record puzzle factor, patch, batch and network."""
+        family, device = FAMILIES[self.method.family], self.budget.device
+        tiled = self.fingerprint.task != "generation"
+        channels = self._channels(skip)
 
-    tiled = fingerprint.task != "generation"
-    room = tokens if recipe.is_prdit(name) else size
-    rungs = _fixed(list(room.ladder(shape, spacing, tiled, budget.device)), ledger.overrides, path)
-    usable = usable_bytes(budget.memory_bytes, budget.device)
-    limits = search.Limits(
-        budget.memory_bytes,
-        usable,
-        search.step_flops(budget),
-        lambda step: total_needed(step, budget.device),
-        budget.device,
-    )
-    sized = search.choose(rungs, build, predict or traced, limits)
-    if name == recipe.LOWRES:
-        sized = search.sized(tokens.halved(sized.rung), build, predict or traced)
-    for field_name, verdict in room.reasons(
-        sized, shape if tiled and name != recipe.LOWRES else sized.rung.patch_size, build, predict or traced, limits
-    ).items():
-        ledger.decide(name, field_name, verdict)
-    return sized
+        def build(rung: Rung) -> NetworkSpec:
+            return self.ledger.overrides.apply(f"{self.path}.network", family.on(rung, channels))[0]  # type: ignore[no-any-return]
+
+        predict = self.predict or self._traced
+        rungs = _fixed(list(family.ladder(shape, spacing, tiled, device)), self.ledger.overrides, self.path)
+        chosen = search.choose(rungs, build, predict, self._limits)
+        rung = self.method.resized(chosen.rung)
+        sized = chosen if rung == chosen.rung else search.sized(rung, build, predict)
+        whole = shape if tiled and rung == chosen.rung else rung.patch_size
+        reasons = search.Reasons(rung, build, predict, self._limits)
+        fits = search.fits(sized, self._limits)
+        for field_name, verdict in sized.network.reasons(rung, whole, device, fits, reasons.verdict).items():
+            self.ledger.decide(self.method.name, field_name, verdict)
+        return sized
+
+    def _channels(self, skip: tuple[int, ...]) -> Channels:
+        targets, sources = len(self.fingerprint.target_names), len(self.fingerprint.channel_names)
+        answers = PREDICTIONS[self._decided("prediction")].channels
+        return Channels(targets + sources, targets * answers, answers, skip)
+
+    def _decided(self, name: str) -> Any:
+        return self.ledger.values[self.method.name][name]
+
+    def _traced(self, network: NetworkSpec, puzzle: Triple, patch: Triple, batch: int) -> search.Cost:
+        stages = self.ledger.overrides.apply(f"{self.path}.stages", self.method.stages(puzzle).value)[0]
+        lesson = Lesson(self._decided("process"), self._decided("prediction"), self._decided("source_distance"), stages)
+        work = Workload(network, puzzle, patch, batch, self._decided("precision"), self.budget.device)
+        return training_cost(work, lesson)
+
+    @property
+    def _limits(self) -> search.Limits:
+        device = self.budget.device
+        return search.Limits(
+            total=self.budget.memory_bytes,
+            bytes=usable_bytes(self.budget.memory_bytes, device),
+            flops=search.step_flops(self.budget),
+            total_needed=lambda step: total_needed(step, device),
+            device=device,
+        )
 
 
-def _fixed(rungs: Sequence[search.Rung], overrides: Overrides, path: str) -> list[search.Rung]:
-    """The ladder with what was set by hand put into every rung, in the ladder's order."""
+def _fixed(rungs: Sequence[Rung], overrides: Overrides, path: str) -> list[Rung]:
+    """Return the ladder with what was set by hand put into every rung, in the ladder's order."""
     fields = {"puzzle_factor": "puzzle_factor", "patch_size": "patch_size", "batch_size": "batch_size"}
     fields |= {"network.width": "width", "network.recompute": "recompute"}
     given = {rung_field: overrides.get(f"{path}.{name}") for name, rung_field in fields.items()}
@@ -269,19 +304,15 @@ def _fixed(rungs: Sequence[search.Rung], overrides: Overrides, path: str) -> lis
 
 
 def _predicted(sized: search.Sized, precision: str, budget: Budget, predict: search.Predict | None) -> Predicted:
-    rung = sized.rung
+    forward = sized.cost.bytes
     if predict is None:
-        forward = prediction_cost(sized.network, rung.puzzle_factor, rung.patch_size, precision, budget.device)
-        return Predicted(sized.cost.bytes, forward.bytes, sized.cost.flops, forward.flops)
-    return Predicted(sized.cost.bytes, sized.cost.bytes, sized.cost.flops, sized.cost.flops)
+        rung = sized.rung
+        work = Workload(sized.network, rung.puzzle_factor, rung.patch_size, rung.batch_size, precision, budget.device)
+        forward = prediction_cost(work).bytes
+    return Predicted(sized.cost.bytes, forward, sized.cost.flops)
 
 
-def _shallow_share(sized: search.Sized, precision: str, budget: Budget) -> float:
-    words = sized.network, sized.rung.puzzle_factor, sized.rung.patch_size, precision
-    return reuse_cost(*words, 1, budget.device)[0].flops / prediction_cost(*words, budget.device).flops
-
-
-def _rmse(fingerprint: Fingerprint, plan: Plan) -> list[float]:
+def _distances(fingerprint: Fingerprint, plan: Plan) -> list[float]:
     if fingerprint.task == "generation":
         return []
     return data.normalised_rmse(fingerprint, plan.source_channels, plan.target_channels, plan.anchor)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nndiff.imaging import dicom
-from nndiff.plans.plan import Channel
+from nndiff.plans.channels import Channel
 from nndiff.words.dataset import CHANNEL, FILE_ENDINGS
 from nndiff.words.errors import NndiffError
 

@@ -11,10 +11,12 @@ import torch
 from nndiff import checkpoint
 from nndiff.assemble import build_network
 from nndiff.checkpoint import Checkpoint, Seen
-from nndiff.plans.plan import Plan, Preparation, SamplerPlan, digest
+from nndiff.plans.channels import Preparation
+from nndiff.plans.plan import Plan, digest
 from nndiff.sampling import inference
 from nndiff.sampling.inference import digest_of
 from nndiff.sampling.translate import Model, build_model
+from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
 
 FOLD = "fold_"
@@ -54,7 +56,10 @@ def load(
         {"fold": each.run.fold, "checkpoint": str(path), "step": str(each.step), "weights": digest_of(each.ema)}
         for each, path in zip(loaded, paths, strict=True)
     )
-    tuned = [inference.load(path.parent, name, source["weights"]) for path, source in zip(paths, sources, strict=True)]
+    tuned = [
+        inference.load(path.parent, name, first.planned.sampler, source["weights"])
+        for path, source in zip(paths, sources, strict=True)
+    ]
     chosen = next((found.sampler for found in tuned if found is not None), first.planned.sampler)
     return Trained(first.plan, first.configuration, model, chosen, first.seen, sources)
 

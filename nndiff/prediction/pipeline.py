@@ -24,17 +24,16 @@ import torch
 import nndiff
 from nndiff.data.prepare import Prepared, empty, prepare
 from nndiff.imaging import dicom, dicom_out, io
-from nndiff.plans.plan import SamplerPlan
 from nndiff.prediction import inputs, models
 from nndiff.prediction.inputs import InputCase
 from nndiff.prediction.models import Trained
 from nndiff.prediction.record import begun_record, how_made
 from nndiff.prediction.request import Request
-from nndiff.prediction.sampling import demand_sampler, sampler_of
 from nndiff.resources.machine import demand_device, free_memory
 from nndiff.resources.memory import usable_now
 from nndiff.resources.workers import Failure, demand_success
 from nndiff.sampling.translate import Arrangement, arrangements, draw_seed, translate
+from nndiff.walk.sampler import SamplerPlan, revised_sampler
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import demand_writable, read_json, sweep, write_json
 from nndiff.words.volume import FloatArray, Volume
@@ -63,10 +62,10 @@ def predict(request: Request) -> Summary:
     trained = models.load(request.model, request.folds, request.checkpoint, device, request.configuration)
     generates = trained.plan.task == "generation"
     _demand_task(request, generates)
-    sampler = sampler_of(request, trained)
-    if generates and sampler.start != "noise":
-        raise NndiffError(f"Start '{sampler.start}' needs a source.", remedy="--start noise")
-    oddities = demand_sampler(sampler, trained)
+    sampler = revised_sampler(trained.sampler, request.sampler)
+    sampler.start.demand_source(None if generates else request.input)
+    sampler.demand(trained.model.setting)
+    oddities = sampler.oddities()
     if request.save_uncertainty and sampler.samples < 2:
         raise NndiffError("An uncertainty needs several draws.", found="1 sample", remedy="--samples 8")
     found = inputs.Inputs(_to_generate(request, trained), {}, ()) if generates else _found(request, trained)
@@ -197,9 +196,8 @@ class _Work:
         prepared, reading = read
         shape, model = prepared.grid.shape, self.trained.model
         source = None if prepared.source is None else torch.from_numpy(prepared.source)
-        overlap = None if self.request.step_size is None else 1 - self.request.step_size
         usable = usable_now(free_memory(self.device.type), self.device.type)
-        options = arrangements(model, shape, usable, overlap, self.sampler)
+        options = arrangements(model, shape, usable, self.sampler)
         used = [options[0]]
         draws = _Draws()
         for k in range(self.sampler.samples):
@@ -347,8 +345,6 @@ def _demand_sound(request: Request) -> None:
         raise NndiffError(f"{name} is too small.", expected=f"{least} or more", found=found)
     if not 0 <= request.part < request.parts:
         raise NndiffError("-part_id counts from 0.", expected=f"0 to {request.parts - 1}", found=request.part)
-    if request.step_size is not None and not 0 < request.step_size <= 1:
-        raise NndiffError("-step_size is a share of the tile.", expected="above 0, at most 1", found=request.step_size)
 
 
 def _demand_task(request: Request, generates: bool) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 import nndiff
-from nndiff.plans.plan import SamplerPlan, digest
+from nndiff.plans import migrate
+from nndiff.plans.plan import digest
 from nndiff.prediction.models import Trained
 from nndiff.prediction.request import Request
+from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.strict_json import encode
 
 
@@ -43,4 +45,7 @@ def how_made(record: Mapping[str, Any]) -> dict[str, Any]:
     """What two runs must have in common to go on with one another: not where the model lies, but what it is."""
     known = ("fold", "step", "weights")
     model = [{key: fold.get(key) for key in known} for fold in record.get("model", [])]
-    return {"model": model, "sampler": record.get("sampler"), "seed": record.get("seed")}
+    sampler: Any = record.get("sampler")
+    if migrate.is_old_sampler(sampler):
+        sampler = migrate.sampler(sampler)
+    return {"model": model, "sampler": sampler, "seed": record.get("seed")}

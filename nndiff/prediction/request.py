@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nndiff.checkpoint import BEST
 
@@ -17,21 +19,10 @@ class Request:
     folds: tuple[str, ...] | None = None  # None: all that were trained
     checkpoint: str = BEST
     configuration: str | None = None  # what the caller thinks it is
-    start: str | None = None  # None: as planned, and so below
-    ts: int | None = None
-    steps: int | None = None
-    eta: float | None = None
-    order: int | None = None
-    hot: int | None = None
-    shifts: int | None = None
-    reuse: int | None = None  # N: every N-th step is a full one
-    reuse_depth: int | None = None
-    reuse_threshold: float | None = None  # decide while walking
-    samples: int | None = None
+    sampler: Mapping[str, Any] = field(default_factory=dict)  # what differs from the model's own: flag → value
     save_uncertainty: bool = False
     save_samples: bool = False
     dicom_out: bool = False
-    step_size: float | None = None  # of tiles, as a share of their size
     seed: int = 0
     device: str | None = None
     go_on: bool = False

@@ -10,18 +10,20 @@ import os
 import shutil
 from pathlib import Path
 
-from nndiff.plans.plan import Budget
+from nndiff.words.budget import Budget
 from nndiff.words.errors import NndiffError
 
 GB = 10**9
 
 
-def budget(gpu_memory_target: float | None, disk_folder: Path) -> Budget:
+def budget(gpu_memory_target: float | None) -> Budget:
     """The Budget of this machine, or of a GPU of `gpu_memory_target` GB when that is given."""
     if gpu_memory_target is not None and not 0 < gpu_memory_target < math.inf:
-        raise NndiffError("-gpu_memory_target is no size.", expected="GB, above 0", found=gpu_memory_target)
+        raise NndiffError("-gpu_memory_target must be a size.", expected="GB, above 0", found=gpu_memory_target)
     device, name, total, bf16, source = _device(gpu_memory_target)
-    return Budget(device, name, total, source, bf16, available_cores(), available_ram(), disk_free(disk_folder))
+    return Budget(
+        device=device, device_name=name, memory_bytes=total, memory_from=source, bf16=bf16, cores=available_cores()
+    )
 
 
 def _device(target: float | None) -> tuple[str, str, int, bool, str]:

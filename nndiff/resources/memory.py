@@ -1,10 +1,10 @@
-"""What a step will cost before it runs: peak bytes and FLOPs, by tracing that very step on tensors without storage.
+"""Predict what a step costs before it runs: peak bytes and FLOPs, by tracing that step on tensors without storage.
 
     peak = max over the step's operations of  Σ bytes of the storages alive after it  +  the operation's own scratch
 
-The network is built on the meta device, its weights become fake tensors, and forward, loss and backward run under
-FakeTensorMode while a dispatch mode follows every storage from birth to death. The trace runs as CPU code whatever the
-device; what differs between devices is the operations' scratch.
+The network is built on the meta device and its weights become fake tensors. The step itself is the real one: a training
+step calls the stage's objective, so whatever an objective does is counted. A dispatch mode follows every storage from
+birth to death. The trace runs as CPU code whatever the device; what differs between devices is the operations' scratch.
 
 The optimiser's state exists from the second step on, so it counts from the start: weights, AdamW's moments, the EMA.
 The gradients appear in the trace. A fused AdamW, clipping and the EMA's update work in place and add nothing.
@@ -12,13 +12,13 @@ The gradients appear in the trace. A fused AdamW, clipping and the EMA's update 
 
 from __future__ import annotations
 
+import json
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import partial, wraps
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from nndiff.assemble import build_network, set_trained
-from nndiff.diffusion.losses import Gradient
+from nndiff.assemble import asked, autocast, build_formulation, build_network, build_objective, set_trained
+from nndiff.diffusion.objectives import Objective, Pairs
+from nndiff.families import NetworkSpec
 from nndiff.networks.unet import Cache
-from nndiff.plans.plan import NetworkSpec
+from nndiff.plans.plan import Lesson, Stage, Workload
+from nndiff.words.strict_json import encode
 from nndiff.words.volume import Triple
+
+T = TypeVar("T")
 
 aten = torch.ops.aten
 COPIES_BESIDE_WEIGHTS = 3  # AdamW's two moments and the EMA
@@ -47,65 +51,80 @@ class Cost:
     flops: int
 
 
-@lru_cache(maxsize=4096)
-def training_cost(
-    spec: NetworkSpec,
-    puzzle_factor: Triple,
-    patch: Triple,
-    batch: int,
-    precision: str,
-    device: str = "cuda",
-    parts: tuple[str, ...] = ("all",),  # trained one after the other
-) -> Cost:
-    """The dearest step: x_t, network, loss, backward, clipping, AdamW, EMA."""
+def remembered(function: Callable[..., T]) -> Callable[..., T]:
+    """Compute once for equal arguments; plans hold dictionaries, so their JSON is compared."""
+    known: dict[str, T] = {}
 
-    def traced(part: str) -> Cost:
-        def step(network: nn.Module) -> None:
-            set_trained(network, part)
-            backward(network, Pair.empty(spec, patch, batch), Gradient(), precision)
+    @wraps(function)
+    def ask(*arguments: Any) -> T:
+        key = json.dumps(encode(list(arguments)))
+        if key not in known:
+            known[key] = function(*arguments)
+        return known[key]
 
-        return _trace(spec, puzzle_factor, device, step, COPIES_BESIDE_WEIGHTS)
+    return ask
 
-    costs = [traced(part) for part in dict.fromkeys(parts)]
+
+@remembered
+def training_cost(work: Workload, lesson: Lesson) -> Cost:
+    """Return the cost of the dearest stage's step: x_t, networks, loss, backward, clipping, AdamW, EMA."""
+    formulation = build_formulation(lesson.process, lesson.prediction, lesson.source_distance)
+
+    def traced(stage: Stage) -> Cost:
+        def step(network: nn.Module, objective: Objective) -> None:
+            set_trained(network, stage.trains)
+            teach(network, objective, Batch.empty(work), work.precision)
+
+        return _trace(work, step, COPIES_BESIDE_WEIGHTS, partial(build_objective, stage, formulation))
+
+    costs = [traced(stage) for stage in lesson.stages]
     return Cost(max(cost.bytes for cost in costs), max(cost.flops for cost in costs))
 
 
-@lru_cache(maxsize=4096)
-def prediction_cost(
-    spec: NetworkSpec, puzzle_factor: Triple, patch: Triple, precision: str, device: str = "cuda"
-) -> Cost:
-    """One evaluation of one tile and the sampler's arithmetic on it; the volume it is cut from comes on top."""
+@remembered
+def prediction_cost(work: Workload) -> Cost:
+    """Return the cost of one evaluation of one tile and of the sampler's arithmetic on it.
 
-    def step(network: nn.Module) -> None:
-        evaluate(network, Pair.empty(spec, patch, 1), precision)
+    The volume that the tile is cut from comes on top.
+    """
 
-    return _trace(spec, puzzle_factor, device, step, 0)
+    def step(network: nn.Module, objective: Objective | None) -> None:
+        evaluate(network, Batch.empty(replace(work, batch_size=1)), work.precision)
+
+    return _trace(work, step, 0)
 
 
-@lru_cache(maxsize=4096)
-def reuse_cost(
-    spec: NetworkSpec, puzzle_factor: Triple, patch: Triple, precision: str, depth: int, device: str = "cuda"
-) -> tuple[Cost, int]:
-    """One evaluation of a tile on a kept feature (LIM), and the feature's bytes."""
+@remembered
+def reuse_cost(work: Workload, depth: int) -> tuple[Cost, int]:
+    """Return the cost of one evaluation of a tile on a kept feature (LIM), and the feature's bytes."""
     caches: list[Cache] = []
+    single = replace(work, batch_size=1)
 
-    def step(network: nn.Module) -> None:
+    def step(network: nn.Module, objective: Objective | None) -> None:
         caches.append(Cache(depth))
-        evaluate(network, Pair.empty(spec, patch, 1), precision, caches[0])
+        evaluate(network, Batch.empty(single), work.precision, caches[0])
 
-    _trace(spec, puzzle_factor, device, step, 0)
+    _trace(work, step, 0)
     kept = caches[0].kept
     assert kept is not None
 
-    def shallow(network: nn.Module) -> None:
+    def shallow(network: nn.Module, objective: Objective | None) -> None:
         like = torch.empty_strided(kept.shape, kept.stride(), dtype=kept.dtype)
-        evaluate(network, Pair.empty(spec, patch, 1), precision, Cache(depth, like, stale=False))
+        evaluate(network, Batch.empty(single), work.precision, Cache(depth, like, stale=False))
 
-    return _trace(spec, puzzle_factor, device, shallow, 0), _bytes(kept)
+    return _trace(work, shallow, 0), _bytes(kept)
+
+
+def shallow_share(work: Workload, depth: int) -> float:
+    """Return the FLOPs of a step on features kept at a depth, as a share of a whole step's."""
+    return reuse_cost(work, depth)[0].flops / prediction_cost(work).flops
 
 
 def volume_bytes(spec: NetworkSpec, shape: Triple) -> int:
-    """Whole-volume arrays that a sampler holds beside the tile: all inputs, x_s, noise, x̂0, ε̂, and two on the way."""
+    """Return the bytes of the whole-volume arrays that a sampler holds beside the tile.
+
+    They are all inputs, x_s, noise, x̂0, ε̂, and two on the way.
+    """
     return 4 * prod(shape) * (spec.in_channels + 6 * spec.targets + spec.out_channels - spec.targets)
 
 
@@ -113,65 +132,66 @@ def volume_bytes(spec: NetworkSpec, shape: Triple) -> int:
 
 
 @dataclass(frozen=True)
-class Pair:
+class Batch:
     """What a batch holds: the target, and the source where there is one."""
 
     x0: Tensor  # [B, targets, Z, Y, X]
     condition: Tensor | None  # [B, in - targets, Z, Y, X]
 
     @staticmethod
-    def empty(spec: NetworkSpec, patch: Triple, batch: int, device: str = "cpu") -> Pair:
+    def empty(work: Workload, device: str = "cpu") -> Batch:
+        spec, shape = work.network, work.patch_size
         sources = spec.in_channels - spec.targets
-        condition = torch.empty(batch, sources, *patch, device=device) if sources else None
-        return Pair(torch.empty(batch, spec.targets, *patch, device=device), condition)
+        condition = torch.empty(work.batch_size, sources, *shape, device=device) if sources else None
+        return Batch(torch.empty(work.batch_size, spec.targets, *shape, device=device), condition)
+
+    @property
+    def pairs(self) -> Pairs:
+        """Return the batch with an anchor for each target, as training cuts it out of the sources."""
+        targets = self.x0.shape[1]
+        if self.condition is None:
+            return Pairs(self.x0, None, None)
+        return Pairs(self.x0, self.condition, self.condition[:, [0] * targets])
 
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-def backward(network: nn.Module, pair: Pair, loss: Loss, precision: str) -> None:
-    """Forward and backward of one step on the bridge row: it leaves gradients in the weights."""
-    x_t, t, eps = _sample(pair)
-    with autocast(pair.x0.device.type, precision):
-        estimate = network(x_t, t, pair.condition)
-    truth = pair.x0 if estimate.shape[1] == pair.x0.shape[1] else torch.cat([pair.x0, eps], dim=1)
-    loss(estimate.float(), truth).backward()  # type: ignore[no-untyped-call]
+def teach(network: nn.Module, objective: Objective, batch: Batch, precision: str) -> None:
+    """Run forward and backward of one training step: it leaves gradients in the weights."""
+    t = torch.rand(batch.x0.shape[0], device=batch.x0.device, dtype=torch.float64)
+    eps = torch.randn_like(batch.x0)
+    ask = asked(network, batch.x0.device.type, precision)
+    objective.loss(ask, batch.pairs, t, eps, None).backward()  # type: ignore[no-untyped-call]
     del eps  # kept until here, as a training loop keeps it for predictions of the noise
 
 
-def evaluate(network: nn.Module, pair: Pair, precision: str, *kept: Cache) -> Tensor:
-    """One evaluation and one step of a sampler."""
+def evaluate(network: nn.Module, batch: Batch, precision: str, *kept: Cache) -> Tensor:
+    """Run one evaluation and one step of a sampler; return x_s."""
     with torch.no_grad():
-        x_t, t, eps = _sample(pair)
-        with autocast(pair.x0.device.type, precision):
-            estimate: Tensor = network(x_t, t, pair.condition, *kept)
+        t, eps = torch.rand(batch.x0.shape[0], device=batch.x0.device), torch.randn_like(batch.x0)
+        s = t[:, None, None, None, None]
+        x_t = (1 - s) * batch.x0 + s * batch.x0 + (s * (1 - s)).sqrt() * eps
+        with autocast(batch.x0.device.type, precision):
+            estimate: Tensor = network(x_t, t, batch.condition, *kept)
         return 0.5 * x_t + 0.5 * estimate.float()[:, : x_t.shape[1]] + eps
-
-
-def _sample(pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
-    """x_t = (1-t)·x0 + t·y + sigma·eps, with x0 in the place of y: as many bytes."""
-    t = torch.rand(pair.x0.shape[0], device=pair.x0.device)
-    s, eps = t[:, None, None, None, None], torch.randn_like(pair.x0)
-    return (1 - s) * pair.x0 + s * pair.x0 + (s * (1 - s)).sqrt() * eps, t, eps
-
-
-def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
-    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 # ---------------------------------------------------------------- the trace
 
 
 def _trace(
-    spec: NetworkSpec, puzzle_factor: Triple, device: str, step: Callable[[nn.Module], None], copies: int
+    work: Workload,
+    step: Callable[..., None],  # (network, objective)
+    copies: int,
+    objective: Callable[[], Objective] = lambda: None,  # type: ignore[assignment,return-value]
 ) -> Cost:
     with torch.device("meta"):
-        network = build_network(spec, puzzle_factor)
-    tracer = _Tracer(device, trains=copies > 0)
-    with FakeTensorMode(), tracer:
-        _materialise(network)
+        network, taught = build_network(work.network, work.puzzle_factor), objective()
+    tracer = _Tracer(work.device, trains=copies > 0)
+    with FakeTensorMode(allow_non_fake_inputs=True), tracer:
+        for module in (network, taught):
+            if module is not None:
+                _materialise(module)
         tracer.live += copies * tracer.live
-        step(network)
+        step(network, taught)
     return Cost(tracer.peak, tracer.flops)
 
 

@@ -9,10 +9,13 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from nndiff.plans.plan import SamplerPlan
+from nndiff.plans import migrate
+from nndiff.walk.layers import Tiles
+from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json, write_json
 from nndiff.words.strict_json import decode, encode
@@ -56,12 +59,15 @@ def save(folder: Path, inference: Inference) -> Path:
     return folder / FILE
 
 
-def load(folder: Path, checkpoint: str, weights: str) -> Inference | None:
-    """None where nothing was tuned, or for another of the fold's checkpoints."""
+def load(folder: Path, checkpoint: str, planned: SamplerPlan, weights: str) -> Inference | None:
+    """Return what was tuned for that checkpoint; None where nothing was, or for another of the fold's checkpoints.
+
+    `planned` is the checkpoint's own sampler: files from before samplers had parts take their tiles from it.
+    """
     path = folder / FILE
     if not path.exists():
         return None
-    found = decode(Inference, read_json(path), FILE)
+    found = decode(Inference, _migrated(read_json(path), planned.part(Tiles).overlap), FILE)
     if found.checkpoint != checkpoint:
         return None
     if found.weights != weights:
@@ -73,6 +79,15 @@ def load(folder: Path, checkpoint: str, weights: str) -> Inference | None:
             remedy="run nndiff_tune again, or delete the file to predict as planned",
         )
     return found
+
+
+def _migrated(data: Any, overlap: float) -> Any:
+    """Return the file's JSON with every sampler in the form of today."""
+    if migrate.is_old_sampler(data):
+        return migrate.sampler(data, overlap)
+    if isinstance(data, dict):
+        return {key: _migrated(value, overlap) for key, value in data.items()}
+    return [_migrated(item, overlap) for item in data] if isinstance(data, list) else data
 
 
 def digest_of(weights: Mapping[str, Tensor]) -> str:

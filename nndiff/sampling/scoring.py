@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nndiff.metrics import image
-from nndiff.plans.plan import Channel
+from nndiff.plans.channels import Channel
 from nndiff.words.volume import FloatArray
 
 SSIM_IN_DB = 20.0

@@ -2,9 +2,9 @@
 
     x_t, t = start(y)        x̂0 = denoise(x_t, t)        x_s = rule(x_t, x̂0, t, s)        … until t = 0
 
-The network that `denoise` asks is composed afresh for each volume (layers.py), so the sampler never learns of tiles,
-folds or shifts, nor of the features that they keep from step to step (reuse.py). Noise is drawn once for the whole
-volume, on the CPU: the volume does not depend on how it is cut into tiles, and a seed means one thing on every device.
+The network that `denoise` asks is composed for each volume (compose.py), so the sampler knows nothing of tiles, folds
+or shifts, or of the features that are kept from step to step. Noise is drawn once for the whole volume, on the CPU: the
+volume does not depend on how it is cut into tiles, and a seed means the same on every device.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nndiff.assemble import Method, build_method, build_network, multiple, padded
+from nndiff.assemble import Formulation, build_network, formulation_of
 from nndiff.diffusion.prediction import Estimate
-from nndiff.diffusion.process import Process
-from nndiff.diffusion.sampler import First, Hot, Rule, Second, even_times, noise_like, walk
-from nndiff.diffusion.start import STARTS, STEPS
+from nndiff.diffusion.walk import Course, noise_like, walk
+from nndiff.families.family import padded
 from nndiff.imaging.tiles import Tiling
-from nndiff.plans.plan import Configuration, NetworkSpec, Plan, SamplerPlan
+from nndiff.plans.plan import Configuration, Plan
 from nndiff.resources.memory import reuse_cost, volume_bytes
-from nndiff.sampling.layers import Averaged, Shifted, Tiled, offsets
-from nndiff.sampling.reuse import Kept
+from nndiff.sampling.compose import averaged, layered, tiled
+from nndiff.walk.caches import Deep, Keeping, Kept
+from nndiff.walk.layers import Tiles
+from nndiff.walk.part import Setting
+from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Triple
 
@@ -44,12 +45,17 @@ class Model:
     anchor: tuple[int, ...]
     bounds: tuple[tuple[float, float], ...]  # a target channel each: x̂0 is clamped to them
     networks: tuple[nn.Module, ...]
-    method: Method
+    formulation: Formulation
     device: torch.device
 
     @property
     def channels(self) -> int:
         return len(self.bounds)
+
+    @property
+    def setting(self) -> Setting:
+        """Return what the parts of a sampler may know of the model."""
+        return Setting(self.formulation.process, self.configuration.network, self.configuration.puzzle_factor)
 
 
 def build_model(plan: Plan, name: str, weights: Sequence[Mapping[str, Tensor]], device: torch.device) -> Model:
@@ -59,7 +65,14 @@ def build_model(plan: Plan, name: str, weights: Sequence[Mapping[str, Tensor]], 
         network = build_network(configuration.network, configuration.puzzle_factor)
         network.load_state_dict(values)
         networks.append(network.to(device).eval())
-    return Model(configuration, plan.anchor, plan.target_range, tuple(networks), build_method(configuration), device)
+    return Model(
+        configuration=configuration,
+        anchor=plan.anchor,
+        bounds=plan.target_range,
+        networks=tuple(networks),
+        formulation=formulation_of(configuration),
+        device=device,
+    )
 
 
 # ---------------------------------------------------------------- how a volume is laid out
@@ -74,30 +87,27 @@ class Arrangement:
     bytes: int  # predicted, on the device
 
 
-def arrangements(
-    model: Model, shape: Triple, usable: int, overlap: float | None = None, sampler: SamplerPlan | None = None
-) -> list[Arrangement]:
-    """Best first: one tile where memory allows, else the plan's patch, then smaller; all that are predicted to fit.
+def arrangements(model: Model, shape: Triple, usable: int, sampler: SamplerPlan | None = None) -> list[Arrangement]:
+    """Return all layouts that are predicted to fit, best first: one tile where memory allows, else the plan's patch,
+    then smaller ones.
 
-    A transformer keeps to its patch. What the sampler keeps of a tile lives with the volume.
-    Where nothing fits, the smallest alone: it is tried rather than refused.
+    A network that answers only at its own patch size keeps to it. What the sampler keeps of a tile lives with the
+    volume. Where nothing fits, the smallest layout is returned alone: it is tried rather than refused.
     """
     configuration, device, cpu = model.configuration, model.device, torch.device("cpu")
-    overlap = configuration.tile_overlap if overlap is None else overlap
-    whole_only = not configuration.tile_overlap and not model.anchor  # generation is made whole
+    planned = configuration.sampler.part(Tiles).overlap
+    overlap = planned if sampler is None else sampler.part(Tiles).overlap
+    whole_only = not planned and not model.anchor  # generation is made whole
     parts = list(_smaller(configuration.patch_size, shape))
-    if configuration.network.name != "prdit":  # whose tokens have the places, and the number, that they were trained at
+    if not configuration.network.keeps_patch:
         parts = list(dict.fromkeys([shape, *parts]))
-    sizes = [shape] if whole_only else parts
     options = []
-    for size in sizes:
+    for size in [shape] if whole_only else parts:
         tiling = Tiling(shape, size, overlap)
         tile, volume = _tile_bytes(model, tiling.size), volume_bytes(configuration.network, shape)
-        if sampler is not None and sampler.shifts > 1:
-            tile += shifted_bytes(configuration.network, tiling.size)
-        if sampler is not None and sampler.reuse.active:
-            kept = len(model.networks) * sampler.shifts * kept_bytes(configuration, tiling.size, sampler.reuse.depth)
-            kept *= 2 if sampler.reuse.threshold > 0 else 1  # the one before is compared with
+        if sampler is not None:
+            tile += sum(layer.bytes(configuration.network, tiling.size) for layer in sampler.layers)
+            kept = _kept_bytes(model, sampler, tiling.size)
             tile, volume = tile + kept, volume + kept * len(tiling)
         options.append(Arrangement(tiling, device, tile + volume))
         if device != cpu and len(tiling) > 1:
@@ -120,22 +130,25 @@ def _smaller(patch: Triple, shape: Triple) -> Iterator[Triple]:
 def _tile_bytes(model: Model, tile: Triple) -> int:
     """Of one evaluation: the plan's prediction for its patch, in proportion to the voxels; and all folds' weights."""
     configuration = model.configuration
-    steps = multiple(configuration.network, configuration.puzzle_factor)
+    steps = configuration.network.multiple(configuration.puzzle_factor)
     voxels, of_patch = (math.prod(padded(size, steps)) for size in (tile, configuration.patch_size))
     weights = sum(weight.numel() * weight.element_size() for weight in model.networks[0].parameters())
     activations = max(0, configuration.predicted.prediction_bytes - weights)
     return int(PROPORTION_SLACK * activations * voxels / of_patch) + len(model.networks) * weights
 
 
-def shifted_bytes(network: NetworkSpec, tile: Triple) -> int:
-    """Of a moved copy of all that a network sees, the sum of the answers so far, and the one to be added."""
-    return 4 * math.prod(tile) * (network.in_channels + 2 * network.out_channels)
-
-
 def kept_bytes(configuration: Configuration, tile: Triple, depth: int) -> int:
-    """Of the feature that one network keeps of one tile, at one place of the puzzle's grid."""
-    network, precision = configuration.network, configuration.precision
-    return reuse_cost(network, configuration.puzzle_factor, tile, precision, depth)[1]
+    """Return the bytes of the feature that one network keeps of one tile, at one place of the puzzle's grid."""
+    return reuse_cost(replace(configuration.workload("cuda"), patch_size=tile), depth)[1]
+
+
+def _kept_bytes(model: Model, sampler: SamplerPlan, tile: Triple) -> int:
+    """Return the bytes of all that a walk keeps of one tile from step to step."""
+    deep = sampler.part(Deep)
+    if deep.is_identity:
+        return 0
+    kept = len(model.networks) * sampler.passes * kept_bytes(model.configuration, tile, deep.depth)
+    return kept * (2 if deep.threshold > 0 else 1)  # the one before is compared with
 
 
 # ---------------------------------------------------------------- one volume
@@ -189,70 +202,59 @@ def _draw(
     on_step: Callable[[], None],
     on_kept: Callable[[Kept], None] | None,
 ) -> Tensor:
-    store, process = arrangement.store, model.method.process
+    store, process = arrangement.store, model.formulation.process
     condition = None if source is None else source[None].to(store, torch.float32)  # [1, C, Z, Y, X]
     y = None if condition is None else condition[:, list(model.anchor)]
-    if y is None and sampler.start != "noise":
-        raise NndiffError(f"Start '{sampler.start}' needs a source.", remedy="--start noise")
+    sampler.start.demand_source(y)
     like = torch.zeros(1, model.channels, *shape, device=store) if y is None else y
-    moves = offsets(sampler.shifts, model.configuration.puzzle_factor)
-    shifted = [Shifted(network, moves) for network in model.networks]
-    network = Tiled(Averaged(shifted, model.configuration.precision), arrangement.tiling, model.device)
+    measured = [Kept(sampler.part(Deep), store, measures=True)] if on_kept is not None else []
+    keeping: list[Keeping] = [*measured] or [c.begin(store) for c in sampler.caches if not c.is_identity]
 
-    kept = None
-    if sampler.reuse.active or on_kept is not None:
-        passes = len(shifted) * len(moves)
-        kept = Kept(sampler.reuse, len(arrangement.tiling), passes, measures=on_kept is not None)
+    def estimated(keeping: Sequence[Keeping]) -> Callable[[Tensor, float], Estimate]:
+        network = composed(model, sampler, arrangement.tiling, keeping)
 
-    def estimated(x_t: Tensor, t: float, kept: Kept | None = None) -> Estimate:
-        times = torch.full((1,), t, dtype=torch.float64)
-        return model.method.estimate(network(x_t, times, condition, kept), x_t, y, times)
+        def estimate(x_t: Tensor, t: float) -> Estimate:
+            times = torch.full((1,), t, dtype=torch.float64)
+            return model.formulation.estimate(network(x_t, times, condition), x_t, y, times)
+
+        return estimate
+
+    ask = estimated(keeping)
 
     def denoise(x_t: Tensor, t: float) -> Estimate:
-        if kept is None:
-            return estimated(x_t, t)
-        kept.begin(x_t)
-        estimate = estimated(x_t, t, kept)
-        kept.end(x_t)
+        for kept in keeping:
+            kept.begin(x_t)
+        estimate = ask(x_t, t)
+        for kept in keeping:
+            kept.end(x_t)
         return estimate
 
     low, high = (
         torch.tensor(limits, device=store).reshape(1, -1, 1, 1, 1) for limits in zip(*model.bounds, strict=True)
     )
-    times = walking_times(process, sampler)
-    reached = STARTS[sampler.start](process, like, y, times[0], estimated, noise_like(like, generator))
-    rule = _rule(process, sampler, generator)
-    for x_s, _, _ in walk(reached, times, denoise, rule, y, (low, high)):
+    times = sampler.walking_times(model.setting)
+    reached = sampler.start(process, like, y, times[0], estimated(()), noise_like(like, generator))
+    course = Course(process, y, generator)
+    guides = [guide for guide in sampler.guides if not guide.is_identity]
+    for x_s, _, _ in walk(reached, times, denoise, sampler.rule, course, (low, high), guides):
         reached = x_s
         on_step()
-    if kept is not None and on_kept is not None:
-        on_kept(kept)
+    for each in measured:
+        if on_kept is not None:
+            on_kept(each)
     return reached[0].float().cpu()
 
 
-def _rule(process: Process, sampler: SamplerPlan, generator: torch.Generator) -> Rule:
-    if sampler.hot:
-        return Hot(process, sampler.hot, generator)
-    return Second(process, generator) if sampler.order == 2 else First(process, sampler.eta, generator)
+def composed(
+    model: Model, sampler: SamplerPlan, tiling: Tiling, keeping: Sequence[Keeping]
+) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """Return the model's networks in all layers of the sampler: (x_t, t, condition) → output, of a whole volume."""
+    configuration = model.configuration
+    folds = [layered(network, sampler.layers, keeping, configuration.puzzle_factor) for network in model.networks]
+    return tiled(averaged(folds, configuration.precision), tiling, model.device)
 
 
 def draw_seed(seed: int, name: str, draw: int) -> int:
     """Of one draw of one case: neighbours in the folder change nothing."""
     words = [seed, zlib.crc32(name.encode()), draw]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def walking_times(process: Process, sampler: SamplerPlan) -> list[float]:
-    """Even steps down; a bridge walked at second order takes t = sin²(πu/2), on which that order holds."""
-    start = sampler.start_step / STEPS
-    if sampler.order == 2 and process.at(1.0)[1]:
-        return [start * math.sin(math.pi / 2 * u) ** 2 for u in even_times(1.0, sampler.steps)]
-    return even_times(start, sampler.steps)
-
-
-def is_random(process: Process, sampler: SamplerPlan) -> bool:
-    """Whether two draws differ: noise at the start, or in some step on the way."""
-    times = walking_times(process, sampler)
-    updates = [process.update(t, s, sampler.eta) for t, s in pairwise(times)]
-    hot = sampler.hot > 1 and sampler.steps > 2
-    return hot or process.at(times[0])[2] > 0 or any(update.noise > 0 for update in updates)

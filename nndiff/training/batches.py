@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nndiff.assemble import padded
+from nndiff.families.family import padded
 from nndiff.imaging import store
 from nndiff.imaging.augment import Augmentation, Sample, augmented
 from nndiff.words.errors import NndiffError

@@ -1,8 +1,9 @@
 """The training loop: a generator of Steps. Logging, saving, plotting and stopping belong to whoever asks for them.
 
-    t ~ times        eps ~ N(0, I)        x_t = a·x0 + b·y + sigma·eps        loss(network(x_t, t, condition), target)
+    t ~ the objective's law        eps ~ N(0, I)        loss = objective.loss(network, batch, t, eps, weight)
 
-All random numbers of step i come from (seed, i), so the loop's whole state is: weights, their mean, AdamW's moments, i.
+All random numbers of step i come from (seed, i), so the loop's whole state is: the weights of network and objectives,
+the network's mean weights, AdamW's moments, and i.
 """
 
 from __future__ import annotations
@@ -12,24 +13,21 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nndiff.assemble import Method, build_loss, build_method, build_network, set_trained
-from nndiff.checkpoint import Run
-from nndiff.diffusion.process import DDPM, Process
-from nndiff.plans.plan import Configuration, Plan, Stage
-from nndiff.resources.memory import autocast
+from nndiff.assemble import Formulation, asked, build_network, build_objective, formulation_of, set_trained
+from nndiff.checkpoint import Checkpoint, Run
+from nndiff.diffusion.objectives import Objective, Pairs
+from nndiff.plans.plan import Configuration, Plan
 from nndiff.training.batches import Batch, Share
 from nndiff.training.ema import EMA
 from nndiff.training.ranks import Ranks
 from nndiff.words.errors import NndiffError
 
-AT_THE_SOURCE = 0.25  # of a bridge's draws lie at t = 1, so that one step from the source is learned as a regression
 OUTSIDE_MASK = 0.1  # weight of an error outside the mask: not forgotten, since a new case comes without one
 CLIP_NORM = 1.0
 WEIGHT_DECAY = 1e-4
@@ -58,21 +56,27 @@ class Trainer:
         network = build_network(self.configuration.network, self.configuration.puzzle_factor)
         self.network: nn.Module = network.to(device)
         self.ema = EMA(self.network, run.ema_half_life)
+        self.formulation: Formulation = formulation_of(self.configuration)
+        stages = self.configuration.stages
+        self.objectives = nn.ModuleList(build_objective(stage, self.formulation) for stage in stages).to(device)
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), self.configuration.learning_rate, weight_decay=WEIGHT_DECAY, fused=fused(device)
+            [*self.network.parameters(), *self.objectives.parameters()],
+            self.configuration.learning_rate,
+            weight_decay=WEIGHT_DECAY,
+            fused=fused(device),
         )
-        self.method: Method = build_method(self.configuration)
         self.step = 0
 
     @property
     def weights(self) -> dict[str, Tensor]:
         return self.network.state_dict()
 
-    def restore(self, step: int, weights: dict[str, Tensor], ema: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
-        self.network.load_state_dict(weights)
-        self.ema.restore(ema)
-        self.optimizer.load_state_dict(optimizer)
-        self.step = step
+    def restore(self, found: Checkpoint) -> None:
+        self.network.load_state_dict(found.weights)
+        self.objectives.load_state_dict(found.objectives)
+        self.ema.restore(found.ema)
+        self.optimizer.load_state_dict(found.optimizer)
+        self.step = found.step
 
     def begin_with(self, weights: dict[str, Tensor]) -> None:
         self.network.load_state_dict(weights)
@@ -80,22 +84,23 @@ class Trainer:
 
     def steps(self, batches: Iterable[list[Batch]]) -> Iterator[Step]:
         """One optimiser step for every item of `batches`, which begin at `self.step`."""
-        stage: Stage | None = None
+        number: int | None = None  # of the stage
         clock = time.perf_counter()
         for step_batches in batches:
             ready = time.perf_counter()
             now, first, rate = stage_at(self.configuration, self.run, self.step)
-            if now is not stage:
-                stage, loss = now, build_loss(now.loss)
+            if now != number:
+                number, objective = now, self.objective(now)
                 if self.step == first > 0:
                     self._hand_over()
-                set_trained(self.network, stage.trains)
+                set_trained(self.network, self.configuration.stages[now].trains)
                 network = self._parallel()  # anew: it exchanges what had a gradient when it was made
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.zero_grad(set_to_none=True)
-            mean_loss = self._accumulate(network, loss, step_batches)
-            trained = [weight for weight in self.network.parameters() if weight.requires_grad]
+            mean_loss = self._accumulate(network, objective, step_batches)
+            self.ranks.average_gradients(objective)  # the network's own were exchanged on the way
+            trained = [w for w in (*self.network.parameters(), *objective.parameters()) if w.requires_grad]
             norm = float(nn.utils.clip_grad_norm_(trained, CLIP_NORM))
             if not math.isfinite(norm):
                 raise _not_finite(self.step, rate, self.configuration.precision)
@@ -116,35 +121,33 @@ class Trainer:
         devices = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(self.network, devices, gradient_as_bucket_view=True)
 
-    def _accumulate(self, network: nn.Module, loss: nn.Module, batches: Sequence[Batch]) -> Tensor:
-        """Gradients of the mean over the batches; ranks exchange them once, with the last."""
+    def objective(self, stage: int) -> Objective:
+        found = self.objectives[stage]
+        assert isinstance(found, Objective)
+        return found
+
+    def _accumulate(self, network: nn.Module, objective: Objective, batches: Sequence[Batch]) -> Tensor:
+        """Leave the gradients of the mean over the batches; ranks exchange them once, with the last."""
         total = torch.zeros((), device=self.device)
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
             with nullcontext() if last or not isinstance(network, DistributedDataParallel) else network.no_sync():
-                value = self.loss(network, loss, batch.to(self.device)) / len(batches)
+                value = self.loss(network, objective, batch.to(self.device)) / len(batches)
                 value.backward()  # type: ignore[no-untyped-call]
             total += value.detach()
         return total
 
-    def loss(self, network: nn.Module, loss: nn.Module, batch: Batch) -> Tensor:
-        """The stage's loss of one batch at its own times and noises."""
-        t = times(self.method.process, batch.numbers, self.run.seed, self.run.samples_a_step)
+    def loss(self, network: nn.Module, objective: Objective, batch: Batch) -> Tensor:
+        """Return the objective's loss of one batch at its own times and noises."""
+        t = times(objective, batch.numbers, self.run.seed, self.run.samples_a_step)
         eps = torch.stack([noise(batch.target[0].shape, self.run.seed, n, self.device) for n in batch.numbers])
-        return self.loss_at(network, loss, batch, t, eps)
+        return self.loss_at(network, objective, batch, t, eps)
 
-    def loss_at(self, network: nn.Module, loss: nn.Module, batch: Batch, t: Tensor, eps: Tensor) -> Tensor:
-        x0, y = batch.target, None if batch.source is None else batch.source[:, list(self.anchor)]
-        x_t = self.method.process.sample(x0, y, t, eps)
-        with autocast(self.device.type, self.configuration.precision):
-            output = network(x_t, t.to(self.device, torch.float32), batch.source)
-        wanted = self.method.target(x0, y, eps, t)
-        answer = output.float()
-        if batch.mask is not None:
-            weight = torch.where(batch.mask, 1.0, OUTSIDE_MASK)
-            answer, wanted = weight * answer, weight * wanted
-        value: Tensor = loss(answer, wanted)
-        return value
+    def loss_at(self, network: nn.Module, objective: Objective, batch: Batch, t: Tensor, eps: Tensor) -> Tensor:
+        y = None if batch.source is None else batch.source[:, list(self.anchor)]
+        weight = None if batch.mask is None else torch.where(batch.mask, 1.0, OUTSIDE_MASK)
+        ask = asked(network, self.device.type, self.configuration.precision)
+        return objective.loss(ask, Pairs(batch.target, batch.source, y), t, eps, weight)
 
 
 # ---------------------------------------------------------------- schedules
@@ -159,15 +162,18 @@ def stage_ends(configuration: Configuration, run: Run) -> list[int]:
     return ends
 
 
-def stage_at(configuration: Configuration, run: Run, step: int) -> tuple[Stage, int, float]:
-    """The stage that step belongs to, its first step, and the learning rate: in each a warm-up, then half a cosine."""
+def stage_at(configuration: Configuration, run: Run, step: int) -> tuple[int, int, float]:
+    """Return the number of the stage that a step belongs to, its first step, and the learning rate.
+
+    The rate of each stage is a warm-up, then half a cosine.
+    """
     first = 0
-    for stage, end in zip(configuration.stages, stage_ends(configuration, run), strict=True):
+    for number, end in enumerate(stage_ends(configuration, run)):
         if step < end:
             rate = configuration.learning_rate * rate_at(step - first, end - first, run.warmup_steps)
-            return stage, first, rate
+            return number, first, rate
         first = end
-    return configuration.stages[-1], first, configuration.learning_rate * LAST_RATE
+    return len(configuration.stages) - 1, first, configuration.learning_rate * LAST_RATE
 
 
 def rate_at(k: int, steps: int, warmup: int) -> float:
@@ -186,23 +192,14 @@ def seed_of(*words: int) -> int:
     return int(np.random.SeedSequence(list(words)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def times(process: Process, numbers: Sequence[int], seed: int, samples_a_step: int) -> Tensor:
-    """t of each sample, float64 [B]: spread evenly over a step's samples from one random offset."""
+def times(objective: Objective, numbers: Sequence[int], seed: int, samples_a_step: int) -> Tensor:
+    """Return t of each sample, float64 [B]: spread evenly over a step's samples from one random offset."""
     shares = []
     for number in numbers:
         step, place = divmod(number, samples_a_step)
         offset = float(np.random.default_rng([TIMES, seed, step]).random())
         shares.append((offset + place / samples_a_step) % 1.0)
-    return torch.tensor([time_of(process, share) for share in shares], dtype=torch.float64)
-
-
-def time_of(process: Process, share: float) -> float:
-    """A share in [0, 1) → a time in (0, 1]: a step where the process has steps, a quarter at a bridge's t = 1."""
-    if isinstance(process, DDPM):
-        return (math.floor(share * process.steps) + 1) / process.steps
-    if not process.at(1.0)[1]:
-        return 1.0 - share
-    return 1.0 if share < AT_THE_SOURCE else 1.0 - (share - AT_THE_SOURCE) / (1 - AT_THE_SOURCE)
+    return torch.tensor([objective.time_of(share) for share in shares], dtype=torch.float64)
 
 
 def noise(shape: torch.Size, seed: int, number: int, device: torch.device) -> Tensor:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=2)  # for a rank that validates a larger volume than the others
@@ -34,6 +34,14 @@ class Ranks:
         values: list[T | None] = [None] * self.world
         distributed.all_gather_object(values, value)
         return values  # type: ignore[return-value]
+
+    def average_gradients(self, module: nn.Module) -> None:
+        """Replace the gradients of a module's parameters by their mean over the ranks."""
+        if self.world > 1:
+            for weight in module.parameters():
+                if weight.grad is not None:
+                    distributed.all_reduce(weight.grad)
+                    weight.grad /= self.world
 
     def wait(self) -> None:
         if self.world > 1:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from nndiff import checkpoint
-from nndiff.assemble import build_augmentations, multiple
+from nndiff.assemble import build_augmentations
 from nndiff.checkpoint import BEST, LATEST, Checkpoint, Epoch, Run, Seen
 from nndiff.imaging import store
 from nndiff.plans.plan import Plan, digest
@@ -29,7 +29,6 @@ from nndiff.training import journal
 from nndiff.training.batches import Batches, loader
 from nndiff.training.budget import SAFETY, epoch_steps, rehearsed, within_budget
 from nndiff.training.folds import ALL, groups_of, split_of
-from nndiff.training.inherit import inherit
 from nndiff.training.journal import Journal
 from nndiff.training.loop import Step, Trainer, share_of, stage_ends
 from nndiff.training.ranks import Ranks, joined
@@ -88,7 +87,7 @@ class _Fold:
         trainer = self._trainer(run)
         if found is not None:
             checkpoint.demand_fitting(trainer.network, found.weights, self.request.folder / LATEST)
-            trainer.restore(found.step, found.weights, found.ema, found.optimizer)
+            trainer.restore(found)
             del found
         else:
             self._begin(trainer, aloud=True)
@@ -184,15 +183,16 @@ class _Fold:
         checkpoint.save(
             self.request.folder / name,
             Checkpoint(
-                self.plan,
-                self.request.configuration,
-                trainer.run,
-                self.seen,
-                trainer.step,
-                trainer.weights,
-                trainer.ema.values,
-                trainer.optimizer.state_dict(),
-                self.history,
+                plan=self.plan,
+                configuration=self.request.configuration,
+                run=trainer.run,
+                seen=self.seen,
+                step=trainer.step,
+                weights=trainer.weights,
+                ema=trainer.ema.values,
+                optimizer=trainer.optimizer.state_dict(),
+                objectives=dict(trainer.objectives.state_dict()),
+                history=self.history,
             ),
         )
 
@@ -225,12 +225,14 @@ class _Fold:
                 found=other.planned.puzzle_factor,
                 where=path,
             )
-        inherited = inherit(spec, trainer.weights, other.planned.network, other.ema)
-        trainer.begin_with(inherited.weights)
-        parts = sorted({".".join(name.split(".")[:2]) for name in inherited.anew})
+        own = trainer.weights
+        weights = spec.inherit(own, other.planned.network, other.ema)
+        trainer.begin_with(weights)
+        new = [name for name, value in weights.items() if value is own[name]]
+        parts = sorted({".".join(name.split(".")[:2]) for name in new})
         rest = f"; anew: {', '.join(parts)}" if parts else ""
         if aloud:
-            self.journal.say(f"Begun with {inherited.taken} of {len(inherited.weights)} weights of {path}{rest}")
+            self.journal.say(f"Begun with {len(weights) - len(new)} of {len(weights)} weights of {path}{rest}")
 
     # ------------------------------------------------------------ its parts
 
@@ -258,7 +260,7 @@ class _Fold:
             share_of(configuration, self.ranks),
             build_augmentations(configuration.augmentation),
             run.seed,
-            multiple(configuration.network, configuration.puzzle_factor),
+            configuration.network.multiple(configuration.puzzle_factor),
         )
 
     def _loaders(self) -> int:

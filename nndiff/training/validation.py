@@ -10,7 +10,7 @@ mean volume. A run that is no better than that has not learned.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,14 +19,15 @@ import torch
 from scipy.ndimage import uniform_filter
 from torch import Tensor
 
-from nndiff.assemble import build_loss, nearby
 from nndiff.diffusion.prediction import eps_of
 from nndiff.imaging import store
-from nndiff.plans.plan import Plan, SamplerPlan
+from nndiff.plans.plan import Plan
 from nndiff.sampling.scoring import bounds_of, compare
 from nndiff.sampling.translate import Arrangement, Model, arrangements, translate
 from nndiff.training.batches import Batch
 from nndiff.training.loop import Trainer, seed_of
+from nndiff.walk.rules import First
+from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.volume import FloatArray, Triple
 
 FIXED_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -77,7 +78,8 @@ class Validation:
     def sampler(self) -> SamplerPlan:
         """One step: from the source on a bridge, from the planned starting step otherwise."""
         planned = self.plan.configurations[self.name].sampler
-        return SamplerPlan(planned.start, planned.start_step, 1, 0.0, 1)
+        layers = tuple(layer for layer in planned.layers if layer.sees_volume)
+        return SamplerPlan(planned.start, replace(planned.times, steps=1), First(0.0), layers, caches=())
 
     def of(self, trainer: Trainer, number: int) -> tuple[Scores, Example | None]:
         """Case `number` with the mean weights, which must be inside the trainer's network."""
@@ -94,7 +96,14 @@ class Validation:
 
     def _of_translation(self, trainer: Trainer, number: int, case: dict[str, FloatArray]) -> tuple[Scores, Example]:
         plan, network = self.plan, (trainer.network,)
-        model = Model(trainer.configuration, plan.anchor, plan.target_range, network, trainer.method, trainer.device)
+        model = Model(
+            configuration=trainer.configuration,
+            anchor=plan.anchor,
+            bounds=plan.target_range,
+            networks=network,
+            formulation=trainer.formulation,
+            device=trainer.device,
+        )
         shape: Triple = case["target"].shape[1:]
         generator = torch.Generator().manual_seed(seed_of(VALIDATION, trainer.run.seed, number))
         layouts: list[Arrangement] = arrangements(model, shape, self.usable_bytes)
@@ -103,7 +112,7 @@ class Validation:
         mask = None if "mask" not in case else case["mask"].astype(bool)
         own = compare(estimate, case["target"], bounds, mask)
         source = case["source"][list(self.plan.anchor)]
-        kernel = nearby(trainer.configuration.network, trainer.configuration.puzzle_factor)
+        kernel = trainer.configuration.network.local_mean_kernel(trainer.configuration.puzzle_factor)
         answers = without_network(source, self._level, kernel, plan.target_range)
         plain = [compare(array, case["target"], bounds, mask) for array in answers]
         scores = Scores(
@@ -127,15 +136,15 @@ class Validation:
 
     def _of_generation(self, trainer: Trainer, number: int, target: FloatArray) -> Scores:
         batch = Batch([number], None, torch.from_numpy(target)[None], None).to(trainer.device)
-        loss = build_loss(trainer.configuration.stages[-1].loss)
+        objective = trainer.objective(-1)
         generator = torch.Generator().manual_seed(seed_of(VALIDATION, trainer.run.seed, number))
         losses, plain = [], []
         with torch.no_grad():
             for moment in FIXED_TIMES:
                 t = torch.full((1,), moment, dtype=torch.float64)
                 eps = torch.randn(batch.target.shape, generator=generator).to(trainer.device)
-                losses.append(float(trainer.loss_at(trainer.network, loss, batch, t, eps)))
-                plain.append(float(trainer.loss_at(_Mean(trainer, self._mean), loss, batch, t, eps)))
+                losses.append(float(trainer.loss_at(trainer.network, objective, batch, t, eps)))
+                plain.append(float(trainer.loss_at(_Mean(trainer, self._mean), objective, batch, t, eps)))
         return Scores(self.cases[number], -float(np.mean(losses)), -float(np.mean(plain)))
 
     @cached_property
@@ -152,8 +161,10 @@ class _Mean(torch.nn.Module):
 
     def __init__(self, trainer: Trainer, mean: Tensor):
         super().__init__()
-        self.method, self.mean = trainer.method, mean.to(trainer.device)
+        self.formulation, self.mean = trainer.formulation, mean.to(trainer.device)
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
-        eps = eps_of(self.method.process, self.mean, x_t, None, t)
-        return self.method.target(self.mean, None, eps, t)
+        process, prediction = self.formulation.process, self.formulation.prediction
+        eps = eps_of(process, self.mean, x_t, None, t)
+        wanted: Tensor = prediction.target(process, self.mean, None, eps, t)
+        return wanted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, median
@@ -13,14 +13,15 @@ import numpy as np
 import torch
 
 from nndiff.imaging import store
-from nndiff.plans.plan import Plan, ReusePlan, SamplerPlan
+from nndiff.plans.plan import Plan
 from nndiff.resources.machine import free_memory
-from nndiff.resources.memory import prediction_cost, reuse_cost, usable_now
+from nndiff.resources.memory import shallow_share, usable_now
 from nndiff.sampling.inference import Row
-from nndiff.sampling.reuse import Kept, deepest
 from nndiff.sampling.scoring import Figures, bounds_of, compare
 from nndiff.sampling.translate import Model, arrangements, draw_seed, translate
-from nndiff.tuning.candidates import label
+from nndiff.tuning.candidates import without_caches
+from nndiff.walk.caches import Deep, Kept
+from nndiff.walk.sampler import SamplerPlan
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Measured:
     def row(self, texture: float) -> Row:
         every = list(self.figures.values())
         return Row(
-            label(self.sampler),
+            self.sampler.label(),
             self.sampler,
             fmean(self.scores(texture).values()),
             fmean(f.psnr for f in every),
@@ -75,34 +76,22 @@ class Bench:
     def changes(self, sampler: SamplerPlan, case: str, depth: int) -> list[float]:
         """How the feature of that depth changes from step to step of a whole walk."""
         seen: list[Kept] = []
-        whole = SamplerPlan(
-            sampler.start, sampler.start_step, sampler.steps, sampler.eta, sampler.order, 1, ReusePlan(1, depth)
-        )
+        whole = without_caches(replace(sampler, samples=1)).with_part(Deep(1, depth))
         self._draw(whole, case, np.array(store.open_case(self.folder, case)["source"]), 0, seen)
         return seen[0].changes
 
     def work(self, sampler: SamplerPlan) -> float:
-        """What a volume costs, in evaluations of the whole network."""
-        full = sampler.reuse.full_steps(sampler.steps)
-        extra = 1 if sampler.start == "draft" else 0
-        shallow = sampler.steps - full
-        once = full + extra + (shallow * self.share(sampler.reuse.depth) if shallow else 0)
-        return sampler.samples * sampler.shifts * once
+        """Return what a volume costs, in evaluations of the whole network."""
+        return sampler.work(self.share)
 
     def share(self, depth: int) -> float:
-        """A shallow step's work over a whole one's, in FLOPs."""
+        """Return a shallow step's work over a whole one's, in FLOPs."""
         return self._shares[depth - 1]
 
     @cached_property
     def _shares(self) -> list[float]:
-        planned = self.model.configuration
-        network, precision, device = planned.network, planned.precision, self.model.device.type
-        whole = prediction_cost(network, planned.puzzle_factor, planned.patch_size, precision, device).flops
-        depths = range(1, deepest(network) + 1)
-        return [
-            reuse_cost(network, planned.puzzle_factor, planned.patch_size, precision, depth, device)[0].flops / whole
-            for depth in depths
-        ]
+        work = self.model.configuration.workload(self.model.device.type)
+        return [shallow_share(work, depth) for depth in range(1, work.network.reuse_depths + 1)]
 
     def estimate(self, sampler: SamplerPlan, case: str, source: np.ndarray) -> np.ndarray:
         """The mean of the sampler's draws, [C, Z, Y, X] in network units."""
@@ -114,7 +103,7 @@ class Bench:
     ) -> np.ndarray:
         shape = source.shape[1:]
         usable = usable_now(free_memory(self.model.device.type), self.model.device.type)
-        layouts = arrangements(self.model, shape, usable, sampler=sampler)
+        layouts = arrangements(self.model, shape, usable, sampler)
         generator = torch.Generator().manual_seed(draw_seed(self.seed, case, draw))
         on_kept = None if seen is None else seen.append
         estimate = translate(self.model, torch.from_numpy(source), shape, sampler, generator, layouts, on_kept=on_kept)

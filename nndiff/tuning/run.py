@@ -47,7 +47,7 @@ def run(request: Request) -> Inference:
     bench = Bench(model, trained.plan, request.prepared / trained.configuration, request.seed)
     budget = request.budget or SHARE * sum(epoch.seconds for epoch in trained.history)
     search = Search(bench, choosing, budget, request.objective, request.seconds_a_volume)
-    _say(f"Tuning on {', '.join(choosing)}; {budget:.0f} s at most; planned: {planned.start}, {planned.steps} steps.")
+    _say(f"Tuning on {', '.join(choosing)}; {budget:.0f} s at most; planned: {planned.label()}.")
 
     def measured(row: Measured) -> None:
         _say("  " + _line(row.row(search.texture)))
@@ -65,7 +65,8 @@ def run(request: Request) -> Inference:
 def up_to_date(fold: Path, name: str = BEST) -> bool:
     """Whether this very checkpoint has been tuned."""
     try:
-        return inference.load(fold, name, digest_of(checkpoint.load(fold / name).ema)) is not None
+        trained = checkpoint.load(fold / name)
+        return inference.load(fold, name, trained.planned.sampler, digest_of(trained.ema)) is not None
     except NndiffError:
         return False
 

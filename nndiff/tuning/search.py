@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from nndiff.plans.plan import ReusePlan, SamplerPlan
 from nndiff.sampling.inference import Inference
-from nndiff.sampling.reuse import deepest, listed_steps
-from nndiff.tuning.candidates import Round, rounds
+from nndiff.tuning.candidates import Round, rounds, without_caches
 from nndiff.tuning.measure import Bench, Measured
+from nndiff.walk.caches import Deep, listed_steps
+from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
 
 # How much a decibel of wrong texture takes from a score whose unit is a decibel of PSNR.
@@ -50,8 +50,7 @@ class Search:
     def run(self, planned: SamplerPlan, on_measured: OnMeasured = lambda _: None) -> Measured:
         """Measure the planned sampler, then all rounds; returns the chosen."""
         self._measure(planned, on_measured)
-        model = self.bench.model
-        for a_round in rounds(model.method.process, deepest(model.configuration.network)):
+        for a_round in rounds(self.bench.model.setting):
             self._round(a_round, on_measured)
         self._lists(on_measured)
         return self.chosen()
@@ -90,15 +89,15 @@ class Search:
     def _lists(self, on_measured: OnMeasured) -> None:
         """Full steps where the feature was measured to change: on two cases, whose lists are put together."""
         best = self.best().sampler
-        keeps = deepest(self.bench.model.configuration.network) > 0
-        if not keeps or best.steps < 4 or best.steps > LONG or not self._affords(replace(best, reuse=ReusePlan()), 2):
+        keeps = self.bench.model.configuration.network.reuse_depths > 0
+        if not keeps or best.steps < 4 or best.steps > LONG or not self._affords(without_caches(best), 2):
             return
-        depth = best.reuse.depth
+        depth = best.part(Deep).depth
         changes = np.max([self.bench.changes(best, case, depth) for case in self.cases[:CASES_OF_LONG]], axis=0)
         lists = {listed_steps(list(changes), most) for most in LISTS}
         for listed in sorted(lists, key=len):
             if 1 < len(listed) < best.steps:
-                self._try(replace(best, reuse=ReusePlan(1, depth, listed)), on_measured)
+                self._try(best.with_part(Deep(1, depth, listed)), on_measured)
 
     def _try(self, sampler: SamplerPlan, on_measured: OnMeasured) -> None:
         if any(row.sampler == sampler for row in self.rows):

@@ -1,11 +1,11 @@
-"""Name → class: a built-in table, and what installed packages offer as entry points of the group `nndiff.<kind>`."""
+"""Name → class: a built-in table, extended by the entry points `nndiff.<kind>` of installed packages."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from nndiff.words.errors import NndiffError, nearest
 
@@ -13,10 +13,15 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """The table at the foot of a room, e.g. NORMALIZERS; `kind` names it in errors and in entry points."""
+    """A table of named rows, e.g. NORMALIZERS; `kind` names it in errors and in entry points."""
 
-    def __init__(self, kind: str, table: Mapping[str, T]):
-        self.kind, self.table = kind, dict(table)
+    def __init__(self, kind: str, table: Mapping[str, T] | None = None):
+        self.kind, self.table = kind, dict(table or {})
+
+    def row(self, cls: T) -> T:
+        """Enter a class under its own `name`; for use as a decorator."""
+        self.table[cls.name] = cls  # type: ignore[attr-defined]
+        return cls
 
     def __getitem__(self, name: str) -> T:
         if name in self.table:
@@ -34,13 +39,20 @@ class Registry(Generic[T]):
         return name in set(self)
 
     def make(self, name: str, options: Mapping[str, Any]) -> Any:
-        """An object of that row; options that it does not have are refused, and so are those that it lacks."""
+        """Return an object of that row; refuse options that it does not have or that are missing."""
+        self.demand_options(name, options)
         row: Any = self[name]
-        try:
-            inspect.signature(row).bind(**options)
-        except TypeError:
-            names = ", ".join(inspect.signature(row).parameters) or "none"
-            raise NndiffError(
-                f"The {self.kind} '{name}' cannot be set so.", expected=f"options {names}", found=dict(options)
-            ) from None
         return row(**options)
+
+    def demand_options(self, name: str, options: Mapping[str, Any], after: int = 0) -> None:
+        """Refuse options that the row does not take; the first `after` arguments are not options."""
+        signature = inspect.signature(cast(Callable[..., Any], self[name]))
+        parameters = list(signature.parameters.values())[after:]
+        try:
+            signature.replace(parameters=parameters).bind(**options)
+        except TypeError:
+            raise NndiffError(
+                f"The {self.kind} '{name}' does not take these options.",
+                expected=f"options {', '.join(p.name for p in parameters) or 'none'}",
+                found=dict(options),
+            ) from None

@@ -1,6 +1,9 @@
 """Frozen dataclass ↔ JSON, exactly: unknown keys name the nearest known one, missing keys and wrong types say where.
 
-`decode(encode(value)) == value` for every word in `plan.py`; that is a law.
+    a dataclass                      {"field": value, …}
+    a class of a `Tagged` family     {"name": "hot", "ahead": 2}: the name says which class of the family it is
+
+`decode(encode(value)) == value` for every dataclass that is stored; that is a law.
 """
 
 from __future__ import annotations
@@ -10,17 +13,33 @@ import functools
 import reprlib
 import types
 import typing
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from nndiff.words.errors import NndiffError, nearest
+from nndiff.words.fields import Rule, rules_of
+from nndiff.words.registry import Registry
 
 T = TypeVar("T")
 
 
+class Tagged:
+    """The base of a family of dataclasses that JSON tells apart by their name.
+
+    The base gives the family's table (a registry), and every class of the table its own `name`.
+    """
+
+    name: ClassVar[str] = ""
+
+    @classmethod
+    def table(cls) -> Registry[Any]:
+        raise NotImplementedError
+
+
 def encode(value: Any) -> Any:
-    """A dataclass becomes a dict in field order, a tuple a list; plain values stay."""
+    """Return plain JSON values: of a dataclass a dict in field order, of a tuple a list."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        tag = {"name": value.name} if isinstance(value, Tagged) else {}
+        return tag | {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, (tuple, list)):
         return [encode(item) for item in value]
     if isinstance(value, dict):
@@ -34,7 +53,10 @@ def decode(cls: type[T], data: Any, where: str = "") -> T:
 
 
 def type_at(cls: Any, path: str) -> Any:
-    """The declared type at a dotted path such as `configurations.bridge.patch_size`; wrong names are refused."""
+    """Return the declared type at a dotted path such as `configurations.bridge.patch_size`; refuse a wrong name.
+
+    An item of a tuple is named by its number, or by its own name where the items are a tagged family's.
+    """
     current = cls
     walked: list[str] = []
     for name in path.split("."):
@@ -43,8 +65,10 @@ def type_at(cls: Any, path: str) -> Any:
             current = arguments[1]
         elif origin is tuple and name.isdigit():
             current = arguments[0]
+        elif origin is tuple and _is_tagged(arguments[0]):
+            current = arguments[0].table()[name]
         elif dataclasses.is_dataclass(current):
-            hints = hints_of(typing.cast(type, current))
+            hints = _hints_of_all(typing.cast(type, current))
             if name not in hints:
                 raise _unknown(name, hints, ".".join(walked))
             current = hints[name]
@@ -54,10 +78,37 @@ def type_at(cls: Any, path: str) -> Any:
     return current
 
 
+def rules_at(cls: Any, path: str, name: str) -> list[Rule]:
+    """Return the rule of the field `name` of what stands at a dotted path, if there is one."""
+    owner = type_at(cls, path) if path else cls
+    if _is_tagged(owner) and not owner.name:
+        classes = [owner.table()[row] for row in owner.table()]
+    else:
+        classes = [owner] if dataclasses.is_dataclass(owner) else []
+    return [rules_of(each)[name] for each in classes if name in rules_of(each)][:1]
+
+
+def _is_tagged(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Tagged)
+
+
+def _hints_of_all(cls: type) -> dict[str, Any]:
+    """Return field name → type; of a tagged family's base, the fields of all its classes."""
+    if not _is_tagged(cls) or cls.name:  # type: ignore[attr-defined]
+        return hints_of(cls)
+    table = cls.table()  # type: ignore[attr-defined]
+    hints: dict[str, Any] = {"name": str}
+    for name in table:
+        hints = {**hints_of(table[name]), **hints}
+    return hints
+
+
 def _decode(kind: Any, data: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return data
+    if _is_tagged(kind):
+        return _decode_tagged(kind, data, where)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _decode_dataclass(kind, data, where)
     if origin in (typing.Union, types.UnionType):
@@ -91,6 +142,15 @@ def _decode_tuple(arguments: tuple[Any, ...], data: Any, where: str) -> tuple[An
     )
 
 
+def _decode_tagged(base: Any, data: Any, where: str) -> Any:
+    _demand(isinstance(data, dict) and isinstance(data.get("name"), str), 'an object with a "name"', data, where)
+    try:
+        cls = base.table()[data["name"]]
+    except NndiffError as error:
+        raise NndiffError(error.what, where=where or None, remedy=error.remedy) from None
+    return _decode_dataclass(cls, {key: value for key, value in data.items() if key != "name"}, where)
+
+
 def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
     _demand(isinstance(data, dict), "an object", data, where)
     hints = hints_of(cls)
@@ -110,8 +170,9 @@ def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
 
 @functools.cache
 def hints_of(cls: type) -> dict[str, Any]:
-    """Field name → declared type."""
-    return typing.get_type_hints(cls)
+    """Return field name → declared type."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def _unknown(name: str, known: dict[str, Any], where: str) -> NndiffError:

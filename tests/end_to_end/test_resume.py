@@ -13,7 +13,8 @@ from nndiff.cli.preprocess import main
 from nndiff.data import fingerprint
 from nndiff.imaging import store
 from nndiff.planning import planner
-from nndiff.plans.plan import Budget, save
+from nndiff.words.budget import Budget
+from nndiff.plans.plan import save
 from nndiff.resources.memory import Cost
 from nndiff.words import dataset
 from nndiff.words.files import PART

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from nndiff.cli.tables import plan_table
+from nndiff.methods import configurations
 from nndiff.planning.planner import plan
-from nndiff.planning.recipe import configurations
-from nndiff.plans.plan import Fingerprint
+from nndiff.words.fingerprint import Fingerprint
 from tests.planning.fingerprints import GOLDEN, budget
 
 PLANS = Path(__file__).parent / "plans"

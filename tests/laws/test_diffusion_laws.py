@@ -15,8 +15,9 @@ import torch
 
 from nndiff.diffusion.prediction import ERROR_SHARE, MOST_SKIPPED, PREDICTIONS, Both, Estimate, eps_of
 from nndiff.diffusion.process import DDPM, PROCESSES, Bridge, Process, Trig
-from nndiff.diffusion.sampler import First, Hot, Second, even_times, walk
-from nndiff.diffusion.start import STARTS
+from nndiff.walk.rules import First, Hot, Second
+from nndiff.diffusion.walk import even_times, walk
+from nndiff.walk.starts import STARTS
 
 ROWS = sorted(PROCESSES)
 M, Y = 0.3, -0.8

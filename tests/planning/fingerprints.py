@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nndiff.plans.plan import Budget, CaseFingerprint, ChannelStatistics, Fingerprint, Link
+from nndiff.words.budget import Budget
+from nndiff.words.fingerprint import CaseFingerprint, ChannelStatistics, Fingerprint, Link
 from nndiff.words.dataset import kind_of
 
 GB = 10**9

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nndiff.planning import search, size, tokens
+from nndiff.families import search, size, tokens
 from nndiff.words.errors import NndiffError
 from tests.laws.test_planner_laws import Closed, shapes, spacings
 from tests.planning.fingerprints import budget

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nndiff.networks.prdit import PRDiT
-from nndiff.planning import search, tokens
+from nndiff.families import search, tokens
 from nndiff.planning.planner import plan
 from nndiff.words.errors import NndiffError
 from tests.laws.test_planner_laws import shapes, spacings

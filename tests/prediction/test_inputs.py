@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nndiff.plans.plan import Channel, Scheme
+from nndiff.plans.channels import Channel
+from nndiff.words.scheme import Scheme
 from nndiff.prediction.inputs import find
 from nndiff.words.errors import NndiffError
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from nndiff.checkpoint import BEST
-from nndiff.plans.plan import ReusePlan, SamplerPlan
+from nndiff.walk.caches import ReusePlan
+from nndiff.walk.sampler import SamplerPlan
 from nndiff.prediction import Request, models
 from nndiff.prediction.sampling import demand_sampler, sampler_of
 from nndiff.words.errors import NndiffError

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from nndiff.assemble import build_network
-from nndiff.plans.plan import NetworkSpec
+from nndiff.families import NetworkSpec
 from nndiff.resources import memory
 from nndiff.resources.memory import Cost, prediction_cost, total_needed, training_cost, usable_bytes
 from nndiff.words.volume import Triple

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from nndiff.networks.puzzle import Puzzled
 from nndiff.networks.unet import Cache
-from nndiff.sampling.layers import Averaged, Shifted, moved, offsets
+from nndiff.sampling.layers import Averaged, Shifted
+from nndiff.walk.layers import moved, offsets
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Triple
 

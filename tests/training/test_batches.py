@@ -13,7 +13,7 @@ import torch
 
 from nndiff import assemble
 from nndiff.imaging import store
-from nndiff.plans.plan import Scheme
+from nndiff.words.scheme import Scheme
 from nndiff.training.batches import Batch, Batches, Share, cut_out, loader
 from nndiff.words.errors import NndiffError
 from tests.training.tiny import prepare, tiny_plan

@@ -11,7 +11,7 @@ from nndiff import checkpoint
 from nndiff.assemble import build_network, set_trained
 from nndiff.checkpoint import BEST, LATEST
 from nndiff.networks.prdit import unfold
-from nndiff.plans.plan import NetworkSpec
+from nndiff.families import NetworkSpec
 from nndiff.sampling.translate import build_model
 from nndiff.training import run
 from nndiff.training.inherit import inherit

@@ -15,7 +15,8 @@ from torch import distributed
 from nndiff.assemble import build_loss
 from nndiff.checkpoint import Run
 from nndiff.diffusion.process import PROCESSES
-from nndiff.plans.plan import Configuration, Plan, Scheme, Stage
+from nndiff.plans.plan import Configuration, Plan, Stage
+from nndiff.words.scheme import Scheme
 from nndiff.training.batches import Batch
 from nndiff.training.loop import (
     AT_THE_SOURCE,

@@ -9,7 +9,7 @@ import torch
 
 from nndiff import checkpoint
 from nndiff.checkpoint import LATEST
-from nndiff.plans.plan import SamplerPlan
+from nndiff.walk.sampler import SamplerPlan
 from nndiff.sampling.translate import arrangements, build_model, translate
 from nndiff.training import journal, run
 from nndiff.training.loop import Trainer

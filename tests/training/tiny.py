@@ -11,21 +11,24 @@ import numpy as np
 import torch
 
 from nndiff.checkpoint import Run
+from nndiff.families import NetworkSpec
+from nndiff.families.unet import UNetSpec
 from nndiff.imaging import store
 from nndiff.planning import planner
-from nndiff.plans.plan import Budget, Configuration, NetworkSpec, Plan, digest, save
+from nndiff.plans.plan import Configuration, Plan, digest, save
 from nndiff.resources.memory import Cost
 from nndiff.training.batches import Batch
 from nndiff.training.loop import Trainer
 from nndiff.training.ranks import Ranks
 from nndiff.training.run import Request
+from nndiff.words.budget import Budget
 from nndiff.words.volume import FloatArray, Triple
 from tests.conftest import make_phantom
 from tests.planning.fingerprints import fingerprint
 
 NAME = "Dataset001_Tiny"
 SHAPE = (8, 8, 8)
-BUDGET = Budget("cpu", "any", 8 * 10**9, "test", False, 2, 8 * 10**9, 10**11)
+BUDGET = Budget("cpu", "any", 8 * 10**9, "test", False, 2)
 CPU = torch.device("cpu")
 QUICK: dict[str, Any] = {
     "patch_size": SHAPE,
@@ -47,16 +50,16 @@ def tiny_plan(
     """Planned as ever, then made small; `words` are fields of every configuration."""
     found = fingerprint(NAME, SHAPE, (2.0, 2.0, 2.0), tuple(sources), tuple(targets))
     plan = planner.plan(found, BUDGET, names, predict=lambda *_: Cost(10**6, 10**9))
-    small = {"blocks": 1, **(network or {})}
     configurations = {
-        name: replace(planned, **{"network": _narrow(planned.network, small), **QUICK, **words})
+        name: replace(planned, **{"network": _narrow(planned.network, network or {}), **QUICK, **words})
         for name, planned in plan.configurations.items()
     }
     return replace(plan, configurations=configurations)
 
 
 def _narrow(network: NetworkSpec, small: Mapping[str, Any]) -> NetworkSpec:
-    return replace(network, **{"width": 4 if network.name == "unet" else 12, **small})
+    least: dict[str, Any] = {"width": 4, "blocks": 1} if isinstance(network, UNetSpec) else {"width": 12, "depth": 1}
+    return replace(network, **{**least, **small})
 
 
 def arrays(seed: int, plan: Plan, shape: Triple = SHAPE, mask: bool = False) -> dict[str, Any]:

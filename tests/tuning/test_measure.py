@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nndiff.imaging import store
-from nndiff.plans.plan import SamplerPlan
+from nndiff.walk.sampler import SamplerPlan
 from nndiff.sampling.scoring import bounds_of, compare
 from nndiff.sampling.translate import Model, arrangements, build_model, draw_seed, translate
 from nndiff.tuning.candidates import label

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nndiff.diffusion.process import DDPM, PROCESSES
-from nndiff.plans.plan import ReusePlan, SamplerPlan
+from nndiff.walk.caches import ReusePlan
+from nndiff.walk.sampler import SamplerPlan
 from nndiff.sampling.scoring import Figures
 from nndiff.tuning import search as module
 from nndiff.tuning.candidates import label, rounds

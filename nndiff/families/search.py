@@ -1,5 +1,8 @@
-"""Which rung of a ladder: the first whose predicted memory fits the device and whose step costs no more than its class
-should spend. A rung that others show to be hopeless is passed over unseen, since to predict one takes a second.
+"""Choose a rung of a ladder of sizes.
+
+The choice is the first rung whose predicted memory fits the device and whose training step costs no more FLOPs than a
+device of its class should spend on one. Predicting a rung takes a second, so rungs that cannot fit, judged by larger
+ones that were predicted before, are skipped.
 """
 
 from __future__ import annotations
@@ -10,10 +13,11 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Protocol
 
-from nndiff.planning.verdict import Verdict, in_words
-from nndiff.plans.plan import Alternative, Budget, NetworkSpec
+from nndiff.families.family import NetworkSpec, Rung
+from nndiff.words.budget import Budget
 from nndiff.words.errors import NndiffError
-from nndiff.words.volume import Spacing, Triple
+from nndiff.words.verdict import Alternative, Verdict
+from nndiff.words.volume import Triple
 
 GB = 10**9
 TFLOP = 10**12
@@ -31,30 +35,6 @@ class Cost(Protocol):
 
     @property
     def flops(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class Rung:
-    puzzle_factor: Triple
-    patch_size: Triple
-    spacing: Spacing
-    batch_size: int
-    width: int
-    recompute: str
-    depth: int = 0  # of a transformer over tokens (tokens.py); 0: a UNet
-    block: Triple = (1, 1, 1)  # the voxels that a token answers for
-
-    def __str__(self) -> str:
-        again = "" if self.recompute == "none" else f", {self.recompute} computed twice"
-        if self.depth:
-            return (
-                f"patch {in_words(self.patch_size)} in blocks of {in_words(self.block)}, batch {self.batch_size}, "
-                f"width {self.width}, depth {self.depth}{again}"
-            )
-        return (
-            f"puzzle {in_words(self.puzzle_factor)}, patch {in_words(self.patch_size)}, "
-            f"batch {self.batch_size}, width {self.width}{again}"
-        )
 
 
 @dataclass(frozen=True)
@@ -79,7 +59,7 @@ class Limits:
 
         On a CPU a batch of 1 goes to convolutions up to four times slower; tokens do not mind.
         """
-        slow = rung.batch_size == 1 and self.device == "cpu" and not rung.depth
+        slow = rung.batch_size == 1 and self.device == "cpu" and rung.slow_alone
         return self.flops / 4 if rung.batch_size > 2 or slow else self.flops
 
     def affordable(self, sized: Sized) -> bool:
@@ -179,16 +159,16 @@ class _Search:
         before = self.work.get(_kind_of_work(rung))
         if before is None:
             return 0.0
-        share = _share(rung, before.rung) ** (2 if rung.depth else 1)
+        share = _share(rung, before.rung) ** rung.power
         return share * before.cost.flops / before.rung.batch_size * rung.batch_size
 
 
 def _kind(rung: Rung) -> Kind:
-    return rung.puzzle_factor, rung.width, rung.depth, rung.block, rung.batch_size, rung.recompute
+    return *rung.shape_of_work, rung.batch_size, rung.recompute
 
 
 def _kind_of_work(rung: Rung) -> Kind:
-    return _kind(rung)[:4]
+    return rung.shape_of_work
 
 
 def _share(rung: Rung, larger: Rung) -> float:
@@ -201,18 +181,20 @@ def _share(rung: Rung, larger: Rung) -> float:
 # ---------------------------------------------------------------- why
 
 
-Explain = Callable[..., Verdict[Any]]  # (value, reason, (shown, changes to the rung) …)
+@dataclass(frozen=True)
+class Reasons:
+    """Explains the fields of the rung taken by what its neighbours on the ladder would cost."""
 
+    rung: Rung
+    build: Build
+    predict: Predict
+    limits: Limits
 
-def explaining(rung: Rung, build: Build, predict: Predict, limits: Limits) -> Explain:
-    """A field of the rung taken, with what its neighbours would cost, everything else as chosen."""
-
-    def verdict(value: Any, reason: str, *others: tuple[Any, dict[str, Any]]) -> Verdict[Any]:
-        search = _Search(build, predict, limits)
-        changed = [(shown, search.sized(replace(rung, **changes))) for shown, changes in others]
-        return Verdict(value, reason, tuple(Alternative(shown, limits.note(other)) for shown, other in changed))
-
-    return verdict
+    def verdict(self, value: Any, reason: str, *others: tuple[Any, dict[str, Any]]) -> Verdict[Any]:
+        """Return the field's verdict; each of `others` is what is shown of a neighbour, and how its rung differs."""
+        search = _Search(self.build, self.predict, self.limits)
+        changed = [(shown, search.sized(replace(self.rung, **changes))) for shown, changes in others]
+        return Verdict(value, reason, tuple(Alternative(shown, self.limits.note(other)) for shown, other in changed))
 
 
 def fits(sized: Sized, limits: Limits) -> str:

@@ -1,13 +1,17 @@
-"""What a rule hands back: a value, the reason for it, and what was passed over."""
+"""What a planning rule returns: a value, the reason for it, and the alternatives that it was preferred to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
-
-from nndiff.plans.plan import Alternative
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Alternative:
+    value: Any
+    note: str  # what it would cost, or why it was not chosen
 
 
 @dataclass(frozen=True)
@@ -18,5 +22,5 @@ class Verdict(Generic[T]):
 
 
 def in_words(triple: tuple[float, ...]) -> str:
-    """(1, 1.5, 3) → «1 x 1.5 x 3»."""
+    """Return «1 x 1.5 x 3» for (1, 1.5, 3)."""
     return " x ".join(f"{value:.4g}" for value in triple)

@@ -1,0 +1,255 @@
+"""The PRDiT family: a local denoiser and a global residual transformer over tokens, and a ladder of sizes for it.
+
+A token answers for a block of 2, 4, 8 or 16 voxels of the finest spacing per axis. The finest block is taken with which
+the volume makes no more tokens than this class of device should attend to; then widths and depths are tried.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from nndiff.families.family import FAMILIES, Channels, Explain, NetworkSpec, Rung, product_of_strides
+from nndiff.families.sizes import coarsened, patches
+from nndiff.words.errors import NndiffError
+from nndiff.words.fields import at_least, one_of
+from nndiff.words.verdict import Verdict, in_words
+from nndiff.words.volume import Spacing, Triple
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+BLOCKS = (2, 4, 8, 16)  # voxels of the finest spacing; published: 8, at 128 voxels
+MOST_TOKENS = {"cuda": 4096, "mps": 2048, "cpu": 1024}  # published: 4096
+LARGEST_TILED = {"cuda": 8, "mps": 4, "cpu": 4}  # blocks where a volume may be cut instead: published 8
+TOO_MANY = 32_768  # where attention, whose work grows with their square, is all that a step does
+VARIANTS = {  # (width, depth), best first; published: 768 and 12, 1152 and up to 28
+    "cuda": ((768, 12), (512, 8), (384, 8), (256, 6), (128, 4)),
+    "mps": ((384, 8), (256, 6), (128, 4)),
+    "cpu": ((192, 6), (128, 4), (96, 4), (64, 3)),
+}
+BATCHES = {"cuda": (8, 4, 2, 1), "mps": (2, 1), "cpu": (4, 2, 1)}
+READ = ("core.whole.embedding.0.weight", "core.whole.beside.weight")  # weights that read tokens
+WRITTEN = ("core.whole.head.weight", "core.whole.head.bias")  # weights that write blocks
+
+
+@dataclass(frozen=True)
+class TokenRung(Rung):
+    """A size of a transformer over tokens: how deep it is, and the voxels that each token answers for."""
+
+    depth: int
+    block: Triple
+
+    power: ClassVar[int] = 2  # attention's work grows with the square of the tokens
+    slow_alone: ClassVar[bool] = False
+
+    @property
+    def shape_of_work(self) -> tuple[Any, ...]:
+        return self.puzzle_factor, self.width, self.depth, self.block
+
+    def __str__(self) -> str:
+        again = "" if self.recompute == "none" else f", {self.recompute} computed twice"
+        size = f"patch {in_words(self.patch_size)} in blocks of {in_words(self.block)}, batch {self.batch_size}"
+        return f"{size}, width {self.width}, depth {self.depth}{again}"
+
+
+@FAMILIES.row
+@dataclass(frozen=True, kw_only=True)
+class PRDiTSpec(NetworkSpec):
+    """A local denoiser and a transformer over overlapping tokens."""
+
+    name = "prdit"
+    keeps_patch = True  # tokens have the places, and the number, that they were trained at
+
+    token: Triple  # voxels that a token sees
+    block: Triple  # voxels that a token answers for
+    depth: Annotated[int, at_least(0)]  # transformer blocks; 0: the local denoiser alone
+    recompute: Annotated[str, one_of("none", "blocks")]
+
+    # ------------------------------------------------------------ size
+
+    @classmethod
+    def ladder(cls, shape: Triple, spacing: Spacing, tiled: bool, device: str) -> Iterator[TokenRung]:
+        """Yield the whole volume first, then (tiled) smaller parts of it or (untiled) a coarser spacing."""
+        if tiled:
+            sizes = [(patch, spacing) for patch in patches(shape, spacing)]
+        else:
+            sizes = [(shape, spacing), *coarsened(shape, spacing)]
+        for patch, grain in sizes:
+            block = finest_block(patch, grain, MOST_TOKENS[device], LARGEST_TILED[device] if tiled else max(BLOCKS))
+            if block is None:
+                continue
+            for width, depth in VARIANTS[device]:
+                for batch in BATCHES[device]:
+                    for recompute in ("none", "blocks"):
+                        yield TokenRung((1, 1, 1), patch, grain, batch, width, recompute, depth, block)
+
+    @classmethod
+    def on(cls, rung: Rung, channels: Channels) -> PRDiTSpec:
+        assert isinstance(rung, TokenRung)
+        return cls(
+            in_channels=channels.inputs,
+            out_channels=channels.outputs,
+            width=rung.width,
+            token=token_of(rung.block),
+            block=rung.block,
+            depth=rung.depth,
+            recompute=rung.recompute,
+            answers=channels.answers,
+        )
+
+    def reasons(self, rung: Rung, whole: Triple, device: str, fits: str, verdict: Explain) -> dict[str, Verdict[Any]]:
+        assert isinstance(rung, TokenRung)
+        tokens, seen = count(rung.patch_size, rung.block), in_words(token_of(rung.block))
+        is_whole = rung.patch_size == whole
+        again = "blocks" if rung.recompute == "none" else "none"
+        doubled = tuple(2 * b for b in rung.block)
+        return {
+            "puzzle_factor": verdict(rung.puzzle_factor, f"tokens take its place; {fits}"),
+            "patch_size": verdict(
+                rung.patch_size, "the whole volume" if is_whole else "the largest part of the volume that fits"
+            ),
+            "batch_size": verdict(
+                rung.batch_size,
+                "more than 2 only while a step stays a quarter of what it may cost",
+                (2 * rung.batch_size, {"batch_size": 2 * rung.batch_size}),
+            ),
+            "network": verdict(
+                self,
+                f"{tokens} tokens, a block of {in_words(rung.block)} voxels each that sees {seen}: "
+                f"the finest that makes no more than {MOST_TOKENS[device]}; width {rung.width}, depth {rung.depth}, "
+                f"recompute {rung.recompute}: the best on the ladder that fits",
+                (f"blocks of {in_words(doubled)}", {"block": doubled}),
+                (f"recompute {again}", {"recompute": again}),
+            ),
+        }
+
+    def demand_size(self, shape: Triple) -> None:
+        found = count(shape, self.block)
+        if found > TOO_MANY:
+            raise NndiffError(
+                "The volume makes too many tokens.",
+                expected=f"at most {TOO_MANY}",
+                found=f"{found}: {in_words(shape)} voxels in blocks of {in_words(self.block)}",
+                remedy="larger blocks (--set configurations.NAME.network.block=…, token), or a coarser spacing",
+            )
+
+    # ------------------------------------------------------------ network
+
+    def build(self, puzzle_factor: Triple) -> nn.Module:
+        import torch
+
+        from nndiff.networks.prdit import PRDiT
+        from nndiff.networks.puzzle import Puzzled
+
+        pieces = math.prod(puzzle_factor)
+        inputs, outputs = self.in_channels * pieces, self.out_channels * pieces
+        core = PRDiT(inputs, outputs, self.width, self.depth, self.token, self.block, self.recompute)
+        network = Puzzled(core, puzzle_factor, self.multiple(puzzle_factor), None)
+        return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
+
+    def multiple(self, puzzle_factor: Triple) -> Triple:
+        return product_of_strides((self.block,), puzzle_factor)
+
+    def local_mean_kernel(self, puzzle_factor: Triple) -> Triple:
+        """Return the voxels of a token, and 3 along every axis that is puzzled."""
+        z, y, x = (3 if r > 1 else k for k, r in zip(self.token, puzzle_factor, strict=True))
+        return z, y, x
+
+    # ------------------------------------------------------------ from coarse to fine
+
+    def inherit(self, own: Mapping[str, Tensor], other: NetworkSpec, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return `own` with as many of a coarser transformer's weights in their places as fit.
+
+        From coarse to fine the tokens stay as many and where they are, so the transformer fits as it is. Only what
+        touches voxels has more of them. With a block of f voxels where one was, along every axis,
+
+            what reads a token    W(c, f·i + k) = W(c, i) / f    a fine token says what its mean over each f would
+            what writes a block   W(c, f·i + k) = W(c, i)        an answer is repeated f times
+
+        The local denoiser sees each voxel, and is trained anew.
+        """
+        if self.is_like(other):
+            return dict(theirs)
+        factor = self._factor(other)
+        assert isinstance(other, PRDiTSpec)
+        found = dict(own)
+        for name in found:
+            if name.startswith("core.whole.") and name in theirs:
+                spread = self._spread(name, theirs[name], other, factor)
+                if spread.shape == found[name].shape:
+                    found[name] = spread
+        return found
+
+    def _factor(self, other: NetworkSpec) -> Triple:
+        alike = ("in_channels", "out_channels", "width", "depth", "answers")
+        if not isinstance(other, PRDiTSpec) or any(getattr(self, name) != getattr(other, name) for name in alike):
+            raise self.cannot_begin_with(other, alike)
+        pairs = list(zip(self.block, other.block, strict=True))
+        if any(fine % coarse for fine, coarse in pairs):
+            raise NndiffError(
+                "The coarser network's blocks do not divide this one's.", expected=self.block, found=other.block
+            )
+        z, y, x = (fine // coarse for fine, coarse in pairs)
+        return z, y, x
+
+    def _spread(self, name: str, value: Tensor, other: PRDiTSpec, factor: Triple) -> Tensor:
+        if name in READ:
+            rows = value.reshape(len(value), other.in_channels, *other.token)
+            return _centred(_repeated(rows, factor), self.token).flatten(1) / math.prod(factor)
+        if name in WRITTEN:
+            columns = value.reshape(len(value), -1).T  # [width or 1, block]
+            columns = columns.reshape(len(columns), other.out_channels, *other.block)
+            return _repeated(columns, factor).flatten(1).T.reshape(-1, *value.shape[1:])
+        return value
+
+
+# ---------------------------------------------------------------- tokens
+
+
+def finest_block(shape: Triple, spacing: Spacing, most: int, largest: int) -> Triple | None:
+    blocks = (block_of(size, spacing) for size in BLOCKS if size <= largest)
+    return next((block for block in blocks if count(shape, block) <= most), None)
+
+
+def block_of(size: int, spacing: Spacing) -> Triple:
+    """About as long along every axis, in mm; a power of two of voxels."""
+    z, y, x = (max(1, 2 ** round(math.log2(size * min(spacing) / s))) for s in spacing)
+    return z, y, x
+
+
+def count(shape: Triple, block: Triple) -> int:
+    return math.prod(-(-n // b) for n, b in zip(shape, block, strict=True))
+
+
+def token_of(block: Triple) -> Triple:
+    """The token around a block: a quarter of it more on every side, as published (12 around 8)."""
+    z, y, x = (b + 2 * max(1, b // 4) if b > 1 else b for b in block)
+    return z, y, x
+
+
+def halved(rung: Rung) -> TokenRung:
+    """Return the same tokens of half as many voxels along every axis of theirs that can be halved."""
+    assert isinstance(rung, TokenRung)
+    axes = [2 if b > 1 else 1 for b in rung.block]
+    pz, py, px = (-(-n // a) for n, a in zip(rung.patch_size, axes, strict=True))
+    bz, by, bx = (b // a for b, a in zip(rung.block, axes, strict=True))
+    sz, sy, sx = (s * a for s, a in zip(rung.spacing, axes, strict=True))
+    return replace(rung, patch_size=(pz, py, px), block=(bz, by, bx), spacing=(sz, sy, sx))
+
+
+def _centred(rows: Tensor, patch: Triple) -> Tensor:
+    """Cut or pad with zeros to the token's size, around its centre."""
+    before = [(p - n) // 2 for p, n in zip(patch, rows.shape[2:], strict=True)]
+    z, y, x = ((b, p - n - b) for b, p, n in zip(before, patch, rows.shape[2:], strict=True))
+    from torch.nn import functional as F
+
+    return F.pad(rows, (*x, *y, *z))
+
+
+def _repeated(rows: Tensor, factor: Triple) -> Tensor:  # [n, C, z, y, x] → [n, C, z·f_z, y·f_y, x·f_x]
+    for axis, f in zip((2, 3, 4), factor, strict=True):
+        rows = rows.repeat_interleave(f, axis)
+    return rows

@@ -1,0 +1,57 @@
+"""Denoising diffusion with the linear schedule of 1000 steps, accelerated by a late start and kept features (LIM)."""
+
+from __future__ import annotations
+
+from nndiff.methods.common import every_step, late_start, learning_rate, matched_step
+from nndiff.methods.method import Data, Method
+from nndiff.plans.plan import Stage
+from nndiff.walk.caches import Cache, Deep
+from nndiff.walk.part import STEPS
+from nndiff.walk.rules import First
+from nndiff.walk.starts import Start
+from nndiff.words.scheme import Scheme
+from nndiff.words.verdict import Alternative, Verdict
+
+
+def _prediction(data: Data) -> Verdict[str]:
+    if data.task == "generation":
+        return Verdict("eps", "what the accelerated models predict; x0 follows from it wherever a > 0")
+    return Verdict(
+        "x0_skip",
+        "the image itself, and of x_t as much as it is the better guess: noise need not pass through the network",
+        (Alternative("eps", "published; 11 dB below the source itself after 300 steps of training"),),
+    )
+
+
+def _cache(start: Start, steps: int) -> Verdict[Cache]:
+    if steps < 3:
+        return Verdict(Deep(), "too few steps for a feature to be used twice")
+    if not start.needs_source:
+        return Verdict(Deep(), "reuse was published for translation; not assumed for generation")
+    return Verdict(
+        Deep(3),
+        "features refreshed every third step: half the time, at no loss as published and in a trial; between refreshes "
+        "only the stem, the last decoder block and the head are computed: the cheapest branch",
+    )
+
+
+DDPM = Method(
+    name="ddpm",
+    tasks=("translation", "generation"),
+    planned_for=("translation", "generation"),
+    family="unet",
+    process=Verdict(
+        Scheme("ddpm", {"steps": float(STEPS), "beta_first": 1e-4, "beta_last": 2e-2}),
+        "the linear schedule of 1000 steps that the published starting steps refer to",
+    ),
+    prediction=_prediction,
+    stages=lambda puzzle_factor: Verdict(
+        (Stage("all", Scheme("squared", {}), 1.0),), "one stage: the squared error of the output"
+    ),
+    learning_rate=learning_rate,
+    start=late_start,
+    first_step=matched_step,
+    steps=every_step(),
+    rule=Verdict(First(1.0), "the ancestral step, which the model was trained for"),
+    cache=_cache,
+)

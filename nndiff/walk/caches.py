@@ -1,0 +1,250 @@
+"""Caches: what a walk keeps of its network from step to step, and when it computes it anew.
+
+    deep    LIM's second shortcut. On a full step the whole network runs, and of every tile, fold and shift f is kept:
+            what D_m makes of d'_{m+1}. On the other steps only the shallow part runs, on the kept f and the fresh x_t
+
+                interval     every N-th step is full, from the first
+                listed       the full steps were chosen beforehand, where f was measured to change (`listed_steps`)
+                threshold    a step is full as soon as f is expected to have changed by more, which is k·|Δx|/|x|, with
+                             k = (|Δf|/|f|) / (|Δx|/|x|) between the last two full steps; |·| is a sum over the volume
+
+A part of this seam is what a plan stores; `begin` makes what one walk keeps. All tiles advance together, so a decision
+is one for the whole volume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+from nndiff.walk.layers import Asks, Where
+from nndiff.walk.part import Asked, Part, Setting
+from nndiff.words.errors import NndiffError
+from nndiff.words.fields import at_least, option
+from nndiff.words.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from nndiff.networks.unet import Cache as Feature
+
+INTERVALS = (2, 3, 5, 10)  # that tuning tries
+DEEPEST_TRIED = 2
+
+
+class Keeping(Protocol):
+    """What one walk keeps: told of every step, and wrapped around every network."""
+
+    def begin(self, x: Tensor) -> None: ...
+
+    def end(self, x: Tensor) -> None: ...
+
+    def around(self, network: Asks) -> Asks: ...
+
+
+class Cache(Part):
+    """A row: a way to do without part of the network on some steps."""
+
+    seam = "cache"
+
+    @classmethod
+    def table(cls) -> Registry[type[Cache]]:
+        return CACHES
+
+    def begin(self, store: torch.device, measures: bool = False) -> Keeping:
+        """Return what one walk keeps, parked on `store` while its network does not run."""
+        raise NotImplementedError
+
+    def full_steps(self, steps: int) -> int:
+        """Return on how many steps of a walk the whole network runs, as far as that is known beforehand."""
+        return steps
+
+    def for_walk(self, steps: int) -> Cache:
+        """Return the same cache for another walk than the one that it was chosen for."""
+        return self
+
+    @classmethod
+    def candidates(cls, own: Cache | None, steps: int, depths: int) -> Iterator[Cache]:
+        """Yield the settings that tuning tries on a walk of so many steps."""
+        return iter(())
+
+
+@dataclass(frozen=True)
+class Deep(Cache):
+    """The deepest features are computed anew on some steps only. A threshold, where above 0, decides while walking;
+    else the listed steps; else every `interval`-th step from the first.
+    """
+
+    name = "deep"
+
+    interval: int = option(1, at_least(1), help="run the whole network every N-th step only", flag="reuse")
+    depth: int = option(
+        1, at_least(1), help="decoder blocks computed on the steps between (1)", flag="reuse_depth", metavar="M"
+    )
+    listed: Annotated[tuple[int, ...], at_least(0)] = ()  # counted from 0
+    threshold: float = option(
+        0.0,
+        at_least(0),
+        help="or as soon as its features are expected to have changed by the share X",
+        flag="reuse_threshold",
+        metavar="X",
+        type=float,
+    )
+
+    @property
+    def is_identity(self) -> bool:
+        return not (self.interval > 1 or self.listed or self.threshold > 0)
+
+    def label(self) -> str:
+        if self.is_identity:
+            return ""
+        when = f"{len(self.listed)} full" if self.listed else f"every {self.interval}"
+        return f"reuse {when}" + (f" at depth {self.depth}" if self.depth > 1 else "")
+
+    def demand(self, setting: Setting) -> None:
+        deepest = setting.network.reuse_depths
+        if not deepest:
+            if not self.is_identity:
+                raise NndiffError(
+                    "This network keeps no features between steps.",
+                    expected="a network with decoder blocks, such as a unet",
+                    found=setting.network.name,
+                    remedy="--reuse 1",
+                )
+        elif self.depth > deepest:
+            raise NndiffError(
+                "The network has no such reuse depth.",
+                expected=f"1 (cheapest) to {deepest} (its decoder blocks)",
+                found=self.depth,
+                remedy="1 is the cheapest and the usual one",
+            )
+
+    def is_full(self, step: int) -> bool:
+        """Return what was decided beforehand; a threshold decides while walking."""
+        return step == 0 or (step in self.listed if self.listed else step % self.interval == 0)
+
+    def full_steps(self, steps: int) -> int:
+        return sum(map(self.is_full, range(steps)))
+
+    def for_walk(self, steps: int) -> Deep:
+        """Return it without its list, which holds for one walk alone, and without an interval longer than the walk."""
+        return replace(self, listed=(), interval=self.interval if steps >= self.interval else 1)
+
+    @classmethod
+    def candidates(cls, own: Cache | None, steps: int, depths: int) -> Iterator[Cache]:
+        for depth in range(1, min(DEEPEST_TRIED, depths) + 1):
+            yield from (cls(interval, depth) for interval in INTERVALS if interval < steps)
+
+    def begin(self, store: torch.device, measures: bool = False) -> Kept:
+        return Kept(self, store, measures)
+
+
+class Kept:
+    """The deep features of one walk, by tile, fold and shift, parked where the volume lives."""
+
+    def __init__(self, plan: Deep, store: torch.device, measures: bool = False):
+        self.plan, self.store, self.measures = plan, store, measures or plan.threshold > 0
+        self.features: dict[Where, Feature] = {}
+        self.full: list[int] = []  # the steps that were
+        self.changes: list[float] = []  # |Δf| / |f| between full steps; one fewer than those
+        self._step = 0
+        self._x: Tensor | None = None  # at the last full step
+        self._moved = self._size = 0.0
+        self._sensitivity = 0.0  # k
+
+    def begin(self, x: Tensor) -> None:
+        """Decide whether the next step is a full one."""
+        if self._due(x):
+            for feature in self.features.values():
+                feature.stale = True
+                if not self.measures:
+                    feature.kept = None
+            self.full.append(self._step)
+            self._moved = self._size = 0.0
+
+    def around(self, network: nn.Module | Asks) -> Asks:
+        from nndiff.networks.unet import Cache as Feature
+
+        def kept(x_t: Tensor, t: Tensor, condition: Tensor | None, where: Where) -> Tensor:
+            old = self.features.setdefault(where, Feature(self.plan.depth))
+            before = None if old.kept is None else old.kept.to(x_t.device)
+            new = Feature(old.depth, before, old.stale)
+            answer: Tensor = network(x_t, t, condition, new)  # the core's own contract
+            self._put_away(old, before, new)
+            return answer
+
+        return kept
+
+    def _put_away(self, old: Feature, before: Tensor | None, new: Feature) -> None:
+        assert new.kept is not None
+        if self.measures and old.stale and before is not None:
+            self._moved += float((new.kept - before).abs().sum(dtype=_float64()))
+            self._size += float(new.kept.abs().sum(dtype=_float64()))
+        old.kept, old.stale = new.kept.to(self.store), False
+
+    def end(self, x: Tensor) -> None:
+        if self.measures and self.full[-1] == self._step:
+            if self._x is not None:
+                self.changes.append(self._moved / max(self._size, 1e-30))
+                self._sensitivity = self.changes[-1] / max(_relative(x, self._x), 1e-30)
+            self._x = x
+        self._step += 1
+
+    def _due(self, x: Tensor) -> bool:
+        if self.plan.threshold > 0:
+            return len(self.full) < 2 or self._x is None or self._expected(x) > self.plan.threshold
+        return self.plan.is_full(self._step)
+
+    def _expected(self, x: Tensor) -> float:
+        assert self._x is not None
+        return self._sensitivity * _relative(x, self._x)
+
+
+def listed_steps(changes: Sequence[float], most: float) -> tuple[int, ...]:
+    """Return the full steps of a walk whose kept feature changed by changes[i] from step i to i + 1.
+
+    A step is full as soon as the changes since the last full one add up to more than `most`.
+    """
+    steps, since = [0], 0.0
+    for step, change in enumerate(changes, start=1):
+        since += change
+        if since > most:
+            steps.append(step)
+            since = 0.0
+    return tuple(steps)
+
+
+def _relative(x: Tensor, before: Tensor) -> float:
+    size = x.abs().sum(dtype=_float64()).clamp(min=1e-30)
+    return float((x - before).abs().sum(dtype=_float64()) / size)
+
+
+def _float64() -> torch.dtype:
+    import torch
+
+    return torch.float64
+
+
+def revised_deep(own: Deep, asked: Asked, steps: int, same_walk: bool) -> Deep:
+    """Return the cache that runs; an interval that is asked for replaces a list and a threshold, and they it."""
+    deep = own if same_walk else own.for_walk(steps)
+    depth, threshold, interval = (asked.get(f"reuse{flag}") for flag in ("_depth", "_threshold", ""))
+    if depth is not None:
+        deep = replace(deep, depth=depth)
+    if threshold is not None:
+        deep = replace(deep, threshold=threshold, interval=1, listed=())
+    if interval is not None:
+        deep = replace(deep, interval=interval, listed=(), threshold=0.0)
+        if steps > 1 and interval > steps:
+            raise NndiffError(
+                "No feature would ever be refreshed.",
+                expected=f"a reuse interval of 1 to {steps}, the steps of the walk",
+                found=interval,
+                remedy="a smaller --reuse, or more --steps",
+            )
+    return deep
+
+
+CACHES: Registry[type[Cache]] = Registry("cache", {"deep": Deep})

@@ -1,0 +1,209 @@
+"""How a volume is made by a trained network: a walk, as the sum of its parts.
+
+    start → times → (network in its layers, with what its caches keep → guides → rule) at each time → draws, averaged
+
+Everything that is said of a sampler elsewhere (its flags, its label, its cost, whether two draws differ, what it
+refuses) is put together here from what the parts say of themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Annotated, Any, TypeVar
+
+from nndiff.walk.caches import Cache, Deep, revised_deep
+from nndiff.walk.guides import Guide
+from nndiff.walk.layers import Layer, Shifts, Tiles, ordered
+from nndiff.walk.part import STEPS, Asked, Part, Setting, revised, typed
+from nndiff.walk.rules import First, Rule, revised_rule
+from nndiff.walk.starts import Noise, Start
+from nndiff.walk.times import Suited, Times, revised_times
+from nndiff.words.errors import NndiffError, nearest
+from nndiff.words.fields import Checked, at_least, options_of
+
+P = TypeVar("P", bound=Part)
+
+
+@dataclass(frozen=True)
+class SamplerPlan(Checked):
+    """The parts of a walk. Of layers, guides and caches each kind stands at most once."""
+
+    start: Start = field(default_factory=Noise)
+    times: Times = field(default_factory=Suited)
+    rule: Rule = field(default_factory=First)
+    layers: tuple[Layer, ...] = field(default_factory=lambda: (Tiles(), Shifts()))
+    guides: tuple[Guide, ...] = ()
+    caches: tuple[Cache, ...] = field(default_factory=lambda: (Deep(),))
+    samples: Annotated[int, at_least(1)] = 1  # volumes drawn and averaged
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for parts in (self.layers, self.guides, self.caches):
+            names = [part.name for part in parts]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise NndiffError(f"A sampler lists '{twice[0]}' twice.", expected="each part once", found=names)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (self.start, self.times, self.rule, *self.layers, *self.guides, *self.caches)
+
+    @property
+    def steps(self) -> int:
+        return self.times.steps
+
+    def part(self, kind: type[P]) -> P:
+        """Return its part of that class; where it has none, the class with its defaults."""
+        return next((part for part in self.parts if isinstance(part, kind)), None) or kind()
+
+    def with_part(self, part: Layer | Guide | Cache) -> SamplerPlan:
+        """Return the sampler with this part in the place of the one of the same name, or added."""
+        seam = {"layer": "layers", "guide": "guides", "cache": "caches"}[part.seam]
+        there: tuple[Part, ...] = getattr(self, seam)
+        known = any(other.name == part.name for other in there)
+        parts = tuple(part if other.name == part.name else other for other in there) if known else (*there, part)
+        return replace(self, **{seam: ordered(parts) if seam == "layers" else parts})  # type: ignore[arg-type]
+
+    # ------------------------------------------------------------ what follows from the parts
+
+    def label(self) -> str:
+        """Return the sampler in a few words."""
+        first = self.times.first
+        words = [self.start.label() if first == STEPS else f"{self.start.label()} from {first}", self.times.label()]
+        if self.steps > 1:
+            words.append(self.rule.label())
+        words += [part.label() for part in (*self.caches, *self.layers, *self.guides)]
+        words.append(f"mean of {self.samples}" if self.samples > 1 else "")
+        return ", ".join(filter(None, words))
+
+    @property
+    def reuses(self) -> bool:
+        return any(not cache.is_identity for cache in self.caches)
+
+    @property
+    def passes(self) -> int:
+        """Return the evaluations of each fold's network in one evaluation of the whole."""
+        return prod(layer.passes for layer in self.layers if not layer.sees_volume)
+
+    def work(self, share: Callable[[int], float]) -> float:
+        """Return what a volume costs, in evaluations of the whole network.
+
+        `share` says what of that a step costs on features kept at a depth.
+        """
+        deep = self.part(Deep)
+        full = deep.full_steps(self.steps)
+        shallow = self.steps - full
+        once = full + self.start.evaluations + (shallow * share(deep.depth) if shallow else 0)
+        return self.samples * self.passes * once
+
+    def walking_times(self, setting: Setting) -> list[float]:
+        return self.times(setting.process, self.rule)
+
+    def is_random(self, setting: Setting) -> bool:
+        """Return whether two draws differ: by noise at the start, or in some step on the way."""
+        times = self.walking_times(setting)
+        return setting.process.at(times[0])[2] > 0 or self.rule.draws_noise(setting.process, times)
+
+    def demand(self, setting: Setting) -> None:
+        """Refuse a model that some part cannot walk with."""
+        for part in self.parts:
+            part.demand(setting)
+        if self.samples > 1 and not self.is_random(setting):
+            raise NndiffError(
+                "Every draw of this sampler would be the same volume.",
+                expected="noise somewhere on the way",
+                found=self.label(),
+                remedy="take more steps (--steps 4), or one sample",
+            )
+
+    def oddities(self) -> list[str]:
+        """Return what is allowed but serves nothing, in words."""
+        if self.reuses and self.steps == 1:
+            return ["reusing features is pointless in a walk of one step: every step is a full one"]
+        return []
+
+
+# ---------------------------------------------------------------- what a user asks for
+
+
+def revised_sampler(own: SamplerPlan, asked: Asked) -> SamplerPlan:
+    """Return the sampler that runs: `own` with what was asked for put in, and with what follows from that."""
+    _demand_known(asked)
+    start = revised(own.start, asked)
+    times = revised_times(own.times, asked, start, own.start)
+    same_walk = (times.steps, times.first) == (own.times.steps, own.times.first)
+    changed = replace(
+        own,
+        start=start,
+        times=times,
+        rule=revised_rule(own.rule, asked),
+        samples=own.samples if asked.get("samples") is None else asked["samples"],
+    )
+    for layer in own.layers:
+        changed = changed.with_part(revised(layer, {**asked, "layer": None}))
+    for cache in own.caches:
+        changed = changed.with_part(_revised_cache(cache, asked, times.steps, same_walk))
+    for text in asked.get("part") or ():
+        changed = changed.with_part(_named(text))
+    return changed
+
+
+def _revised_cache(cache: Cache, asked: Asked, steps: int, same_walk: bool) -> Cache:
+    if isinstance(cache, Deep):
+        return revised_deep(cache, asked, steps, same_walk)
+    return revised(cache if same_walk else cache.for_walk(steps), {**asked, "cache": None})
+
+
+def _named(text: str) -> Layer | Guide | Cache:
+    """Return the layer, guide or cache that NAME:option=value names, whichever table has it."""
+    name = text.partition(":")[0]
+    bases: tuple[type[Layer] | type[Guide] | type[Cache], ...] = (Layer, Guide, Cache)
+    for base in bases:
+        if name in base.table():
+            return typed(base, text)
+    known = [row for base in bases for row in base.table()]
+    raise NndiffError(f"There is no layer, guide or cache named '{name}'.", remedy=nearest(name, known))
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A command-line flag of samplers."""
+
+    name: str
+    help: str
+    metavar: str | None = None
+    type: Callable[[str], Any] = int
+    choices: tuple[Any, ...] | None = None
+    many: bool = False
+
+
+def flags() -> list[Flag]:
+    """Return the flags that choose parts and set their options, derived from the parts' tables."""
+    found = [
+        Flag("start", "where the path begins", "NAME", str),
+        Flag("times", "how the times lie between the start and 0", "NAME", str),
+        Flag("rule", "the step rule; its options as NAME:option=value", "NAME", str),
+        Flag("order", "of the solver: 2 chooses the rule 'second'", choices=(1, 2)),
+        Flag("hot", "K steps at once, then noise: chooses the rule 'hot'; 0 leaves it", "K"),
+        Flag("samples", "draws to average (1)", "K"),
+        Flag("part", "further layers, guides or caches, as NAME:option=value", "NAME", str, many=True),
+    ]
+    for base in (Times, Rule, Layer, Cache, Guide):
+        table = base.table()
+        found = [_with_names(flag, base) if flag.name == base.seam else flag for flag in found]
+        for name in table.table:  # the built-in rows: those of other packages are set by NAME:option=value
+            known = {flag.name for flag in found}
+            found += [Flag(o.flag, o.help, o.metavar, o.type) for o in options_of(table[name]) if o.flag not in known]
+    return [_with_names(flag, Start) if flag.name == "start" else flag for flag in found]
+
+
+def _with_names(flag: Flag, base: type[Part]) -> Flag:
+    return replace(flag, help=f"{flag.help}: {', '.join(base.table())}")
+
+
+def _demand_known(asked: Mapping[str, Any]) -> None:
+    names = [flag.name for flag in flags()]
+    for name in asked:
+        if name not in names:
+            raise NndiffError(f"A sampler has no setting '{name}'.", remedy=nearest(name, names))

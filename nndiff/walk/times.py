@@ -1,0 +1,105 @@
+"""The times of a walk: from where it starts down to 0.
+
+suited   as the step rule asks: even, but sine where a rule of second order walks a bridge
+even     equal steps in t
+sine     t = sin²(πu/2), u even: dense at both ends, on which a bridge's second order holds
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from nndiff.walk.part import STEPS, Asked, Part, revised
+from nndiff.words.fields import option, within
+from nndiff.words.registry import Registry
+
+if TYPE_CHECKING:
+    from nndiff.diffusion.process import Process
+    from nndiff.walk.rules import Rule
+    from nndiff.walk.starts import Start
+
+SHARES = (2, 5, 10)  # of a late start's steps that tuning tries to do without
+FROM_SOURCE = (1, 2, 4, 10, 20)  # steps that tuning tries where the path begins at the source
+
+
+@dataclass(frozen=True)
+class Times(Part):
+    """A row: a grid of times. `first` is where the walk starts, of 1000; `steps` are the network evaluations."""
+
+    seam = "times"
+
+    first: int = option(STEPS, within(1, STEPS), help="starting step, of 1000", flag="ts")
+    steps: int = option(1, within(1, STEPS), help="network evaluations per volume", flag="steps", metavar="auto|N")
+
+    @classmethod
+    def table(cls) -> Registry[type[Times]]:
+        return TIMES
+
+    def __call__(self, process: Process, rule: Rule) -> list[float]:
+        """Return the times, falling, the last one 0."""
+        raise NotImplementedError
+
+    def label(self) -> str:
+        return f"{self.steps} step{'s' if self.steps > 1 else ''}"
+
+    def paces(self, from_source: bool) -> Iterator[Times]:
+        """Yield the same path in other numbers of steps, as tuning tries them."""
+        counts = FROM_SOURCE if from_source else [self.first // share for share in SHARES]
+        yield from (replace(self, steps=steps) for steps in counts if from_source or 1 <= steps < self.first)
+
+    def whole(self) -> Times:
+        """Return the same path with every step of it."""
+        return replace(self, steps=self.first)
+
+
+@dataclass(frozen=True)
+class Even(Times):
+    name = "even"
+
+    def __call__(self, process: Process, rule: Rule) -> list[float]:
+        return [self.first / STEPS * (1 - i / self.steps) for i in range(self.steps)] + [0.0]
+
+    def label(self) -> str:
+        return f"{super().label()} evenly"
+
+
+@dataclass(frozen=True)
+class Sine(Times):
+    name = "sine"
+
+    def __call__(self, process: Process, rule: Rule) -> list[float]:
+        shares = [1 - i / self.steps for i in range(self.steps)] + [0.0]
+        return [self.first / STEPS * math.sin(math.pi / 2 * share) ** 2 for share in shares]
+
+    def label(self) -> str:
+        return f"{super().label()} by sine"
+
+
+@dataclass(frozen=True)
+class Suited(Times):
+    name = "suited"
+
+    def __call__(self, process: Process, rule: Rule) -> list[float]:
+        grid = Sine if rule.order == 2 and process.at(1.0)[1] else Even
+        return grid(self.first, self.steps)(process, rule)
+
+
+def revised_times(own: Times, asked: Asked, start: Start, before: Start) -> Times:
+    """Return the times that run, now that `start` takes the place of the planned start `before`.
+
+    A start that stands for the whole path begins at 1000, and a walk that took every step takes every step again.
+    """
+    times = revised(own, {**asked, "ts": None, "steps": None})
+    first = asked.get("ts")
+    if first is None:
+        first = STEPS if start.whole and start.name != before.name else own.first
+    steps = asked.get("steps")
+    if steps is None:
+        steps = first if own.steps == own.first else own.steps
+    return replace(times, first=first, steps=steps)
+
+
+TIMES: Registry[type[Times]] = Registry("times", {"suited": Suited, "even": Even, "sine": Sine})

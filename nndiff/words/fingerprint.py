@@ -1,0 +1,59 @@
+"""fingerprint.json: what was measured on a raw dataset, case by case and pooled. Every triple is (z, y, x)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nndiff.words.volume import Spacing, Triple
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """Intensities of one channel, in the file's units. Percentiles, mean and std over the foreground."""
+
+    minimum: float
+    maximum: float
+    peak: float  # P99.99 of the whole volume: PET's own scale
+    mean: float
+    std: float
+    percentiles: dict[str, float]  # "0.5" … "99.5"
+    foreground: float  # share of the volume
+
+
+@dataclass(frozen=True)
+class Link:
+    """What ties one source channel to one target channel, over the foreground of both."""
+
+    correlation: float
+    source_mean: float
+    source_std: float
+    target_mean: float
+    target_std: float
+    noise_share: float  # of the difference's power; the rest is structure
+    rmse: float  # in normalised units, each side under its kind's own map
+    matched_step: int  # of 1000: where the diffusion noise is NOISE_MULTIPLE times that rmse
+
+
+@dataclass(frozen=True)
+class CaseFingerprint:
+    name: str
+    group: str
+    shape: Triple
+    spacing: Spacing
+    cropped_shape: Triple
+    layout: str  # the file's own axes, fastest first, e.g. LPS
+    source: tuple[ChannelStatistics, ...]
+    target: tuple[ChannelStatistics, ...]
+    links: tuple[tuple[Link, ...], ...]  # [target channel][source channel]
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    dataset: str
+    task: str  # translation | generation
+    channel_names: tuple[str, ...]
+    target_names: tuple[str, ...]
+    file_ending: str
+    pooled_source: tuple[ChannelStatistics, ...]
+    pooled_target: tuple[ChannelStatistics, ...]
+    cases: tuple[CaseFingerprint, ...]

@@ -1,0 +1,11 @@
+"""A row of some table and its options, as a plan stores it: {"name": "fixed", "options": {"low": -1024}}."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scheme:
+    name: str
+    options: dict[str, float]
