@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from nndiff.tuning.measure import Bench, Measured
 from nndiff.tuning.search import Search, frontier, tune
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import atomic
+from nndiff.words.text_table import text_table
 
 MOST_CASES = 4  # that choose, and as many that report
 SHARE = 0.2  # of the training's time
@@ -74,7 +74,7 @@ def summary(found: Inference) -> str:
     others = "cases that did not choose" if found.reported_on != found.chosen_on else "the cases that chose"
     lines = [
         f"\nChosen by '{found.objective}', reported on {others} ({', '.join(found.reported_on)}):",
-        _table(found.report),
+        text_table([HEADS, *([row.label, *_figures(row)] for row in found.report)]),
     ]
     psnr = {row.sampler: row.psnr for row in found.report}
     lines.append(
@@ -82,12 +82,6 @@ def summary(found: Inference) -> str:
         f"{psnr[found.best] - psnr[found.sampler]:+.2f} dB in PSNR."
     )
     return "\n".join(lines)
-
-
-def _table(rows: Sequence[Row]) -> str:
-    cells = [list(HEADS), *([row.label, *_figures(row)] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  " + "  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
 
 
 def _figures(row: Row) -> list[str]:
