@@ -142,9 +142,7 @@ def _source_maps(source: Volume | None, channels: tuple[Channel, ...]) -> tuple[
         try:
             maps.append(fit(channel.normalization, array, channel.kind))
         except NndiffError as error:
-            raise NndiffError(
-                f"Source channel {channel.name}: {error.what}", found=error.found, remedy=error.remedy
-            ) from None
+            raise error.at(None, prefix=f"Source channel {channel.name}: ", expected=None) from None
     return tuple(maps)
 
 

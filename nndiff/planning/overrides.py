@@ -102,9 +102,7 @@ def _checked(path: str, value: Any, configurations: Sequence[str]) -> Any:
     try:
         demand_valid(path.split(".")[-1], decode(type_at(Plan, path), value, path))
     except NndiffError as error:
-        raise NndiffError(
-            f"--set: {error.what}", expected=error.expected, found=error.found, remedy=error.remedy
-        ) from None
+        raise error.at(prefix="--set: ") from None
     return value
 
 

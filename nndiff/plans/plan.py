@@ -357,9 +357,7 @@ def load(cls: type[T], path: Path, remedy: str | None = None) -> T:
     try:
         return strict_json.decode(cls, data)
     except NndiffError as error:
-        raise NndiffError(
-            error.what, expected=error.expected, found=error.found, where=path, remedy=error.remedy
-        ) from None
+        raise error.at(path) from None
 
 
 def save(path: Path, word: Any) -> None:

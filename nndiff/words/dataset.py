@@ -157,9 +157,7 @@ def _read_json(folder: Path) -> DatasetJson:
     try:
         words = strict_json.decode(DatasetJson, data)
     except NndiffError as error:
-        raise NndiffError(
-            f"dataset.json: {error.what}", expected=error.expected, found=error.found, where=path, remedy=error.remedy
-        ) from None
+        raise error.at(path, prefix="dataset.json: ") from None
     if words.file_ending not in FILE_ENDINGS:
         raise NndiffError(
             "dataset.json: this file_ending cannot be read.",
