@@ -34,7 +34,14 @@ def build_network(spec: NetworkSpec, puzzle_factor: Triple) -> nn.Module:
     core = NETWORKS[spec.name](spec, spec.in_channels * pieces, out * pieces)
     head = Head(HEAD_CHANNELS + spec.in_channels, spec.out_channels, spec.head_width) if spec.head_width else None
     mixed = _is_mixed(spec, puzzle_factor)
-    network = Puzzled(core, puzzle_factor, multiple(spec, puzzle_factor), head, mixed, _skip(spec, puzzle_factor))
+    network = Puzzled(
+        core=core,
+        factor=puzzle_factor,
+        multiple=multiple(spec, puzzle_factor),
+        head=head,
+        haar=mixed,
+        skip=_skip(spec, puzzle_factor),
+    )
     return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
 
@@ -135,7 +142,16 @@ def build_augmentations(schemes: Sequence[Scheme]) -> tuple[Augmentation, ...]:
 
 
 def _unet(spec: NetworkSpec, c_in: int, c_out: int) -> nn.Module:
-    return UNet(c_in, c_out, spec.width, spec.multipliers, spec.kernels, spec.strides, spec.blocks, spec.recompute)
+    return UNet(
+        in_channels=c_in,
+        out_channels=c_out,
+        width=spec.width,
+        multipliers=spec.multipliers,
+        kernels=spec.kernels,
+        strides=spec.strides,
+        blocks=spec.blocks,
+        recompute=spec.recompute,
+    )
 
 
 def _prdit(spec: NetworkSpec, c_in: int, c_out: int) -> nn.Module:
@@ -145,7 +161,15 @@ def _prdit(spec: NetworkSpec, c_in: int, c_out: int) -> nn.Module:
             expected="one kernel and one stride",
             found=f"{len(spec.kernels)} kernels, {len(spec.strides)} strides",
         )
-    return PRDiT(c_in, c_out, spec.width, spec.blocks, spec.kernels[0], spec.strides[0], spec.recompute)
+    return PRDiT(
+        in_channels=c_in,
+        out_channels=c_out,
+        width=spec.width,
+        depth=spec.blocks,
+        patch=spec.kernels[0],
+        stride=spec.strides[0],
+        recompute=spec.recompute,
+    )
 
 
 NETWORKS: Registry[Core] = Registry("network", {"unet": _unet, "prdit": _prdit})

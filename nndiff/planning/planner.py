@@ -60,7 +60,9 @@ class Ledger:
             reason = f"set by hand ({', '.join(used)}); the rule would say {encode(verdict.value)}"
             alternatives = (Alternative(encode(verdict.value), verdict.reason),)
         plain = tuple(Alternative(encode(other.value), other.note) for other in alternatives)
-        self.decisions.append(Decision(configuration, name, encode(value), reason, plain))
+        self.decisions.append(
+            Decision(configuration=configuration, name=name, value=encode(value), reason=reason, alternatives=plain)
+        )
         self.values.setdefault(configuration, {})[name] = value
         return value  # type: ignore[no-any-return]
 
@@ -69,7 +71,9 @@ class Ledger:
         for i, decision in enumerate(self.decisions):
             if (decision.configuration, decision.name) == (configuration, name):
                 first = Alternative(decision.value, decision.reason)
-                self.decisions[i] = Decision(configuration, name, encode(value), reason, (first,))
+                self.decisions[i] = Decision(
+                    configuration=configuration, name=name, value=encode(value), reason=reason, alternatives=(first,)
+                )
         self.values[configuration][name] = value
 
 
@@ -98,19 +102,19 @@ def plan(
     crop = ledger.decide("", "crop", data.crop(fingerprint))
     target_range = ledger.decide("", "target_range", data.target_range(fingerprint, sources, targets, anchor))
     whole = Plan(
-        PLAN_VERSION,
-        fingerprint.dataset,
-        fingerprint.task,
-        fingerprint.file_ending,
-        sources,
-        targets,
-        anchor,
-        crop,
-        target_range,
-        {},
-        dict(overrides or {}),
-        (),
-        {},
+        version=PLAN_VERSION,
+        dataset=fingerprint.dataset,
+        task=fingerprint.task,
+        file_ending=fingerprint.file_ending,
+        source_channels=sources,
+        target_channels=targets,
+        anchor=anchor,
+        crop=crop,
+        target_range=target_range,
+        configurations={},
+        overrides=dict(overrides or {}),
+        decisions=(),
+        seals={},
     )
     planned: dict[str, Configuration] = {}
     refusals: list[search.DoesNotFit] = []
@@ -241,11 +245,11 @@ def _size(
     rungs = _fixed(list(room.ladder(shape, spacing, tiled, budget.device)), ledger.overrides, path)
     usable = usable_bytes(budget.memory_bytes, budget.device)
     limits = search.Limits(
-        budget.memory_bytes,
-        usable,
-        search.step_flops(budget),
-        lambda step: total_needed(step, budget.device),
-        budget.device,
+        total=budget.memory_bytes,
+        bytes=usable,
+        flops=search.step_flops(budget),
+        total_needed=lambda step: total_needed(step, budget.device),
+        device=budget.device,
     )
     sized = search.choose(rungs, build, predict or traced, limits)
     if name == recipe.LOWRES:

@@ -38,7 +38,14 @@ def ladder(shape: Triple, spacing: Spacing, tiled: bool, device: str) -> Iterato
     rung = None
     for puzzle, patch, coarser in dict.fromkeys(_sizes(shape, spacing, tiled, FLOOR_PATCH[device])):
         for width, batch, recompute in _variants(device, puzzle):
-            rung = Rung(puzzle, patch, coarser, batch, width, recompute)
+            rung = Rung(
+                puzzle_factor=puzzle,
+                patch_size=patch,
+                spacing=coarser,
+                batch_size=batch,
+                width=width,
+                recompute=recompute,
+            )
             yield rung
     assert rung is not None
     if rung != (last := replace(rung, batch_size=1, width=NARROWEST, recompute="blocks")):
@@ -155,7 +162,16 @@ def network(rung: Rung, in_channels: int, out_channels: int) -> NetworkSpec:
     multipliers, kernels, strides = topology(rung.patch_size, rung.puzzle_factor, rung.spacing)
     head = HEAD_WIDTH if math.prod(rung.puzzle_factor) > 1 else 0
     return NetworkSpec(
-        "unet", in_channels, out_channels, rung.width, multipliers, kernels, strides, 2, head, rung.recompute
+        name="unet",
+        in_channels=in_channels,
+        out_channels=out_channels,
+        width=rung.width,
+        multipliers=multipliers,
+        kernels=kernels,
+        strides=strides,
+        blocks=2,
+        head_width=head,
+        recompute=rung.recompute,
     )
 
 

@@ -45,7 +45,16 @@ def ladder(shape: Triple, spacing: Spacing, tiled: bool, device: str) -> Iterato
             for batch in BATCHES[device]:
                 for recompute in ("none", "blocks"):
                     found = True
-                    yield Rung((1, 1, 1), patch, grain, batch, width, recompute, depth, block)
+                    yield Rung(
+                        puzzle_factor=(1, 1, 1),
+                        patch_size=patch,
+                        spacing=grain,
+                        batch_size=batch,
+                        width=width,
+                        recompute=recompute,
+                        depth=depth,
+                        block=block,
+                    )
     assert found
 
 

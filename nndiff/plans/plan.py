@@ -336,7 +336,13 @@ class Plan:
         configuration = self.configurations[name]
         shape = configuration.volume_shape if self.task == "generation" else None
         return Preparation(
-            self.task, self.source_channels, self.target_channels, self.anchor, self.crop, configuration.spacing, shape
+            task=self.task,
+            source_channels=self.source_channels,
+            target_channels=self.target_channels,
+            anchor=self.anchor,
+            crop=self.crop,
+            spacing=configuration.spacing,
+            volume_shape=shape,
         )
 
 

@@ -21,7 +21,16 @@ def budget(gpu_memory_target: float | None, disk_folder: Path) -> Budget:
     if gpu_memory_target is not None and not 0 < gpu_memory_target < math.inf:
         raise NndiffError("-gpu_memory_target is no size.", expected="GB, above 0", found=gpu_memory_target)
     device, name, total, bf16, source = _device(gpu_memory_target)
-    return Budget(device, name, total, source, bf16, available_cores(), available_ram(), disk_free(disk_folder))
+    return Budget(
+        device=device,
+        device_name=name,
+        memory_bytes=total,
+        memory_from=source,
+        bf16=bf16,
+        cores=available_cores(),
+        ram_bytes=available_ram(),
+        disk_bytes=disk_free(disk_folder),
+    )
 
 
 def _device(target: float | None) -> tuple[str, str, int, bool, str]:

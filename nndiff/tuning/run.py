@@ -46,7 +46,9 @@ def run(request: Request) -> Inference:
     model = build_model(trained.plan, trained.configuration, [trained.ema], request.device)
     bench = Bench(model, trained.plan, request.prepared / trained.configuration, request.seed)
     budget = request.budget or SHARE * sum(epoch.seconds for epoch in trained.history)
-    search = Search(bench, choosing, budget, request.objective, request.seconds_a_volume)
+    search = Search(
+        bench=bench, cases=choosing, budget=budget, objective=request.objective, at_most=request.seconds_a_volume
+    )
     _say(f"Tuning on {', '.join(choosing)}; {budget:.0f} s at most; planned: {planned.start}, {planned.steps} steps.")
 
     def measured(row: Measured) -> None:
@@ -110,7 +112,7 @@ def points(search: Search, found: Inference) -> list[Point]:
         label = row.label if chosen or measured.sampler in front else ""
         if measured.sampler == found.planned:
             label = f"planned: {row.label}"
-        points.append(Point(label, row.seconds, row.score, chosen, measured.sampler in front))
+        points.append(Point(label=label, x=row.seconds, y=row.score, chosen=chosen, in_front=measured.sampler in front))
     return points
 
 
