@@ -70,7 +70,8 @@ def _work(arguments: argparse.Namespace) -> None:
     from nndiff.checkpoint import LATEST
     from nndiff.planning.overrides import put_in
     from nndiff.plans.plan import load
-    from nndiff.training.run import Request, train
+    from nndiff.training.request import Request
+    from nndiff.training.run import train
 
     paths = paths_of(arguments)
     name = paths.dataset_name(arguments.dataset)

@@ -15,11 +15,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
+from pathlib import Path
 
 from torch import Tensor
 from torch.nn import functional as F
 
+from nndiff import checkpoint
 from nndiff.plans.plan import NetworkSpec
+from nndiff.training.loop import Trainer
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Triple
 
@@ -32,6 +35,26 @@ class Inherited:
     weights: dict[str, Tensor]  # of the whole network
     taken: int
     anew: tuple[str, ...]
+
+
+def begin(trainer: Trainer, path: Path) -> str:
+    """Give the trainer the weights of the checkpoint at `path`; return a line that says how many."""
+    other = checkpoint.load(
+        path, "give a fold's folder, a checkpoint, or a configuration that this fold was trained in"
+    )
+    spec, factor = trainer.configuration.network, trainer.configuration.puzzle_factor
+    if other.planned.puzzle_factor != factor:
+        raise NndiffError(
+            "The other run has another puzzle: its channels are other voxels.",
+            expected=f"puzzle_factor {factor}",
+            found=other.planned.puzzle_factor,
+            where=path,
+        )
+    inherited = inherit(spec, trainer.weights, other.planned.network, other.ema)
+    trainer.begin_with(inherited.weights)
+    parts = sorted({".".join(name.split(".")[:2]) for name in inherited.anew})
+    rest = f"; anew: {', '.join(parts)}" if parts else ""
+    return f"Begun with {inherited.taken} of {len(inherited.weights)} weights of {path}{rest}"
 
 
 def inherit(
