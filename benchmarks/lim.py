@@ -37,7 +37,8 @@ from nndiff.resources.memory import prediction_cost
 from nndiff.sampling.scoring import Figures
 from nndiff.sampling.translate import build_model
 from nndiff.training.folds import FILE as SPLITS
-from nndiff.training.run import Request, train
+from nndiff.training.request import Request
+from nndiff.training.run import train
 from nndiff.tuning.measure import Bench, Measured
 from nndiff.tuning.search import OBJECTIVES
 from nndiff.words.files import atomic, write_json

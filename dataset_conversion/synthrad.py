@@ -50,8 +50,7 @@ def _work(arguments: argparse.Namespace) -> None:
     try:
         gathered = gather(roles)
     except NndiffError as error:
-        error.remedy = f"check -i, --task and --year: {arguments.year} has {ending} files"
-        raise
+        raise error.at(remedy=f"check -i, --task and --year: {arguments.year} has {ending} files") from None
     words = {
         "description": f"{channel} to CT for radiotherapy, registered",
         "reference": REFERENCE[arguments.year],

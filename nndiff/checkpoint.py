@@ -111,11 +111,9 @@ def load(path: Path, remedy: str | None = None) -> Checkpoint:
     except (ValueError, TypeError) as error:
         raise _not_whole(path, error) from None
     except NndiffError as error:
-        raise NndiffError(
-            f"A checkpoint holds words that this nndiff does not read: {error.what}",
-            expected=error.expected,
-            found=error.found,
-            where=path,
+        raise error.at(
+            path,
+            prefix="A checkpoint holds words that this nndiff does not read: ",
             remedy="use the version of nndiff that wrote it",
         ) from None
     names = ("configuration", "step", "weights", "ema", "optimizer", *ADDED)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nndiff.cli.command import Command, add_workers
+from nndiff.words.text_table import text_table
 
 if TYPE_CHECKING:
     from nndiff.evaluation import Evaluation
@@ -74,19 +75,18 @@ def table(evaluation: Evaluation) -> str:
     for channel, kinds in summary["settings"]["kinds"].items():
         methods = {method: channels[channel] for method, channels in summary["metrics"].items()}
         parts += [f"Channel {channel}, {_kinds(kinds)}, {_cases(summary['cases'])}, range {_bounds(summary, kinds)}"]
-        parts += [*_lines(methods), *_oracle(methods), ""]
+        parts += [text_table(_rows(methods)), *_oracle(methods), ""]
     return "\n".join([*parts, f"Every case: {evaluation.folder / 'metrics.csv'}; summary.json beside it"])
 
 
-def _lines(methods: dict[str, dict[str, Any]]) -> list[str]:
+def _rows(methods: dict[str, dict[str, Any]]) -> list[list[str]]:
     columns = [name for name in COLUMNS if any(name in figures for figures in methods.values())]
     rows = [["", *columns, "worst PSNR"]]
     for method, figures in methods.items():
         psnr = figures["PSNR"]
         worst = f"{_number(psnr['worst'])} ({psnr['worst_case']})"
         rows.append([method, *(_spread(figures.get(name), name) for name in columns), worst])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return rows
 
 
 def _oracle(methods: dict[str, dict[str, Any]]) -> list[str]:

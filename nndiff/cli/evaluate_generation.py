@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nndiff.cli.command import Command, paths_of
 from nndiff.cli.train import add_fold, planned
 from nndiff.words.errors import NndiffError
+from nndiff.words.text_table import text_table
 
 if TYPE_CHECKING:
     from nndiff.evaluation.generation import Compared, Judged
@@ -69,12 +70,10 @@ def _work(arguments: argparse.Namespace) -> None:
 
 def table(block: Judged) -> str:
     first = block.rows[0].figures
-    rows = [list(HEADS), *(_row(compared) for compared in block.rows)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     words = f"{block.channel}: {first.n} volumes a side, features {first.features}, against held-out scans"
     notes = [f"  {first.note}"] if first.note else []
-    return "\n".join([words, *lines, *notes, *_memory(block.rows[0])])
+    figures = text_table([HEADS, *(_row(compared) for compared in block.rows)])
+    return "\n".join([words, figures, *notes, *_memory(block.rows[0])])
 
 
 def _row(compared: Compared) -> list[str]:

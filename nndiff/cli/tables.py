@@ -10,6 +10,7 @@ from typing import Any
 
 from nndiff.plans.plan import Decision, Plan
 from nndiff.words.fingerprint import Fingerprint
+from nndiff.words.text_table import text_table
 
 
 def fingerprint_table(fingerprint: Fingerprint) -> str:
@@ -39,7 +40,7 @@ def fingerprint_table(fingerprint: Fingerprint) -> str:
                 f"matched step {median([link.matched_step for link in links]):.0f} of 1000"
             )
             rows.append((f"{source} → {target}", words))
-    return _laid_out(rows)
+    return text_table(rows)
 
 
 def plan_table(plan: Plan, configurations: Sequence[str], verbose: bool = False, width: int | None = None) -> str:
@@ -92,8 +93,3 @@ def _between(triples: Sequence[Sequence[float]]) -> str:
     low, high = ([f(values) for values in zip(*triples, strict=True)] for f in (min, max))
     words = [" x ".join(f"{value:.4g}" for value in row) for row in (low, high)]
     return words[0] if words[0] == words[1] else f"{words[0]} to {words[1]}"
-
-
-def _laid_out(rows: Sequence[tuple[str, str]]) -> str:
-    width = max(len(name) for name, _ in rows) + 2
-    return "\n".join(f"  {name:<{width}}{value}" for name, value in rows)

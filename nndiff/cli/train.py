@@ -71,7 +71,8 @@ def _work(arguments: argparse.Namespace) -> None:
     from nndiff.checkpoint import LATEST
     from nndiff.planning.overrides import put_in
     from nndiff.plans.plan import load_plan
-    from nndiff.training.run import Request, train
+    from nndiff.training.request import Request
+    from nndiff.training.run import train
 
     paths = paths_of(arguments)
     name = paths.dataset_name(arguments.dataset)

@@ -41,14 +41,14 @@ def _work(arguments: argparse.Namespace) -> None:
     fold = Path(paths.results / name / arguments.configuration / f"fold_{arguments.fold}")
     run(
         Request(
-            fold,
-            paths.preprocessed / name,
-            torch.device(demand_device(arguments.device)),
-            arguments.time_budget,
-            arguments.objective,
-            arguments.seconds_per_volume,
-            arguments.chk,
-            arguments.seed,
+            fold=fold,
+            prepared=paths.preprocessed / name,
+            device=torch.device(demand_device(arguments.device)),
+            budget=arguments.time_budget,
+            objective=arguments.objective,
+            seconds_a_volume=arguments.seconds_per_volume,
+            checkpoint=arguments.chk,
+            seed=arguments.seed,
         )
     )
     print(f"Wrote {fold / FILE}, which nndiff_predict uses; the trade-off: {fold / 'tuning.png'}")

@@ -94,7 +94,14 @@ class _Task:
         examined = examine(case, self.dataset, self.verify)
         nothing = np.zeros((0, 0), dtype=np.float32)
         if not examined.sound:
-            return _Row(case.name, examined.findings, None, None, nothing, nothing)
+            return _Row(
+                name=case.name,
+                findings=examined.findings,
+                content=None,
+                case=None,
+                source_samples=nothing,
+                target_samples=nothing,
+            )
         source, target = examined.source, examined.target
         assert target is not None
         kinds = (
@@ -105,7 +112,15 @@ class _Task:
         fingerprint = self._fingerprint(case, examined, kinds, inside)
         shares = tells(source, target) if self.verify else []
         drawn = [samples(volume, masks) for volume, masks in zip((source, target), inside, strict=True)]
-        return _Row(case.name, examined.findings, examined.content, fingerprint, drawn[0], drawn[1], tuple(shares))
+        return _Row(
+            name=case.name,
+            findings=examined.findings,
+            content=examined.content,
+            case=fingerprint,
+            source_samples=drawn[0],
+            target_samples=drawn[1],
+            shares=tuple(shares),
+        )
 
     def _fingerprint(
         self, case: Case, examined: Examined, kinds: tuple[list[str], list[str]], inside: tuple[list[Mask], list[Mask]]
@@ -114,15 +129,15 @@ class _Task:
         assert target is not None
         reference, reference_kinds = (source, kinds[0]) if source is not None else (target, kinds[1])
         return CaseFingerprint(
-            case.name,
-            case.group,
-            reference.grid.shape,
-            reference.grid.spacing,
-            body(reference, reference_kinds, CROP_MARGIN_MM).shape,
-            read_header((case.source or case.target)[0]).layout,
-            statistics(source, inside[0]),
-            statistics(target, inside[1]),
-            links(source, target, kinds, inside),
+            name=case.name,
+            group=case.group,
+            shape=reference.grid.shape,
+            spacing=reference.grid.spacing,
+            cropped_shape=body(reference, reference_kinds, CROP_MARGIN_MM).shape,
+            layout=read_header((case.source or case.target)[0]).layout,
+            source=statistics(source, inside[0]),
+            target=statistics(target, inside[1]),
+            links=links(source, target, kinds, inside),
         )
 
 
@@ -141,14 +156,14 @@ def _assembled(dataset: Dataset, rows: Sequence[_Row]) -> Fingerprint:
         )
         cases.append(replace(row.case, links=links))
     return Fingerprint(
-        dataset.name,
-        dataset.task,
-        dataset.channel_names,
-        dataset.target_names,
-        dataset.file_ending,
-        _pooled([row.source_samples for row in rows], [case.source for case in cases]),
-        _pooled([row.target_samples for row in rows], [case.target for case in cases]),
-        tuple(cases),
+        dataset=dataset.name,
+        task=dataset.task,
+        channel_names=dataset.channel_names,
+        target_names=dataset.target_names,
+        file_ending=dataset.file_ending,
+        pooled_source=_pooled([row.source_samples for row in rows], [case.source for case in cases]),
+        pooled_target=_pooled([row.target_samples for row in rows], [case.target for case in cases]),
+        cases=tuple(cases),
     )
 
 

@@ -74,10 +74,16 @@ def examine(case: Case, dataset: Dataset, verify: bool = True) -> Examined:
             findings += _intensities(case, path, array, dataset)
     findings += _roles(case) if verify else ()
     if any(finding.severity == "error" for finding in findings):
-        return Examined(None, None, None, tuple(findings), None)
+        return Examined(source=None, target=None, mask=None, findings=tuple(findings), content=None)
     source, target = (_stack([volumes[path] for path in paths]) for paths in (case.source, case.target))
     mask = volumes[case.mask] if case.mask else None
-    return Examined(source, target, mask, tuple(findings), Content(_digest(source), _digest(target)))
+    return Examined(
+        source=source,
+        target=target,
+        mask=mask,
+        findings=tuple(findings),
+        content=Content(_digest(source), _digest(target)),
+    )
 
 
 def across_cases(contents: Mapping[str, Content], groups: Mapping[str, str]) -> list[Finding]:
@@ -95,7 +101,7 @@ def across_cases(contents: Mapping[str, Content], groups: Mapping[str, str]) -> 
                 remedy = "give both the same patient in dataset.json's groups, or remove one"
                 findings.append(Finding(other, "", what, remedy))
             elif whole:
-                findings.append(Finding(other, "", what, "remove one of the two", "warning"))
+                findings.append(Finding(other, "", what, "remove one of the two", severity="warning"))
     return findings
 
 
@@ -108,7 +114,7 @@ def other_units(bright: Mapping[str, Sequence[float]], names: Sequence[str]) -> 
         for case, value in sorted(values.items()):
             if middle > 0 and not 1 / OTHER_UNITS < value / middle < OTHER_UNITS:
                 what = f"{name}: its P99 is {value:.4g}, the other cases' about {middle:.4g}; other units?"
-                findings.append(Finding(case, "", what, "bring all cases to the same units", "warning"))
+                findings.append(Finding(case, "", what, "bring all cases to the same units", severity="warning"))
     return findings
 
 
@@ -121,12 +127,14 @@ def strangers(shares: Mapping[str, Sequence[float]], pairs: Sequence[str]) -> li
         source, _, target = pair.partition(" and ")
         if source == target and 0 < middle < ALL_STRANGERS:
             what = f"{pair}: {MEASURE} about {middle:.3f} in all cases; images of one kind have more."
-            findings.append(Finding("", "", what, "look whether sources and targets were paired rightly", "warning"))
+            findings.append(
+                Finding("", "", what, "look whether sources and targets were paired rightly", severity="warning")
+            )
         for case, value in sorted(values.items()):
             if value < STRANGER * middle:
                 what = f"{pair}: {MEASURE} {value:.3f}, in the other cases about {middle:.3f}."
                 remedy = "look whether both are of one patient, at one time and in one place; nndiff_convert --register"
-                findings.append(Finding(case, "", what, remedy, "warning"))
+                findings.append(Finding(case, "", what, remedy, severity="warning"))
     return findings
 
 
@@ -185,7 +193,11 @@ def _intensities(case: Case, path: Path, array: FloatArray, dataset: Dataset) ->
     if kind_of(_channel_name(case, path, dataset)) == "ct" and low > -200:
         what = f"is called CT, but its lowest value is {low:g}; Hounsfield units reach -1000 in air."
         yield Finding(
-            case.name, str(path), what, "convert to HU (rescale slope and intercept), or rename the channel", "warning"
+            case.name,
+            str(path),
+            what,
+            "convert to HU (rescale slope and intercept), or rename the channel",
+            severity="warning",
         )
 
 
@@ -205,7 +217,9 @@ def _integer_limits(case: Case, path: Path, array: FloatArray) -> Iterable[Findi
     count = int(sum((array == limit).sum() for limit in limits if limit is not None))
     if count:
         what = f"{count} of {array.size} voxels sit at the limit of {kind}: the values overflowed or were clipped."
-        yield Finding(case.name, str(path), what, "export again with a wider type or a rescale slope", "warning")
+        yield Finding(
+            case.name, str(path), what, "export again with a wider type or a rescale slope", severity="warning"
+        )
     if limits[0] is None and float((array > 60000).mean()) > 0.01 and float((array < 5000).mean()) > 0.01:
         what = "unsigned values just below 65536 beside small ones: negative numbers that wrapped around."
         yield Finding(case.name, str(path), what, "store the scan as signed integers or floats")
@@ -220,7 +234,7 @@ def _mask(case: Case, path: Path, array: FloatArray) -> Iterable[Finding]:
             str(path),
             "the mask has more than two values; above 0.5 counts as inside.",
             "store 0 and 1",
-            "warning",
+            severity="warning",
         )
 
 

@@ -90,13 +90,21 @@ def prepare(source: Volume | None, target: Volume | None, mask: Volume | None, p
         return place(resample(normalised, resampled.shape), offset, shape, nothing)
 
     background = tuple(channel.background for channel in preparation.target_channels)
-    undo = Undo(reference.grid, reference.layout, box, resampled, offset, target_maps, background)
+    undo = Undo(
+        original=reference.grid,
+        layout=reference.layout,
+        box=box,
+        resampled=resampled,
+        offset=offset,
+        maps=target_maps,
+        background=background,
+    )
     return Prepared(
-        shaped(source if preparation.source_channels else None, source_maps, preparation.source_channels),
-        shaped(target, target_maps, preparation.target_channels),
-        _shaped_mask(mask, box, resampled.shape, offset, shape),
-        resampled.moved(tuple(-o for o in offset), shape),
-        undo,
+        source=shaped(source if preparation.source_channels else None, source_maps, preparation.source_channels),
+        target=shaped(target, target_maps, preparation.target_channels),
+        mask=_shaped_mask(mask, box, resampled.shape, offset, shape),
+        grid=resampled.moved(tuple(-o for o in offset), shape),
+        undo=undo,
     )
 
 
@@ -108,8 +116,16 @@ def empty(preparation: Preparation) -> Prepared:
     origin = tuple(-(n - 1) / 2 * s for n, s in zip(shape, spacing, strict=True))[::-1]  # centred on (0, 0, 0) mm
     grid = Grid(shape, spacing, (origin[0], origin[1], origin[2]))
     background = tuple(channel.background for channel in preparation.target_channels)
-    undo = Undo(grid, None, _whole(grid), grid, (0, 0, 0), _target_maps((), preparation), background)
-    return Prepared(None, None, None, grid, undo)
+    undo = Undo(
+        original=grid,
+        layout=None,
+        box=_whole(grid),
+        resampled=grid,
+        offset=(0, 0, 0),
+        maps=_target_maps((), preparation),
+        background=background,
+    )
+    return Prepared(source=None, target=None, mask=None, grid=grid, undo=undo)
 
 
 def body(volume: Volume, kinds: Sequence[str], margin_mm: float) -> Box:
@@ -143,9 +159,7 @@ def _source_maps(source: Volume | None, channels: tuple[Channel, ...]) -> tuple[
         try:
             maps.append(fit(channel.normalization, array, channel.kind))
         except NndiffError as error:
-            raise NndiffError(
-                f"Source channel {channel.name}: {error.what}", found=error.found, remedy=error.remedy
-            ) from None
+            raise error.at(None, prefix=f"Source channel {channel.name}: ", expected=None) from None
     return tuple(maps)
 
 

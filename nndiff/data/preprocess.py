@@ -159,7 +159,16 @@ def _summary(name: str, folder: Path, dataset: Dataset, done: int, removed: int)
     records = {case.name: store.read_record(folder, case.name) or {} for case in dataset.cases}
     worst = max(records, key=lambda case: records[case]["undo_error"])
     cut = tuple(case for case, record in records.items() if record["cut"] > 0)
-    return Summary(name, folder, done, len(dataset.cases) - done, removed, records[worst]["undo_error"], worst, cut)
+    return Summary(
+        configuration=name,
+        folder=folder,
+        done=done,
+        skipped=len(dataset.cases) - done,
+        removed=removed,
+        worst_error=records[worst]["undo_error"],
+        worst_case=worst,
+        cut=cut,
+    )
 
 
 def _signatures(case: Case) -> dict[str, list[int]]:

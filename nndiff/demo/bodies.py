@@ -61,7 +61,13 @@ def random_body(generator: np.random.Generator, shape: Triple = SHAPE, spacing: 
         weight = _weight(lesion, millimetres, spacing)
         _lay(activity, weight, lesion.uptake)
         regions[(weight > 0.5) & inside] = label  # where two meet, the later lies on top
-    return Body(activity.astype(np.float32), attenuation.astype(np.float32), regions, inside, grid)
+    return Body(
+        activity=activity.astype(np.float32),
+        attenuation=attenuation.astype(np.float32),
+        regions=regions,
+        inside=inside,
+        grid=grid,
+    )
 
 
 def _anatomy(generator: np.random.Generator) -> list[Organ]:

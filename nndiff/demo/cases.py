@@ -55,7 +55,10 @@ def simulate(
             found=f"{training} cases, dose {', '.join(map(str, doses))}",
         )
     parts = ["Tr"] * training + ["Ts"] * held_out
-    cases = [DemoCase(f"body{i:03d}", seed, part, doses[i % len(doses)], raw) for i, part in enumerate(parts)]
+    cases = [
+        DemoCase(name=f"body{i:03d}", seed=seed, part=part, dose=doses[i % len(doses)], raw=raw)
+        for i, part in enumerate(parts)
+    ]
     outcomes = run(write_case, cases, worker_count(workers, len(cases), BYTES_A_CASE), "Simulate")
     ceilings: dict[str, float] = {}
     failures = []

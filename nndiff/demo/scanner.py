@@ -94,7 +94,14 @@ class Scanner:
         model = scan.sensitivity * (scan.survived if corrected else np.ones_like(scan.survived))
         background = scan.background if corrected else np.zeros_like(scan.background)
         subsets = [
-            Subset(project, back, scan.counts[rows], model[rows], background[rows], back @ model[rows])
+            Subset(
+                project=project,
+                back=back,
+                counts=scan.counts[rows],
+                model=model[rows],
+                background=background[rows],
+                sensitivity=back @ model[rows],
+            )
             for rows, project, back in self._subsets
         ]
         image = np.ones((self.pixels**2, scan.counts.shape[1]))

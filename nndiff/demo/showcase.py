@@ -17,6 +17,7 @@ from nndiff.imaging import io
 from nndiff.metrics.pet import gaussian
 from nndiff.pictures import slices
 from nndiff.words.files import atomic, read_json, write_json
+from nndiff.words.text_table import text_table
 
 MEASURES = ("PSNR", "SSIM", "HF", "SUVmean_bias", "SUVmax_bias")
 HEADS = ("", "PSNR dB", "SSIM", "HF power", "lesion SUVmean", "lesion SUVmax", "s/volume")
@@ -50,8 +51,7 @@ def table(rows: Mapping[str, Mapping[str, float | None]], ceiling: float | None)
         lines.append([method, *cells, _cell(row.get("seconds"), ".2f")])
     if ceiling is not None:
         lines.append(["no noise at all", f"{ceiling:.2f}", "", "", "", "", ""])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  " + "  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    return text_table(lines)
 
 
 def ceiling(shown: Shown) -> float | None:

@@ -86,7 +86,7 @@ def evaluate(
     summary = summarised(rows, failures, settings)
     write_table(output_folder / "metrics.csv", rows)
     write_json(output_folder / "summary.json", summary)
-    return Evaluation(output_folder, tuple(rows), summary, tuple(failures), total)
+    return Evaluation(folder=output_folder, rows=tuple(rows), summary=summary, failures=tuple(failures), total=total)
 
 
 def _settings(folders: Folders, scorer: Scorer, input_channel: int | None) -> dict[str, Any]:

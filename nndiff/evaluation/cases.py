@@ -57,15 +57,15 @@ class Folders:
         extra = {side: images_of(prediction / side, side, optional=True) for side in ("samples", "uncertainty")}
         strangers = [path for side in ("truth", "prediction") for path in _nameless(images[side])]
         return cls(
-            {side: None if folder is None else str(folder) for side, folder in named.items()},
-            channels_of(images["truth"]),
-            channels_of(images["prediction"]),
-            channels_of(images["input"]) if source is not None else None,
-            images.get("masks"),
-            images.get("regions"),
-            _samples(extra["samples"]),
-            channels_of(extra["uncertainty"]),
-            tuple(strangers),
+            paths={side: None if folder is None else str(folder) for side, folder in named.items()},
+            truth=channels_of(images["truth"]),
+            prediction=channels_of(images["prediction"]),
+            source=channels_of(images["input"]) if source is not None else None,
+            masks=images.get("masks"),
+            regions=images.get("regions"),
+            samples=_samples(extra["samples"]),
+            uncertainty=channels_of(extra["uncertainty"]),
+            strangers=tuple(strangers),
         )
 
     def cases(self, input_channel: int) -> tuple[list[Case], list[Failure]]:
@@ -104,14 +104,14 @@ class Folders:
             raise NndiffError("Channels are numbered from 0000.", found=found, remedy="rename or add the files")
         samples = self.samples.get(name, {})
         return Case(
-            name,
-            tuple(truth[channel] for channel in channels),
-            tuple(prediction[channel] for channel in channels),
-            tuple(_gapless(samples.get(channel, {}), name) for channel in channels),
-            tuple(self.uncertainty.get(name, {}).get(channel) for channel in channels),
-            None if self.source is None else self._source(name, input_channel),
-            self._partner(self.masks, name, "masks", "a mask"),
-            self._partner(self.regions, name, "regions", "a label map (all 0 where there is no region)"),
+            name=name,
+            truth=tuple(truth[channel] for channel in channels),
+            prediction=tuple(prediction[channel] for channel in channels),
+            samples=tuple(_gapless(samples.get(channel, {}), name) for channel in channels),
+            uncertainty=tuple(self.uncertainty.get(name, {}).get(channel) for channel in channels),
+            source=None if self.source is None else self._source(name, input_channel),
+            mask=self._partner(self.masks, name, "masks", "a mask"),
+            regions=self._partner(self.regions, name, "regions", "a label map (all 0 where there is no region)"),
         )
 
     def _source(self, name: str, channel: int) -> Path:

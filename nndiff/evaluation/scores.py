@@ -100,11 +100,26 @@ class Scorer:
     ) -> Iterator[Row]:
         truth = _read(case.truth[channel], grid, f"truth's channel {channel}")
         kind = self.kind(channel, truth)
-        pair = Pair(truth, grid, self._bounds(kind, truth), mask, regions if kind != "ct" else None, self.puzzle_factor)
+        pair = Pair(
+            truth=truth,
+            grid=grid,
+            bounds=self._bounds(kind, truth),
+            mask=mask,
+            regions=regions if kind != "ct" else None,
+            puzzle_factor=self.puzzle_factor,
+        )
         for method, estimate, more in _estimates(case, channel, pair):
             biases = pair.region_biases(estimate)
             scores = {**pair.scores(estimate), **more, **_averaged(biases)}
-            yield Row(case.name, channel, method, kind, pair.bounds, scores, biases)
+            yield Row(
+                case=case.name,
+                channel=channel,
+                method=method,
+                kind=kind,
+                bounds=pair.bounds,
+                scores=scores,
+                regions=biases,
+            )
 
     def kind(self, channel: int, truth: FloatArray) -> str:
         kind = self.kinds[min(channel, len(self.kinds) - 1)]

@@ -247,8 +247,16 @@ def _slice(file: Path, frame: int, places: Sequence[Any], shape: tuple[int, int]
 
     x, y, z = of("ImagePositionPatient", 3)
     rows, columns = of("PixelSpacing", 2)
-    words = of("ImageOrientationPatient", 6), (rows, columns), shape
-    return Slice(file, frame, (x, y, z), *words, number("RescaleSlope", 1.0), number("RescaleIntercept", 0.0))
+    return Slice(
+        file=file,
+        frame=frame,
+        position=(x, y, z),
+        orientation=of("ImageOrientationPatient", 6),
+        spacing=(rows, columns),
+        shape=shape,
+        slope=number("RescaleSlope", 1.0),
+        intercept=number("RescaleIntercept", 0.0),
+    )
 
 
 def _ordered(slices: Sequence[Slice], path: Path) -> tuple[tuple[Slice, ...], Grid]:

@@ -81,7 +81,14 @@ def read_header(path: Path) -> Header:
     """The header alone: no voxel is loaded."""
     if dicom.is_series(path):
         grid, pixel_type = dicom.describe(path)
-        return Header(3, 1, pixel_type, grid.shape, grid.spacing, layout_letters(grid))
+        return Header(
+            dimension=3,
+            components=1,
+            pixel_type=pixel_type,
+            shape=grid.shape,
+            spacing=grid.spacing,
+            layout=layout_letters(grid),
+        )
     reader = _information(path)
     dimension = reader.GetDimension()
     spacing = tuple(reader.GetSpacing()[::-1])
@@ -92,12 +99,12 @@ def read_header(path: Path) -> Header:
         stored = _stored_spacing(path)
         spacing = spacing if _positive(stored) else stored
     return Header(
-        dimension,
-        reader.GetNumberOfComponents(),
-        sitk.GetPixelIDValueAsString(reader.GetPixelID()),
-        tuple(reader.GetSize()[::-1]),
-        spacing,
-        layout_letters(_grid(reader)) if dimension == 3 else "",
+        dimension=dimension,
+        components=reader.GetNumberOfComponents(),
+        pixel_type=sitk.GetPixelIDValueAsString(reader.GetPixelID()),
+        shape=tuple(reader.GetSize()[::-1]),
+        spacing=spacing,
+        layout=layout_letters(_grid(reader)) if dimension == 3 else "",
     )
 
 

@@ -46,7 +46,16 @@ def register(fixed: Volume, moving: Volume, outside: float = 0.0, stretched: boo
     """Both of one channel; `outside`: what the moving image has where it does not reach."""
     if np.ptp(fixed.array) == 0 or np.ptp(moving.array) == 0:
         empty = np.full_like(fixed.array, outside)
-        return Registered(Volume(empty, fixed.grid, fixed.layout), 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, "one of them is empty")
+        return Registered(
+            volume=Volume(empty, fixed.grid, fixed.layout),
+            shift_mm=0.0,
+            degrees=0.0,
+            stretch=0.0,
+            before=1.0,
+            after=1.0,
+            overlap=0.0,
+            doubt="one of them is empty",
+        )
     still, other = _image(fixed), _image(moving)
     rest, lies = _beginning(still, other, outside)
     best = rest
@@ -66,7 +75,16 @@ def register(fixed: Volume, moving: Volume, outside: float = 0.0, stretched: boo
     stretch = float(np.abs(scales - 1).max())
     doubt = failed or _doubt(shift, degrees, stretch, after, lies.overlap)
     volume = Volume(lies.whole[None], fixed.grid, fixed.layout)
-    return Registered(volume, shift, degrees, stretch, before, after, lies.overlap, doubt)
+    return Registered(
+        volume=volume,
+        shift_mm=shift,
+        degrees=degrees,
+        stretch=stretch,
+        before=before,
+        after=after,
+        overlap=lies.overlap,
+        doubt=doubt,
+    )
 
 
 def _beginning(still: Any, other: Any, outside: float) -> tuple[Any, _Overlap]:

@@ -85,12 +85,12 @@ def _values(array: FloatArray, inside: Mask) -> Floats:
 
 def _region(label: int, estimate: Floats, truth: Floats) -> Region:
     return Region(
-        label,
-        truth.size,
-        _over(estimate.mean(), truth.mean()) - 1,
-        _over(estimate.max(), truth.max()) - 1,
-        _over(estimate.std(), estimate.mean()),
-        _over(truth.std(), truth.mean()),
+        label=label,
+        voxels=truth.size,
+        mean_bias=_over(estimate.mean(), truth.mean()) - 1,
+        max_bias=_over(estimate.max(), truth.max()) - 1,
+        variation=_over(estimate.std(), estimate.mean()),
+        true_variation=_over(truth.std(), truth.mean()),
     )
 
 

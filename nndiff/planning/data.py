@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -79,15 +80,33 @@ def target_channel(
     source = [case.source[anchor_index] for case in fingerprint.cases]
     target = [case.target[t] for case in fingerprint.cases]
     source_maps = [scheme_map(anchor.normalization, statistics) for statistics in source]
-    left = {
-        True: _unexplained(source, source_maps, target, source_maps),
-        False: _unexplained(source, source_maps, target, [scheme_map(fixed, None)] * len(target)),
-    }
-    tied = left[True] < left[False]
-    words = {True: f"tied to its anchor {anchor.name}", False: "one map for the dataset"}
-    reason = f"{words[tied]}: {left[tied]:.3f} of the target's range does not follow from the normalised source"
-    other = Alternative("dataset" if tied else TIED, f"{words[not tied]} would leave {left[not tied]:.3f}")
-    return Verdict(Channel(name, kind, Scheme(TIED, {}) if tied else fixed, BACKGROUND[kind]), reason, (other,))
+    one_map = [scheme_map(fixed, None)] * len(target)
+    tied = _Candidate(
+        Scheme(TIED, {}),
+        TIED,
+        f"tied to its anchor {anchor.name}",
+        _unexplained(source, source_maps, target, source_maps),
+    )
+    shared = _Candidate(
+        fixed,
+        "dataset",
+        "one map for the dataset",
+        _unexplained(source, source_maps, target, one_map),
+    )
+    best, other = (tied, shared) if tied.unexplained < shared.unexplained else (shared, tied)
+    reason = f"{best.words}: {best.unexplained:.3f} of the target's range does not follow from the normalised source"
+    alternative = Alternative(other.name, f"{other.words} would leave {other.unexplained:.3f}")
+    return Verdict(Channel(name, kind, best.scheme, BACKGROUND[kind]), reason, (alternative,))
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A map for a target channel, and the share of the target's range that it leaves unexplained."""
+
+    scheme: Scheme
+    name: str
+    words: str
+    unexplained: float
 
 
 def crop(fingerprint: Fingerprint) -> Verdict[Crop]:

@@ -124,9 +124,7 @@ def _checked(path: str, value: Any, configurations: Sequence[str]) -> Any:
         decode(type_at(Plan, path), value, path)
         _demand_in_range(path, value)
     except NndiffError as error:
-        raise NndiffError(
-            f"--set: {error.what}", expected=error.expected, found=error.found, remedy=error.remedy
-        ) from None
+        raise error.at(prefix="--set: ") from None
     return value
 
 

@@ -54,7 +54,9 @@ class Ledger:
             reason = f"set by hand ({', '.join(used)}); the rule would say {encode(verdict.value)}"
             alternatives = (Alternative(encode(verdict.value), verdict.reason),)
         plain = tuple(Alternative(encode(other.value), other.note) for other in alternatives)
-        self.decisions.append(Decision(configuration, name, encode(value), reason, plain))
+        self.decisions.append(
+            Decision(configuration=configuration, name=name, value=encode(value), reason=reason, alternatives=plain)
+        )
         self.values.setdefault(configuration, {})[name] = value
         return value  # type: ignore[no-any-return]
 
@@ -69,7 +71,9 @@ class Ledger:
         for i, decision in enumerate(self.decisions):
             if (decision.configuration, decision.name) == (configuration, name):
                 first = Alternative(decision.value, decision.reason)
-                self.decisions[i] = Decision(configuration, name, encode(value), reason, (first,))
+                self.decisions[i] = Decision(
+                    configuration=configuration, name=name, value=encode(value), reason=reason, alternatives=(first,)
+                )
         self.values[configuration][name] = value
 
 

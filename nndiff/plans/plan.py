@@ -170,7 +170,7 @@ def load_plan(path: Path, remedy: str | None = None) -> Plan:
     try:
         return decode_plan(data)
     except NndiffError as error:
-        raise _placed(error, path) from None
+        raise error.at(path) from None
 
 
 def load(cls: type[T], path: Path, remedy: str | None = None) -> T:
@@ -179,15 +179,11 @@ def load(cls: type[T], path: Path, remedy: str | None = None) -> T:
     try:
         return strict_json.decode(cls, data)
     except NndiffError as error:
-        raise _placed(error, path) from None
+        raise error.at(path) from None
 
 
 def save(path: Path, word: Any) -> None:
     write_json(path, strict_json.encode(word))
-
-
-def _placed(error: NndiffError, path: Path) -> NndiffError:
-    return NndiffError(error.what, expected=error.expected, found=error.found, where=path, remedy=error.remedy)
 
 
 __all__ = [

@@ -3,7 +3,8 @@
 nndiff.predict("scans", "translated", "results/Dataset001_Name/bridge")
 """
 
-from nndiff.prediction.pipeline import Summary, predict
+from nndiff.prediction.pipeline import predict
+from nndiff.prediction.record import Summary
 from nndiff.prediction.request import Request
 
 __all__ = ["Request", "Summary", "predict"]

@@ -76,6 +76,11 @@ def find(folder: Path, channels: tuple[Channel, ...]) -> Inputs:
     return Inputs(cases, failures, tuple(ignored))
 
 
+def to_generate(volumes: int, ending: str) -> Inputs:
+    """Return the cases of a generation: a name per volume, no files."""
+    return Inputs(tuple(InputCase(f"volume_{i:03d}", (), ending) for i in range(volumes)), {}, ())
+
+
 def _named(path: Path, channels: tuple[Channel, ...]) -> tuple[str, str] | None:
     """CASE_0000, and the ending that its outputs take; None: this is no image."""
     archive = path.suffix.lower() == ".zip"

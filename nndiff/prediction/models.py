@@ -61,7 +61,14 @@ def load(
         for path, source in zip(paths, sources, strict=True)
     ]
     chosen = next((found.sampler for found in tuned if found is not None), first.planned.sampler)
-    return Trained(first.plan, first.configuration, model, chosen, first.seen, sources)
+    return Trained(
+        plan=first.plan,
+        configuration=first.configuration,
+        model=model,
+        sampler=chosen,
+        seen=first.seen,
+        sources=sources,
+    )
 
 
 def _checkpoints(folder: Path, folds: Sequence[str] | None, name: str) -> list[Path]:

@@ -1,11 +1,16 @@
-"""predict.json: how the volumes beside it were made, and what two runs must share to go on with one another."""
+"""predict.json: how the volumes beside it were made, and what two runs must share to go on with one another.
+
+The record is written after every case, so that a prediction that is interrupted can go on.
+"""
 
 from __future__ import annotations
 
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +20,75 @@ from nndiff.plans import migrate
 from nndiff.plans.plan import digest
 from nndiff.prediction.models import Trained
 from nndiff.prediction.request import Request
+from nndiff.resources.workers import Failure
 from nndiff.walk.sampler import SamplerPlan
+from nndiff.words.errors import NndiffError
+from nndiff.words.files import read_json, write_json
 from nndiff.words.strict_json import encode
+
+
+@dataclass
+class Summary:
+    """What was done; the same as the record beside the outputs."""
+
+    record: Path
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+
+
+class Record:
+    """The record of a prediction as it grows, in the file and in the summary."""
+
+    def __init__(self, path: Path, begun: dict[str, Any]):
+        self.summary, self.data = Summary(path), begun
+        self.clock = time.perf_counter()
+
+    def take_over(self) -> None:
+        """Add the cases that an earlier prediction recorded; refuse one that was made in another way."""
+        path = self.summary.record
+        if not path.exists():
+            return
+        before = read_json(path)
+        there = how_made(before)
+        for key, value in how_made(self.data).items():
+            if there[key] != value:
+                raise NndiffError(
+                    f"The outputs there were made with another {key}.",
+                    expected=value,
+                    found=there[key],
+                    where=path,
+                    remedy="choose another output folder, or leave out --continue_prediction to make them anew",
+                )
+        self.data["cases"] = before.get("cases", {})
+
+    def holds(self, case: str) -> bool:
+        """Return whether the case was made in this way before; any other file there was made in some other way."""
+        return case in self.data["cases"]
+
+    def skip(self, cases: Iterable[str]) -> None:
+        self.summary.skipped += cases
+
+    def warn(self, case: str, lines: list[str]) -> None:
+        self.summary.warnings[case] = lines
+
+    def fail(self, failure: Failure) -> None:
+        self.summary.failures.append(failure)
+        self.data["failures"][failure.case] = failure.message
+
+    def finish(self, case: str, outcome: dict[str, Any] | Failure) -> None:
+        """Add the case's row or its failure, and write the file."""
+        if isinstance(outcome, Failure):
+            self.fail(outcome)
+        else:
+            self.summary.done.append(case)
+            self.data["cases"][case] = outcome
+        self.write()
+
+    def write(self) -> None:
+        self.data["seconds"] = round(time.perf_counter() - self.clock, 2)
+        write_json(self.summary.record, self.data)
 
 
 def begun_record(request: Request, trained: Trained, sampler: SamplerPlan, device: torch.device) -> dict[str, Any]:

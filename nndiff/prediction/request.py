@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nndiff.checkpoint import BEST
+from nndiff.words.errors import NndiffError
 
 
 @dataclass(frozen=True)
@@ -29,3 +30,28 @@ class Request:
     part: int = 0
     parts: int = 1
     quiet: bool = False
+
+
+def demand_sound(request: Request) -> None:
+    """Refuse what no model could do."""
+    if request.input is not None and request.input.resolve() == request.output.resolve():
+        raise NndiffError(
+            "The output folder is the input folder: outputs would replace the scans.",
+            where=request.output,
+            remedy="choose another -o",
+        )
+    if request.seed < 0 or request.volumes < 1:
+        name, least, found = ("-seed", 0, request.seed) if request.seed < 0 else ("-n", 1, request.volumes)
+        raise NndiffError(f"{name} is too small.", expected=f"{least} or more", found=found)
+    if not 0 <= request.part < request.parts:
+        raise NndiffError("-part_id counts from 0.", expected=f"0 to {request.parts - 1}", found=request.part)
+
+
+def demand_task(request: Request, generates: bool) -> None:
+    """Refuse what belongs to the other task: translation needs scans, generation takes none."""
+    if generates and request.input is not None:
+        raise NndiffError("This model generates: it takes no input.", remedy="leave out -i; -n says how many volumes")
+    if generates and request.dicom_out:
+        raise NndiffError("A generated volume has no patient: there is no series to derive.", remedy="no --dicom_out")
+    if not generates and request.input is None:
+        raise NndiffError("This model translates: it needs scans.", remedy="-i FOLDER")

@@ -49,7 +49,13 @@ def rehearsed(
     total, step_seconds = sum(stage.share for stage in planned.stages), 0.0
     for stage in planned.stages:
         alone = {name: replace(planned, stages=(stage,))}
-        trainer = Trainer(replace(plan, configurations={**plan.configurations, **alone}), name, run, device, ranks)
+        trainer = Trainer(
+            plan=replace(plan, configurations={**plan.configurations, **alone}),
+            name=name,
+            run=run,
+            device=device,
+            ranks=ranks,
+        )
         begin(trainer)  # what it begins with decides what its steps take
         share = stage.share / total
         step_seconds += share * _step_seconds(trainer, batches, run, ranks, share * budget)

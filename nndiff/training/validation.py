@@ -116,13 +116,13 @@ class Validation:
         answers = without_network(source, self._level, kernel, plan.target_range)
         plain = [compare(array, case["target"], bounds, mask) for array in answers]
         scores = Scores(
-            self.cases[number],
-            own.score(),
-            max(figures.score() for figures in plain),
-            own.psnr,
-            own.ssim,
-            own.mae,
-            max(figures.psnr for figures in plain),
+            case=self.cases[number],
+            score=own.score(),
+            baseline=max(figures.score() for figures in plain),
+            psnr=own.psnr,
+            ssim=own.ssim,
+            mae=own.mae,
+            baseline_psnr=max(figures.psnr for figures in plain),
         )
         return scores, Example(source, estimate, case["target"])
 

@@ -41,15 +41,15 @@ class Measured:
     def row(self, texture: float) -> Row:
         every = list(self.figures.values())
         return Row(
-            self.sampler.label(),
-            self.sampler,
-            fmean(self.scores(texture).values()),
-            fmean(f.psnr for f in every),
-            fmean(f.ssim for f in every),
-            fmean(f.mae for f in every),
-            fmean(f.hf for f in every),
-            self.cost,
-            len(every),
+            label=self.sampler.label(),
+            sampler=self.sampler,
+            score=fmean(self.scores(texture).values()),
+            psnr=fmean(f.psnr for f in every),
+            ssim=fmean(f.ssim for f in every),
+            mae=fmean(f.mae for f in every),
+            hf=fmean(f.hf for f in every),
+            seconds=self.cost,
+            cases=len(every),
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from nndiff.tuning.measure import Bench, Measured
 from nndiff.tuning.search import Search, frontier, tune
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import atomic
+from nndiff.words.text_table import text_table
 
 MOST_CASES = 4  # that choose, and as many that report
 SHARE = 0.2  # of the training's time
@@ -46,7 +46,9 @@ def run(request: Request) -> Inference:
     model = build_model(trained.plan, trained.configuration, [trained.ema], request.device)
     bench = Bench(model, trained.plan, request.prepared / trained.configuration, request.seed)
     budget = request.budget or SHARE * sum(epoch.seconds for epoch in trained.history)
-    search = Search(bench, choosing, budget, request.objective, request.seconds_a_volume)
+    search = Search(
+        bench=bench, cases=choosing, budget=budget, objective=request.objective, at_most=request.seconds_a_volume
+    )
     _say(f"Tuning on {', '.join(choosing)}; {budget:.0f} s at most; planned: {planned.label()}.")
 
     def measured(row: Measured) -> None:
@@ -75,7 +77,7 @@ def summary(found: Inference) -> str:
     others = "cases that did not choose" if found.reported_on != found.chosen_on else "the cases that chose"
     lines = [
         f"\nChosen by '{found.objective}', reported on {others} ({', '.join(found.reported_on)}):",
-        _table(found.report),
+        text_table([HEADS, *([row.label, *_figures(row)] for row in found.report)]),
     ]
     psnr = {row.sampler: row.psnr for row in found.report}
     lines.append(
@@ -83,12 +85,6 @@ def summary(found: Inference) -> str:
         f"{psnr[found.best] - psnr[found.sampler]:+.2f} dB in PSNR."
     )
     return "\n".join(lines)
-
-
-def _table(rows: Sequence[Row]) -> str:
-    cells = [list(HEADS), *([row.label, *_figures(row)] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  " + "  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
 
 
 def _figures(row: Row) -> list[str]:
@@ -117,7 +113,7 @@ def points(search: Search, found: Inference) -> list[Point]:
         label = row.label if chosen or measured.sampler in front else ""
         if measured.sampler == found.planned:
             label = f"planned: {row.label}"
-        points.append(Point(label, row.seconds, row.score, chosen, measured.sampler in front))
+        points.append(Point(label=label, x=row.seconds, y=row.score, chosen=chosen, in_front=measured.sampler in front))
     return points
 
 

@@ -119,7 +119,14 @@ def read(folder: Path) -> Dataset:
     cases, found = _whole_cases(sources, targets, masks, words, len(channel_names), len(target_names), folder)
     findings = [*findings, *found, *_count_findings(words, cases, folder)]
     return Dataset(
-        folder.name, folder, task, channel_names, target_names, words.file_ending, tuple(cases), tuple(findings)
+        name=folder.name,
+        folder=folder,
+        task=task,
+        channel_names=channel_names,
+        target_names=target_names,
+        file_ending=words.file_ending,
+        cases=tuple(cases),
+        findings=tuple(findings),
     )
 
 
@@ -157,9 +164,7 @@ def _read_json(folder: Path) -> DatasetJson:
     try:
         words = strict_json.decode(DatasetJson, data)
     except NndiffError as error:
-        raise NndiffError(
-            f"dataset.json: {error.what}", expected=error.expected, found=error.found, where=path, remedy=error.remedy
-        ) from None
+        raise error.at(path, prefix="dataset.json: ") from None
     if words.file_ending not in FILE_ENDINGS:
         raise NndiffError(
             "dataset.json: this file_ending cannot be read.",
@@ -321,14 +326,16 @@ def _whole_cases(
                 tuple(files.get(name, {})[i] for i in range(n))
                 for files, n in ((sources, n_source), (targets, n_target))
             )
-            cases.append(Case(name, words.groups.get(name, name), source, target, masks.get(name)))
+            cases.append(
+                Case(name=name, group=words.groups.get(name, name), source=source, target=target, mask=masks.get(name))
+            )
     findings += [
         Finding(
             name,
             str(folder / "dataset.json"),
             "groups names a case that does not exist.",
             "correct the name in groups",
-            "warning",
+            severity="warning",
         )
         for name in sorted(words.groups.keys() - sources.keys() - targets.keys() - (words.dataset or {}).keys())
     ]
@@ -384,7 +391,7 @@ def _count_findings(words: DatasetJson, cases: list[Case], folder: Path) -> list
                 str(folder / "dataset.json"),
                 f"numTraining says {words.numTraining}, but {len(cases)} whole cases were found.",
                 remedy,
-                "warning",
+                severity="warning",
             )
         ]
     return []

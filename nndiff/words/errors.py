@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 NAMES_SHOWN = 8
+KEPT: Any = object()  # a field that `at` leaves as it is
 
 
 class NndiffError(Exception):
@@ -22,6 +24,26 @@ class NndiffError(Exception):
     ):
         self.what, self.expected, self.found, self.where, self.remedy = what, expected, found, where, remedy
         super().__init__(str(self))
+
+    def at(
+        self,
+        where: object = KEPT,
+        *,
+        prefix: str = "",
+        expected: object = KEPT,
+        remedy: str | None = KEPT,
+    ) -> NndiffError:
+        """Return a copy for a caller that knows the place: `prefix` before the text, given fields replaced.
+
+        None removes a field.
+        """
+        return NndiffError(
+            prefix + self.what,
+            expected=self.expected if expected is KEPT else expected,
+            found=self.found,
+            where=self.where if where is KEPT else where,
+            remedy=self.remedy if remedy is KEPT else remedy,
+        )
 
     def __str__(self) -> str:
         lines = [self.what]

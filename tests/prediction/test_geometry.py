@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 import nndiff
-from nndiff.prediction import pipeline
+from nndiff.prediction import draws
 from nndiff.sampling import layers
 from nndiff.words.files import read_json
 from tests.conftest import make_phantom
@@ -139,7 +139,7 @@ def test_outside_the_crop_is_the_targets_background(tmp_path):
 @pytest.mark.parametrize("step_size", [None, 0.5, 1.0])
 def test_a_volume_in_tiles_comes_back_as_whole(tmp_path, monkeypatch, step_size):
     """With next to no free memory the tiles are small; a network that answers with its source still copies it."""
-    monkeypatch.setattr(pipeline, "free_memory", lambda _: 10**6)
+    monkeypatch.setattr(draws, "free_memory", lambda _: 10**6)
     monkeypatch.setattr(layers.Averaged, "__call__", lambda self, x_t, t, condition, kept: condition)
     model = copying_model(tmp_path, prediction="x0")
     array = make_phantom(1, (18, 20, 40), noise=0.3)
@@ -152,7 +152,7 @@ def test_a_volume_in_tiles_comes_back_as_whole(tmp_path, monkeypatch, step_size)
 
 
 def test_the_smaller_the_step_the_more_tiles(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "free_memory", lambda _: 10**6)
+    monkeypatch.setattr(draws, "free_memory", lambda _: 10**6)
     model = copying_model(tmp_path)
     save_scan(tmp_path / "in" / "a_0000.mha", make_phantom(1, (18, 20, 60)))
     tiles = []

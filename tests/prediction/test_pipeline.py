@@ -15,7 +15,7 @@ import nndiff
 from nndiff import checkpoint
 from nndiff.checkpoint import BEST
 from nndiff.imaging import io
-from nndiff.prediction import Summary, pipeline
+from nndiff.prediction import Summary, draws, outputs, reading
 from nndiff.sampling.inference import digest_of
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json
@@ -284,7 +284,7 @@ def test_from_python_it_is_quiet_and_returns_what_was_done(tmp_path, predict, ca
 
 def test_a_case_that_fails_in_the_middle_is_reported_after_the_others_are_done(tmp_path, predict, monkeypatch):
     scans(tmp_path / "in", 4)
-    write, translate = pipeline._write_channel, pipeline.translate
+    write, translate = outputs._write_channel, draws.translate
     calls = iter(range(9))
 
     def full(array, undo, path, dtype):
@@ -297,8 +297,8 @@ def test_a_case_that_fails_in_the_middle_is_reported_after_the_others_are_done(t
             raise ZeroDivisionError("a bug of our own")
         return translate(*arguments)
 
-    monkeypatch.setattr(pipeline, "_write_channel", full)
-    monkeypatch.setattr(pipeline, "translate", burst)
+    monkeypatch.setattr(outputs, "_write_channel", full)
+    monkeypatch.setattr(draws, "translate", burst)
     with pytest.raises(NndiffError) as caught:
         predict()
     assert "2 of 4 cases failed" in str(caught.value)
@@ -373,7 +373,7 @@ def test_behind_a_slow_disk_at_most_three_prepared_volumes_are_alive(tmp_path, p
     """One being read, one computed, one written; the writer waits for a fourth, which must not come."""
     scans(tmp_path / "in", 6)
     alive, most, fourth = weakref.WeakSet(), [0], threading.Event()
-    prepare, write = pipeline.prepare, pipeline._write_channel
+    prepare, write = reading.prepare, outputs._write_channel
 
     def counted(*arguments):
         prepared = prepare(*arguments)
@@ -387,8 +387,8 @@ def test_behind_a_slow_disk_at_most_three_prepared_volumes_are_alive(tmp_path, p
         fourth.wait(0.15)
         write(*arguments)
 
-    monkeypatch.setattr(pipeline, "prepare", counted)
-    monkeypatch.setattr(pipeline, "_write_channel", slow)
+    monkeypatch.setattr(reading, "prepare", counted)
+    monkeypatch.setattr(outputs, "_write_channel", slow)
     assert len(predict().done) == 6
     assert most[0] == 3
     assert len(alive) == 0

@@ -13,7 +13,7 @@ from nndiff.checkpoint import BEST, LATEST
 from nndiff.networks.prdit import unfold
 from nndiff.families import NetworkSpec
 from nndiff.sampling.translate import build_model
-from nndiff.training import run
+from nndiff.training import new_run, run
 from nndiff.training.inherit import inherit
 from nndiff.training.loop import Trainer
 from nndiff.training.ranks import Ranks
@@ -167,8 +167,8 @@ def test_the_rehearsal_takes_the_steps_that_will_be_taken(tmp_path, monkeypatch)
         begin_with(self, weights)
 
     monkeypatch.setattr(Trainer, "begin_with", counted)
-    monkeypatch.setattr(run, "within_budget", lambda settled, *_: settled)
-    monkeypatch.setattr(run._Fold, "_epochs", lambda *_: None)
+    monkeypatch.setattr(new_run, "within_budget", lambda settled, *_: settled)
+    monkeypatch.setattr(run, "epochs", lambda *_: ())
     prepare(tmp_path / "next", plan)
     train(request(tmp_path / "next", plan, "prdit", begin_with=first / BEST, time_budget=1.0))
     stages = [trainer.configuration.stages for trainer in begun]

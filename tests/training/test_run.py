@@ -22,7 +22,7 @@ from nndiff.cli.train import main, seconds_of
 from nndiff.imaging import store
 from nndiff.plans.plan import Plan
 from nndiff.training import budget as timing
-from nndiff.training import journal, run
+from nndiff.training import job, journal, run
 from nndiff.training.batches import Batches
 from nndiff.training.budget import (
     EPOCHS,
@@ -211,11 +211,11 @@ def test_patches_are_cut_from_the_volume_as_the_network_pads_it(tmp_path, monkey
     made: list[Batches] = []
 
     class Seen(Batches):
-        def __init__(self, *words: Any):
-            super().__init__(*words)
+        def __init__(self, **words: Any):
+            super().__init__(**words)
             made.append(self)
 
-    monkeypatch.setattr(run, "Batches", Seen)
+    monkeypatch.setattr(job, "Batches", Seen)
     train(request(tmp_path, plan))
     steps = multiple(planned.network, (2, 2, 2))
     assert {batches.multiple for batches in made} == {steps} != {(1, 1, 1)}
@@ -367,7 +367,7 @@ def test_a_time_budget_becomes_a_number_of_steps_that_is_kept(tmp_path, monkeypa
     plan: Plan = tiny_plan()
     prepare(tmp_path, plan)
     prepare(tmp_path / "other", plan)
-    monkeypatch.setattr(run._Fold, "_epochs", stopped)
+    monkeypatch.setattr(run, "epochs", stopped)
     with pytest.raises(Enough):
         train(request(tmp_path, plan, time_budget=600.0))
     with pytest.raises(Enough):

@@ -11,7 +11,7 @@ from nndiff import checkpoint
 from nndiff.checkpoint import LATEST
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.sampling.translate import arrangements, build_model, translate
-from nndiff.training import journal, run
+from nndiff.training import journal, new_run, run
 from nndiff.training.loop import Trainer
 from nndiff.training.ranks import Ranks
 from nndiff.training.run import train
@@ -51,8 +51,8 @@ def test_a_time_budget_is_shared_among_stages_by_what_each_ones_steps_take(tmp_p
             yield replace(step, seconds=0.1 if stage.trains == "core.local" else 1.0)
 
     monkeypatch.setattr(Trainer, "steps", slow)
-    monkeypatch.setattr(run, "within_budget", lambda settled, *words: asked.append(words[:2]) or settled)
-    monkeypatch.setattr(run._Fold, "_epochs", lambda *_: None)
+    monkeypatch.setattr(new_run, "within_budget", lambda settled, *words: asked.append(words[:2]) or settled)
+    monkeypatch.setattr(run, "epochs", lambda *_: ())
     asked: list[tuple[float, float]] = []
     train(request(tmp_path, plan, "prdit", time_budget=1e4))
     ((seconds, step),) = asked

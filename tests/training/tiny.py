@@ -20,7 +20,7 @@ from nndiff.resources.memory import Cost
 from nndiff.training.batches import Batch
 from nndiff.training.loop import Trainer
 from nndiff.training.ranks import Ranks
-from nndiff.training.run import Request
+from nndiff.training.request import Request
 from nndiff.words.budget import Budget
 from nndiff.words.volume import FloatArray, Triple
 from tests.conftest import make_phantom

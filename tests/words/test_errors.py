@@ -22,6 +22,19 @@ def test_what_is_not_known_is_not_said():
     assert str(NndiffError("Plain.")) == "Plain."
 
 
+def test_a_copy_at_a_place_has_what_was_given_and_keeps_the_rest():
+    error = NndiffError("The spacing differs.", **FULL)
+    assert vars(error.at()) == vars(error)
+    told = error.at("/data", prefix="Case a: ", remedy="look")
+    assert vars(told) == {"what": "Case a: The spacing differs.", **FULL, "where": "/data", "remedy": "look"}
+    assert vars(error) == {"what": "The spacing differs.", **FULL}, "the first is left as it was"
+
+
+def test_none_removes_a_field_from_the_copy():
+    bare = NndiffError("The spacing differs.", **FULL).at(None, expected=None, remedy=None)
+    assert str(bare) == "The spacing differs.\n  found (1, 1, 3)"
+
+
 def test_every_field_survives_the_way_back_from_a_worker():
     error = NndiffError("The spacing differs.", **FULL)
     back = pickle.loads(pickle.dumps(error))

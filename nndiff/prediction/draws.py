@@ -1,0 +1,88 @@
+"""The draws of a case: samples of the model, their mean and their standard deviation, updated draw by draw.
+
+    mean_k = mean_(k-1) + (x_k - mean_(k-1)) / k
+    S_k    = S_(k-1) + (x_k - mean_(k-1)) (x_k - mean_k)          std² = S_K / (K - 1)          Welford 1962
+
+Each draw has its own random numbers, from (seed, case, draw).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from nndiff.prediction.inputs import InputCase
+from nndiff.prediction.models import Trained
+from nndiff.prediction.reading import Read
+from nndiff.prediction.request import Request
+from nndiff.resources.machine import free_memory
+from nndiff.resources.memory import usable_now
+from nndiff.sampling.translate import Arrangement, arrangements, draw_seed, translate
+from nndiff.walk.sampler import SamplerPlan
+from nndiff.words.volume import FloatArray
+
+
+class Draws:
+    """Mean and standard deviation of the draws, as they come."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: FloatArray = np.zeros(0, dtype=np.float32)
+        self.squares: FloatArray = np.zeros(0, dtype=np.float32)
+        self.kept: list[FloatArray] = []
+
+    def add(self, draw: FloatArray, keep: bool) -> None:
+        self.count += 1
+        if keep:
+            self.kept.append(draw)
+        if self.count == 1:
+            self.mean, self.squares = draw, np.zeros_like(draw)
+            return
+        before = draw - self.mean
+        self.mean = (self.mean + before / self.count).astype(np.float32, copy=False)
+        self.squares += before * (draw - self.mean)
+
+    @property
+    def spread(self) -> FloatArray:
+        return np.sqrt(self.squares / max(1, self.count - 1)).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """A case that is computed and not yet written."""
+
+    read: Read
+    draws: Draws
+    arrangement: Arrangement  # of the last draw
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Computation:
+    """Computes the draws of one case after the other, on one device."""
+
+    request: Request
+    trained: Trained
+    sampler: SamplerPlan
+    device: torch.device
+
+    def __call__(self, case: InputCase, read: Read, on_step: Callable[[], Any]) -> Computed:
+        clock = time.perf_counter()
+        prepared = read.prepared
+        shape, model = prepared.grid.shape, self.trained.model
+        source = None if prepared.source is None else torch.from_numpy(prepared.source)
+        usable = usable_now(free_memory(self.device.type), self.device.type)
+        options = arrangements(model, shape, usable, self.sampler)
+        used = [options[0]]
+        draws = Draws()
+        for k in range(self.sampler.samples):
+            generator = torch.Generator().manual_seed(draw_seed(self.request.seed, case.name, k))
+            draw = translate(model, source, shape, self.sampler, generator, options, on_step, used.append).numpy()
+            draws.add(draw, keep=self.request.save_samples)
+            options = [option for option in options if option.bytes <= used[-1].bytes]  # never back to what failed
+        return Computed(read, draws, used[-1], time.perf_counter() - clock)

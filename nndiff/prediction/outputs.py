@@ -1,0 +1,130 @@
+"""The files of a case: one volume per target channel, and beside them what was asked for.
+
+CASE_0000.nii.gz                      the mean of the draws
+uncertainty/CASE_0000.nii.gz          their standard deviation
+samples/CASE_sample00_0000.nii.gz     each draw
+dicom/CASE_0000                       the mean as a derived DICOM series
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nndiff
+from nndiff.data.prepare import Undo
+from nndiff.imaging import dicom_out, io
+from nndiff.prediction.draws import Computed, Draws
+from nndiff.prediction.inputs import DICOM_TO, InputCase
+from nndiff.prediction.models import Trained
+from nndiff.prediction.request import Request
+from nndiff.words.volume import FloatArray, Volume
+
+UNCERTAINTY, SAMPLES, SERIES = "uncertainty", "samples", "dicom"  # folders beside the volumes
+DTYPES = {"ct": np.int16}  # Hounsfield units are whole numbers; all else is float32
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The paths of every output that the request asks for."""
+
+    request: Request
+    channels: int  # of the target
+    draws: int
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Return the folders that volumes are written into."""
+        folder = self.request.output
+        return folder, folder / UNCERTAINTY, folder / SAMPLES
+
+    def volumes(self, case: InputCase) -> list[Path]:
+        return self._channels(case)
+
+    def series(self, volume: Path) -> Path:
+        """Return the folder of the DICOM series that is derived from the volume."""
+        return self.request.output / SERIES / volume.name.removesuffix(DICOM_TO)
+
+    def uncertainties(self, case: InputCase) -> list[Path]:
+        return self._channels(case, below=UNCERTAINTY)
+
+    def samples(self, case: InputCase) -> list[list[Path]]:
+        """Return the paths of every draw, a path per target channel."""
+        return [self._channels(case, f"_sample{k:02d}", SAMPLES) for k in range(self.draws)]
+
+    def exist(self, case: InputCase) -> bool:
+        """Return whether every output of the case is there."""
+        return all(path.exists() for path in self._every(case))
+
+    def _every(self, case: InputCase) -> list[Path]:
+        files = self.volumes(case)
+        if self.request.dicom_out:
+            files += [self.series(path) for path in self.volumes(case)]
+        if self.request.save_uncertainty:
+            files += self.uncertainties(case)
+        if self.request.save_samples:
+            files += [path for paths in self.samples(case) for path in paths]
+        return files
+
+    def _channels(self, case: InputCase, word: str = "", below: str = ".") -> list[Path]:
+        folder = self.request.output / below
+        return [folder / f"{case.name}{word}_{channel:04d}{case.ending}" for channel in range(self.channels)]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Writes the outputs of one case after the other, on the source's grid, in the target's units."""
+
+    outputs: Outputs
+    trained: Trained
+
+    def __call__(self, case: InputCase, computed: Computed) -> dict[str, Any]:
+        """Write all files of the case; return its row of the record."""
+        clock = time.perf_counter()
+        undo, draws = computed.read.prepared.undo, computed.draws
+        if self.outputs.request.save_uncertainty:
+            self._write_uncertainty(case, undo, draws)
+        for sample, paths in zip(draws.kept, self.outputs.samples(case), strict=bool(draws.kept)):
+            for path, array in zip(paths, undo(sample).array, strict=True):
+                _write_channel(array, undo, path, np.float32)
+        self._write_mean(case, undo, draws)
+        return self._row(case, computed, time.perf_counter() - clock)
+
+    def _write_uncertainty(self, case: InputCase, undo: Undo, draws: Draws) -> None:
+        spread = np.maximum(undo.of_spread()(draws.spread).array, 0)  # a spline overshoots
+        for path, array in zip(self.outputs.uncertainties(case), spread, strict=True):
+            _write_channel(array, undo, path, np.float32)
+
+    def _write_mean(self, case: InputCase, undo: Undo, draws: Draws) -> None:
+        paths, channels = self.outputs.volumes(case), self.trained.plan.target_channels
+        for path, array, channel_word in zip(paths, undo(draws.mean).array, channels, strict=True):
+            _write_channel(array, undo, path, DTYPES.get(channel_word.kind, np.float32))
+            if self.outputs.request.dicom_out:
+                what = f"{self.trained.configuration} of {self.trained.plan.dataset}, nndiff {nndiff.__version__}"
+                assert undo.layout is not None
+                stored = io.as_stored(array, undo.layout)
+                dicom_out.write(stored, channel_word.kind, what, case.files[0], self.outputs.series(path))
+
+    def _row(self, case: InputCase, computed: Computed, seconds: float) -> dict[str, Any]:
+        read, arrangement = computed.read, computed.arrangement
+        return {
+            "outputs": [path.name for path in self.outputs.volumes(case)],
+            "warnings": read.warnings,
+            "shape": list(read.prepared.grid.shape),
+            "tiles": len(arrangement.tiling),
+            "tile": list(arrangement.tiling.size),
+            "predicted_bytes": arrangement.bytes,
+            "seconds": {
+                "read": round(read.seconds, 3),
+                "compute": round(computed.seconds, 3),
+                "write": round(seconds, 3),
+            },
+        }
+
+
+def _write_channel(array: FloatArray, undo: Undo, path: Path, dtype: Any) -> None:
+    io.write(Volume(array[None], undo.original, undo.layout), path, dtype)

@@ -1,0 +1,90 @@
+"""Reading a case: its files → what the network sees, with warnings where it is unlike the training cases."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nndiff.data.prepare import Prepared, empty, prepare
+from nndiff.imaging import dicom, io
+from nndiff.prediction.inputs import InputCase
+from nndiff.prediction.models import Trained
+from nndiff.words.errors import NndiffError
+from nndiff.words.volume import Volume
+
+UNITS_APART = 3.0  # a case this many times above or below all of training is said to be in other units
+COARSER = 1.6  # times the trained spacing, along some axis
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """A case in memory, ready for the network."""
+
+    prepared: Prepared
+    warnings: list[str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads cases as the model was trained on them; a case without files (generation) becomes an empty volume."""
+
+    trained: Trained
+    dicom_out: bool
+
+    def __call__(self, case: InputCase) -> Read:
+        clock = time.perf_counter()
+        if not case.files:
+            return Read(empty(self.trained.preparation), [], 0.0)
+        if self.dicom_out:
+            _demand_series(case)
+        source = io.read(case.files)
+        _demand_finite(source, case.files[0])
+        prepared = prepare(source, None, None, self.trained.preparation)
+        warnings = [*self._other_units(source), *self._coarser(source)]
+        return Read(prepared, warnings, time.perf_counter() - clock)
+
+    def _other_units(self, source: Volume) -> list[str]:
+        """Return a warning per channel whose peak lies far from those of all training cases."""
+        lines = []
+        for channel, seen in zip(source.array, self.trained.seen, strict=True):
+            peak = float(np.percentile(channel, 99.99))
+            low, high = seen.peaks
+            if not low / UNITS_APART <= peak <= high * UNITS_APART:
+                lines.append(
+                    f"{seen.name}: intensities outside the training range (P99.99 {peak:.4g}, in training "
+                    f"{low:.4g} to {high:.4g}); are the units the same?"
+                )
+        return lines
+
+    def _coarser(self, source: Volume) -> list[str]:
+        """Return a warning if the voxels are much larger than the model's."""
+        own, trained = source.grid.spacing, self.trained.preparation.spacing
+        if not any(here > COARSER * there for here, there in zip(own, trained, strict=True)):
+            return []
+        coarse, fine = (" x ".join(f"{s:.3g}" for s in spacing) for spacing in (own, trained))
+        return [f"coarser than what was trained on: {coarse} mm, trained at {fine} mm"]
+
+
+def _demand_series(case: InputCase) -> None:
+    if not dicom.is_series(case.files[0]):
+        raise NndiffError(
+            "A derived series needs the patient and the study of a DICOM scan.",
+            expected=f"{case.name}: a folder or a zip of one series",
+            found=case.files[0].name,
+            remedy="leave out --dicom_out",
+        )
+
+
+def _demand_finite(source: Volume, path: Path) -> None:
+    if not np.isfinite(source.array).all():
+        bad = int((~np.isfinite(source.array)).sum())
+        raise NndiffError(
+            "The source holds voxels that are NaN or infinite.",
+            found=f"{bad} of {source.array.size}",
+            where=path,
+            remedy="mend the file; nndiff does not guess what belongs there",
+        )

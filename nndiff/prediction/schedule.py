@@ -1,0 +1,77 @@
+"""While one case is computed the next is read and the one before is written: three volumes in memory, never more.
+
+    read                    compute                                 write
+    (a thread)              (here)                                  (a thread)
+
+A case that fails is reported, and the others go on.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from nndiff.prediction.draws import Computed
+from nndiff.prediction.inputs import InputCase
+from nndiff.prediction.reading import Read
+from nndiff.resources.workers import Failure
+from nndiff.words.errors import NndiffError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The three stages of a case, and what receives its outcome; a case that fails skips the later stages."""
+
+    read: Callable[[InputCase], Read]
+    compute: Callable[[InputCase, Read, Callable[[], Any]], Computed]  # calls its last argument after every step
+    write: Callable[[InputCase, Computed], dict[str, Any]]
+    finish: Callable[[str, dict[str, Any] | Failure], None]  # in the order of the cases
+    steps: int  # of a case, for the progress bar
+
+    def run(self, cases: Sequence[InputCase], quiet: bool) -> None:
+        """Take every case through all stages."""
+        bar = _bar(len(cases) * self.steps, quiet)
+        with bar, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            ahead = reader.submit(_guarded, self.read, cases[0]) if cases else None
+            behind: Future[None] | None = None
+            for i, case in enumerate(cases):
+                assert ahead is not None
+                outcome = ahead.result()
+                ahead = reader.submit(_guarded, self.read, cases[i + 1]) if i + 1 < len(cases) else None
+                bar.set_postfix_str(case.name)
+                if not isinstance(outcome, Failure):
+                    outcome = _guarded(self.compute, case, outcome, bar.update)
+                if behind is not None:
+                    behind.result()
+                behind = writer.submit(self._written, case, outcome)
+                bar.n = (i + 1) * self.steps  # a failed case leaves its steps undone
+            if behind is not None:
+                behind.result()
+
+    def _written(self, case: InputCase, outcome: Computed | Failure) -> None:
+        row = outcome if isinstance(outcome, Failure) else _guarded(self.write, case, outcome)
+        self.finish(case.name, row)
+
+
+def _guarded(function: Callable[..., Any], case: InputCase, *rest: Any) -> Any:
+    """Return the function's result, or the Failure that its exception makes."""
+    try:
+        return function(case, *rest)
+    except NndiffError as error:
+        return Failure(case.name, str(error), traceback.format_exc(), True)
+    except MemoryError:
+        return Failure(case.name, "out of memory", traceback.format_exc(), True)
+    except Exception as error:
+        return Failure(case.name, f"{type(error).__name__}: {error}", traceback.format_exc(), False)
+
+
+def _bar(total: int, quiet: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total, desc="Predict", unit="step", file=sys.stderr, dynamic_ncols=True, mininterval=0.5, disable=quiet
+    )

@@ -1,0 +1,62 @@
+"""The checkpoints of one fold: the one that training goes on from, and those that it writes.
+
+checkpoint_latest.pt is written after every epoch, checkpoint_best.pt after an epoch that is better than all before.
+"""
+
+from __future__ import annotations
+
+from nndiff import checkpoint
+from nndiff.checkpoint import LATEST, Checkpoint, Epoch
+from nndiff.training.job import Job
+from nndiff.training.loop import Trainer
+from nndiff.training.request import Request
+from nndiff.words.errors import NndiffError
+
+
+def find(request: Request) -> Checkpoint | None:
+    """Return the checkpoint to go on from, None for a new training; refuse to start over an earlier one."""
+    path = request.folder / LATEST
+    if not path.exists():
+        return None
+    if not request.go_on:
+        raise NndiffError(
+            "This fold has been trained, or begun, before.",
+            where=path,
+            remedy="go on with --c, or move the folder away to start anew",
+        )
+    found = checkpoint.load(path)
+    if found.configuration != request.configuration:
+        raise NndiffError(
+            "The checkpoint is of another configuration.",
+            expected=request.configuration,
+            found=found.configuration,
+            where=path,
+        )
+    return found
+
+
+def restore(trainer: Trainer, found: Checkpoint, request: Request) -> None:
+    """Bring the trainer to the step, weights and moments of the checkpoint."""
+    checkpoint.demand_fitting(trainer.network, found.weights, request.folder / LATEST)
+    trainer.restore(found)
+
+
+def save(job: Job, trainer: Trainer, history: tuple[Epoch, ...], name: str) -> None:
+    """Write the training's whole state; one process writes for all."""
+    if not job.ranks.first:
+        return
+    checkpoint.save(
+        job.request.folder / name,
+        Checkpoint(
+            plan=job.plan,
+            configuration=job.name,
+            run=trainer.run,
+            seen=job.seen,
+            step=trainer.step,
+            weights=trainer.weights,
+            ema=trainer.ema.values,
+            optimizer=trainer.optimizer.state_dict(),
+            objectives=dict(trainer.objectives.state_dict()),
+            history=history,
+        ),
+    )

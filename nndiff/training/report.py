@@ -1,0 +1,66 @@
+"""What a person is told of one run: how it starts, every epoch, a warning while it does not learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nndiff.checkpoint import Epoch
+from nndiff.training import journal
+from nndiff.training.epochs import Ended
+from nndiff.training.job import Job
+from nndiff.training.journal import Journal
+from nndiff.training.loop import Trainer, stage_ends
+
+RECENT = 5  # epochs whose median length gives the time left
+
+
+class Report:
+    """Writes one run's reports into its journal; remembers whether the last epoch was warned of."""
+
+    def __init__(self, journal: Journal, job: Job, trainer: Trainer):
+        self.journal, self.job, self.trainer, self.run = journal, job, trainer, trainer.run
+        self.stages = stage_ends(trainer.configuration, trainer.run)[:-1]  # where a stage after the first begins
+        self.warned = False
+
+    def start(self) -> None:
+        """Say what is trained, on which cases, and for how many steps."""
+        request, run, trainer = self.job.request, self.run, self.trainer
+        size = sum(weight.numel() for weight in trainer.network.parameters())
+        held = "" if run.held_out else " (which are training cases too: their scores flatter)"
+        self.journal.say(
+            f"{self.job.plan.dataset} {request.configuration} fold {run.fold}: {len(run.training)} training cases, "
+            f"validated on {', '.join(run.validation)}{held}"
+        )
+        self.journal.say(
+            f"{size / 1e6:.1f} M weights on {request.device}, {run.samples_a_step} patches of "
+            f"{'x'.join(map(str, trainer.configuration.patch_size))} a step; steps {trainer.step} to "
+            f"{run.training_steps}, an epoch is {run.epoch_steps}. Progress: {request.folder / 'progress.png'}"
+        )
+
+    def epoch(self, history: Sequence[Epoch], ended: Ended, best: bool) -> None:
+        """Write progress.csv and the pictures, and say one line; `history` ends with this epoch."""
+        epoch, run = ended.epoch, self.run
+        if best and ended.example is not None:
+            self.journal.show(ended.example, run.validation[0], epoch)
+        self.journal.write(history, run, self.stages)
+        recent = [past.seconds for past in history[-RECENT:]]
+        left = float(np.median(recent)) * (run.training_steps - epoch.step) / run.epoch_steps
+        self.journal.say(journal.line(epoch, run, best, left))
+        self._warn(ended)
+
+    def already_trained(self, history: Sequence[Epoch]) -> None:
+        """Write progress.csv and progress.png anew, and say that no step is left."""
+        self.journal.write(history, self.run, self.stages)
+        self.journal.say(f"This fold is trained: {self.trainer.step} of {self.run.training_steps} steps are done.")
+
+    def _warn(self, ended: Ended) -> None:
+        """Say once that the network does not learn, and once that it does after all."""
+        rate = self.trainer.configuration.learning_rate
+        warning = journal.not_learning(ended.epoch, self.run, ended.baseline, rate)
+        if warning is not None and not self.warned:
+            self.journal.say(warning)
+        if warning is None and self.warned:
+            self.journal.say(f"It learns now: better than without a network at step {ended.epoch.step}.")
+        self.warned = warning is not None

@@ -1,0 +1,31 @@
+"""All that a training is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nndiff.checkpoint import Seen
+from nndiff.plans.plan import Plan
+
+
+@dataclass(frozen=True)
+class Request:
+    plan: Plan
+    configuration: str
+    fold: str
+    prepared: Path  # preprocessed/DATASET
+    results: Path  # results/DATASET
+    device: torch.device
+    seen: tuple[Seen, ...]
+    seed: int = 0
+    time_budget: float | None = None  # seconds
+    go_on: bool = False
+    workers: int | None = None  # processes that load data
+    begin_with: Path | None = None  # a checkpoint whose weights this one starts from
+
+    @property
+    def folder(self) -> Path:
+        return self.results / self.configuration / f"fold_{self.fold}"
