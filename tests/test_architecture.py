@@ -20,17 +20,19 @@ PACKAGE = Path(nndiff.__file__).parent
 FLOORS = [
     {"words"},
     {"imaging", "diffusion", "networks", "metrics"},
+    {"families", "walk"},
     {"plans"},
+    {"methods"},
     {"assemble", "checkpoint", "pictures", "resources", "data", "sampling"},
     {"planning", "training", "tuning", "prediction", "evaluation", "demo"},
     {"cli", "__init__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-MECHANISMS, STAGES = 1, 4
+MECHANISMS, STAGES = 1, 6
 
 WORDS_MAY_USE = {"numpy"}
 HEAVY = {"torch", "scipy", "SimpleITK", "pandas", "matplotlib", "batchgenerators", "tqdm"}
-LIGHT = {"nndiff.words", "nndiff.plans", "nndiff.cli"}  # what the top of a command may import
+LIGHT = {"nndiff.words", "nndiff.families", "nndiff.walk", "nndiff.plans", "nndiff.cli"}  # what the top of a command may import
 BY_NAME = re.compile(r"^nndiff(\.\w+)+(?=:\w+$|$)")  # a module in a string: importlib, an entry point
 
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import nndiff
 from nndiff.imaging import dicom
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import PART
+from nndiff.words.version import VERSION
 from nndiff.words.volume import FloatArray
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _common(source: Dataset, kind: str, what: str, slope: float, slices: int) ->
     made.SeriesDescription = f"SYNTHETIC {MODALITIES[kind]} (nndiff)"
     made.DerivationDescription = f"Synthetic image, not acquired: {what}"[:1024]
     made.ImageComments = "SYNTHETIC: made by a neural network, not by a scanner"
-    made.Manufacturer, made.SoftwareVersions = "nndiff", nndiff.__version__
+    made.Manufacturer, made.SoftwareVersions = "nndiff", VERSION
     made.ContentDate = made.SeriesDate = time.strftime("%Y%m%d", now)
     made.ContentTime = made.SeriesTime = time.strftime("%H%M%S", now)
     made.BurnedInAnnotation, made.LossyImageCompression = "NO", "00"
