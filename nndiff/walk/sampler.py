@@ -91,11 +91,8 @@ class SamplerPlan(Checked):
 
         `share` says what of that a step costs on features kept at a depth.
         """
-        deep = self.part(Deep)
-        full = deep.full_steps(self.steps)
-        shallow = self.steps - full
-        once = full + self.start.evaluations + (shallow * share(deep.depth) if shallow else 0)
-        return self.samples * self.passes * once
+        walked = min((cache.work(self.steps, share) for cache in self.caches), default=self.steps)
+        return self.samples * self.passes * (walked + self.start.evaluations)
 
     def walking_times(self, setting: Setting) -> list[float]:
         return self.times(setting.process, self.rule)
