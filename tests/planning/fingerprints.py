@@ -77,7 +77,7 @@ GOLDEN = {
 
 def budget(gigabytes: float, device: str = "cuda") -> Budget:
     name = {"cuda": "any GPU with bf16", "cpu": "CPU"}[device]
-    return Budget(device, name, int(gigabytes * GB), "-gpu_memory_target", True, 8, 64 * GB, 1000 * GB)
+    return Budget(device, name, int(gigabytes * GB), "-gpu_memory_target", True, 8)
 
 
 def with_spacings(base: Fingerprint, spacings: list[tuple[float, float, float]]) -> Fingerprint:
