@@ -32,7 +32,13 @@ MECHANISMS, STAGES = 1, 6
 
 WORDS_MAY_USE = {"numpy"}
 HEAVY = {"torch", "scipy", "SimpleITK", "pandas", "matplotlib", "batchgenerators", "tqdm"}
-LIGHT = {"nndiff.words", "nndiff.families", "nndiff.walk", "nndiff.plans", "nndiff.cli"}  # what the top of a command may import
+LIGHT = {
+    "nndiff.words",
+    "nndiff.families",
+    "nndiff.walk",
+    "nndiff.plans",
+    "nndiff.cli",
+}  # what the top of a command may import
 BY_NAME = re.compile(r"^nndiff(\.\w+)+(?=:\w+$|$)")  # a module in a string: importlib, an entry point
 
 

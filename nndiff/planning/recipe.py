@@ -109,7 +109,7 @@ def shifts(puzzle_factor: Sequence[int]) -> Verdict[Shifts]:
     return Verdict(
         Shifts(),
         "one place of the puzzle's grid: each more is as much work again; --shifts where a grid is seen",
-        (Alternative(2, note),),
+        (Alternative({"places": 2}, note),),
     )
 
 
