@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nndiff.data.integrity import Content, Examined, across_cases, examine, other_units, strangers, tells
-from nndiff.data.prepare import CROP_MARGIN_MM, Mask, body
+from nndiff.data.prepare import CROP_MARGIN_MM, body
 from nndiff.data.statistics import channel_statistics, foregrounds, links, samples, statistics, tidy
 from nndiff.imaging.io import read_header
 from nndiff.plans.plan import CaseFingerprint, ChannelStatistics, Fingerprint
 from nndiff.resources.workers import Failure, demand_success, run, worker_count
 from nndiff.words.dataset import Case, Dataset, Finding, kind_of
 from nndiff.words.errors import NndiffError
-from nndiff.words.volume import FloatArray
+from nndiff.words.volume import FloatArray, Mask
 
 BYTES_A_VOXEL = 60  # of a case in flight: volumes, masks and temporaries
 

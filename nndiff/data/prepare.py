@@ -14,18 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from nndiff.imaging.crop import body_box, crop, foreground, place
 from nndiff.imaging.normalize import NORMALIZERS, Affine, Normalizer
 from nndiff.imaging.resample import new_shape, resample, resample_mask
 from nndiff.plans.plan import TIED, Channel, Preparation, Scheme
 from nndiff.words.errors import NndiffError
-from nndiff.words.volume import Box, FloatArray, Grid, Layout, Triple, Volume
+from nndiff.words.volume import Box, FloatArray, Grid, Layout, Mask, Triple, Volume
 
 CROP_MARGIN_MM = 10.0  # around the body: room for what a threshold misses
-
-Mask = npt.NDArray[np.bool_]  # [Z, Y, X]
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from nndiff.data.prepare import Mask, fit
+from nndiff.data.prepare import fit
 from nndiff.imaging.crop import foreground
 from nndiff.imaging.normalize import Affine
 from nndiff.plans.plan import ChannelStatistics, Link, Scheme
 from nndiff.words.errors import NndiffError
-from nndiff.words.volume import FloatArray, Volume
+from nndiff.words.volume import FloatArray, Mask, Volume
 
 PERCENTILES = ("0.5", "1", "5", "25", "50", "75", "95", "99", "99.5")
 POOLED_SAMPLES = 20_000  # voxels a case gives to the pooled percentiles

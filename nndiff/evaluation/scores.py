@@ -20,7 +20,6 @@ from nndiff.metrics.ensemble import crps, uncertainty_correlation
 from nndiff.metrics.grid import grid_index
 from nndiff.metrics.image import (
     SYNTHRAD_RANGE,
-    Mask,
     Range,
     high_frequency_ratio,
     mae,
@@ -31,7 +30,7 @@ from nndiff.metrics.image import (
 )
 from nndiff.metrics.pet import Labels, Region, best_gaussian, region_biases
 from nndiff.words.errors import NndiffError
-from nndiff.words.volume import FloatArray, Grid, Triple
+from nndiff.words.volume import FloatArray, Grid, Mask, Triple
 
 HU_OF_AIR = -500.0  # a truth that goes below is CT, when no dataset.json says what it is
 PREDICTION, INPUT, BEST_GAUSSIAN = "prediction", "input", "best Gaussian"

@@ -15,9 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from nndiff.words.registry import Registry
-from nndiff.words.volume import Box, FloatArray, Triple
-
-Mask = npt.NDArray[np.bool_]
+from nndiff.words.volume import Box, FloatArray, Mask, Triple
 
 SAMPLE = 4_000_000  # voxels at most, for levels and for labelling: enough for a box, and a second at most
 SMALLEST_PART = 0.01  # of the largest component: what is smaller is noise or a bed screw

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from nndiff.imaging.crop import Mask, every, foreground, large_parts, strides_of
-from nndiff.words.volume import FloatArray, Spacing
+from nndiff.imaging.crop import every, foreground, large_parts, strides_of
+from nndiff.words.volume import FloatArray, Mask, Spacing
 
 LEAST_SHARE, MOST_SHARE = 0.01, 0.95  # of the volume: less or more than that is doubted
 

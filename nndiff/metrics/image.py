@@ -18,13 +18,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
-from nndiff.words.volume import FloatArray
+from nndiff.words.volume import FloatArray, Floats, Mask
 
-Mask = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 Range = tuple[float, float]
 
 WINDOW = 7

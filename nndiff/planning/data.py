@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from nndiff.data.prepare import CROP_MARGIN_MM, normalizer
 from nndiff.data.statistics import DEFAULT_SCHEMES
@@ -14,7 +13,7 @@ from nndiff.imaging.resample import new_shape
 from nndiff.planning.verdict import Verdict
 from nndiff.plans.plan import TIED, Alternative, CaseFingerprint, Channel, ChannelStatistics, Crop, Fingerprint, Scheme
 from nndiff.words.dataset import kind_of
-from nndiff.words.volume import FloatArray, Grid, Spacing, Triple
+from nndiff.words.volume import FloatArray, Floats, Grid, Spacing, Triple
 
 CROP_WORTH = 0.8  # crop when the median case keeps at most this share of its voxels
 FINER_AT_MOST = 4.0  # times the median case's voxels: what keeping the finest cases' detail may cost
@@ -166,7 +165,7 @@ def spacing(fingerprint: Fingerprint) -> Verdict[Spacing]:
     return Verdict(chosen, reason, (other,) if other.value != chosen else ())
 
 
-def _share(spacings: npt.NDArray[np.float64], of: Spacing, finer: bool = False) -> float:
+def _share(spacings: Floats, of: Spacing, finer: bool = False) -> float:
     """Of the cases, those with this spacing; or those finer than it on some axis."""
     rows = (
         np.any(spacings < 0.99 * np.array(of), axis=1) if finer else np.all(np.isclose(spacings, of, rtol=1e-3), axis=1)
@@ -174,7 +173,7 @@ def _share(spacings: npt.NDArray[np.float64], of: Spacing, finer: bool = False) 
     return float(np.mean(rows))
 
 
-def _triple(values: npt.NDArray[np.float64]) -> Spacing:
+def _triple(values: Floats) -> Spacing:
     a, b, c = (float(f"{value:.6g}") for value in values)
     return a, b, c
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from nndiff.metrics import image
 from nndiff.plans.plan import Channel
-from nndiff.words.volume import FloatArray
+from nndiff.words.volume import FloatArray, Mask
 
 SSIM_IN_DB = 20.0
 LEAST_HF = 1e-3  # a ratio below counts as this
@@ -47,7 +47,7 @@ def compare(
     estimate: FloatArray,
     target: FloatArray,
     bounds: Sequence[tuple[float, float]],
-    mask: image.Mask | None,
+    mask: Mask | None,
     texture: bool = False,
 ) -> Figures:
     rows = [
