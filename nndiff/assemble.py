@@ -19,9 +19,10 @@ from nndiff.imaging.augment import AUGMENTATIONS, Augmentation
 from nndiff.networks.prdit import PRDiT
 from nndiff.networks.puzzle import HEAD_CHANNELS, Head, Puzzled, averaging
 from nndiff.networks.unet import UNet
-from nndiff.plans.plan import Configuration, NetworkSpec, Scheme
+from nndiff.plans.plan import Configuration, NetworkSpec
 from nndiff.words.errors import NndiffError
 from nndiff.words.registry import Registry
+from nndiff.words.scheme import Scheme
 from nndiff.words.volume import Triple
 
 Core = Callable[[NetworkSpec, int, int], nn.Module]  # (spec, channels in, channels out), counted after the puzzle

@@ -18,8 +18,9 @@ import numpy as np
 from nndiff.imaging.crop import body_box, crop, foreground, place
 from nndiff.imaging.normalize import NORMALIZERS, Affine, Normalizer
 from nndiff.imaging.resample import new_shape, resample, resample_mask
-from nndiff.plans.plan import TIED, Channel, Preparation, Scheme
+from nndiff.plans.plan import TIED, Channel, Preparation
 from nndiff.words.errors import NndiffError
+from nndiff.words.scheme import Scheme
 from nndiff.words.volume import Box, FloatArray, Grid, Layout, Mask, Triple, Volume
 
 CROP_MARGIN_MM = 10.0  # around the body: room for what a threshold misses

@@ -20,8 +20,9 @@ from scipy import ndimage
 from nndiff.data.prepare import fit
 from nndiff.imaging.crop import foreground
 from nndiff.imaging.normalize import Affine
-from nndiff.plans.plan import ChannelStatistics, Link, Scheme
+from nndiff.plans.plan import ChannelStatistics, Link
 from nndiff.words.errors import NndiffError
+from nndiff.words.scheme import Scheme
 from nndiff.words.volume import FloatArray, Mask, Volume
 
 PERCENTILES = ("0.5", "1", "5", "25", "50", "75", "95", "99", "99.5")

@@ -11,8 +11,9 @@ from nndiff.data.prepare import CROP_MARGIN_MM, normalizer
 from nndiff.data.statistics import DEFAULT_SCHEMES
 from nndiff.imaging.resample import new_shape
 from nndiff.planning.verdict import Verdict
-from nndiff.plans.plan import TIED, Alternative, CaseFingerprint, Channel, ChannelStatistics, Crop, Fingerprint, Scheme
+from nndiff.plans.plan import TIED, Alternative, CaseFingerprint, Channel, ChannelStatistics, Crop, Fingerprint
 from nndiff.words.dataset import kind_of
+from nndiff.words.scheme import Scheme
 from nndiff.words.volume import FloatArray, Floats, Grid, Spacing, Triple
 
 CROP_WORTH = 0.8  # crop when the median case keeps at most this share of its voxels

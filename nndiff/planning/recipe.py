@@ -10,8 +10,9 @@ import numpy as np
 from nndiff.diffusion.process import Process, noise_ratio
 from nndiff.diffusion.start import NOISE_MULTIPLE, STEPS, noise_matched_step
 from nndiff.planning.verdict import Verdict
-from nndiff.plans.plan import TIED, Alternative, Budget, Channel, Fingerprint, Scheme, Stage
+from nndiff.plans.plan import TIED, Alternative, Budget, Channel, Fingerprint, Stage
 from nndiff.words.errors import NndiffError, nearest
+from nndiff.words.scheme import Scheme
 
 # Useful work an hour of training does, by device: a fraction of the peak that 3D convolutions reach.
 FLOPS_A_SECOND = {"cuda": 30e12, "mps": 2e12, "cpu": 35e9}  # cpu: a core

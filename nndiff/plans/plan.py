@@ -16,6 +16,7 @@ from nndiff.words import strict_json
 from nndiff.words.checks import demand_all_valid
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json, write_json
+from nndiff.words.scheme import Scheme
 from nndiff.words.volume import Spacing, Triple
 
 T = TypeVar("T")
@@ -112,14 +113,6 @@ def demand_channels(sources: Sequence[Channel], targets: Sequence[Channel], anch
                 expected=" or ".join(TARGET_SCHEMES),
                 remedy="a target's map must not look at the target: prediction has none",
             )
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """A row of some table and its settings, e.g. {"name": "fixed", "options": {"low": -1024, "high": 3071}}."""
-
-    name: str
-    options: dict[str, float]
 
 
 @dataclass(frozen=True)

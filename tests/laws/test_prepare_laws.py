@@ -11,7 +11,8 @@ from scipy import ndimage
 
 from nndiff.data.prepare import Undo, prepare
 from nndiff.imaging.io import canonical
-from nndiff.plans.plan import Channel, Crop, Preparation, Scheme
+from nndiff.plans.plan import Channel, Crop, Preparation
+from nndiff.words.scheme import Scheme
 from nndiff.words.strict_json import decode, encode
 from nndiff.words.volume import Grid, Volume
 

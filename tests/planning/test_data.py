@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from nndiff.planning import data
-from nndiff.plans.plan import Crop, Scheme
+from nndiff.plans.plan import Crop
+from nndiff.words.scheme import Scheme
 from tests.planning.fingerprints import fingerprint, link, statistics, with_spacings
 
 PETCT = fingerprint("Dataset001_A", (40, 40, 40), (3.0, 2.0, 2.0), ("CT", "PET"), ("PET",))

@@ -16,9 +16,10 @@ from nndiff.assemble import build_network
 from nndiff.checkpoint import BEST, Checkpoint, Run, Seen
 from nndiff.data import fingerprint
 from nndiff.planning import planner
-from nndiff.plans.plan import Budget, Plan, Scheme
+from nndiff.plans.plan import Budget, Plan
 from nndiff.resources.memory import Cost
 from nndiff.words import dataset
+from nndiff.words.scheme import Scheme
 from tests.conftest import make_phantom, make_raw_dataset, save_volume
 
 BUDGET = Budget("cpu", "CPU", 8 * 10**9, "test", False, 2, 8 * 10**9, 10**11)
