@@ -1,6 +1,7 @@
 """Frozen dataclass ↔ JSON, exactly: unknown keys name the nearest known one, missing keys and wrong types say where.
 
-`decode(encode(value)) == value` for every word in `plan.py`; that is a law.
+`decode(encode(value)) == value` for every word in `plan.py`; that is a law. An object of a table (`Named`) is written
+as its name, and read by looking the name up.
 """
 
 from __future__ import annotations
@@ -10,15 +11,30 @@ import functools
 import reprlib
 import types
 import typing
+from abc import ABC, abstractmethod
 from typing import Any, TypeVar
 
 from nndiff.words.errors import NndiffError, nearest
+from nndiff.words.registry import Registry
 
 T = TypeVar("T")
 
 
+class Named(ABC):
+    """An object that stands in a table under its name: JSON holds the name alone."""
+
+    name: str
+
+    @classmethod
+    @abstractmethod
+    def rows(cls) -> Registry[Any]:
+        """Return the table."""
+
+
 def encode(value: Any) -> Any:
-    """A dataclass becomes a dict in field order, a tuple a list; plain values stay."""
+    """A named object becomes its name, a dataclass a dict in field order, a tuple a list; plain values stay."""
+    if isinstance(value, Named):
+        return value.name
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, (tuple, list)):
@@ -43,7 +59,7 @@ def type_at(cls: Any, path: str) -> Any:
             current = arguments[1]
         elif origin is tuple and name.isdigit():
             current = arguments[0]
-        elif dataclasses.is_dataclass(current):
+        elif dataclasses.is_dataclass(current) and not _is_named(current):
             hints = hints_of(typing.cast(type, current))
             if name not in hints:
                 raise _unknown(name, hints, ".".join(walked))
@@ -58,6 +74,8 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return data
+    if _is_named(kind):
+        return _decode_named(kind, data, where)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _decode_dataclass(kind, data, where)
     if origin in (typing.Union, types.UnionType):
@@ -89,6 +107,19 @@ def _decode_tuple(arguments: tuple[Any, ...], data: Any, where: str) -> tuple[An
     return tuple(
         _decode(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(arguments, data, strict=True))
     )
+
+
+def _is_named(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Named)
+
+
+def _decode_named(cls: type[Named], data: Any, where: str) -> Any:
+    _demand(isinstance(data, str), "a text", data, where)
+    rows = cls.rows()
+    if data not in rows:
+        what = f"'{where or 'value'}' names no {rows.kind}."
+        raise NndiffError(what, expected=" or ".join(rows), found=data, remedy=nearest(data, rows))
+    return rows[data]
 
 
 def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
