@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nndiff.cli.command import Command, add_workers
+from nndiff.words.kind import KINDS, SYNTHRAD_RANGES
 
 if TYPE_CHECKING:
     from nndiff.evaluation import Evaluation
@@ -29,11 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.flag("output", short="o", type=Path, required=True, metavar="FOLDER", help="may be that of the predictions")
     command.flag(
         "kind",
-        choices=("ct", "pet", "mr", "auto"),
+        choices=(*KINDS, "auto"),
         default="auto",
         help="what the numbers mean; auto asks the dataset.json above GT, else the values",
     )
-    command.flag("edition", choices=("2025", "2023"), default="2025", help="of SynthRAD, whose range CT is measured in")
+    editions = tuple(SYNTHRAD_RANGES)
+    command.flag("edition", choices=editions, default="2025", help="of SynthRAD, whose range CT is measured in")
     command.flag("input_channel", type=int, default=0, metavar="N", help="which channel of the input (0)")
     command.flag(
         "puzzle_factor",

@@ -13,8 +13,9 @@ from nndiff.data.statistics import channel_statistics, foregrounds, links, sampl
 from nndiff.imaging.io import read_header
 from nndiff.plans.plan import CaseFingerprint, ChannelStatistics, Fingerprint
 from nndiff.resources.workers import Failure, demand_success, run, worker_count
-from nndiff.words.dataset import Case, Dataset, Finding, kind_of
+from nndiff.words.dataset import Case, Dataset, Finding
 from nndiff.words.errors import NndiffError
+from nndiff.words.kind import Kind, kind_of
 from nndiff.words.volume import FloatArray, Mask
 
 BYTES_A_VOXEL = 60  # of a case in flight: volumes, masks and temporaries
@@ -108,7 +109,11 @@ class _Task:
         return _Row(case.name, examined.findings, examined.content, fingerprint, drawn[0], drawn[1], tuple(shares))
 
     def _fingerprint(
-        self, case: Case, examined: Examined, kinds: tuple[list[str], list[str]], inside: tuple[list[Mask], list[Mask]]
+        self,
+        case: Case,
+        examined: Examined,
+        kinds: tuple[list[Kind], list[Kind]],
+        inside: tuple[list[Mask], list[Mask]],
     ) -> CaseFingerprint:
         source, target = examined.source, examined.target
         assert target is not None

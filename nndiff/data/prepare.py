@@ -20,6 +20,7 @@ from nndiff.imaging.normalize import NORMALIZERS, Affine, Normalizer
 from nndiff.imaging.resample import new_shape, resample, resample_mask
 from nndiff.plans.plan import TIED, Channel, Preparation
 from nndiff.words.errors import NndiffError
+from nndiff.words.kind import Kind
 from nndiff.words.scheme import Scheme
 from nndiff.words.volume import Box, FloatArray, Grid, Layout, Mask, Triple, Volume
 
@@ -109,13 +110,13 @@ def empty(preparation: Preparation) -> Prepared:
     return Prepared(None, None, None, grid, undo)
 
 
-def body(volume: Volume, kinds: Sequence[str], margin_mm: float) -> Box:
+def body(volume: Volume, kinds: Sequence[Kind], margin_mm: float) -> Box:
     """The box around the patient, with a margin; found in the source, since a target is not always there."""
     a, b, c = (round(margin_mm / spacing) for spacing in volume.spacing)
     return body_box(volume.array, kinds, (a, b, c))
 
 
-def fit(scheme: Scheme, channel: FloatArray, kind: str) -> Affine:
+def fit(scheme: Scheme, channel: FloatArray, kind: Kind) -> Affine:
     """The affine map of one channel [Z, Y, X] under a scheme of the plan."""
     made = normalizer(scheme)
     inside = foreground(channel, kind) if made.looks_inside else np.broadcast_to(np.bool_(True), channel.shape)

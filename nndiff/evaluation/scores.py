@@ -19,7 +19,6 @@ from nndiff.imaging import io
 from nndiff.metrics.ensemble import crps, uncertainty_correlation
 from nndiff.metrics.grid import grid_index
 from nndiff.metrics.image import (
-    SYNTHRAD_RANGE,
     Range,
     high_frequency_ratio,
     mae,
@@ -30,9 +29,9 @@ from nndiff.metrics.image import (
 )
 from nndiff.metrics.pet import Labels, Region, best_gaussian, region_biases
 from nndiff.words.errors import NndiffError
+from nndiff.words.kind import Kind, kind_by_values
 from nndiff.words.volume import FloatArray, Grid, Mask, Triple
 
-HU_OF_AIR = -500.0  # a truth that goes below is CT, when no dataset.json says what it is
 PREDICTION, INPUT, BEST_GAUSSIAN = "prediction", "input", "best Gaussian"
 BYTES_A_VOXEL = 130  # in a worker: volumes, and MS-SSIM's temporaries, which are the most
 SMALLEST_VOXELS = 97**3  # MS-SSIM pads what is smaller
@@ -45,7 +44,7 @@ class Row:
     case: str
     channel: int
     method: str
-    kind: str
+    kind: Kind
     bounds: Range
     scores: dict[str, float]  # the names of BADNESS; what does not apply is absent, what is undefined NaN
     regions: tuple[Region, ...] = ()
@@ -84,7 +83,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Scorer:
-    kinds: tuple[str, ...]  # a channel each; the last one stands for all that follow
+    kinds: tuple[Kind | None, ...]  # one per channel, the last one for all that follow; None: as the values say
     edition: str
     puzzle_factor: Triple
 
@@ -99,20 +98,18 @@ class Scorer:
     ) -> Iterator[Row]:
         truth = _read(case.truth[channel], grid, f"truth's channel {channel}")
         kind = self.kind(channel, truth)
-        pair = Pair(truth, grid, self._bounds(kind, truth), mask, regions if kind != "ct" else None, self.puzzle_factor)
+        pair = Pair(truth, grid, self._bounds(kind, truth), mask, regions if kind.ratios else None, self.puzzle_factor)
         for method, estimate, more in _estimates(case, channel, pair):
             biases = pair.region_biases(estimate)
             scores = {**pair.scores(estimate), **more, **_averaged(biases)}
             yield Row(case.name, channel, method, kind, pair.bounds, scores, biases)
 
-    def kind(self, channel: int, truth: FloatArray) -> str:
-        kind = self.kinds[min(channel, len(self.kinds) - 1)]
-        if kind != "auto":
-            return kind
-        return "ct" if float(truth.min()) < HU_OF_AIR else "pet"
+    def kind(self, channel: int, truth: FloatArray) -> Kind:
+        return self.kinds[min(channel, len(self.kinds) - 1)] or kind_by_values(float(truth.min()))
 
-    def _bounds(self, kind: str, truth: FloatArray) -> Range:
-        low, high = SYNTHRAD_RANGE[self.edition] if kind == "ct" else (min(0.0, float(truth.min())), float(truth.max()))
+    def _bounds(self, kind: Kind, truth: FloatArray) -> Range:
+        own = min(0.0, float(truth.min())), float(truth.max())
+        low, high = kind.range_of(self.edition) or own
         if not low < high:
             raise NndiffError(
                 "The truth is the same everywhere: no error can be measured against its range.",

@@ -42,7 +42,7 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
         for row in rows:
             scores = [row.scores.get(name, math.nan) for name in BADNESS]
             cells = ["" if math.isnan(value) else f"{value:.6g}" for value in (*row.bounds, *scores)]
-            writer.writerow([row.case, row.channel, row.method, row.kind, *cells])
+            writer.writerow([row.case, row.channel, row.method, row.kind.name, *cells])
 
 
 def summarised(rows: Sequence[Row], failures: Sequence[Failure], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,8 +51,8 @@ def summarised(rows: Sequence[Row], failures: Sequence[Failure], settings: Mappi
     for row in rows:
         channel = str(row.channel)
         groups.setdefault(row.method, {}).setdefault(channel, []).append(row)
-        if row.kind not in kinds.setdefault(channel, []):
-            kinds[channel].append(row.kind)
+        if row.kind.name not in kinds.setdefault(channel, []):
+            kinds[channel].append(row.kind.name)
     return {
         "cases": len({row.case for row in rows}),
         "failed": {failure.case: failure.message for failure in failures},

@@ -28,7 +28,6 @@ WINDOW = 7
 K1, K2 = 0.01, 0.03
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003; they sum to 1.0001, and stay so
 SMALLEST_AXIS = 97  # of MS-SSIM: shorter axes are padded by their edge
-SYNTHRAD_RANGE = {"2025": (-1024.0, 3071.0), "2023": (-1024.0, 3000.0)}
 
 
 def mae(estimate: FloatArray, truth: FloatArray, mask: Mask | None = None) -> float:

@@ -16,6 +16,7 @@ from nndiff.words import strict_json
 from nndiff.words.checks import demand_all_valid
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json, write_json
+from nndiff.words.kind import Kind
 from nndiff.words.scheme import Scheme
 from nndiff.words.volume import Spacing, Triple
 
@@ -118,7 +119,7 @@ def demand_channels(sources: Sequence[Channel], targets: Sequence[Channel], anch
 @dataclass(frozen=True)
 class Channel:
     name: str
-    kind: str  # ct | pet | mr: what the intensities mean
+    kind: Kind  # what the intensities mean; by its name in JSON
     normalization: Scheme
     background: float  # the value of nothing, in the file's units: what lies outside the crop
 

@@ -42,7 +42,6 @@ from nndiff.words.volume import FloatArray, Volume
 UNITS_APART = 3.0  # a case this many times above or below all of training is said to be in other units
 UNCERTAINTY, SAMPLES, SERIES = "uncertainty", "samples", "dicom"  # folders beside the volumes
 COARSER = 1.6  # times the trained spacing, along some axis
-DTYPES = {"ct": np.int16}  # Hounsfield units are whole numbers; all else is float32
 
 
 @dataclass
@@ -232,7 +231,7 @@ class _Work:
             for path, array in zip(paths, undo(sample).array, strict=True):
                 _write_channel(array, undo, path, np.float32)
         for path, array, channel_word in zip(outputs, undo(draws.mean).array, channels, strict=True):
-            _write_channel(array, undo, path, DTYPES.get(channel_word.kind, np.float32))
+            _write_channel(array, undo, path, channel_word.kind.dtype)
             if self.request.dicom_out:
                 what = f"{self.trained.configuration} of {self.trained.plan.dataset}, nndiff {nndiff.__version__}"
                 assert undo.layout is not None

@@ -25,7 +25,6 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 
 
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "kind": _one_of("ct", "pet", "mr"),
     "margin_mm": _at_least(0),
     "target_range": (lambda value: all(low < high for low, high in value), "the lower before the higher"),
     "spacing": (lambda value: all(v > 0 for v in value), "above 0 mm"),

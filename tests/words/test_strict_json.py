@@ -31,6 +31,8 @@ def words_of(kind: Any) -> st.SearchStrategy[Any]:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return json_values
+    if isinstance(kind, type) and issubclass(kind, strict_json.Named):
+        return st.sampled_from(kind.rows().values())
     if dataclasses.is_dataclass(kind):
         fields = {name: valid(name, hint) for name, hint in strict_json.hints_of(kind).items()}
         if kind is plan.Plan:  # its channels and anchor must fit one another: none of either
