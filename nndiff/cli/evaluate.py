@@ -14,8 +14,6 @@ from nndiff.words.kind import KINDS, SYNTHRAD_RANGES
 if TYPE_CHECKING:
     from nndiff.evaluation import Evaluation
 
-COLUMNS = ("PSNR", "SSIM", "MS_SSIM", "MAE", "HF", "grid_bias", "SUVmean_bias", "SUVmax_bias", "CRPS")
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("nndiff_evaluate", __doc__ or "")
@@ -81,25 +79,27 @@ def table(evaluation: Evaluation) -> str:
 
 
 def _lines(methods: dict[str, dict[str, Any]]) -> list[str]:
-    columns = [name for name in COLUMNS if any(name in figures for figures in methods.values())]
-    rows = [["", *columns, "worst PSNR"]]
+    from nndiff.metrics.table import METRICS
+
+    shown = [metric for metric in METRICS.values() if metric.heading]
+    columns = [metric for metric in shown if any(metric.name in figures for figures in methods.values())]
+    rows = [["", *(metric.heading for metric in columns), "worst PSNR"]]
     for method, figures in methods.items():
         psnr = figures["PSNR"]
         worst = f"{_number(psnr['worst'])} ({psnr['worst_case']})"
-        rows.append([method, *(_spread(figures.get(name), name) for name in columns), worst])
+        rows.append([method, *(_spread(figures.get(metric.name), metric.percent) for metric in columns), worst])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _oracle(methods: dict[str, dict[str, Any]]) -> list[str]:
     found = [figures["FWHM_mm"] for figures in methods.values() if "FWHM_mm" in figures]
-    return [f"  best Gaussian: {_spread(figure, 'FWHM_mm')} mm wide, chosen with the truth at hand" for figure in found]
+    return [f"  best Gaussian: {_spread(figure)} mm wide, chosen with the truth at hand" for figure in found]
 
 
-def _spread(figure: dict[str, Any] | None, name: str) -> str:
+def _spread(figure: dict[str, Any] | None, percent: bool = False) -> str:
     if figure is None:
         return ""
-    percent = name.startswith("SUV")
     mean, std = (_number(figure[word], percent) for word in ("mean", "std"))
     return mean if figure["std"] is None else f"{mean} ± {std.lstrip('+')}"
 

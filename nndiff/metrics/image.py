@@ -20,9 +20,7 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from nndiff.words.volume import FloatArray, Floats, Mask
-
-Range = tuple[float, float]
+from nndiff.words.volume import FloatArray, Floats, Mask, Range
 
 WINDOW = 7
 K1, K2 = 0.01, 0.03

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, optimize
 
-from nndiff.metrics.image import Range, psnr
-from nndiff.words.volume import FloatArray, Floats, Mask, Spacing
+from nndiff.metrics.image import psnr
+from nndiff.words.volume import FloatArray, Floats, Mask, Range, Spacing
 
 Labels = npt.NDArray[np.int32]  # [Z, Y, X]; 0 belongs to no region
 

@@ -19,8 +19,7 @@ import numpy as np
 from nndiff.words.registry import Registry
 from nndiff.words.scheme import Scheme
 from nndiff.words.strict_json import Named
-
-Range = tuple[float, float]
+from nndiff.words.volume import Range
 
 SYNTHRAD_RANGES: dict[str, Range] = {"2025": (-1024.0, 3071.0), "2023": (-1024.0, 3000.0)}  # HU, as in each year's code
 

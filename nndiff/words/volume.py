@@ -22,6 +22,7 @@ Spacing = tuple[float, float, float]
 FloatArray = npt.NDArray[np.float32]  # volumes
 Floats = npt.NDArray[np.float64]  # intermediate results
 Mask = npt.NDArray[np.bool_]
+Range = tuple[float, float]  # the lowest and the highest intensity
 
 POSITION_TOLERANCE = 1e-2  # of the smallest voxel edge: farthest corners of two grids that are called one
 SPACING_TOLERANCE = 1e-3  # relative
