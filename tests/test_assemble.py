@@ -10,8 +10,8 @@ import torch
 from scipy.ndimage import uniform_filter
 
 from nndiff.assemble import build_network, multiple, nearby
-from nndiff.networks.puzzle import haar, puzzle
 from nndiff.families import NetworkSpec
+from nndiff.networks.puzzle import haar, puzzle
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Triple
 

@@ -25,7 +25,6 @@ from nndiff.words.version import VERSION
 from nndiff.words.volume import FloatArray, Volume
 
 UNCERTAINTY, SAMPLES, SERIES = "uncertainty", "samples", "dicom"  # folders beside the volumes
-DTYPES = {"ct": np.int16}  # Hounsfield units are whole numbers; all else is float32
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Writer:
     def _write_mean(self, case: InputCase, undo: Undo, draws: Draws) -> None:
         paths, channels = self.outputs.volumes(case), self.trained.plan.target_channels
         for path, array, channel_word in zip(paths, undo(draws.mean).array, channels, strict=True):
-            _write_channel(array, undo, path, DTYPES.get(channel_word.kind, np.float32))
+            _write_channel(array, undo, path, channel_word.kind.dtype)
             if self.outputs.request.dicom_out:
                 what = f"{self.trained.configuration} of {self.trained.plan.dataset}, nndiff {VERSION}"
                 assert undo.layout is not None

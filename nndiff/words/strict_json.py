@@ -2,6 +2,7 @@
 
     a dataclass                      {"field": value, …}
     a class of a `Tagged` family     {"name": "hot", "ahead": 2}: the name says which class of the family it is
+    an object of a table (`Named`)   "ct": its name, by which it is looked up
 
 `decode(encode(value)) == value` for every dataclass that is stored; that is a law.
 """
@@ -13,6 +14,7 @@ import functools
 import reprlib
 import types
 import typing
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, TypeVar
 
 from nndiff.words.errors import NndiffError, nearest
@@ -35,8 +37,21 @@ class Tagged:
         raise NotImplementedError
 
 
+class Named(ABC):
+    """An object that stands in a table under its name: JSON holds the name alone."""
+
+    name: str
+
+    @classmethod
+    @abstractmethod
+    def rows(cls) -> Registry[Any]:
+        """Return the table."""
+
+
 def encode(value: Any) -> Any:
-    """Return plain JSON values: of a dataclass a dict in field order, of a tuple a list."""
+    """Return plain JSON values: of a dataclass a dict in field order, of a tuple a list, of a named object its name."""
+    if isinstance(value, Named):
+        return value.name
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         tag = {"name": value.name} if isinstance(value, Tagged) else {}
         return tag | {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -67,7 +82,7 @@ def type_at(cls: Any, path: str) -> Any:
             current = arguments[0]
         elif origin is tuple and _is_tagged(arguments[0]):
             current = arguments[0].table()[name]
-        elif dataclasses.is_dataclass(current):
+        elif dataclasses.is_dataclass(current) and not _is_named(current):
             hints = _hints_of_all(typing.cast(type, current))
             if name not in hints:
                 raise _unknown(name, hints, ".".join(walked))
@@ -109,6 +124,8 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
         return data
     if _is_tagged(kind):
         return _decode_tagged(kind, data, where)
+    if _is_named(kind):
+        return _decode_named(kind, data, where)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _decode_dataclass(kind, data, where)
     if origin in (typing.Union, types.UnionType):
@@ -149,6 +166,19 @@ def _decode_tagged(base: Any, data: Any, where: str) -> Any:
     except NndiffError as error:
         raise NndiffError(error.what, where=where or None, remedy=error.remedy) from None
     return _decode_dataclass(cls, {key: value for key, value in data.items() if key != "name"}, where)
+
+
+def _is_named(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Named)
+
+
+def _decode_named(cls: type[Named], data: Any, where: str) -> Any:
+    _demand(isinstance(data, str), "a text", data, where)
+    rows = cls.rows()
+    if data not in rows:
+        what = f"There is no {rows.kind} named '{data}'{f' (in {where})' if where else ''}."
+        raise NndiffError(what, expected=" or ".join(rows), found=data, remedy=nearest(data, rows))
+    return rows[data]
 
 
 def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:

@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from nndiff.plans.plan import Alternative, Configuration, Decision, Plan
+from nndiff.plans.plan import Configuration, Decision, Plan
+from nndiff.words.verdict import Alternative
 
 WIDTH = 120  # of the JSON's lines
 # Not the digits of a name (x0, bf16, P99.5); 104 000 is one number.

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from nndiff.cli.tables import plan_table
-from nndiff.plans.plan import Alternative, Decision
+from nndiff.plans.plan import Decision
+from nndiff.words.verdict import Alternative
 from tests.golden.reviewed import demand_reviewed
 from tests.training.tiny import tiny_plan
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nndiff.planning.planner import plan
-from nndiff.methods import configurations
-from nndiff.plans.plan import Configuration, Plan
 from nndiff.families import NetworkSpec
+from nndiff.methods import configurations
+from nndiff.planning.planner import plan
+from nndiff.plans.plan import Configuration, Plan
 from nndiff.resources.memory import usable_bytes
 from nndiff.words.errors import NndiffError
 from nndiff.words.strict_json import decode, encode

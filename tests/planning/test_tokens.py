@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nndiff.networks.prdit import PRDiT
 from nndiff.families import search, tokens
+from nndiff.networks.prdit import PRDiT
 from nndiff.planning.planner import plan
 from nndiff.words.errors import NndiffError
 from tests.laws.test_planner_laws import shapes, spacings

@@ -10,8 +10,8 @@ import torch
 from nndiff import checkpoint
 from nndiff.assemble import build_network, set_trained
 from nndiff.checkpoint import BEST, LATEST
-from nndiff.networks.prdit import unfold
 from nndiff.families import NetworkSpec
+from nndiff.networks.prdit import unfold
 from nndiff.sampling.translate import build_model
 from nndiff.training import new_run, run
 from nndiff.training.inherit import inherit

@@ -16,7 +16,6 @@ from nndiff.assemble import build_loss
 from nndiff.checkpoint import Run
 from nndiff.diffusion.process import PROCESSES
 from nndiff.plans.plan import Configuration, Plan, Stage
-from nndiff.words.scheme import Scheme
 from nndiff.training.batches import Batch
 from nndiff.training.loop import (
     AT_THE_SOURCE,
@@ -34,6 +33,7 @@ from nndiff.training.loop import (
 )
 from nndiff.training.ranks import Ranks
 from nndiff.words.errors import NndiffError
+from nndiff.words.scheme import Scheme
 from tests.training.tiny import CPU, SHAPE, arrays, batch_of, run_of, tiny_plan, trainer_of
 
 FROM_SOURCE = ("bridge", "i2sb", "rddm")

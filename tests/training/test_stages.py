@@ -9,12 +9,12 @@ import torch
 
 from nndiff import checkpoint
 from nndiff.checkpoint import LATEST
-from nndiff.walk.sampler import SamplerPlan
 from nndiff.sampling.translate import arrangements, build_model, translate
 from nndiff.training import journal, new_run, run
 from nndiff.training.loop import Trainer
 from nndiff.training.ranks import Ranks
 from nndiff.training.run import train
+from nndiff.walk.sampler import SamplerPlan
 from tests.training.tiny import CPU, prepare, request, run_of, tiny_plan
 
 

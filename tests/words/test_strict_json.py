@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nndiff.words.checks import CHECKS
 
 from nndiff.plans import plan
 from nndiff.words import dataset, strict_json
-from nndiff.words.checks import CHECKS
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import dumps
+from nndiff.words.registry import Registry
 from nndiff.words.strict_json import decode, encode, type_at
 
 WORDS = [plan.Fingerprint, plan.Budget, plan.Preparation, plan.Configuration, plan.Decision, plan.Plan]
@@ -30,6 +31,8 @@ def words_of(kind: Any) -> st.SearchStrategy[Any]:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return json_values
+    if isinstance(kind, type) and issubclass(kind, strict_json.Named):
+        return st.sampled_from(kind.rows().values())
     if dataclasses.is_dataclass(kind):
         fields = {name: valid(name, hint) for name, hint in strict_json.hints_of(kind).items()}
         if kind is plan.Plan:  # its channels and anchor must fit one another: none of either
@@ -154,6 +157,47 @@ def test_something_else_than_an_object_at_the_top(top):
     with pytest.raises(NndiffError) as raised:
         decode(Outer, top)
     assert raised.value.expected == "an object"
+
+
+# ---------------------------------------------------------------- objects that stand in a table
+
+
+@dataclasses.dataclass(frozen=True)
+class Colour(strict_json.Named):
+    name: str
+    red: float
+
+    @classmethod
+    def rows(cls):
+        return Registry("colour", {"ruby": Colour("ruby", 0.9), "sky": Colour("sky", 0.2)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    top: Colour
+    stripes: tuple[Colour, ...] = ()
+
+
+def test_an_object_of_a_table_is_written_as_its_name():
+    ruby, sky = Colour.rows().values()
+    assert encode(Flag(ruby, (sky, ruby))) == {"top": "ruby", "stripes": ["sky", "ruby"]}
+    assert decode(Flag, {"top": "ruby", "stripes": ["sky", "ruby"]}) == Flag(ruby, (sky, ruby))
+
+
+def test_a_name_that_the_table_lacks_says_where_and_the_nearest():
+    with pytest.raises(NndiffError, match=r"'stripes\[1\]' names no colour") as raised:
+        decode(Flag, {"top": "sky", "stripes": ["sky", "rubi"]})
+    assert (raised.value.expected, raised.value.found) == ("ruby or sky", "rubi")
+    assert raised.value.remedy == "did you mean 'ruby'?"
+    with pytest.raises(NndiffError, match="'top' has the wrong type") as raised:
+        decode(Flag, {"top": {"name": "sky", "red": 0.2}})
+    assert raised.value.expected == "a text"
+
+
+def test_an_object_of_a_table_has_no_parts_to_be_set():
+    assert type_at(Flag, "stripes.0") is Colour
+    with pytest.raises(NndiffError, match="'top' has no parts"):
+        type_at(Flag, "top.red")
 
 
 # ---------------------------------------------------------------- types by path
