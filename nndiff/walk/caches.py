@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 from nndiff.walk.layers import Asks, Where
-from nndiff.walk.part import Asked, Part, Setting
+from nndiff.walk.part import Asked, Part, Setting, revised
 from nndiff.words.errors import NndiffError
 from nndiff.words.fields import at_least, option
 from nndiff.words.registry import Registry
@@ -71,6 +71,10 @@ class Cache(Part):
     def for_walk(self, steps: int) -> Cache:
         """Return the same cache for another walk than the one that it was chosen for."""
         return self
+
+    def revised(self, asked: Asked, steps: int, same_walk: bool) -> Cache:
+        """Return the cache that runs on a walk of so many steps, with what was asked for put in."""
+        return revised(self if same_walk else self.for_walk(steps), {**asked, "cache": None})
 
     @classmethod
     def candidates(cls, own: Cache | None, steps: int, depths: int) -> Iterator[Cache]:
@@ -147,6 +151,25 @@ class Deep(Cache):
     def for_walk(self, steps: int) -> Deep:
         """Return it without its list, which holds for one walk alone, and without an interval longer than the walk."""
         return replace(self, listed=(), interval=self.interval if steps >= self.interval else 1)
+
+    def revised(self, asked: Asked, steps: int, same_walk: bool) -> Deep:
+        """Return the cache that runs; an interval that is asked for replaces a list and a threshold, and they it."""
+        deep = self if same_walk else self.for_walk(steps)
+        depth, threshold, interval = (asked.get(f"reuse{flag}") for flag in ("_depth", "_threshold", ""))
+        if depth is not None:
+            deep = replace(deep, depth=depth)
+        if threshold is not None:
+            deep = replace(deep, threshold=threshold, interval=1, listed=())
+        if interval is not None:
+            deep = replace(deep, interval=interval, listed=(), threshold=0.0)
+            if steps > 1 and interval > steps:
+                raise NndiffError(
+                    "No feature would ever be refreshed.",
+                    expected=f"a reuse interval of 1 to {steps}, the steps of the walk",
+                    found=interval,
+                    remedy="a smaller --reuse, or more --steps",
+                )
+        return deep
 
     @classmethod
     def candidates(cls, own: Cache | None, steps: int, depths: int) -> Iterator[Cache]:
@@ -241,26 +264,6 @@ def _float64() -> torch.dtype:
     import torch
 
     return torch.float64
-
-
-def revised_deep(own: Deep, asked: Asked, steps: int, same_walk: bool) -> Deep:
-    """Return the cache that runs; an interval that is asked for replaces a list and a threshold, and they it."""
-    deep = own if same_walk else own.for_walk(steps)
-    depth, threshold, interval = (asked.get(f"reuse{flag}") for flag in ("_depth", "_threshold", ""))
-    if depth is not None:
-        deep = replace(deep, depth=depth)
-    if threshold is not None:
-        deep = replace(deep, threshold=threshold, interval=1, listed=())
-    if interval is not None:
-        deep = replace(deep, interval=interval, listed=(), threshold=0.0)
-        if steps > 1 and interval > steps:
-            raise NndiffError(
-                "No feature would ever be refreshed.",
-                expected=f"a reuse interval of 1 to {steps}, the steps of the walk",
-                found=interval,
-                remedy="a smaller --reuse, or more --steps",
-            )
-    return deep
 
 
 CACHES: Registry[type[Cache]] = Registry("cache", {"deep": Deep})

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Annotated, Any, TypeVar
 
-from nndiff.walk.caches import Cache, Deep, revised_deep
+from nndiff.walk.caches import Cache, Deep
 from nndiff.walk.guides import Guide
 from nndiff.walk.layers import Layer, Shifts, Tiles, ordered
 from nndiff.walk.part import STEPS, Asked, Part, Setting, revised, typed
@@ -140,16 +140,10 @@ def revised_sampler(own: SamplerPlan, asked: Asked) -> SamplerPlan:
     for layer in own.layers:
         changed = changed.with_part(revised(layer, {**asked, "layer": None}))
     for cache in own.caches:
-        changed = changed.with_part(_revised_cache(cache, asked, times.steps, same_walk))
+        changed = changed.with_part(cache.revised(asked, times.steps, same_walk))
     for text in asked.get("part") or ():
         changed = changed.with_part(_named(text))
     return changed
-
-
-def _revised_cache(cache: Cache, asked: Asked, steps: int, same_walk: bool) -> Cache:
-    if isinstance(cache, Deep):
-        return revised_deep(cache, asked, steps, same_walk)
-    return revised(cache if same_walk else cache.for_walk(steps), {**asked, "cache": None})
 
 
 def _named(text: str) -> Layer | Guide | Cache:
