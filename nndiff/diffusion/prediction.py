@@ -2,7 +2,7 @@
 
 A sampler sees only the Estimate.
 
-x0        x̂0 = output                                       eps from the row:  ε̂ = (x_t - a·x̂0 - b·y)/sigma
+x0        x̂0 = output                                       eps from x_t:  ε̂ = (x_t - a·x̂0 - b·y)/sigma
 eps       x̂0 = (x_t - b·y - sigma·output)/a                 needs a > 0: not at the start of a bridge
 v         v = a·eps - sigma·x0,  x̂0 = (a·(x_t - b·y) - sigma·v)/(a² + sigma²)
 residual  x̂0 = y - output
@@ -65,6 +65,8 @@ class Prediction:
 
 
 class X0(Prediction):
+    """The output is the target."""
+
     starts_at_image = True
 
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
@@ -75,6 +77,8 @@ class X0(Prediction):
 
 
 class Eps(Prediction):
+    """The output is the noise."""
+
     def defined(self, a: float, sigma: float) -> bool:
         return a > 0
 
@@ -87,6 +91,8 @@ class Eps(Prediction):
 
 
 class V(Prediction):
+    """The output is v = a·eps - sigma·x0."""
+
     def defined(self, a: float, sigma: float) -> bool:
         return a > 0 or sigma > 0
 
@@ -100,6 +106,8 @@ class V(Prediction):
 
 
 class Residual(Prediction):
+    """The output is the difference y - x0."""
+
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
         assert y is not None, "a residual needs a source"
         return y - x0
@@ -110,6 +118,8 @@ class Residual(Prediction):
 
 
 class X0Skip(Prediction):
+    """The output is (x0 - w·x)/(1 - w): the share w of x, that is (x_t - b·y)/a, bypasses the network."""
+
     starts_at_image = True
 
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
@@ -130,6 +140,8 @@ class X0Skip(Prediction):
 
 
 class Both(Prediction):
+    """The output is the target and the scaled noise, side by side."""
+
     channels = 2
 
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
