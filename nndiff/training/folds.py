@@ -65,7 +65,7 @@ def split_of(fold: str, folder: Path, groups: Mapping[str, str]) -> Split:
 
 
 def make(groups: Mapping[str, str]) -> list[Split]:
-    """As many folds as patients, five at most; none for a single patient."""
+    """Return as many splits as there are patients, but at most five; none for a single patient."""
     patients = sorted(set(groups.values()))
     count = min(FOLDS, len(patients))
     if count < 2:
