@@ -67,7 +67,7 @@ def type_at(cls: Any, path: str) -> Any:
             current = arguments[0]
         elif origin is tuple and _is_tagged(arguments[0]):
             current = arguments[0].table()[name]
-        elif dataclasses.is_dataclass(current):
+        elif dataclasses.is_dataclass(current) or _is_tagged(current):
             hints = _hints_of_all(typing.cast(type, current))
             if name not in hints:
                 raise _unknown(name, hints, ".".join(walked))
@@ -78,14 +78,17 @@ def type_at(cls: Any, path: str) -> Any:
     return current
 
 
-def rules_at(cls: Any, path: str, name: str) -> list[Rule]:
-    """Return the rule of the field `name` of what stands at a dotted path, if there is one."""
+def rules_at(cls: Any, path: str, name: str) -> dict[str, Rule]:
+    """Return the rules of the field `name` of what stands at a dotted path, by class.
+
+    Of a tagged family's base every class that has the field has its own, under its own name.
+    """
     owner = type_at(cls, path) if path else cls
     if _is_tagged(owner) and not owner.name:
-        classes = [owner.table()[row] for row in owner.table()]
+        classes = {row: owner.table()[row] for row in owner.table()}
     else:
-        classes = [owner] if dataclasses.is_dataclass(owner) else []
-    return [rules_of(each)[name] for each in classes if name in rules_of(each)][:1]
+        classes = {"": owner} if dataclasses.is_dataclass(owner) else {}
+    return {row: rules_of(each)[name] for row, each in classes.items() if name in rules_of(each)}
 
 
 def _is_tagged(kind: Any) -> bool:
