@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nndiff.words.budget import Budget
-from nndiff.words.fingerprint import CaseFingerprint, ChannelStatistics, Fingerprint, Link
 from nndiff.words.dataset import kind_of
+from nndiff.words.fingerprint import CaseFingerprint, ChannelStatistics, Fingerprint, Link
 
 GB = 10**9
 
@@ -77,7 +77,7 @@ GOLDEN = {
 
 def budget(gigabytes: float, device: str = "cuda") -> Budget:
     name = {"cuda": "any GPU with bf16", "cpu": "CPU"}[device]
-    return Budget(device, name, int(gigabytes * GB), "-gpu_memory_target", True, 8, 64 * GB, 1000 * GB)
+    return Budget(device, name, int(gigabytes * GB), "-gpu_memory_target", True, 8)
 
 
 def with_spacings(base: Fingerprint, spacings: list[tuple[float, float, float]]) -> Fingerprint:
