@@ -1,7 +1,8 @@
 """Frozen dataclass ↔ JSON, exactly: unknown keys name the nearest known one, missing keys and wrong types say where.
 
     a dataclass                      {"field": value, …}
-    a class of a `Tagged` family     {"name": "hot", "ahead": 2}: the name says which class of the family it is
+    a class of a `Tagged` family     {"name": "hot", "ahead": 2}: the name says which class of the family it is; where
+                                     only one class is possible it may be left out
 
 `decode(encode(value)) == value` for every dataclass that is stored; that is a law.
 """
@@ -145,12 +146,16 @@ def _decode_tuple(arguments: tuple[Any, ...], data: Any, where: str) -> tuple[An
     )
 
 
-def _decode_tagged(base: Any, data: Any, where: str) -> Any:
-    _demand(isinstance(data, dict) and isinstance(data.get("name"), str), 'an object with a "name"', data, where)
-    try:
-        cls = base.table()[data["name"]]
-    except NndiffError as error:
-        raise NndiffError(error.what, where=where or None, remedy=error.remedy) from None
+def _decode_tagged(cls: Any, data: Any, where: str) -> Any:
+    if not cls.name:  # the family's base: the name says which class
+        _demand(isinstance(data, dict) and isinstance(data.get("name"), str), 'an object with a "name"', data, where)
+        try:
+            cls = cls.table()[data["name"]]
+        except NndiffError as error:
+            raise NndiffError(error.what, where=where or None, remedy=error.remedy) from None
+    _demand(isinstance(data, dict), "an object", data, where)
+    named = data.get("name", cls.name)  # which one class may leave out
+    _demand(named == cls.name, f'the name "{cls.name}"', named, f"{where}.name".lstrip("."))
     return _decode_dataclass(cls, {key: value for key, value in data.items() if key != "name"}, where)
 
 
