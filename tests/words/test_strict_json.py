@@ -280,7 +280,7 @@ def test_a_path_leads_through_any_class_of_a_family_and_an_item_goes_by_its_name
     for path, words in (("first.radus", "did you mean 'radius'"), ("others.bx", "did you mean 'box'")):
         with pytest.raises(NndiffError, match=words):
             type_at(Scene, path)
-    with pytest.raises(NndiffError, match="Unknown key 'radius' in others.box"):
+    with pytest.raises(NndiffError, match=r"Unknown key 'radius' in others\.box"):
         type_at(Scene, "others.box.radius")
 
 
