@@ -131,10 +131,18 @@ def _checked(path: str, value: Any, configurations: Sequence[str]) -> Any:
 
 
 def _demand_in_range(path: str, value: Any) -> None:
-    """Refuse a value that the rule of the field refuses, before any long work begins."""
+    """Refuse a value that the rule of the field refuses, before any long work begins.
+
+    Where the class of a family is not known yet, refuse only what every class of it refuses.
+    """
     above, _, name = path.rpartition(".")
-    for rule in rules_at(Plan, above, name):
-        rule.demand(name, value)
+    rules = rules_at(Plan, above, name)
+    words = {rule.words for rule in rules.values()}
+    if len(words) == 1:
+        next(iter(rules.values())).demand(name, value)
+    elif rules and not any(rule.holds(value) for rule in rules.values()):
+        each = "; ".join(f"{row}: {rule.words}" for row, rule in rules.items())
+        raise NndiffError(f"'{name}' is out of range.", expected=each, found=value)
 
 
 def _value(text: str) -> Any:
@@ -146,11 +154,20 @@ def _value(text: str) -> Any:
 
 def _put(tree: Any, keys: Sequence[str], value: Any) -> Any:
     head, *rest = keys
-    if isinstance(tree, list) and not head.isdigit():  # an item is addressed by its name
-        head = str([item["name"] for item in tree].index(head))
     if isinstance(tree, list):
-        return [
-            _put(item, rest, value) if i == int(head) and rest else value if i == int(head) else item
-            for i, item in enumerate(tree)
-        ]
+        place = _place(tree, head)
+        new = _put(tree[place], rest, value) if rest else value
+        return [new if i == place else item for i, item in enumerate(tree)]
     return {**tree, head: _put(tree[head], rest, value) if rest else value}
+
+
+def _place(items: Sequence[Any], key: str) -> int:
+    """Return the number of the item that `key` names, by its number or by its own name."""
+    keys = [str(i) for i in range(len(items))] if key.isdigit() else [item["name"] for item in items]
+    if key not in keys:
+        raise NndiffError(
+            f"--set: there is no '{key}' in this list.",
+            expected=" or ".join(keys) or "no item: the list is empty",
+            remedy="set the list as a whole",
+        )
+    return keys.index(key)

@@ -201,11 +201,19 @@ def _trace(
 
 
 def _materialise(network: nn.Module) -> None:
-    """Replace the meta weights by fake CPU weights of the same strides; `.to()` fails under FakeTensorMode."""
+    """Replace meta weights and buffers by fake CPU ones of the same strides; a frozen weight stays frozen.
+
+    `.to()` fails under FakeTensorMode.
+    """
     for module in network.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
-            fake = torch.empty_strided(weight.shape, weight.stride(), dtype=weight.dtype, device="cpu")
-            module.register_parameter(name, nn.Parameter(fake))
+            module.register_parameter(name, nn.Parameter(_fake(weight), weight.requires_grad))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, _fake(buffer))
+
+
+def _fake(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
 
 
 class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]

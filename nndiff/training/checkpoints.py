@@ -37,7 +37,8 @@ def find(request: Request) -> Checkpoint | None:
 
 def restore(trainer: Trainer, found: Checkpoint, request: Request) -> None:
     """Set the trainer to the step, weights and optimiser state of the checkpoint."""
-    checkpoint.demand_fitting(trainer.network, found.weights, request.folder / LATEST)
+    for module, weights in ((trainer.network, found.weights), (trainer.objectives, found.objectives)):
+        checkpoint.demand_fitting(module, weights, request.folder / LATEST)
     trainer.restore(found)
 
 

@@ -1,7 +1,8 @@
 """Frozen dataclass ↔ JSON, exactly: unknown keys name the nearest known one, missing keys and wrong types say where.
 
     a dataclass                      {"field": value, …}
-    a class of a `Tagged` family     {"name": "hot", "ahead": 2}: the name says which class of the family it is
+    a class of a `Tagged` family     {"name": "hot", "ahead": 2}: the name says which class of the family it is; where
+                                     only one class is possible it may be left out
     an object of a table (`Named`)   "ct": its name, by which it is looked up
 
 `decode(encode(value)) == value` for every dataclass that is stored; that is a law.
@@ -82,7 +83,7 @@ def type_at(cls: Any, path: str) -> Any:
             current = arguments[0]
         elif origin is tuple and _is_tagged(arguments[0]):
             current = arguments[0].table()[name]
-        elif dataclasses.is_dataclass(current) and not _is_named(current):
+        elif (dataclasses.is_dataclass(current) and not _is_named(current)) or _is_tagged(current):
             hints = _hints_of_all(typing.cast(type, current))
             if name not in hints:
                 raise _unknown(name, hints, ".".join(walked))
@@ -93,14 +94,17 @@ def type_at(cls: Any, path: str) -> Any:
     return current
 
 
-def rules_at(cls: Any, path: str, name: str) -> list[Rule]:
-    """Return the rule of the field `name` of what stands at a dotted path, if there is one."""
+def rules_at(cls: Any, path: str, name: str) -> dict[str, Rule]:
+    """Return the rules of the field `name` of what stands at a dotted path, by class.
+
+    Of a tagged family's base every class that has the field has its own, under its own name.
+    """
     owner = type_at(cls, path) if path else cls
     if _is_tagged(owner) and not owner.name:
-        classes = [owner.table()[row] for row in owner.table()]
+        classes = {row: owner.table()[row] for row in owner.table()}
     else:
-        classes = [owner] if dataclasses.is_dataclass(owner) else []
-    return [rules_of(each)[name] for each in classes if name in rules_of(each)][:1]
+        classes = {"": owner} if dataclasses.is_dataclass(owner) else {}
+    return {row: rules_of(each)[name] for row, each in classes.items() if name in rules_of(each)}
 
 
 def _is_tagged(kind: Any) -> bool:
@@ -159,12 +163,16 @@ def _decode_tuple(arguments: tuple[Any, ...], data: Any, where: str) -> tuple[An
     )
 
 
-def _decode_tagged(base: Any, data: Any, where: str) -> Any:
-    _demand(isinstance(data, dict) and isinstance(data.get("name"), str), 'an object with a "name"', data, where)
-    try:
-        cls = base.table()[data["name"]]
-    except NndiffError as error:
-        raise NndiffError(error.what, where=where or None, remedy=error.remedy) from None
+def _decode_tagged(cls: Any, data: Any, where: str) -> Any:
+    if not cls.name:  # the family's base: the name says which class
+        _demand(isinstance(data, dict) and isinstance(data.get("name"), str), 'an object with a "name"', data, where)
+        try:
+            cls = cls.table()[data["name"]]
+        except NndiffError as error:
+            raise NndiffError(error.what, where=where or None, remedy=error.remedy) from None
+    _demand(isinstance(data, dict), "an object", data, where)
+    named = data.get("name", cls.name)  # which one class may leave out
+    _demand(named == cls.name, f'the name "{cls.name}"', named, f"{where}.name".lstrip("."))
     return _decode_dataclass(cls, {key: value for key, value in data.items() if key != "name"}, where)
 
 

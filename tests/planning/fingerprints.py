@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nndiff.words.budget import Budget
-from nndiff.words.kind import kind_of
 from nndiff.words.fingerprint import CaseFingerprint, ChannelStatistics, Fingerprint, Link
 from nndiff.words.kind import kind_of
 

@@ -70,7 +70,7 @@ def demand_same_folders(one: Path, other: Path) -> None:
     for name in (LATEST, BEST):
         a, b = checkpoint.load(one / name), checkpoint.load(other / name)
         assert words(a) == words(b), name
-        for part in ("weights", "ema", "optimizer"):
+        for part in ("weights", "ema", "optimizer", "objectives"):
             demand_same(getattr(a, part), getattr(b, part), f"{name}: {part}")
     assert rows(one) == rows(other)
     assert files(one) == files(other)
