@@ -1,6 +1,6 @@
 """What the sampler asks in a network's place: the networks of all folds, in the layers of a sampler, tile by tile.
 
-    (x_t, t, condition, where) → output          tiles( mean over folds( shifts …( cache …( network ))))
+    (x_t, t, condition, where) → output          tiles( mean over folds( shifts …( caches …( network ))))
 
 `where` collects the tile, the fold and the place of every layer, so that what is kept from step to step has an address.
 """
@@ -20,20 +20,20 @@ from nndiff.words.volume import Triple
 
 
 def plain(network: nn.Module) -> Asks:
-    """Return the network as layers ask it: without a place."""
+    """Return the network as caches and layers ask it; what a cache hands over for its core comes after the place."""
 
     def ask(x_t: Tensor, t: Tensor, condition: Tensor | None, where: Where, *kept: object) -> Tensor:
-        output: Tensor = network(x_t, t, condition)
+        output: Tensor = network(x_t, t, condition, *kept)
         return output
 
     return ask
 
 
 def layered(network: nn.Module, layers: Sequence[Layer], keeping: Sequence[Keeping], puzzle_factor: Triple) -> Asks:
-    """Return one fold's network with what is kept innermost, then the layers, the first of the table outermost."""
+    """Return one fold's network in what is kept, the first innermost, then the layers, the table's first outermost."""
     asks: Asks = plain(network)
     for kept in keeping:
-        asks = kept.around(network)
+        asks = kept.around(asks)
     for layer in reversed(ordered([layer for layer in layers if not layer.sees_volume])):
         asks = layer.around(asks, puzzle_factor)
     return asks

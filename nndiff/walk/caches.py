@@ -26,7 +26,7 @@ from nndiff.words.registry import Registry
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from nndiff.networks.unet import Cache as Feature
 
@@ -35,7 +35,10 @@ DEEPEST_TRIED = 2
 
 
 class Keeping(Protocol):
-    """What one walk keeps: told of every step, and wrapped around every network."""
+    """What one walk keeps: told of every step, and wrapped around every network.
+
+    Several stand around one another: each hands on what follows `where`, which is for the network's core.
+    """
 
     def begin(self, x: Tensor) -> None: ...
 
@@ -164,14 +167,14 @@ class Kept:
             self.full.append(self._step)
             self._moved = self._size = 0.0
 
-    def around(self, network: nn.Module | Asks) -> Asks:
+    def around(self, network: Asks) -> Asks:
         from nndiff.networks.unet import Cache as Feature
 
-        def kept(x_t: Tensor, t: Tensor, condition: Tensor | None, where: Where) -> Tensor:
+        def kept(x_t: Tensor, t: Tensor, condition: Tensor | None, where: Where, *others: object) -> Tensor:
             old = self.features.setdefault(where, Feature(self.plan.depth))
             before = None if old.kept is None else old.kept.to(x_t.device)
             new = Feature(old.depth, before, old.stale)
-            answer: Tensor = network(x_t, t, condition, new)  # the core's own contract
+            answer = network(x_t, t, condition, where, new, *others)  # handed through to the core
             self._put_away(old, before, new)
             return answer
 
