@@ -44,7 +44,7 @@ def averaged(networks: Sequence[Asks], precision: str) -> Asks:
 
     def ask(x_t: Tensor, t: Tensor, condition: Tensor | None, where: Where) -> Tensor:
         with autocast(x_t.device.type, precision):
-            answers = [network(x_t, t, condition, (*where, i)) for i, network in enumerate(networks)]
+            answers = [network(x_t, t, condition, (*where, i)).float() for i, network in enumerate(networks)]
         return answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0)
 
     return ask
