@@ -82,7 +82,7 @@ def typed(cls: type[P], text: str) -> P:
     name, _, written = text.partition(":")
     table: Registry[type[P]] = cls.table()
     row = table[name]
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"name": name}
     known = {field.name: field for field in dataclasses.fields(row)}  # type: ignore[arg-type]
     for pair in filter(None, written.split(",")):
         key, equals, value = pair.partition("=")
