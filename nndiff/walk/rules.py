@@ -143,7 +143,9 @@ class Hot(Rule):
 
     name = "hot"
 
-    ahead: int = option(2, at_least(1), help="K steps at once, then noise; 1: no noise, 0: another rule", metavar="K")
+    ahead: int = option(
+        2, at_least(1), help="K steps at once, then noise; 1: no noise, 0: another rule", flag="hot", metavar="K"
+    )
 
     def step(self, course: Course, x_t: Tensor, estimate: Estimate, past: Past | None, t: float, s: float) -> Tensor:
         if s <= 0:
@@ -186,20 +188,21 @@ def revised_rule(own: Rule, asked: Asked) -> Rule:
 
     A value that every rule has anyway (eta 0, order 1, hot 0) only rules the others out.
     """
-    if asked.get(own.seam) is not None:
-        return revised(own, asked)
     eta: Any = asked.get("eta")
     order, hot = asked.get("order"), asked.get("hot")
     wanted = [rule for rule, flag in ((First, eta), (Second, order == 2), (Hot, hot)) if flag]
-    if len(wanted) > 1 or (order == 2 and hot):
+    named = None if asked.get(own.seam) is None else revised(own, asked)
+    if len(wanted) > 1 or (named is not None and any(not isinstance(named, rule) for rule in wanted)):
         raise NndiffError(
             "These flags belong to different step rules.",
             expected="one of --eta above 0 (first), --order 2 (second), --hot above 0 (hot)",
-            found=" ".join(f"--{k} {asked[k]:g}" for k in ("eta", "order", "hot") if asked.get(k) is not None),
+            found=" ".join(f"--{k} {asked[k]}" for k in ("rule", "eta", "order", "hot") if asked.get(k) is not None),
             remedy="leave out all but one of them",
         )
     if order is not None and order not in (1, 2):
         raise NndiffError("'order' is out of range.", expected="1 or 2", found=order)
+    if named is not None:
+        return named
     if wanted == [First]:
         return First(float(eta))
     if wanted == [Second]:
