@@ -168,7 +168,15 @@ class Hot(Rule):
         return x_u if course.y is None else x_u + b * course.y
 
     def draws_noise(self, process: Process, times: Sequence[float]) -> bool:
-        return (self.ahead > 1 and len(times) > 3) or First(0.0).draws_noise(process, times)
+        return any(self._draws(process, t, s) for t, s in pairwise(times) if s > 0)
+
+    def _draws(self, process: Process, t: float, s: float) -> bool:
+        (_, _, sigma_t), (a_s, _, sigma_s) = process.at(t), process.at(s)
+        u = t - self.ahead * (t - s)
+        if sigma_t == 0 or self.ahead == 1 or u < ROUNDING:
+            return sigma_t == 0 and sigma_s > 0
+        a_u, _, sigma_u = process.at(u)
+        return sigma_s > process.forgetting(a_s, a_u) * sigma_u
 
     def neighbours(self) -> Iterator[Rule]:
         yield from (Hot(ahead) for ahead in HOT_TRIED)
