@@ -104,6 +104,7 @@ class Deep(Cache):
         if self.is_identity:
             return ""
         when = f"{len(self.listed)} full" if self.listed else f"every {self.interval}"
+        when = f"up to a change of {self.threshold:g}" if self.threshold > 0 else when
         return f"reuse {when}" + (f" at depth {self.depth}" if self.depth > 1 else "")
 
     def demand(self, setting: Setting) -> None:
