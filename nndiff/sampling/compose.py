@@ -1,6 +1,6 @@
 """Composition of the network that a sampler evaluates: tiles around the mean over folds around layers and caches.
 
-    (x_t, t, condition, where) → output          tiles( mean over folds( shifts …( cache …( network ))))
+    (x_t, t, condition, where) → output          tiles( mean over folds( shifts …( caches …( network ))))
 
 `where` collects the numbers of the tile, the fold and the evaluation in every layer. It is the key of the features that
 are kept from step to step.
@@ -45,7 +45,7 @@ def averaged(networks: Sequence[Asks], precision: str) -> Asks:
 
     def ask(x_t: Tensor, t: Tensor, condition: Tensor | None, where: Where) -> Tensor:
         with autocast(x_t.device.type, precision):
-            answers = [network(x_t, t, condition, (*where, i)) for i, network in enumerate(networks)]
+            answers = [network(x_t, t, condition, (*where, i)).float() for i, network in enumerate(networks)]
         return answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0)
 
     return ask

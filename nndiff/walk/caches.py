@@ -37,7 +37,10 @@ DEEPEST_TRIED = 2  # the largest depth that tuning tries
 
 
 class Keeping(Protocol):
-    """The features of one walk. It is informed of every step, and wrapped around every network."""
+    """The features of one walk. It is informed of every step, and wrapped around every network.
+
+    Several of them nest: each hands on what follows `where`, which is for the network's core.
+    """
 
     def begin(self, x: Tensor) -> None: ...
 
@@ -116,6 +119,7 @@ class Deep(Cache):
         if self.is_identity:
             return ""
         when = f"{len(self.listed)} full" if self.listed else f"every {self.interval}"
+        when = f"up to a change of {self.threshold:g}" if self.threshold > 0 else when
         return f"reuse {when}" + (f" at depth {self.depth}" if self.depth > 1 else "")
 
     def demand(self, setting: Setting) -> None:
@@ -213,11 +217,11 @@ class Kept:
     def around(self, network: Asks) -> Asks:
         from nndiff.networks.unet import Cache as Feature
 
-        def kept(x_t: Tensor, t: Tensor, condition: Tensor | None, where: Where) -> Tensor:
+        def kept(x_t: Tensor, t: Tensor, condition: Tensor | None, where: Where, *others: object) -> Tensor:
             old = self.features.setdefault(where, Feature(self.plan.depth))
             before = None if old.kept is None else old.kept.to(x_t.device)
             new = Feature(old.depth, before, old.stale)
-            answer: Tensor = network(x_t, t, condition, where, new)
+            answer = network(x_t, t, condition, where, new, *others)  # handed through to the core
             self._put_away(old, before, new)
             return answer
 

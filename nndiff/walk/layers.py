@@ -70,7 +70,7 @@ class Tiles(Layer):
     )
 
     def label(self) -> str:
-        return ""
+        return "" if self == Tiles() else f"tiles overlap {self.overlap:g}"
 
 
 @dataclass(frozen=True)

@@ -80,21 +80,26 @@ def revised(own: P, asked: Asked) -> P:
 
 def typed(cls: type[P], text: str) -> P:
     """Return the part that the text describes: NAME or NAME:option=value,option=value, from the table of `cls`."""
-    name, _, written = text.partition(":")
+    name = text.partition(":")[0]
     table: Registry[type[P]] = cls.table()
     row = table[name]
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"name": name}
     known = {field.name: field for field in dataclasses.fields(row)}  # type: ignore[arg-type]
-    for pair in filter(None, written.split(",")):
-        key, equals, value = pair.partition("=")
-        if not equals or key not in known:
+    for key, value in written(text).items():
+        if key not in known or value is None:
             raise NndiffError(
-                f"The {table.kind} '{name}' has no option '{pair}'.",
+                f"The {table.kind} '{name}' has no option '{key if value is None else f'{key}={value}'}'.",
                 expected=f"{name}:OPTION=VALUE",
                 remedy=nearest(key, known),
             )
         options[key] = _value(value)
     return decode(row, {"name": name, **options}, f"{table.kind} {name}")
+
+
+def written(text: str | None) -> dict[str, str | None]:
+    """Return the options of NAME:option=value,option=value as they stand there; None where there is no value."""
+    pairs = [pair.partition("=") for pair in (text or "").partition(":")[2].split(",") if pair]
+    return {key: value if equals else None for key, equals, value in pairs}
 
 
 def _value(text: str) -> Any:

@@ -144,7 +144,9 @@ class Hot(Rule):
 
     name = "hot"
 
-    ahead: int = option(2, at_least(1), help="K steps at once, then noise; 1: no noise, 0: another rule", metavar="K")
+    ahead: int = option(
+        2, at_least(1), help="K steps at once, then noise; 1: no noise, 0: another rule", flag="hot", metavar="K"
+    )
 
     def step(self, course: Course, x_t: Tensor, estimate: Estimate, past: Past | None, t: float, s: float) -> Tensor:
         if s <= 0:
@@ -167,7 +169,15 @@ class Hot(Rule):
         return x_u if course.y is None else x_u + b * course.y
 
     def draws_noise(self, process: Process, times: Sequence[float]) -> bool:
-        return (self.ahead > 1 and len(times) > 3) or First(0.0).draws_noise(process, times)
+        return any(self._draws(process, t, s) for t, s in pairwise(times) if s > 0)
+
+    def _draws(self, process: Process, t: float, s: float) -> bool:
+        (_, _, sigma_t), (a_s, _, sigma_s) = process.at(t), process.at(s)
+        u = t - self.ahead * (t - s)
+        if sigma_t == 0 or self.ahead == 1 or u < ROUNDING:
+            return sigma_t == 0 and sigma_s > 0
+        a_u, _, sigma_u = process.at(u)
+        return sigma_s > process.forgetting(a_s, a_u) * sigma_u
 
     def neighbours(self) -> Iterator[Rule]:
         yield from (Hot(ahead) for ahead in HOT_TRIED)
@@ -188,20 +198,21 @@ def revised_rule(own: Rule, asked: Asked) -> Rule:
     Neutral values select no rule; they only exclude one: `--eta 0` makes a planned `first` deterministic, and
     `--order 1` and `--hot 0` replace a planned `second` or `hot` by the deterministic `first`.
     """
-    if asked.get(own.seam) is not None:
-        return revised(own, asked)
     eta: Any = asked.get("eta")
     order, hot = asked.get("order"), asked.get("hot")
     wanted = [rule for rule, flag in ((First, eta), (Second, order == 2), (Hot, hot)) if flag]
-    if len(wanted) > 1 or (order == 2 and hot):
+    named = None if asked.get(own.seam) is None else revised(own, asked)
+    if len(wanted) > 1 or (named is not None and any(not isinstance(named, rule) for rule in wanted)):
         raise NndiffError(
             "These flags belong to different step rules.",
             expected="one of --eta above 0 (first), --order 2 (second), --hot above 0 (hot)",
-            found=" ".join(f"--{k} {asked[k]:g}" for k in ("eta", "order", "hot") if asked.get(k) is not None),
+            found=" ".join(f"--{k} {asked[k]}" for k in ("rule", "eta", "order", "hot") if asked.get(k) is not None),
             remedy="leave out all but one of them",
         )
     if order is not None and order not in (1, 2):
         raise NndiffError("'order' is out of range.", expected="1 or 2", found=order)
+    if named is not None:
+        return named
     if wanted == [First]:
         return First(float(eta))
     if wanted == [Second]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nndiff.walk.part import STEPS, Asked, Part, revised
+from nndiff.walk.part import STEPS, Asked, Part, revised, written
 from nndiff.words.fields import option, within
 from nndiff.words.registry import Registry
 
@@ -98,14 +98,13 @@ def revised_times(own: Times, asked: Asked, start: Start, before: Start) -> Time
 
     A new start of the whole path begins at step 1000. A walk that was planned to take every step takes every step.
     """
-    times = revised(own, {**asked, "ts": None, "steps": None})
-    first = asked.get("ts")
-    if first is None:
-        first = STEPS if start.whole and start.name != before.name else own.first
-    steps = asked.get("steps")
-    if steps is None:
-        steps = first if own.steps == own.first else own.steps
-    return replace(times, first=first, steps=steps)
+    times = revised(own, asked)
+    typed_here = written(asked.get("times"))
+    if asked.get("ts") is None and "first" not in typed_here:
+        times = replace(times, first=STEPS if start.whole and start.name != before.name else own.first)
+    if asked.get("steps") is None and "steps" not in typed_here:
+        times = replace(times, steps=times.first if own.steps == own.first else own.steps)
+    return times
 
 
 TIMES: Registry[type[Times]] = Registry("times", {"suited": Suited, "even": Even, "sine": Sine})
