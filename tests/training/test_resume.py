@@ -19,13 +19,14 @@ import pytest
 import torch
 
 from nndiff import checkpoint
-from nndiff.checkpoint import BEST, LATEST, Checkpoint, Seen
-from nndiff.cli.train import _seen, main
-from nndiff.plans.plan import Plan
+from nndiff.checkpoint import BEST, LATEST, Checkpoint, Seen, seen_of
+from nndiff.cli.train import main
+from nndiff.plans.plan import Plan, load
 from nndiff.training import journal
 from nndiff.training.loop import stage_ends
 from nndiff.training.run import train
 from nndiff.words.files import PART
+from nndiff.words.fingerprint import Fingerprint
 from tests.training.tiny import NAME, prepare, request, run_of, tiny_plan
 
 ROOT = Path(__file__).parents[2]
@@ -228,4 +229,4 @@ def test_going_on_keeps_what_was_seen_at_the_start(tmp_path) -> None:
 
 
 def seen_of(root: Path) -> Any:
-    return _seen(root / "preprocessed" / NAME)
+    return seen_of(load(Fingerprint, root / "preprocessed" / NAME / "fingerprint.json"))
