@@ -84,10 +84,10 @@ def test_the_fingerprint_finds_the_foreground_by_its_rule(raw) -> None:
 def test_the_integrity_check_knows_its_lowest_values(raw) -> None:
     save_volume(raw / "imagesTr" / "case_0_0000.nii.gz", decibels(0) + 60)
     _, warnings = fingerprint.extract(dataset.read(raw), 0)
-    (what,) = [warning for warning in warnings if "is called" in warning.what]
-    assert "is called US" in what.what
+    (what,) = [warning for warning in warnings if "is named" in warning.what]
+    assert "is named US" in what.what
     assert "nothing echoes nothing" in what.what
-    assert "convert to dB" in what.remedy
+    assert "convert the values to dB" in what.remedy
 
 
 def test_the_plan_takes_its_maps_its_background_and_its_reasons(planned) -> None:
@@ -105,7 +105,7 @@ def test_a_plan_holds_its_name_alone(planned, tmp_path, monkeypatch) -> None:
     assert json.loads((tmp_path / "plan.json").read_text())["source_channels"][0]["kind"] == "us"
     assert plans.load(plans.Plan, tmp_path / "plan.json") == planned
     monkeypatch.setattr("nndiff.words.registry.entry_points", lambda group: [])
-    with pytest.raises(NndiffError, match=r"'source_channels\[0\].kind' names no kind") as raised:
+    with pytest.raises(NndiffError, match=r"no kind named 'us' \(in source_channels\[0\].kind\)") as raised:
         plans.load(plans.Plan, tmp_path / "plan.json")
     assert raised.value.expected == "ct or pet or mr"
 
