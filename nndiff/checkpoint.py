@@ -22,6 +22,7 @@ from nndiff.plans.migrate import migrated
 from nndiff.plans.plan import Configuration, Plan
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import atomic
+from nndiff.words.fingerprint import Fingerprint
 from nndiff.words.strict_json import decode, encode
 
 FORMAT, VERSION = "nndiff checkpoint", 1
@@ -134,6 +135,23 @@ def demand_fitting(network: torch.nn.Module, weights: Mapping[str, Tensor], wher
             where=where,
             remedy="use the configuration that this checkpoint was trained with",
         )
+
+
+def seen_of(fingerprint: Fingerprint) -> tuple[Seen, ...]:
+    """Return what the sources of a dataset looked like, for prediction to compare new scans with."""
+    rows = []
+    for channel, name in enumerate(fingerprint.channel_names):
+        peaks = [case.source[channel].peak for case in fingerprint.cases]
+        minima = [case.source[channel].minimum for case in fingerprint.cases]
+        rows.append(Seen(name, (min(peaks), max(peaks)), (min(minima), max(minima))))
+    return tuple(rows)
+
+
+def of_another(run: str | Path, results: Path, fold: str) -> Path:
+    """Return the checkpoint that `run` names: a file, a fold's folder, or a configuration trained in this fold."""
+    given, sibling = Path(run), results / run / f"fold_{fold}"
+    folder = sibling if sibling.is_dir() else given
+    return folder / BEST if folder.is_dir() or folder.suffix != ".pt" else folder
 
 
 def _contents(path: Path, remedy: str | None) -> dict[str, Any]:

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nndiff.words.volume import FloatArray, Grid, Spacing, Triple
-
-Floats = npt.NDArray[np.float64]
+from nndiff.words.volume import FloatArray, Floats, Grid, Mask, Spacing, Triple
 
 SHAPE: Triple = (40, 64, 64)
 SPACING: Spacing = (5.0, 6.0, 6.0)  # mm: the torso fills most of the field of view
@@ -28,11 +26,11 @@ class Body:
     activity: FloatArray  # [Z, Y, X], SUV
     attenuation: FloatArray  # [Z, Y, X], per mm
     regions: npt.NDArray[np.uint8]  # [Z, Y, X]: lesion 1, 2, …; 0 elsewhere
-    inside: npt.NDArray[np.bool_]  # [Z, Y, X], the body
+    inside: Mask  # [Z, Y, X], the body
     grid: Grid
 
     @property
-    def lesions(self) -> npt.NDArray[np.bool_]:
+    def lesions(self) -> Mask:
         return self.regions > 0
 
 

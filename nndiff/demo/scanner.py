@@ -20,9 +20,7 @@ import numpy.typing as npt
 from scipy import ndimage, sparse
 
 from nndiff.metrics.image import psnr
-from nndiff.words.volume import FloatArray, Grid
-
-Floats = npt.NDArray[np.float64]
+from nndiff.words.volume import FloatArray, Floats, Grid
 
 SCATTER_SHARE = 0.3  # of the true counts, spread smoothly
 SCATTER_WIDTH = 8.0  # bins

@@ -20,6 +20,8 @@ SHORT_LEARNING_RATE, SHORT_WIDTH = 1e-3, 32
 NOISE_MULTIPLE = 1.0  # of the distance: measured for a model that predicts the image
 PUBLISHED_MULTIPLE = 10.0  # 5 to 15, for one that predicts noise: FDG, DOTATATE, PSMA (Less Is More, [0, 1] units)
 
+SECOND_ORDER = Alternative({"name": "second"}, "needs no evaluation more, but helps only where a path takes many steps")
+
 
 def learning_rate(network: NetworkSpec, steps: int) -> Verdict[float]:
     """Return the rate of a convolutional network."""

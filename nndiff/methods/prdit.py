@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from nndiff.families import NetworkSpec
 from nndiff.families.prdit import halved
-from nndiff.methods.common import every_step, is_short, late_start, matched_step, no_reuse
+from nndiff.methods.common import SECOND_ORDER, every_step, is_short, late_start, matched_step, no_reuse
 from nndiff.methods.method import Method
 from nndiff.plans.plan import Stage
 from nndiff.walk.rules import Hot
@@ -52,7 +52,10 @@ PRDIT = Method(
     rule=Verdict(
         Hot(2),
         "two steps at once, then noise for one: the best as published",
-        (Alternative(1, "cold: nothing is put back; as published FID 8.9 beside 2.2"),),
+        (
+            Alternative({"ahead": 1}, "cold: nothing is put back; as published FID 8.9 beside 2.2"),
+            SECOND_ORDER,
+        ),
     ),
     cache=no_reuse("a transformer keeps no features between steps"),
 )

@@ -7,23 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from nndiff.data.prepare import CROP_MARGIN_MM, normalizer
-from nndiff.data.statistics import DEFAULT_SCHEMES
 from nndiff.imaging.resample import new_shape
 from nndiff.plans.channels import TIED, Channel, Crop
-from nndiff.words.dataset import kind_of
 from nndiff.words.fingerprint import CaseFingerprint, ChannelStatistics, Fingerprint
+from nndiff.words.kind import Kind, kind_of
 from nndiff.words.scheme import Scheme
 from nndiff.words.verdict import Alternative, Verdict
-from nndiff.words.volume import FloatArray, Grid, Spacing, Triple
+from nndiff.words.volume import FloatArray, Floats, Grid, Spacing, Triple
 
 CROP_WORTH = 0.8  # crop when the median case keeps at most this share of its voxels
 FINER_AT_MOST = 4.0  # times the median case's voxels: what keeping the finest cases' detail may cost
 RANGE_MARGIN = 0.1  # of the range, added on either side: a new case may be a little hotter than any seen
-GENERATION_WINDOW = Scheme("fixed", {"low": -1000.0, "high": 1000.0})  # HU, as published for PRDiT
-BACKGROUND = {"ct": -1024.0, "pet": 0.0, "mr": 0.0}
 
 Map = Callable[[float], float]
 
@@ -48,35 +44,28 @@ def anchors(fingerprint: Fingerprint) -> Verdict[tuple[int, ...]]:
 
 def source_channel(name: str) -> Verdict[Channel]:
     kind = kind_of(name)
-    reason = {
-        "ct": "Hounsfield units are absolute: one fixed window for all cases, wide enough for bone and metal",
-        "pet": "activity spans orders of magnitude between scans: each is divided by its own P99.99, never clipped",
-        "mr": "MR units are arbitrary: each scan's foreground P0.5 and P99.5 go to -1 and 1",
-    }[kind]
-    return Verdict(Channel(name, kind, DEFAULT_SCHEMES[kind], BACKGROUND[kind]), reason)
+    return Verdict(Channel(name, kind, kind.source, kind.background), f"{kind.meaning}: {kind.source_reason}")
 
 
 def target_channel(
     t: int, fingerprint: Fingerprint, anchor: Channel | None, anchor_index: int | None
 ) -> Verdict[Channel]:
-    """A map that needs no target: fixed for CT, else tied to the anchor or one for all cases.
+    """A map that needs no target: fixed where values are absolute, else tied to the anchor or one for all cases.
 
     A source divided by its own peak has lost its scale, and so has a network that sees no more: whichever map leaves
     less of the target unexplained by the normalised source is taken.
     """
     name = fingerprint.target_names[t]
     kind = kind_of(name)
-    if kind == "ct":
-        window = GENERATION_WINDOW if fingerprint.task == "generation" else DEFAULT_SCHEMES["ct"]
+    window = kind.window_of(fingerprint.task)
+    if window is not None:
         low, high = window.options["low"], window.options["high"]
-        reason = (
-            f"Hounsfield units are absolute: [{low:g}, {high:g}] for every case, undone exactly; values beyond stay"
-        )
-        return Verdict(Channel(name, kind, window, BACKGROUND[kind]), reason)
+        reason = f"{kind.meaning}: [{low:g}, {high:g}] for every case, undone exactly; values beyond stay"
+        return Verdict(Channel(name, kind, window, kind.background), reason)
     fixed = _dataset_map(kind, fingerprint.pooled_target[t])
     if anchor is None or anchor_index is None:
         reason = "generation: one map for the whole dataset"
-        return Verdict(Channel(name, kind, fixed, BACKGROUND[kind]), reason)
+        return Verdict(Channel(name, kind, fixed, kind.background), reason)
     source = [case.source[anchor_index] for case in fingerprint.cases]
     target = [case.target[t] for case in fingerprint.cases]
     source_maps = [scheme_map(anchor.normalization, statistics) for statistics in source]
@@ -96,7 +85,7 @@ def target_channel(
     best, other = (tied, shared) if tied.unexplained < shared.unexplained else (shared, tied)
     reason = f"{best.words}: {best.unexplained:.3f} of the target's range does not follow from the normalised source"
     alternative = Alternative(other.name, f"{other.words} would leave {other.unexplained:.3f}")
-    return Verdict(Channel(name, kind, best.scheme, BACKGROUND[kind]), reason, (alternative,))
+    return Verdict(Channel(name, kind, best.scheme, kind.background), reason, (alternative,))
 
 
 @dataclass(frozen=True)
@@ -187,7 +176,7 @@ def spacing(fingerprint: Fingerprint) -> Verdict[Spacing]:
     return Verdict(chosen, reason, (other,) if other.value != chosen else ())
 
 
-def _share(spacings: npt.NDArray[np.float64], of: Spacing, finer: bool = False) -> float:
+def _share(spacings: Floats, of: Spacing, finer: bool = False) -> float:
     """Of the cases, those with this spacing; or those finer than it on some axis."""
     rows = (
         np.any(spacings < 0.99 * np.array(of), axis=1) if finer else np.all(np.isclose(spacings, of, rtol=1e-3), axis=1)
@@ -195,7 +184,7 @@ def _share(spacings: npt.NDArray[np.float64], of: Spacing, finer: bool = False) 
     return float(np.mean(rows))
 
 
-def _triple(values: npt.NDArray[np.float64]) -> Spacing:
+def _triple(values: Floats) -> Spacing:
     a, b, c = (float(f"{value:.6g}") for value in values)
     return a, b, c
 
@@ -256,8 +245,8 @@ def _unexplained(
     return float(np.sqrt(np.mean((x - slope * y) ** 2)) / max(float(np.mean(widths)), 1e-12))
 
 
-def _dataset_map(kind: str, pooled: ChannelStatistics) -> Scheme:
-    if kind == "pet":
+def _dataset_map(kind: Kind, pooled: ChannelStatistics) -> Scheme:
+    if kind.true_zero:
         return Scheme("fixed", {"low": 0.0, "high": pooled.peak, "onto_low": 0.0, "onto_high": 1.0})
     return Scheme("fixed", {"low": pooled.percentiles["0.5"], "high": pooled.percentiles["99.5"]})
 

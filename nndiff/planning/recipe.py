@@ -48,12 +48,13 @@ def augmentation(sources: Sequence[Channel], targets: Sequence[Channel], data: D
         reasons.append("source and target differ by noise, which has no left and no right: mirrored along every axis")
     else:
         reasons.append("not mirrored: left and right, up and down mean something here")
-    if targets and all(channel.kind == "pet" and channel.normalization.name == TIED for channel in targets):
+    if targets and all(channel.kind.scale_varies and channel.normalization.name == TIED for channel in targets):
         chosen.append(Scheme("scale", {"low": 0.8, "high": 1.25}))
         reasons.append("source and target share one scale, which is varied for both at once")
-    if sources and all(channel.kind == "mr" for channel in sources):
+    if sources and all(channel.kind.contrast_varies for channel in sources):
+        titles = " and ".join(dict.fromkeys(channel.kind.title for channel in sources))
         chosen.append(Scheme("contrast", {"probability": 0.3, "strength": 0.15}))
-        reasons.append("MR contrast differs from scanner to scanner: varied in the source alone")
+        reasons.append(f"{titles} contrast differs from scanner to scanner: varied in the source alone")
     return Verdict(tuple(chosen), "; ".join(reasons))
 
 
@@ -109,7 +110,7 @@ def shifts(puzzle_factor: Sequence[int]) -> Verdict[Shifts]:
     return Verdict(
         Shifts(),
         "one place of the puzzle's grid: each more is as much work again; --shifts where a grid is seen",
-        (Alternative(2, note),),
+        (Alternative({"places": 2}, note),),
     )
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from nndiff.words.errors import NndiffError
-from nndiff.words.fields import Checked, above, at_least, one_of
+from nndiff.words.fields import Checked, above, at_least
+from nndiff.words.kind import Kind
 from nndiff.words.scheme import Scheme
 from nndiff.words.volume import Spacing, Triple
 
@@ -18,7 +19,7 @@ TARGET_SCHEMES = ("fixed", TIED)
 @dataclass(frozen=True)
 class Channel(Checked):
     name: str
-    kind: Annotated[str, one_of("ct", "pet", "mr")]  # what the intensities mean
+    kind: Kind  # what the intensities mean
     normalization: Scheme
     background: float  # the value of nothing, in the file's units: what lies outside the crop
 

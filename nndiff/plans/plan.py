@@ -18,7 +18,7 @@ from nndiff.plans.migrate import VERSION, migrated
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words import strict_json
 from nndiff.words.budget import Budget
-from nndiff.words.errors import NndiffError
+from nndiff.words.errors import NndiffError, nearest
 from nndiff.words.fields import Checked, Rule, above, at_least, one_of
 from nndiff.words.files import read_json, write_json
 from nndiff.words.scheme import Scheme
@@ -140,6 +140,10 @@ class Plan(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         demand_channels(self.source_channels, self.target_channels, self.anchor)
+
+    def demand_configuration(self, name: str) -> None:
+        if name not in self.configurations:
+            raise NndiffError(f"The plan has no configuration '{name}'.", remedy=nearest(name, self.configurations))
 
     def preparation(self, name: str) -> Preparation:
         configuration = self.configurations[name]

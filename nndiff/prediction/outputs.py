@@ -15,17 +15,16 @@ from typing import Any
 
 import numpy as np
 
-import nndiff
 from nndiff.data.prepare import Undo
 from nndiff.imaging import dicom_out, io
 from nndiff.prediction.draws import Computed, Draws
 from nndiff.prediction.inputs import DICOM_TO, InputCase
 from nndiff.prediction.models import Trained
 from nndiff.prediction.request import Request
+from nndiff.words.version import VERSION
 from nndiff.words.volume import FloatArray, Volume
 
 UNCERTAINTY, SAMPLES, SERIES = "uncertainty", "samples", "dicom"  # folders beside the volumes
-DTYPES = {"ct": np.int16}  # Hounsfield units are whole numbers; all else is float32
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,9 @@ class Writer:
     def _write_mean(self, case: InputCase, undo: Undo, draws: Draws) -> None:
         paths, channels = self.outputs.volumes(case), self.trained.plan.target_channels
         for path, array, channel_word in zip(paths, undo(draws.mean).array, channels, strict=True):
-            _write_channel(array, undo, path, DTYPES.get(channel_word.kind, np.float32))
+            _write_channel(array, undo, path, channel_word.kind.dtype)
             if self.outputs.request.dicom_out:
-                what = f"{self.trained.configuration} of {self.trained.plan.dataset}, nndiff {nndiff.__version__}"
+                what = f"{self.trained.configuration} of {self.trained.plan.dataset}, nndiff {VERSION}"
                 assert undo.layout is not None
                 stored = io.as_stored(array, undo.layout)
                 dicom_out.write(stored, channel_word.kind, what, case.files[0], self.outputs.series(path))

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-import nndiff
 from nndiff.plans import migrate
 from nndiff.plans.plan import digest
 from nndiff.prediction.models import Trained
@@ -25,6 +24,7 @@ from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json, write_json
 from nndiff.words.strict_json import encode
+from nndiff.words.version import VERSION
 
 
 @dataclass
@@ -95,7 +95,7 @@ def begun_record(request: Request, trained: Trained, sampler: SamplerPlan, devic
     """Of all that is asked for, before the first case."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type
     return {
-        "versions": {"nndiff": nndiff.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {"nndiff": VERSION, "torch": torch.__version__, "python": platform.python_version()},
         "command": sys.argv,
         "dataset": trained.plan.dataset,
         "configuration": trained.configuration,

@@ -9,9 +9,13 @@ import math
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nndiff.words.budget import Budget
 from nndiff.words.errors import NndiffError
+
+if TYPE_CHECKING:
+    import torch
 
 GB = 10**9
 
@@ -63,6 +67,18 @@ def demand_device(name: str | None) -> str:
         found = ", ".join(device for device, present in there.items() if present)
         raise NndiffError(f"There is no {name} device here.", expected="a device of this machine", found=found)
     return name
+
+
+def training_device(name: str | None) -> torch.device:
+    """Return the device to train on; among ranks started by torchrun each has a GPU of its own."""
+    import torch
+
+    device = demand_device(name)
+    if device != "cuda":
+        return torch.device(device)
+    torch.cuda.set_device(local := int(os.environ.get("LOCAL_RANK", "0")))
+    torch.backends.cudnn.benchmark = True
+    return torch.device("cuda", local)
 
 
 def available_cores() -> int:

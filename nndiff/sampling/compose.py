@@ -20,10 +20,10 @@ from nndiff.words.volume import Triple
 
 
 def plain(network: nn.Module) -> Asks:
-    """Return the network as layers ask it: without a place."""
+    """Return the network as layers and caches ask it; it has no use for the place."""
 
     def ask(x_t: Tensor, t: Tensor, condition: Tensor | None, where: Where, *kept: object) -> Tensor:
-        output: Tensor = network(x_t, t, condition)
+        output: Tensor = network(x_t, t, condition, *kept)
         return output
 
     return ask
@@ -33,7 +33,7 @@ def layered(network: nn.Module, layers: Sequence[Layer], keeping: Sequence[Keepi
     """Return one fold's network with what is kept innermost, then the layers, the first of the table outermost."""
     asks: Asks = plain(network)
     for kept in keeping:
-        asks = kept.around(network)
+        asks = kept.around(asks)
     for layer in reversed(ordered([layer for layer in layers if not layer.sees_volume])):
         asks = layer.around(asks, puzzle_factor)
     return asks

@@ -16,7 +16,7 @@ import numpy as np
 
 from nndiff.metrics import image
 from nndiff.plans.channels import Channel
-from nndiff.words.volume import FloatArray
+from nndiff.words.volume import FloatArray, Mask
 
 SSIM_IN_DB = 20.0
 LEAST_HF = 1e-3  # a ratio below counts as this
@@ -37,8 +37,8 @@ class Figures:
 
 
 def bounds_of(channel: Channel, truth: FloatArray) -> tuple[float, float]:
-    """The range of PSNR and SSIM, in network units: CT's fixed window, else the truth's own range."""
-    if channel.kind == "ct":
+    """Return PSNR's and SSIM's range in network units: the window where values are absolute, else the truth's own."""
+    if channel.kind.absolute:
         return channel.normalization.options.get("onto_low", -1.0), channel.normalization.options.get("onto_high", 1.0)
     return float(truth.min()), float(truth.max())
 
@@ -47,7 +47,7 @@ def compare(
     estimate: FloatArray,
     target: FloatArray,
     bounds: Sequence[tuple[float, float]],
-    mask: image.Mask | None,
+    mask: Mask | None,
     texture: bool = False,
 ) -> Figures:
     rows = [

@@ -144,11 +144,11 @@ def kept_bytes(configuration: Configuration, tile: Triple, depth: int) -> int:
 
 def _kept_bytes(model: Model, sampler: SamplerPlan, tile: Triple) -> int:
     """Return the bytes of all that a walk keeps of one tile from step to step."""
-    deep = sampler.part(Deep)
-    if deep.is_identity:
-        return 0
-    kept = len(model.networks) * sampler.passes * kept_bytes(model.configuration, tile, deep.depth)
-    return kept * (2 if deep.threshold > 0 else 1)  # the one before is compared with
+
+    def feature(depth: int) -> int:
+        return kept_bytes(model.configuration, tile, depth)
+
+    return len(model.networks) * sampler.passes * sum(cache.bytes(feature) for cache in sampler.caches)
 
 
 # ---------------------------------------------------------------- one volume

@@ -64,6 +64,11 @@ def run(request: Request) -> Inference:
     return found
 
 
+def can_be_tuned(fold: Path, name: str = BEST) -> bool:
+    """Return whether there is a truth to compare volumes with: a model that generates has none."""
+    return checkpoint.load(fold / name).plan.task == "translation"
+
+
 def up_to_date(fold: Path, name: str = BEST) -> bool:
     """Whether this very checkpoint has been tuned."""
     try:

@@ -14,19 +14,19 @@ is one for the whole volume.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 from nndiff.walk.layers import Asks, Where
-from nndiff.walk.part import Asked, Part, Setting
+from nndiff.walk.part import Asked, Part, Setting, revised
 from nndiff.words.errors import NndiffError
 from nndiff.words.fields import at_least, option
 from nndiff.words.registry import Registry
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from nndiff.networks.unet import Cache as Feature
 
@@ -57,13 +57,24 @@ class Cache(Part):
         """Return what one walk keeps, parked on `store` while its network does not run."""
         raise NotImplementedError
 
-    def full_steps(self, steps: int) -> int:
-        """Return on how many steps of a walk the whole network runs, as far as that is known beforehand."""
+    def work(self, steps: int, share: Callable[[int], float]) -> float:
+        """Return what a walk costs, in evaluations of the whole network, as far as that is known beforehand.
+
+        `share` says what of one evaluation a step costs on features kept at a depth.
+        """
         return steps
+
+    def bytes(self, feature: Callable[[int], int]) -> int:
+        """Return what it keeps per tile, fold and place; `feature` says the bytes of a feature kept at a depth."""
+        return 0
 
     def for_walk(self, steps: int) -> Cache:
         """Return the same cache for another walk than the one that it was chosen for."""
         return self
+
+    def revised(self, asked: Asked, steps: int, same_walk: bool) -> Cache:
+        """Return the cache that runs on a walk of so many steps, with what was asked for put in."""
+        return revised(self if same_walk else self.for_walk(steps), {**asked, "cache": None})
 
     @classmethod
     def candidates(cls, own: Cache | None, steps: int, depths: int) -> Iterator[Cache]:
@@ -128,9 +139,37 @@ class Deep(Cache):
     def full_steps(self, steps: int) -> int:
         return sum(map(self.is_full, range(steps)))
 
+    def work(self, steps: int, share: Callable[[int], float]) -> float:
+        full = self.full_steps(steps)
+        return full + (share(self.depth) * (steps - full) if full < steps else 0)
+
+    def bytes(self, feature: Callable[[int], int]) -> int:
+        if self.is_identity:
+            return 0
+        return feature(self.depth) * (2 if self.threshold > 0 else 1)  # the one before is compared with
+
     def for_walk(self, steps: int) -> Deep:
         """Return it without its list, which holds for one walk alone, and without an interval longer than the walk."""
         return replace(self, listed=(), interval=self.interval if steps >= self.interval else 1)
+
+    def revised(self, asked: Asked, steps: int, same_walk: bool) -> Deep:
+        """Return the cache that runs; an interval that is asked for replaces a list and a threshold, and they it."""
+        deep = self if same_walk else self.for_walk(steps)
+        depth, threshold, interval = (asked.get(f"reuse{flag}") for flag in ("_depth", "_threshold", ""))
+        if depth is not None:
+            deep = replace(deep, depth=depth)
+        if threshold is not None:
+            deep = replace(deep, threshold=threshold, interval=1, listed=())
+        if interval is not None:
+            deep = replace(deep, interval=interval, listed=(), threshold=0.0)
+            if steps > 1 and interval > steps:
+                raise NndiffError(
+                    "No feature would ever be refreshed.",
+                    expected=f"a reuse interval of 1 to {steps}, the steps of the walk",
+                    found=interval,
+                    remedy="a smaller --reuse, or more --steps",
+                )
+        return deep
 
     @classmethod
     def candidates(cls, own: Cache | None, steps: int, depths: int) -> Iterator[Cache]:
@@ -164,14 +203,14 @@ class Kept:
             self.full.append(self._step)
             self._moved = self._size = 0.0
 
-    def around(self, network: nn.Module | Asks) -> Asks:
+    def around(self, network: Asks) -> Asks:
         from nndiff.networks.unet import Cache as Feature
 
         def kept(x_t: Tensor, t: Tensor, condition: Tensor | None, where: Where) -> Tensor:
             old = self.features.setdefault(where, Feature(self.plan.depth))
             before = None if old.kept is None else old.kept.to(x_t.device)
             new = Feature(old.depth, before, old.stale)
-            answer: Tensor = network(x_t, t, condition, new)  # the core's own contract
+            answer: Tensor = network(x_t, t, condition, where, new)
             self._put_away(old, before, new)
             return answer
 
@@ -225,26 +264,6 @@ def _float64() -> torch.dtype:
     import torch
 
     return torch.float64
-
-
-def revised_deep(own: Deep, asked: Asked, steps: int, same_walk: bool) -> Deep:
-    """Return the cache that runs; an interval that is asked for replaces a list and a threshold, and they it."""
-    deep = own if same_walk else own.for_walk(steps)
-    depth, threshold, interval = (asked.get(f"reuse{flag}") for flag in ("_depth", "_threshold", ""))
-    if depth is not None:
-        deep = replace(deep, depth=depth)
-    if threshold is not None:
-        deep = replace(deep, threshold=threshold, interval=1, listed=())
-    if interval is not None:
-        deep = replace(deep, interval=interval, listed=(), threshold=0.0)
-        if steps > 1 and interval > steps:
-            raise NndiffError(
-                "No feature would ever be refreshed.",
-                expected=f"a reuse interval of 1 to {steps}, the steps of the walk",
-                found=interval,
-                remedy="a smaller --reuse, or more --steps",
-            )
-    return deep
 
 
 CACHES: Registry[type[Cache]] = Registry("cache", {"deep": Deep})

@@ -93,7 +93,7 @@ def typed(cls: type[P], text: str) -> P:
                 remedy=nearest(key, known),
             )
         options[key] = _value(value)
-    return decode(row, options, f"{table.kind} {name}")
+    return decode(row, {"name": name, **options}, f"{table.kind} {name}")
 
 
 def _value(text: str) -> Any:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Annotated, Any, TypeVar
 
-from nndiff.walk.caches import Cache, Deep, revised_deep
+from nndiff.walk.caches import Cache, Deep
 from nndiff.walk.guides import Guide
 from nndiff.walk.layers import Layer, Shifts, Tiles, ordered
 from nndiff.walk.part import STEPS, Asked, Part, Setting, revised, typed
@@ -91,11 +91,8 @@ class SamplerPlan(Checked):
 
         `share` says what of that a step costs on features kept at a depth.
         """
-        deep = self.part(Deep)
-        full = deep.full_steps(self.steps)
-        shallow = self.steps - full
-        once = full + self.start.evaluations + (shallow * share(deep.depth) if shallow else 0)
-        return self.samples * self.passes * once
+        walked = min((cache.work(self.steps, share) for cache in self.caches), default=self.steps)
+        return self.samples * self.passes * (walked + self.start.evaluations)
 
     def walking_times(self, setting: Setting) -> list[float]:
         return self.times(setting.process, self.rule)
@@ -143,16 +140,10 @@ def revised_sampler(own: SamplerPlan, asked: Asked) -> SamplerPlan:
     for layer in own.layers:
         changed = changed.with_part(revised(layer, {**asked, "layer": None}))
     for cache in own.caches:
-        changed = changed.with_part(_revised_cache(cache, asked, times.steps, same_walk))
+        changed = changed.with_part(cache.revised(asked, times.steps, same_walk))
     for text in asked.get("part") or ():
         changed = changed.with_part(_named(text))
     return changed
-
-
-def _revised_cache(cache: Cache, asked: Asked, steps: int, same_walk: bool) -> Cache:
-    if isinstance(cache, Deep):
-        return revised_deep(cache, asked, steps, same_walk)
-    return revised(cache if same_walk else cache.for_walk(steps), {**asked, "cache": None})
 
 
 def _named(text: str) -> Layer | Guide | Cache:

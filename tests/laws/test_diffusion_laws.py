@@ -15,8 +15,8 @@ import torch
 
 from nndiff.diffusion.prediction import ERROR_SHARE, MOST_SKIPPED, PREDICTIONS, Both, Estimate, eps_of
 from nndiff.diffusion.process import DDPM, PROCESSES, Bridge, Process, Trig
-from nndiff.walk.rules import First, Hot, Second
 from nndiff.diffusion.walk import even_times, walk
+from nndiff.walk.rules import First, Hot, Second
 from nndiff.walk.starts import STARTS
 
 ROWS = sorted(PROCESSES)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nndiff.words.budget import Budget
-from nndiff.words.dataset import kind_of
 from nndiff.words.fingerprint import CaseFingerprint, ChannelStatistics, Fingerprint, Link
+from nndiff.words.kind import kind_of
 
 GB = 10**9
 
@@ -55,8 +55,8 @@ def fingerprint(
     rows = []
     for i in range(cases):
         gain = 1 + 0.02 * i
-        sources = tuple(statistics(kind_of(channel), gain) for channel in source)
-        targets = tuple(statistics(kind_of(channel), gain) for channel in target)
+        sources = tuple(statistics(kind_of(channel).name, gain) for channel in source)
+        targets = tuple(statistics(kind_of(channel).name, gain) for channel in target)
         links = tuple(tuple(link(y, x, 0.02, noise, correlation) for y in sources) for x in targets)
         rows.append(CaseFingerprint(f"case{i}", f"case{i}", shape, spacing, cropped, "LPS", sources, targets, links))
     task = "translation" if source else "generation"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from nndiff.prediction.sampling import demand_sampler, sampler_of
 
 from nndiff.checkpoint import BEST
+from nndiff.prediction import Request, models
 from nndiff.walk.caches import ReusePlan
 from nndiff.walk.sampler import SamplerPlan
-from nndiff.prediction import Request, models
-from nndiff.prediction.sampling import demand_sampler, sampler_of
 from nndiff.words.errors import NndiffError
 from tests.prediction.trained import model_folder
 

@@ -16,11 +16,11 @@ from nndiff.assemble import build_network
 from nndiff.checkpoint import BEST, Checkpoint, Run, Seen
 from nndiff.data import fingerprint
 from nndiff.planning import planner
-from nndiff.words.budget import Budget
 from nndiff.plans.plan import Plan
-from nndiff.words.scheme import Scheme
 from nndiff.resources.memory import Cost
 from nndiff.words import dataset
+from nndiff.words.budget import Budget
+from nndiff.words.scheme import Scheme
 from tests.conftest import make_phantom, make_raw_dataset, save_volume
 
 BUDGET = Budget("cpu", "CPU", 8 * 10**9, "test", False, 2, 8 * 10**9, 10**11)
@@ -61,7 +61,7 @@ def plan_of(
 def tied(plan: Plan) -> Plan:
     """Targets in their anchors' units, but for CT, which has its own."""
     targets = [
-        channel if channel.kind == "ct" else replace(channel, normalization=Scheme("tied", {}))
+        channel if channel.kind.absolute else replace(channel, normalization=Scheme("tied", {}))
         for channel in plan.target_channels
     ]
     return replace(plan, target_channels=tuple(targets))

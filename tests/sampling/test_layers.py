@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nndiff.sampling.layers import Averaged, Shifted
 from torch import Tensor, nn
 
 from nndiff.networks.puzzle import Puzzled
 from nndiff.networks.unet import Cache
-from nndiff.sampling.layers import Averaged, Shifted
 from nndiff.walk.layers import moved, offsets
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Triple

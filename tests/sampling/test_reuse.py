@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nndiff.networks.unet import Cache
-from nndiff.walk.caches import ReusePlan
-from nndiff.walk.caches import Kept, listed_steps
+from nndiff.walk.caches import Kept, ReusePlan, listed_steps
 
 CPU = torch.device("cpu")
 

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from nndiff.assemble import build_network
 from nndiff.imaging.tiles import Tiling
-from nndiff.walk.caches import ReusePlan
-from nndiff.walk.sampler import SamplerPlan
 from nndiff.resources.memory import prediction_cost, reuse_cost
 from nndiff.sampling import translate as module
-from nndiff.walk.caches import Kept
 from nndiff.sampling.translate import Arrangement, Model, arrangements, build_model, kept_bytes, translate
+from nndiff.walk.caches import Kept, ReusePlan
+from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Triple
 from tests.networks.test_unet import awake

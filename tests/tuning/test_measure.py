@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from nndiff.imaging import store
-from nndiff.walk.sampler import SamplerPlan
 from nndiff.sampling.scoring import bounds_of, compare
 from nndiff.sampling.translate import Model, arrangements, build_model, draw_seed, translate
 from nndiff.tuning.candidates import label
 from nndiff.tuning.measure import Bench
+from nndiff.walk.sampler import SamplerPlan
 from tests.training.tiny import CPU, NAME, prepare, tiny_plan, trainer_of
 
 WALK = SamplerPlan("shortcut", 6, 6, 1.0, 1)

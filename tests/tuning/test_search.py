@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nndiff.diffusion.process import DDPM, PROCESSES
-from nndiff.walk.caches import ReusePlan
-from nndiff.walk.sampler import SamplerPlan
 from nndiff.sampling.scoring import Figures
 from nndiff.tuning import search as module
 from nndiff.tuning.candidates import label, rounds
 from nndiff.tuning.measure import Bench, Measured
 from nndiff.tuning.run import points
 from nndiff.tuning.search import CASES_OF_LONG, NOBODY_SEES, OBJECTIVES, Search, behind, frontier, tune
+from nndiff.walk.caches import ReusePlan
+from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
 
 CASES = ("a", "b", "c")

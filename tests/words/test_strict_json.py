@@ -36,6 +36,8 @@ def words_of(kind: Any) -> st.SearchStrategy[Any]:
         return json_values
     if isinstance(kind, type) and issubclass(kind, Tagged) and not kind.name:
         return st.one_of([words_of(kind.table()[name]) for name in kind.table()])
+    if isinstance(kind, type) and issubclass(kind, strict_json.Named):
+        return st.sampled_from(kind.rows().values())
     if dataclasses.is_dataclass(kind):
         rules = rules_of(kind)
         fields = {name: valid(rules.get(name), hint) for name, hint in strict_json.hints_of(kind).items()}
@@ -166,6 +168,47 @@ def test_something_else_than_an_object_at_the_top(top):
     with pytest.raises(NndiffError) as raised:
         decode(Outer, top)
     assert raised.value.expected == "an object"
+
+
+# ---------------------------------------------------------------- objects that stand in a table
+
+
+@dataclasses.dataclass(frozen=True)
+class Colour(strict_json.Named):
+    name: str
+    red: float
+
+    @classmethod
+    def rows(cls):
+        return Registry("colour", {"ruby": Colour("ruby", 0.9), "sky": Colour("sky", 0.2)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    top: Colour
+    stripes: tuple[Colour, ...] = ()
+
+
+def test_an_object_of_a_table_is_written_as_its_name():
+    ruby, sky = Colour.rows().values()
+    assert encode(Flag(ruby, (sky, ruby))) == {"top": "ruby", "stripes": ["sky", "ruby"]}
+    assert decode(Flag, {"top": "ruby", "stripes": ["sky", "ruby"]}) == Flag(ruby, (sky, ruby))
+
+
+def test_a_name_that_the_table_lacks_says_where_and_the_nearest():
+    with pytest.raises(NndiffError, match=r"no colour named 'rubi' \(in stripes\[1\]\)") as raised:
+        decode(Flag, {"top": "sky", "stripes": ["sky", "rubi"]})
+    assert (raised.value.expected, raised.value.found) == ("ruby or sky", "rubi")
+    assert raised.value.remedy == "did you mean 'ruby'?"
+    with pytest.raises(NndiffError, match="'top' has the wrong type") as raised:
+        decode(Flag, {"top": {"name": "sky", "red": 0.2}})
+    assert raised.value.expected == "a text"
+
+
+def test_an_object_of_a_table_has_no_parts_to_be_set():
+    assert type_at(Flag, "stripes.0") is Colour
+    with pytest.raises(NndiffError, match="'top' has no parts"):
+        type_at(Flag, "top.red")
 
 
 # ---------------------------------------------------------------- types by path
