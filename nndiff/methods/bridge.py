@@ -1,4 +1,4 @@
-"""The direct bridge (PPDM): a path that starts at the source itself, so that one step from it is a regression.
+"""The bridge method (PPDM): a process that starts at the source itself, so that one step from it is a regression.
 
 x_t = (1 - t)·x0 + t·y + 2·gamma·sqrt(t(1 - t))·eps
 """

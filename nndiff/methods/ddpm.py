@@ -1,4 +1,4 @@
-"""Denoising diffusion with the linear schedule of 1000 steps, accelerated by a late start and kept features (LIM)."""
+"""The ddpm method: denoising diffusion with the linear schedule of 1000 steps, a late start and feature reuse (LIM)."""
 
 from __future__ import annotations
 

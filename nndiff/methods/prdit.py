@@ -1,4 +1,6 @@
-"""PRDiT: a local denoiser, then a global residual transformer over tokens, walked hot; and the same at half resolution.
+"""The prdit method: a local denoiser, then a global transformer, sampled with hot steps; and prdit_lowres.
+
+prdit_lowres is the same method at half the resolution.
 
 x_t = cos(πt/2)·x0 + 0.5·sin(πt/2)·eps
 """
@@ -17,7 +19,7 @@ from nndiff.words.scheme import Scheme
 from nndiff.words.verdict import Alternative, Verdict
 
 RATE, SHORT_RATE = 1e-4, 2e-3
-HOT_STEPS = 100  # of a walk from noise
+HOT_STEPS = 100  # number of steps of a walk from noise
 SQUARED = Scheme("squared", {})
 
 

@@ -1,4 +1,4 @@
-"""What is asked of the planner, and the plan.json that comes of it."""
+"""The request to the planner, and the resulting plan.json."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ from nndiff.words.fingerprint import Fingerprint
 
 @dataclass(frozen=True)
 class Request:
+    """A request to plan some configurations of a dataset."""
+
     path: Path  # of plan.json
     configurations: tuple[str, ...]
-    by_hand: dict[str, Any]
+    by_hand: dict[str, Any]  # the overrides
     budget: Budget
 
 
 @dataclass(frozen=True)
 class Planned:
+    """The resulting plan."""
+
     plan: Plan
-    notes: tuple[str, ...]  # what a person should know of it
+    notes: tuple[str, ...]  # for the user
 
 
 def request(
@@ -38,7 +42,7 @@ def request(
     gpu_memory_target: float | None,
     writes: bool,
 ) -> Request:
-    """Return the request; refuse what cannot be planned before anything long has begun."""
+    """Return the request; refuse what cannot be planned, before any long work begins."""
     wanted = tuple(configurations or planned_for(task))
     demand_allowed(task, wanted)
     by_hand = overrides.parse(settings, wanted)
@@ -49,7 +53,7 @@ def request(
 
 
 def planned(request: Request, fingerprint: Fingerprint, clean: bool, writes: bool) -> Planned:
-    """Decide, around what must stay of an existing plan.json, and write it."""
+    """Return the plan, which keeps the parts of an existing plan.json that must stay; write it if `writes`."""
 
     def make(names: Sequence[str], fixed: dict[str, Any]) -> Plan:
         return planner.plan(fingerprint, request.budget, names, fixed)

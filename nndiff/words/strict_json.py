@@ -83,7 +83,7 @@ def type_at(cls: Any, path: str) -> Any:
             current = arguments[0]
         elif origin is tuple and _is_tagged(arguments[0]):
             current = arguments[0].table()[name]
-        elif _is_tagged(current) or (dataclasses.is_dataclass(current) and not _is_named(current)):
+        elif (dataclasses.is_dataclass(current) and not _is_named(current)) or _is_tagged(current):
             hints = _hints_of_all(typing.cast(type, current))
             if name not in hints:
                 raise _unknown(name, hints, ".".join(walked))

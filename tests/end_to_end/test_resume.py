@@ -20,7 +20,7 @@ from nndiff.words.budget import Budget
 from nndiff.words.files import PART
 from tests.conftest import SHAPE, make_phantom, save_volume
 
-BUDGET = Budget("cuda", "any", 8 * 10**9, "test", True, 2, 8 * 10**9, 10**11)
+BUDGET = Budget("cuda", "any", 8 * 10**9, "test", True, 2)
 
 
 def cheap(spec, puzzle, patch, batch):

@@ -15,7 +15,7 @@ import torch
 
 from nndiff.diffusion.prediction import ERROR_SHARE, MOST_SKIPPED, PREDICTIONS, Both, Estimate, eps_of
 from nndiff.diffusion.process import DDPM, PROCESSES, Bridge, Process, Trig
-from nndiff.diffusion.walk import even_times, walk
+from nndiff.diffusion.walk import Course, even_times, walk
 from nndiff.walk.rules import First, Hot, Second
 from nndiff.walk.starts import STARTS
 
@@ -143,7 +143,7 @@ def test_a_chains_variance_is_that_of_the_exact_recursion(name, eta, steps) -> N
     for t, s in pairwise(times):
         a_t, update, k = process.at(t)[0], process.update(t, s, eta), gain(process, t, tau)
         variance = (update.a * k + update.ratio * (1 - a_t * k)) ** 2 * variance + update.noise**2
-    *_, (x, _, _) = walk(x, times, oracle(process, y, tau), First(process, eta, generator), y)
+    *_, (x, _, _) = walk(x, times, oracle(process, y, tau), First(eta), Course(process, y, generator))
     assert float(x.mean()) == pytest.approx(M, abs=1e-2)
     assert float(x.std()) == pytest.approx(math.sqrt(variance), rel=2e-2, abs=1e-4)
 
@@ -172,7 +172,8 @@ def test_a_point_is_recovered_exactly_in_any_number_of_steps(name, steps, eta) -
     process, y = row(name), volume(Y, 4)
     generator = torch.Generator().manual_seed(0)
     x, _ = begun(process, y, 0.0, generator)
-    *_, (x, _, _) = walk(x, even_times(1.0, steps), oracle(process, y, 0.0), First(process, eta, generator), y)
+    course = Course(process, y, generator)
+    *_, (x, _, _) = walk(x, even_times(1.0, steps), oracle(process, y, 0.0), First(eta), course)
     np.testing.assert_allclose(x.numpy(), M, atol=1e-12)
 
 
@@ -190,7 +191,7 @@ def test_a_hot_step_keeps_the_marginal(name, ahead, t) -> None:
     (a_t, b_t, sigma_t), (a_s, b_s, sigma_s) = process.at(t), process.at(s)
     x_t = a_t * M + b_t * Y + sigma_t * eps
     estimate = Estimate(torch.full_like(eps, M), eps if sigma_t > 0 else torch.zeros_like(eps))
-    x_s = Hot(process, ahead, generator).step(x_t, estimate, None, y, t, s)
+    x_s = Hot(ahead).step(Course(process, y, generator), x_t, estimate, None, t, s)
     assert float(x_s.mean()) == pytest.approx(a_s * M + b_s * Y, abs=1e-2)
     assert float(x_s.std()) == pytest.approx(sigma_s, rel=1e-2)
     if sigma_t > 0:
@@ -203,22 +204,24 @@ def test_one_step_ahead_is_cold_the_deterministic_walk_and_draws_nothing(name) -
     process, tau, y = row(name), 0.6, volume(Y, 6)
     x, _ = begun(process, y, tau, torch.Generator().manual_seed(0))
     walks = []
-    for rule in (
-        Hot(process, 1, torch.Generator().manual_seed(1)),
-        First(process, 0.0, torch.Generator().manual_seed(1)),
-    ):
-        *_, (end, _, _) = walk(x, even_times(1.0, 9), oracle(process, y, tau), rule, y)
+    for rule in (Hot(1), First(0.0)):
+        course = Course(process, y, torch.Generator().manual_seed(1))
+        *_, (end, _, _) = walk(x, even_times(1.0, 9), oracle(process, y, tau), rule, course)
         walks.append(end)
     torch.testing.assert_close(*walks, rtol=0, atol=1e-6)  # the oracle takes t in float32
 
 
 def test_near_the_end_a_hot_walk_goes_by_single_steps_and_ends_at_the_estimate() -> None:
     process, y = Trig(), volume(Y, 4)
-    one, four = (Hot(process, ahead, torch.Generator().manual_seed(0)) for ahead in (1, 4))
     x, estimate = volume(0.2, 4), Estimate(volume(M, 4), volume(0.7, 4))
-    assert torch.equal(four.step(x, estimate, None, y, 0.4, 0.3), one.step(x, estimate, None, y, 0.4, 0.3))  # to 0
-    assert not torch.equal(four.step(x, estimate, None, y, 0.41, 0.31), one.step(x, estimate, None, y, 0.41, 0.31))
-    assert torch.equal(four.step(x, estimate, None, y, 0.1, 0.0), estimate.x0)
+
+    def after(ahead: int, t: float, s: float) -> torch.Tensor:
+        course = Course(process, y, torch.Generator().manual_seed(0))
+        return Hot(ahead).step(course, x, estimate, None, t, s)
+
+    assert torch.equal(after(4, 0.4, 0.3), after(1, 0.4, 0.3))  # to 0
+    assert not torch.equal(after(4, 0.41, 0.31), after(1, 0.41, 0.31))
+    assert torch.equal(after(4, 0.1, 0.0), estimate.x0)
 
 
 @pytest.mark.parametrize("steps", [20, 25, 50, 60, 100])
@@ -226,9 +229,12 @@ def test_the_step_before_the_last_is_a_plain_one_however_times_are_rounded(steps
     """Two steps from 2/N lead to 0: nothing is put back."""
     times, x = even_times(1.0, steps), volume(0.2, 4)
     estimate = Estimate(volume(M, 4), volume(0.7, 4))
-    one, two = (Hot(Trig(), ahead, torch.Generator().manual_seed(0)) for ahead in (1, 2))
     t, s = times[-3], times[-2]
-    assert torch.equal(two.step(x, estimate, None, None, t, s), one.step(x, estimate, None, None, t, s))
+    one, two = (
+        Hot(ahead).step(Course(Trig(), None, torch.Generator().manual_seed(0)), x, estimate, None, t, s)
+        for ahead in (1, 2)
+    )
+    assert torch.equal(two, one)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 40])
@@ -237,7 +243,8 @@ def test_a_hot_walk_recovers_a_point(name, steps) -> None:
     process, y = row(name), volume(Y, 4)
     generator = torch.Generator().manual_seed(0)
     x, _ = begun(process, y, 0.0, generator)
-    *_, (x, _, _) = walk(x, even_times(1.0, steps), oracle(process, y, 0.0), Hot(process, 2, generator), y)
+    course = Course(process, y, generator)
+    *_, (x, _, _) = walk(x, even_times(1.0, steps), oracle(process, y, 0.0), Hot(2), course)
     np.testing.assert_allclose(x.numpy(), M, atol=1e-12)
 
 
@@ -251,7 +258,7 @@ def test_the_published_way_down_errs_by_second_order_and_ours_does_not(steps, er
         (a, _, sigma), u = process.at(t), t - k / steps
         x_t = a * M + sigma * eps
         euler = x_t + k / steps * math.pi / 2 * (math.sin(t * math.pi / 2) * M - math.cos(t * math.pi / 2) * 0.5 * eps)
-        ours = Hot(process, k, None)._down(x_t, Estimate(torch.full_like(eps, M), eps), None, t, u)
+        ours = Hot(k)._down(Course(process), x_t, Estimate(torch.full_like(eps, M), eps), t, u)
         path = process.at(u)[0] * M + process.at(u)[2] * eps
         worst.append(float((euler - path).std()))
         np.testing.assert_allclose(ours.numpy(), path.numpy(), atol=1e-12)
@@ -261,8 +268,8 @@ def test_the_published_way_down_errs_by_second_order_and_ours_does_not(steps, er
 
 
 @pytest.mark.parametrize("name", ROWS)
-@pytest.mark.parametrize(("rule", "order"), [("first", 1), ("second", 2)])
-def test_a_solver_has_the_order_it_declares(name, rule, order) -> None:
+@pytest.mark.parametrize("rule", [First(0.0), Second()], ids=str)
+def test_a_solver_has_the_order_it_declares(name, rule) -> None:
     """On interior times, uniform in log(a/sigma), against the exact deterministic path."""
     process, tau, y = row(name), 0.4, volume(Y, 1)
 
@@ -276,11 +283,10 @@ def test_a_solver_has_the_order_it_declares(name, rule, order) -> None:
         times = np.interp(np.linspace(levels[0], levels[-1], steps + 1), levels, grid.numpy()).tolist()
         a, b, _ = process.at(first)
         x = volume(a * M + b * Y + spread[0], 1)
-        solver = First(process, 0.0, None) if rule == "first" else Second(process, None)
-        *_, (x, _, _) = walk(x, times, oracle(process, y, tau), solver, y)
+        *_, (x, _, _) = walk(x, times, oracle(process, y, tau), rule, Course(process, y))
         a, b, _ = process.at(last)
         errors.append(abs(float(x) - (a * M + b * Y + spread[1])))
-    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.12)
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(rule.order, abs=0.12)
 
 
 # ---------------------------------------------------------------- predictions
@@ -344,7 +350,8 @@ def test_the_estimate_is_clamped_to_the_range() -> None:
     generator = torch.Generator().manual_seed(0)
     limits = torch.tensor(-0.1), torch.tensor(0.1)
     x, _ = begun(process, y, 0.0, generator)
-    for _, estimate, _ in walk(x, even_times(1.0, 4), oracle(process, y, 0.0), First(process, 0.0, None), y, limits):
+    course = Course(process, y)
+    for _, estimate, _ in walk(x, even_times(1.0, 4), oracle(process, y, 0.0), First(0.0), course, limits):
         assert float(estimate.x0.max()) == pytest.approx(0.1)
 
 
@@ -365,26 +372,26 @@ def test_source_and_shortcut_put_the_source_in_the_targets_place(name, t) -> Non
     process, y = row(name), volume(Y, 8)
     expected = process.sample(y, y, torch.tensor([t]), noise())
     for start in ("source", "shortcut"):
-        torch.testing.assert_close(STARTS[start](process, y, y, t, never, noise()), expected)
+        torch.testing.assert_close(STARTS[start]()(process, y, y, t, never, noise()), expected)
 
 
 @pytest.mark.parametrize("name", ["bridge", "i2sb"])
 def test_a_bridge_begins_at_the_source_to_the_bit(name) -> None:
     y = volume(Y, 8)
-    assert torch.equal(STARTS["source"](row(name), y, y, 1.0, never, noise()), y)
+    assert torch.equal(STARTS["source"]()(row(name), y, y, 1.0, never, noise()), y)
 
 
 @pytest.mark.parametrize("name", ["ddpm", "rectified", "trig"])
 def test_noise_begins_with_nothing_but_noise(name) -> None:
     process = row(name)
-    x = STARTS["noise"](process, volume(0.0, 8), None, 1.0, never, noise())
+    x = STARTS["noise"]()(process, volume(0.0, 8), None, 1.0, never, noise())
     torch.testing.assert_close(x, process.at(1.0)[2] * noise())
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_draft_is_the_true_marginal_when_one_step_knows_the_target(name) -> None:
     process, y = row(name), volume(Y, 8)
-    x = STARTS["draft"](process, y, y, 0.3, oracle(process, y, 0.0), noise())
+    x = STARTS["draft"]()(process, y, y, 0.3, oracle(process, y, 0.0), noise())
     torch.testing.assert_close(x, process.sample(volume(M, 8), y, torch.tensor([0.3]), noise()))
 
 
@@ -399,12 +406,11 @@ def test_a_shortcut_with_the_noise_of_its_step_beats_twice_and_half_of_it(eta) -
     eps = torch.randn(like.shape, generator=generator, dtype=torch.float64)
 
     def off(noised_as: int) -> float:
-        x = STARTS["shortcut"](process, y, y, noised_as / 1000, never, eps)
+        x = STARTS["shortcut"]()(process, y, y, noised_as / 1000, never, eps)
         # the scale is the step's own, so that the noise alone is wrong
         a, right = process.at(noised_as / 1000)[0], process.at(step / 1000)[0]
-        *_, (end, _, _) = walk(
-            x - (a - right) * y, even_times(step / 1000, step), oracle(process, y, tau), First(process, eta, generator)
-        )
+        times, course = even_times(step / 1000, step), Course(process, None, generator)
+        *_, (end, _, _) = walk(x - (a - right) * y, times, oracle(process, y, tau), First(eta), course)
         return abs(float(end.std()) - tau)
 
     assert off(step) < 0.02 * tau

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 
 import nndiff
 from nndiff.prediction import draws
-from nndiff.sampling import layers
+from nndiff.sampling import translate
 from nndiff.words.files import read_json
 from tests.conftest import make_phantom
 from tests.prediction.trained import copying_model, model_folder
@@ -140,7 +140,7 @@ def test_outside_the_crop_is_the_targets_background(tmp_path):
 def test_a_volume_in_tiles_comes_back_as_whole(tmp_path, monkeypatch, step_size):
     """With next to no free memory the tiles are small; a network that answers with its source still copies it."""
     monkeypatch.setattr(draws, "free_memory", lambda _: 10**6)
-    monkeypatch.setattr(layers.Averaged, "__call__", lambda self, x_t, t, condition, kept: condition)
+    monkeypatch.setattr(translate, "averaged", lambda networks, precision: lambda x_t, t, condition, where: condition)
     model = copying_model(tmp_path, prediction="x0")
     array = make_phantom(1, (18, 20, 40), noise=0.3)
     save_scan(tmp_path / "in" / "a_0000.mha", array)

@@ -258,8 +258,15 @@ def test_the_record_says_how_each_volume_was_made(tmp_path, predict, trained):
     path = trained / "fold_0" / BEST
     weights = digest_of(checkpoint.load(path).ema)
     assert record["model"] == [{"fold": "0", "checkpoint": str(path), "step": "7", "weights": weights}]
-    expected = {"start": "source", "start_step": 1000, "steps": 2, "eta": 1.0, "order": 1, "samples": 2}
-    expected |= {"reuse": {"interval": 1, "depth": 1, "listed": [], "threshold": 0.0}, "hot": 0, "shifts": 1}
+    expected = {
+        "start": {"name": "source"},
+        "times": {"name": "suited", "first": 1000, "steps": 2},
+        "rule": {"name": "first", "eta": 1.0},
+        "layers": [{"name": "tiles", "overlap": 0.5}, {"name": "shifts", "places": 1}],
+        "guides": [],
+        "caches": [{"name": "deep", "interval": 1, "depth": 1, "listed": [], "threshold": 0.0}],
+        "samples": 2,
+    }
     assert record["sampler"] == expected
     assert (record["dataset"], record["configuration"], record["seed"]) == ("Dataset001_Tiny", "bridge", 3)
     assert record["versions"]["nndiff"] == nndiff.__version__

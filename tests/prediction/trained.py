@@ -22,10 +22,15 @@ from nndiff.words import dataset
 from nndiff.words.budget import Budget
 from nndiff.words.scheme import Scheme
 from tests.conftest import make_phantom, make_raw_dataset, save_volume
+from tests.walks import changed
 
-BUDGET = Budget("cpu", "CPU", 8 * 10**9, "test", False, 2, 8 * 10**9, 10**11)
-SMALL = {"network.blocks": 1}
-NARROWEST = {"bridge": 4, "ddpm": 4, "prdit": 12}
+BUDGET = Budget("cpu", "CPU", 8 * 10**9, "test", False, 2)
+SMALL = {
+    "bridge": {"width": 4, "blocks": 1},
+    "ddpm": {"width": 4, "blocks": 1},
+    "prdit": {"width": 12, "depth": 1},
+}
+OF_SAMPLER = ("start", "first", "steps", "eta", "order", "hot", "samples", "shifts", "overlap", "reuse")
 WIDE = ((-50.0, 50.0),)  # a range that no estimate of these tests reaches
 
 
@@ -40,8 +45,7 @@ def planned(configuration: str, sources: tuple[str, ...], targets: tuple[str, ..
     with TemporaryDirectory() as folder:
         raw = make_raw_dataset(Path(folder), cases=2, sources=sources, targets=targets, ending=ending)
         found, _ = fingerprint.extract(dataset.read(raw), 0)
-    by_hand = {f"configurations.{configuration}.{name}": value for name, value in SMALL.items()}
-    by_hand[f"configurations.{configuration}.network.width"] = NARROWEST[configuration]
+    by_hand = {f"configurations.{configuration}.network.{name}": value for name, value in SMALL[configuration].items()}
     plan = planner.plan(found, BUDGET, [configuration], by_hand, predict=cheap)
     return replace(plan, target_range=WIDE * len(targets))
 
@@ -53,9 +57,12 @@ def plan_of(
     ending: str = ".nii.gz",
     **changes: Any,
 ) -> Plan:
-    """`changes` are fields of the configuration."""
+    """`changes` are fields of the configuration, or words of its sampler (tests/walks.py)."""
     plan = planned(configuration, tuple(sources), tuple(targets), ending)
-    return replace(plan, configurations={configuration: replace(plan.configurations[configuration], **changes)})
+    of_sampler = {name: changes.pop(name) for name in OF_SAMPLER if name in changes}
+    own = replace(plan.configurations[configuration], **changes)
+    own = replace(own, sampler=changed(own.sampler, **of_sampler))
+    return replace(plan, configurations={configuration: own})
 
 
 def tied(plan: Plan) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -11,24 +12,25 @@ from torch import Tensor, nn
 
 from nndiff.assemble import build_network
 from nndiff.imaging.tiles import Tiling
-from nndiff.resources.memory import prediction_cost, reuse_cost
+from nndiff.resources.memory import prediction_cost, reuse_cost, shallow_share
 from nndiff.sampling import translate as module
 from nndiff.sampling.translate import Arrangement, Model, arrangements, build_model, kept_bytes, translate
-from nndiff.walk.caches import Kept, ReusePlan
+from nndiff.walk.caches import Deep, Kept
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Triple
 from tests.networks.test_unet import awake
 from tests.prediction.trained import plan_of
+from tests.walks import changed, walk_of
 
 CPU = torch.device("cpu")
 SHAPE = (12, 10, 14)
-WALK = SamplerPlan("shortcut", 300, 6, 1.0, 1)
+WALK = walk_of("shortcut", 300, 6, eta=1.0)
 TWO_BLOCKS = {"multipliers": (1, 2), "kernels": ((3, 3, 3),) * 2, "strides": ((1, 1, 1), (2, 2, 2)), "blocks": 2}
 
 
 def model_of(folds: int = 1, **changes: Any) -> Model:
-    plan = plan_of("ddpm", patch_size=(8, 8, 8), **changes)
+    plan = plan_of("ddpm", **{"patch_size": (8, 8, 8), **changes})
     configuration = plan.configurations["ddpm"]
     configuration = replace(configuration, network=replace(configuration.network, **TWO_BLOCKS))
     plan = replace(plan, configurations={"ddpm": configuration})
@@ -50,7 +52,7 @@ def walked(model: Model, sampler: SamplerPlan, size: Triple = SHAPE, **words: An
 
 
 def reusing(**words: Any) -> SamplerPlan:
-    return replace(WALK, reuse=ReusePlan(**words))
+    return changed(WALK, reuse=Deep(**words))
 
 
 # ---------------------------------------------------------------- kept features
@@ -70,12 +72,13 @@ def test_when_every_step_is_full_keeping_changes_no_bit(size: Triple, folds: int
 def test_shifts_keep_features_of_their_own(size: Triple) -> None:
     """Each a cache a tile and fold; when every step is full, keeping changes no bit."""
     model, seen = model_of(2, puzzle_factor=(2, 2, 2)), list[Kept]()
-    shifted = replace(WALK, shifts=2)
+    shifted = changed(WALK, shifts=2)
     plain = walked(model, shifted, size)
     assert not torch.equal(plain, walked(model, WALK, size))
-    assert torch.equal(walked(model, replace(shifted, reuse=ReusePlan(1)), size, on_kept=seen.append), plain)
-    assert [len(tile) for tile in seen[0].caches] == [4] * len(Tiling(SHAPE, size, 0.5))
-    features = [cache.kept for tile in seen[0].caches for cache in tile]
+    assert torch.equal(walked(model, shifted, size, on_kept=seen.append), plain)
+    every = itertools.product(range(len(Tiling(SHAPE, size, 0.5))), range(2), range(2))
+    assert list(seen[0].features) == list(every)
+    features = [feature.kept for feature in seen[0].features.values()]
     assert all(not torch.equal(a, b) for i, a in enumerate(features) for b in features[:i])
 
 
@@ -101,14 +104,14 @@ def test_each_tile_and_fold_keeps_its_own() -> None:
     seen: list[Kept] = []
     walked(model_of(2), reusing(interval=4), (8, 8, 8), on_kept=seen.append)
     (kept,) = seen
-    features = [cache.kept for tile in kept.caches for cache in tile]
+    features = [feature.kept for feature in kept.features.values()]
     assert len(features) == 2 * len(Tiling(SHAPE, (8, 8, 8), 0.5))
     assert all(not torch.equal(a, b) for i, a in enumerate(features) for b in features[:i])
 
 
 def test_a_draft_is_made_by_the_whole_network_and_leaves_no_feature() -> None:
     seen: list[Kept] = []
-    walked(model_of(), replace(reusing(interval=3), start="draft"), on_kept=seen.append)
+    walked(model_of(), changed(reusing(interval=3), start="draft"), on_kept=seen.append)
     assert seen[0].full == [0, 3]
 
 
@@ -118,8 +121,8 @@ def test_the_predicted_bytes_of_a_kept_feature_are_its_bytes(depth: int, puzzle:
     seen: list[Kept] = []
     model = model_of(puzzle_factor=puzzle)
     walked(model, reusing(interval=2, depth=depth), (8, 8, 8), on_kept=seen.append)
-    for tile in seen[0].caches:
-        assert tile[0].kept.numel() * tile[0].kept.element_size() == kept_bytes(model.configuration, (8, 8, 8), depth)
+    for feature in seen[0].features.values():
+        assert feature.kept.numel() * feature.kept.element_size() == kept_bytes(model.configuration, (8, 8, 8), depth)
 
 
 def test_kept_features_count_among_the_bytes_of_an_arrangement() -> None:
@@ -133,7 +136,7 @@ def test_kept_features_count_among_the_bytes_of_an_arrangement() -> None:
 
 def test_shifts_count_among_the_bytes_of_an_arrangement() -> None:
     model = model_of(puzzle_factor=(2, 2, 2))
-    kinds = [WALK, replace(WALK, shifts=2), reusing(interval=3), replace(reusing(interval=3), shifts=2)]
+    kinds = [WALK, changed(WALK, shifts=2), reusing(interval=3), changed(reusing(interval=3), shifts=2)]
     (plain, *_), (shifted, *_), (keeping, *_), (both, *_) = (
         arrangements(model, SHAPE, 10**9, sampler=kind) for kind in kinds
     )
@@ -144,12 +147,14 @@ def test_shifts_count_among_the_bytes_of_an_arrangement() -> None:
 def test_a_shallow_step_does_a_share_of_the_work() -> None:
     """More with every decoder block that is done anew; and the memory of a step falls."""
     levels = {"multipliers": (1, 2, 4), "kernels": ((3, 3, 3),) * 3, "strides": ((1, 1, 1), (2, 2, 2), (2, 2, 2))}
-    spec, patch = replace(model_of().configuration.network, **levels, width=32, head_width=0), (16, 16, 16)
-    whole = prediction_cost(spec, (1, 1, 1), patch, "fp32")
-    costs = [reuse_cost(spec, (1, 1, 1), patch, "fp32", depth)[0] for depth in range(1, 7)]
+    work = model_of(puzzle_factor=(1, 1, 1), patch_size=(16, 16, 16)).configuration.workload("cuda")
+    work = replace(work, network=replace(work.network, **levels, width=32, head_width=0))
+    whole = prediction_cost(work)
+    costs = [reuse_cost(work, depth)[0] for depth in range(1, 7)]
     flops = [cost.flops for cost in costs]
     assert flops == sorted(flops)
     assert 0.10 < flops[0] / whole.flops < 0.15  # published, where all of the last block is done anew: 0.16
+    assert [shallow_share(work, depth) for depth in range(1, 7)] == [each / whole.flops for each in flops]
     assert flops[-1] < whole.flops
     assert costs[0].bytes <= whole.bytes
 
@@ -158,12 +163,12 @@ def test_a_shallow_step_does_a_share_of_the_work() -> None:
 
 
 def test_predicted_bytes_follow_the_voxels_within_the_slack() -> None:
-    configuration = model_of().configuration
-    spec = replace(configuration.network, width=16)
-    own = prediction_cost(spec, (2, 2, 2), (32, 32, 32), "fp32").bytes
+    work = model_of(puzzle_factor=(2, 2, 2), patch_size=(32, 32, 32)).configuration.workload("cuda")
+    work = replace(work, network=replace(work.network, width=16))
+    own = prediction_cost(work).bytes
     for tile in ((64, 64, 64), (48, 32, 32), (16, 16, 16), (64, 16, 48)):
-        there = prediction_cost(spec, (2, 2, 2), tile, "fp32").bytes
-        weights = 4 * sum(w.numel() for w in build_network(spec, (2, 2, 2)).parameters())
+        there = prediction_cost(replace(work, patch_size=tile)).bytes
+        weights = 4 * sum(w.numel() for w in build_network(work.network, (2, 2, 2)).parameters())
         voxels = torch.tensor(tile).prod().item() / 32**3
         assert there - weights <= module.PROPORTION_SLACK * (own - weights) * voxels
 

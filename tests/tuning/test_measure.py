@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from nndiff.imaging import store
 from nndiff.sampling.scoring import bounds_of, compare
 from nndiff.sampling.translate import Model, arrangements, build_model, draw_seed, translate
-from nndiff.tuning.candidates import label
 from nndiff.tuning.measure import Bench
-from nndiff.walk.sampler import SamplerPlan
+from nndiff.walk.caches import Deep
 from tests.training.tiny import CPU, NAME, prepare, tiny_plan, trainer_of
+from tests.walks import changed, walk_of
 
-WALK = SamplerPlan("shortcut", 6, 6, 1.0, 1)
+WALK = walk_of("shortcut", 6, 6, eta=1.0)
 
 
 @pytest.fixture
@@ -38,7 +36,7 @@ def drawn(model: Model, source: torch.Tensor, name: str, draw: int) -> torch.Ten
 
 @pytest.mark.parametrize("samples", [1, 3])
 def test_a_case_is_measured_on_the_draws_that_prediction_makes_of_it(bench: Bench, samples: int) -> None:
-    sampler = SamplerPlan(**{**vars(WALK), "samples": samples})
+    sampler = changed(WALK, samples=samples)
     for case in ("case_0", "case_2"):
         arrays = store.open_case(bench.folder, case)
         source, target = torch.from_numpy(arrays["source"].copy()), arrays["target"]
@@ -51,5 +49,14 @@ def test_a_case_is_measured_on_the_draws_that_prediction_makes_of_it(bench: Benc
 
 
 def test_every_shift_is_as_much_work_again_and_the_label_says_so(bench) -> None:
-    assert bench.work(replace(WALK, shifts=2)) == 2 * bench.work(WALK)
-    assert label(replace(WALK, shifts=2)) == f"{label(WALK)}, 2 shifts"
+    assert bench.work(changed(WALK, shifts=2)) == 2 * bench.work(WALK)
+    assert changed(WALK, shifts=2).label() == f"{WALK.label()}, 2 shifts"
+
+
+def test_a_kept_feature_saves_what_a_shallow_step_does_not_compute(bench) -> None:
+    """Of six steps every third is full; the others cost a share, which the network's FLOPs say."""
+    shares = [bench.share(depth) for depth in (1, 2)]
+    assert 0 < shares[0] < shares[1] < 1
+    for depth, share in enumerate(shares, start=1):
+        assert bench.work(changed(WALK, reuse=Deep(3, depth))) == pytest.approx(2 + 4 * share)
+    assert bench.work(changed(WALK, start="draft")) == 7

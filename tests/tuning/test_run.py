@@ -21,6 +21,7 @@ from nndiff.tuning import search
 from nndiff.tuning.run import up_to_date
 from nndiff.words.errors import NndiffError
 from tests.training.tiny import NAME, prepare, request, tiny_plan
+from tests.walks import changed
 
 
 @pytest.fixture
@@ -28,8 +29,11 @@ def fold(roots) -> Any:
     """fold(cases, name) → the folder of a fold trained for two steps."""
 
     def make(cases: int = 6, configuration: str = "bridge") -> Path:
-        words = {} if configuration == "bridge" else {"start_step": 6, "steps": 6}
-        plan = tiny_plan([configuration], training_steps=2, **words)
+        plan = tiny_plan([configuration], training_steps=2)
+        if configuration != "bridge":
+            own = plan.configurations[configuration]
+            own = replace(own, sampler=changed(own.sampler, first=6, steps=6))
+            plan = replace(plan, configurations={configuration: own})
         prepare(roots.preprocessed.parent, plan, cases)
         asked = request(roots.preprocessed.parent, plan, configuration)
         return train(replace(asked, prepared=roots.preprocessed / NAME, results=roots.results / NAME))
@@ -39,6 +43,11 @@ def fold(roots) -> Any:
 
 def tuned(run_cli, *flags: Any, name: str = "bridge") -> Any:
     return run_cli(main, "1", name, "0", "-device", "cpu", *flags)
+
+
+def loaded(folder: Path) -> Any:
+    trained = checkpoint.load(folder / BEST)
+    return inference.load(folder, BEST, trained.planned.sampler, digest_of(trained.ema))
 
 
 def sampler_of(folder: Path) -> Any:
@@ -52,7 +61,7 @@ def test_it_leaves_a_choice_a_picture_and_says_both(fold, run_cli, name) -> None
     assert code == 0, err
     assert str(folder / FILE) in out
     assert (folder / "tuning.png").read_bytes().startswith(b"\x89PNG")
-    found = inference.load(folder, BEST, digest_of(checkpoint.load(folder / BEST).ema))
+    found = loaded(folder)
     assert found is not None
     assert found.planned in [row.sampler for row in found.sweep]
     assert len(found.sweep) > 5
@@ -75,8 +84,8 @@ def test_the_choice_of_another_checkpoint_is_refused(fold, run_cli) -> None:
 def test_another_checkpoint_of_the_fold_predicts_as_planned(fold, run_cli) -> None:
     folder = fold()
     tuned(run_cli, "--time_budget", "1s")
-    written = inference.load(folder, BEST, digest_of(checkpoint.load(folder / BEST).ema))
-    inference.save(folder, replace(written, sampler=replace(written.sampler, steps=7)))
+    written = loaded(folder)
+    inference.save(folder, replace(written, sampler=changed(written.sampler, steps=7)))
     assert sampler_of(folder).steps == 7
     assert models.load(folder, None, LATEST, torch.device("cpu"), None).sampler.steps == 1
 
@@ -85,7 +94,7 @@ def test_one_held_out_case_chooses_and_reports_and_is_warned_of(fold, run_cli) -
     folder = fold(cases=5)  # five folds: one case each
     _, _, err = tuned(run_cli, "--time_budget", "1s")
     assert "one held-out case" in err
-    found = inference.load(folder, BEST, digest_of(checkpoint.load(folder / BEST).ema))
+    found = loaded(folder)
     assert found.chosen_on == found.reported_on
 
 

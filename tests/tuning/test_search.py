@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,17 +14,20 @@ from hypothesis import strategies as st
 from nndiff.diffusion.process import DDPM, PROCESSES
 from nndiff.sampling.scoring import Figures
 from nndiff.tuning import search as module
-from nndiff.tuning.candidates import label, rounds
+from nndiff.tuning.candidates import rounds
 from nndiff.tuning.measure import Bench, Measured
 from nndiff.tuning.run import points
 from nndiff.tuning.search import CASES_OF_LONG, NOBODY_SEES, OBJECTIVES, Search, behind, frontier, tune
-from nndiff.walk.caches import ReusePlan
+from nndiff.walk.caches import Deep
+from nndiff.walk.part import Setting
+from nndiff.walk.rules import First, Hot, Second
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
+from tests.walks import changed, unet, walk_of
 
 CASES = ("a", "b", "c")
-PLANNED = SamplerPlan("shortcut", 74, 74, 1.0, 1, reuse=ReusePlan(3))
-BRIDGE = SamplerPlan("source", 1000, 1, 0.0, 1)
+PLANNED = walk_of("shortcut", 74, 74, eta=1.0, reuse=Deep(3))
+BRIDGE = walk_of("source", 1000, 1)
 SHARE = 0.25  # of a full step's work that a shallow one does
 
 
@@ -33,8 +35,10 @@ class Invented(Bench):
     """Figures by a formula; a second an evaluation, in work rather than in waiting."""
 
     def __init__(self, figures: Callable[[SamplerPlan, str], Figures], process: Any, task: str = "translation"):
-        network = SimpleNamespace(name="unet", multipliers=(1, 2), blocks=2)
-        model = SimpleNamespace(configuration=SimpleNamespace(network=network), method=SimpleNamespace(process=process))
+        network = unet(blocks=2)
+        model = SimpleNamespace(
+            configuration=SimpleNamespace(network=network), setting=Setting(process, network, (1, 1, 1))
+        )
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "plan", SimpleNamespace(task=task))
         object.__setattr__(self, "figures", figures)
@@ -54,8 +58,9 @@ class Invented(Bench):
 
 def by_start(sampler: SamplerPlan, case: str) -> Figures:
     """Best at ts 25, every step walked; features that are kept cost a little with their age."""
-    loss = abs(math.log(sampler.start_step / 25)) + 0.01 * (sampler.reuse.interval - 1)
-    loss += 0.2 if sampler.steps < sampler.start_step else 0.0
+    first = sampler.times.first
+    loss = abs(math.log(first / 25)) + 0.01 * (sampler.part(Deep).interval - 1)
+    loss += 0.2 if sampler.steps < first else 0.0
     return Figures(30 + ord(case) - loss, 0.9, 0.1, 1.0)
 
 
@@ -73,25 +78,25 @@ def test_the_planned_sampler_is_measured_first_whatever_the_time() -> None:
 def test_the_best_start_is_found_and_then_the_fewest_evaluations_that_are_as_good() -> None:
     search = searching()
     chosen = search.run(PLANNED).sampler
-    assert chosen.start_step == 25
+    assert chosen.times.first == 25
     cheapest = min(
-        (row for row in search.rows if row.sampler.start_step == 25 and search.as_good(row, search.best())),
+        (row for row in search.rows if row.sampler.times.first == 25 and search.as_good(row, search.best())),
         key=lambda row: row.cost,
     )
     assert chosen == cheapest.sampler
-    assert chosen == SamplerPlan("shortcut", 25, 25, 1.0, 1, reuse=ReusePlan(5))  # 10 behind is 0.09: somebody sees
+    assert chosen == walk_of("shortcut", 25, 25, eta=1.0, reuse=Deep(5))  # 10 behind is 0.09: somebody sees
 
 
 def test_every_kind_of_candidate_is_tried() -> None:
     search = searching()
     search.run(PLANNED)
     tried = [row.sampler for row in search.rows]
-    assert {s.start for s in tried} == {"shortcut", "noise", "draft"}
-    assert {s.order for s in tried} == {1, 2}
+    assert {s.start.name for s in tried} == {"shortcut", "noise", "draft"}
+    assert {s.rule.order for s in tried} == {1, 2}
     assert {s.samples for s in tried} == {1, 4}
-    assert any(s.reuse.listed for s in tried)
-    assert {s.reuse.interval for s in tried} >= {1, 3, 5}
-    assert {s.reuse.depth for s in tried} == {1, 2}
+    assert any(s.part(Deep).listed for s in tried)
+    assert {s.part(Deep).interval for s in tried} >= {1, 3, 5}
+    assert {s.part(Deep).depth for s in tried} == {1, 2}
     assert len(tried) == len(set(tried))
 
 
@@ -99,8 +104,8 @@ def test_on_a_bridge_steps_noise_and_order_are_tried_and_a_sampler_that_ignores_
     search = searching(lambda sampler, case: Figures(30, 0.9, 0.1, 1.0), PROCESSES.make("bridge", {"gamma": 0.1}))
     assert search.run(BRIDGE).sampler == BRIDGE
     tried = [row.sampler for row in search.rows]
-    assert {(s.steps, s.eta, s.order) for s in tried} >= {(1, 0, 1), (4, 1, 1), (10, 0, 2), (20, 0, 1)}
-    assert "noise" not in {s.start for s in tried}
+    assert {(s.steps, s.rule) for s in tried} >= {(1, First(0.0)), (4, First(1.0)), (10, Second()), (20, First(0.0))}
+    assert "noise" not in {s.start.name for s in tried}
 
 
 def test_a_walk_of_a_thousand_steps_is_measured_on_two_cases_at_most() -> None:
@@ -114,7 +119,7 @@ def test_a_walk_of_a_thousand_steps_is_measured_on_two_cases_at_most() -> None:
 def measured(cost: float, *psnr: float, hf: float = 1.0) -> Measured:
     cases = CASES[: len(psnr)]
     figures = {case: Figures(value, 0.9, 0.1, hf) for case, value in zip(cases, psnr, strict=True)}
-    return Measured(replace(PLANNED, steps=round(cost)), figures, dict.fromkeys(cases, cost))
+    return Measured(changed(PLANNED, steps=round(cost)), figures, dict.fromkeys(cases, cost))
 
 
 def chosen_of(*rows: Measured, **words: Any) -> Measured:
@@ -191,8 +196,8 @@ def test_the_best_is_told_apart_from_the_chosen_and_the_planned_is_named_in_the_
     assert found.best == search.best().sampler != found.sampler
     assert [row.sampler for row in found.report] == [found.sampler, found.best, PLANNED]
     shown = dict(zip([row.sampler for row in search.rows], points(search, found), strict=True))
-    assert shown[PLANNED].label == f"planned: {label(PLANNED)}"
-    assert shown[found.sampler].label == label(found.sampler)
+    assert shown[PLANNED].label == f"planned: {PLANNED.label()}"
+    assert shown[found.sampler].label == found.sampler.label()
     assert [sampler for sampler, point in shown.items() if point.chosen] == [found.sampler]
     front = {row.sampler for row in frontier(search.rows, search.texture)}
     assert {sampler for sampler, point in shown.items() if point.label} == front | {PLANNED, found.sampler}
@@ -231,7 +236,7 @@ def test_time_is_kept_by_what_evaluations_were_measured_to_cost(timed) -> None:
     """The end comes before the budget does, and cheap candidates were tried."""
     search, spent = timed(2000.0)
     assert spent <= 2000.0
-    assert any(sampler.start == "noise" for sampler in search.left_out)
+    assert any(sampler.start.name == "noise" for sampler in search.left_out)
     assert len(search.rows) > 10
 
 
@@ -246,8 +251,16 @@ def test_where_time_is_enough_nothing_is_left_out(timed) -> None:
 @settings(deadline=None, max_examples=20)
 @given(steps=st.integers(1, 1000), ts=st.integers(1, 1000))
 def test_every_candidate_is_a_sampler_that_can_run(process, steps: int, ts: int) -> None:
-    best = SamplerPlan("shortcut", ts, min(steps, ts), 1.0, 1)
-    for a_round in rounds(process, 4):
+    best = walk_of("shortcut", ts, min(steps, ts), eta=1.0)
+    setting = Setting(process, unet(blocks=2), (1, 1, 1))
+    for a_round in rounds(setting):
         for candidate in a_round(best):
-            assert candidate.reuse.interval <= max(1, candidate.steps)
-            assert label(candidate)
+            candidate.demand(setting)
+            assert candidate.part(Deep).interval <= max(1, candidate.steps)
+            assert candidate.label()
+
+
+def test_where_hot_was_planned_its_neighbours_are_tried() -> None:
+    search = searching(lambda sampler, case: Figures(30, 0.9, 0.1, 1.0))
+    search.run(walk_of("shortcut", 20, 20, hot=2))
+    assert {row.sampler.rule for row in search.rows} >= {Hot(1), Hot(2), Hot(3)}

@@ -34,10 +34,10 @@ def words_of(kind: Any) -> st.SearchStrategy[Any]:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return json_values
-    if isinstance(kind, type) and issubclass(kind, Tagged) and not kind.name:
-        return st.one_of([words_of(kind.table()[name]) for name in kind.table()])
     if isinstance(kind, type) and issubclass(kind, strict_json.Named):
         return st.sampled_from(kind.rows().values())
+    if isinstance(kind, type) and issubclass(kind, Tagged) and not kind.name:
+        return st.one_of([words_of(kind.table()[name]) for name in kind.table()])
     if dataclasses.is_dataclass(kind):
         rules = rules_of(kind)
         fields = {name: valid(rules.get(name), hint) for name, hint in strict_json.hints_of(kind).items()}
@@ -196,7 +196,7 @@ def test_an_object_of_a_table_is_written_as_its_name():
 
 
 def test_a_name_that_the_table_lacks_says_where_and_the_nearest():
-    with pytest.raises(NndiffError, match=r"no colour named 'rubi' \(in stripes\[1\]\)") as raised:
+    with pytest.raises(NndiffError, match=r"'stripes\[1\]' names no colour") as raised:
         decode(Flag, {"top": "sky", "stripes": ["sky", "rubi"]})
     assert (raised.value.expected, raised.value.found) == ("ruby or sky", "rubi")
     assert raised.value.remedy == "did you mean 'ruby'?"

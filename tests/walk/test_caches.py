@@ -1,49 +1,58 @@
-"""Which steps of a walk are full ones."""
+"""Which steps of a walk are full ones, and what is kept between them."""
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from nndiff.networks.unet import Cache
-from nndiff.walk.caches import Kept, ReusePlan, listed_steps
+from nndiff.walk.caches import Deep, Kept, listed_steps
+from nndiff.walk.layers import Where
 
 CPU = torch.device("cpu")
 
 
-def walk(plan: ReusePlan, xs: list[float], feature=lambda x: x, measures: bool = False) -> Kept:
+PLACES = ((0, 0, 0), (1, 0, 0))  # two tiles of one fold
+
+
+def walk(plan: Deep, xs: list[float], feature: Any = lambda x: x, measures: bool = False) -> Kept:
     """A walk through volumes that are constants; the network keeps `feature` of what it sees at a full step."""
-    kept = Kept(plan, tiles=2, passes=1, measures=measures)
+    kept = plan.begin(CPU, measures)
+
+    def network(x_t: Tensor, t: Tensor, condition: Tensor | None, where: Where, cache: Cache) -> Tensor:
+        if cache.kept is None or cache.stale:
+            cache.kept, cache.stale = feature(x_t), False
+        return x_t
+
+    ask = kept.around(network)
     for value in xs:
         x = torch.full((1, 1, 2, 2, 2), value)
         kept.begin(x)
-        for tile in range(2):
-            caches: list[Cache] = kept.enter(tile, CPU)
-            for cache in caches:
-                if cache.stale:
-                    cache.kept, cache.stale = feature(x), False
-            kept.leave(tile, caches, CPU)
+        for where in PLACES:
+            ask(x, torch.zeros(1), None, where)
         kept.end(x)
     return kept
 
 
 @given(st.integers(1, 12), st.integers(1, 30))
 def test_every_nth_step_is_full_from_the_first(interval: int, steps: int) -> None:
-    assert walk(ReusePlan(interval), [1.0] * steps).full == list(range(0, steps, interval))
+    assert walk(Deep(interval), [1.0] * steps).full == list(range(0, steps, interval))
 
 
 @given(st.sets(st.integers(0, 29)))
 def test_the_listed_steps_are_full_and_the_first_always(listed: set[int]) -> None:
-    plan = ReusePlan(listed=tuple(sorted(listed)))
+    plan = Deep(listed=tuple(sorted(listed)))
     assert walk(plan, [1.0] * 30).full == sorted(listed | {0}) if listed else walk(plan, [1.0] * 3).full == [0, 1, 2]
 
 
 def test_the_measured_changes_are_those_of_the_feature() -> None:
-    kept = walk(ReusePlan(), [1.0, 2.0, 2.0, 5.0], feature=lambda x: 3 * x, measures=True)
+    kept = walk(Deep(), [1.0, 2.0, 2.0, 5.0], feature=lambda x: 3 * x, measures=True)
     assert kept.changes == pytest.approx([0.5, 0.0, 0.6])
 
 
@@ -63,19 +72,20 @@ def test_between_listed_steps_no_more_than_that_has_changed(changes: list[float]
 def test_a_feature_that_follows_x_is_refreshed_as_x_moves() -> None:
     """f = x, so k = 1 after two full steps; from then on a step is full once x is 20 % from where it was."""
     xs = [1.0, 1.1, 1.12, 1.2, 1.3, 1.5, 1.55, 1.56]
-    assert walk(ReusePlan(threshold=0.2), xs).full == [0, 1, 5]
+    assert walk(Deep(threshold=0.2), xs).full == [0, 1, 5]
 
 
 def test_a_feature_that_does_not_move_is_never_refreshed() -> None:
-    kept = walk(ReusePlan(threshold=0.01), [1.0, 2.0, 4.0, 8.0], feature=torch.ones_like)
+    kept = walk(Deep(threshold=0.01), [1.0, 2.0, 4.0, 8.0], feature=torch.ones_like)
     assert kept.full == [0, 1]
 
 
 def test_what_is_to_be_replaced_is_let_go_first_unless_it_is_measured() -> None:
     for measures in (False, True):
-        kept = walk(ReusePlan(2), [1.0], measures=measures)
+        kept = walk(Deep(2), [1.0], measures=measures)
+        assert set(kept.features) == set(PLACES)
         kept.begin(torch.ones(1))
-        assert all(cache.kept is not None for tile in kept.caches for cache in tile)  # step 1 is shallow
+        assert all(feature.kept is not None for feature in kept.features.values())  # step 1 is shallow
         kept.end(torch.ones(1))
         kept.begin(torch.ones(1))
-        assert all((cache.kept is not None) == measures for tile in kept.caches for cache in tile)
+        assert all((feature.kept is not None) == measures for feature in kept.features.values())

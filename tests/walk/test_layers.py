@@ -8,12 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nndiff.sampling.layers import Averaged, Shifted
 from torch import Tensor, nn
 
 from nndiff.networks.puzzle import Puzzled
-from nndiff.networks.unet import Cache
-from nndiff.walk.layers import moved, offsets
+from nndiff.sampling.compose import plain
+from nndiff.walk.layers import Shifts, moved, offsets
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Triple
 
@@ -25,6 +24,11 @@ def volume(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def shifted(network: nn.Module, places: int, factor: Triple, x: Tensor, condition: Tensor | None) -> Tensor:
+    """The mean answer over so many places of the puzzle's grid."""
+    return Shifts(places).around(plain(network), factor)(x, T, condition, ())
+
+
 class Places(nn.Module):
     """A core that says of every piece the same: a number for each place in it, whatever it sees."""
 
@@ -32,14 +36,14 @@ class Places(nn.Module):
         super().__init__()
         self.numbers = volume(factor[0] * factor[1] * factor[2])
 
-    def forward(self, x: Tensor, t: Tensor, *kept: Cache) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return self.numbers[None, :, None, None, None].expand(x.shape[0], -1, *x.shape[2:])
 
 
 class Pointwise(nn.Module):
     """Asks no voxel about its neighbours, so it commutes with every shift."""
 
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor, *kept: Cache) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         return torch.tanh(x) * condition + t
 
 
@@ -64,7 +68,7 @@ def test_more_shifts_than_places_are_refused(shifts: int) -> None:
 @given(st.tuples(*(st.integers(1, 7),) * 3), st.sampled_from(FACTORS))
 def test_what_commutes_with_shifts_is_left_as_it_is_up_to_the_borders(size: Triple, factor: Triple) -> None:
     x, y = volume(2, 1, *size), volume(2, 1, *size, seed=1)
-    answer = Shifted(Pointwise(), offsets(max(factor), factor))(x, T, y)
+    answer = shifted(Pointwise(), max(factor), factor, x, y)
     torch.testing.assert_close(answer, Pointwise()(x, T, y))
 
 
@@ -78,7 +82,7 @@ def test_a_number_for_each_plane_of_a_piece_becomes_their_mean(factor: Triple) -
         network = Puzzled(core, factor, factor, None)
         size = [6 * f for f in factor]
         plain = network(volume(1, 1, *size), T)
-        answer = Shifted(network, offsets(max(factor), factor))(volume(1, 1, *size), T, None)
+        answer = shifted(network, max(factor), factor, volume(1, 1, *size), None)
         inside = answer[:, :, factor[0] :, factor[1] :, factor[2] :]
         flat = planes.mean().expand_as(inside) if max(factor) % r == 0 else inside
         torch.testing.assert_close(inside, flat)
@@ -87,10 +91,23 @@ def test_a_number_for_each_plane_of_a_piece_becomes_their_mean(factor: Triple) -
             assert torch.equal(answer[:, :, 0, 0, 0], plain[:, :, 0, 0, 0])
 
 
+@pytest.mark.parametrize("places", [1, 3])
+def test_every_place_asks_the_network_once_and_says_where(places: int) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def network(x_t: Tensor, t: Tensor, condition: Tensor | None, where: tuple[int, ...]) -> Tensor:
+        asked.append(where)
+        return x_t
+
+    Shifts(places).around(network, (4, 4, 4))(volume(1, 1, 8, 8, 8), T, None, (5, 7))
+    assert asked == [(5, 7, place) for place in range(places)]
+    assert Shifts(places).passes == places
+
+
 def test_one_shift_is_the_network_itself() -> None:
     network = Puzzled(Places((2, 2, 2)), (2, 2, 2), (2, 2, 2), None)
     x = volume(1, 1, 4, 5, 6)
-    assert torch.equal(Shifted(network, offsets(1, (2, 2, 2)))(x, T, None), network(x, T))
+    assert torch.equal(shifted(network, 1, (2, 2, 2), x, None), network(x, T))
 
 
 def test_a_move_cuts_the_near_border_and_repeats_the_far_one() -> None:
@@ -98,24 +115,3 @@ def test_a_move_cuts_the_near_border_and_repeats_the_far_one() -> None:
     assert moved(x, (0, 0, 3)).flatten().tolist() == [3, 3, 3, 3]
     assert moved(x, (0, 0, 1)).flatten().tolist() == [1, 2, 3, 3]
     assert moved(x, (0, 0, 0)) is x
-
-
-class Counting(nn.Module):
-    """Tells which cache it was given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.given: list[Cache] = []
-
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None, cache: Cache) -> Tensor:
-        self.given.append(cache)
-        return x
-
-
-def test_every_fold_and_shift_has_a_cache_of_its_own() -> None:
-    networks, moves = [Counting(), Counting()], offsets(2, (2, 2, 2))
-    caches = [Cache(1) for _ in range(4)]
-    x = volume(1, 1, 4, 4, 4)
-    answer = Averaged([Shifted(network, moves) for network in networks], "fp32")(x, T, None, caches)
-    assert [id(cache) for network in networks for cache in network.given] == [id(cache) for cache in caches]
-    torch.testing.assert_close(answer, x)

@@ -1,0 +1,229 @@
+"""From what was planned and what is asked for to the sampler that runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nndiff.assemble import setting_of
+from nndiff.walk.caches import Deep
+from nndiff.walk.rules import First, Hot, Second
+from nndiff.walk.sampler import revised_sampler
+from nndiff.walk.times import Even, Sine
+from nndiff.words.errors import NndiffError
+from tests.prediction.trained import plan_of
+from tests.walks import changed, walk_of
+
+EVERY_THIRD = Deep(3)  # what ddpm plans
+PLANNED = {
+    "bridge": {},
+    "ddpm": {"configuration": "ddpm", "first": 40, "steps": 40},
+    "ordered": {"configuration": "ddpm", "first": 40, "steps": 40, "order": 2},
+    "prdit": {"configuration": "prdit", "first": 60, "steps": 60},
+    "generation": {"configuration": "ddpm", "sources": (), "targets": ("CT",)},
+}
+
+
+def planned(kind):
+    """Return what was planned for that kind, and what its sampler's parts may know of the model."""
+    (configuration,) = plan_of(**PLANNED[kind]).configurations.values()
+    return configuration.sampler, setting_of(configuration)
+
+
+def sampler(kind, **asked):
+    """Return the sampler that the model of that kind runs."""
+    own, setting = planned(kind)
+    revised = revised_sampler(own, asked)
+    revised.demand(setting)
+    return revised
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("bridge", walk_of("source", 1000, 1)),
+        ("ddpm", walk_of("shortcut", 40, 40, eta=1.0, reuse=EVERY_THIRD)),
+        ("prdit", walk_of("shortcut", 60, 60, hot=2)),
+        ("generation", walk_of("noise", 1000, 1000, eta=1.0, overlap=0.0)),
+    ],
+)
+def test_asked_for_nothing_it_is_as_planned(kind, expected):
+    assert sampler(kind) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "expected"),
+    [
+        ("bridge", {"steps": 4}, walk_of("source", 1000, 4)),
+        ("bridge", {"ts": 300, "steps": 4}, walk_of("source", 300, 4)),
+        ("bridge", {"start": "noise"}, walk_of("noise", 1000, 1)),
+        ("bridge", {"start": "draft", "ts": 300, "steps": 3}, walk_of("draft", 300, 3)),
+        ("bridge", {"steps": 4, "eta": 1.0}, walk_of("source", 1000, 4, eta=1.0)),
+        ("bridge", {"steps": 4, "samples": 8}, walk_of("source", 1000, 4, samples=8)),
+        ("ddpm", {"ts": 25}, walk_of("shortcut", 25, 25, eta=1.0, reuse=EVERY_THIRD)),
+        ("ddpm", {"ts": 25, "steps": 5}, walk_of("shortcut", 25, 5, eta=1.0, reuse=EVERY_THIRD)),
+        ("ddpm", {"steps": 5}, walk_of("shortcut", 40, 5, eta=1.0, reuse=EVERY_THIRD)),
+        ("ddpm", {"start": "draft"}, walk_of("draft", 40, 40, eta=1.0, reuse=EVERY_THIRD)),
+        ("ddpm", {"start": "noise"}, walk_of("noise", 1000, 1000, eta=1.0, reuse=EVERY_THIRD)),
+        ("ddpm", {"start": "source"}, walk_of("source", 1000, 1000, eta=1.0, reuse=EVERY_THIRD)),
+        ("ddpm", {"start": "noise", "ts": 500}, walk_of("noise", 500, 500, eta=1.0, reuse=EVERY_THIRD)),
+        ("ddpm", {"order": 2, "steps": 10}, walk_of("shortcut", 40, 10, order=2, reuse=EVERY_THIRD)),
+        ("ddpm", {"order": 2, "eta": 0.0, "steps": 10}, walk_of("shortcut", 40, 10, order=2, reuse=EVERY_THIRD)),
+        ("ddpm", {"order": 1, "eta": 0.0}, walk_of("shortcut", 40, 40, reuse=EVERY_THIRD)),
+        ("prdit", {"steps": 7, "hot": 3}, walk_of("shortcut", 60, 7, hot=3)),
+        ("prdit", {"eta": 1.0}, walk_of("shortcut", 60, 60, eta=1.0)),
+        ("prdit", {"order": 2}, walk_of("shortcut", 60, 60, order=2)),
+        ("prdit", {"hot": 0}, walk_of("shortcut", 60, 60)),
+        ("prdit", {"eta": 0.0}, walk_of("shortcut", 60, 60, hot=2)),  # as every rule but 'first' has it
+        ("ordered", {"order": 1}, walk_of("shortcut", 40, 40, reuse=EVERY_THIRD)),
+        ("ddpm", {"step_size": 0.25}, walk_of("shortcut", 40, 40, eta=1.0, reuse=EVERY_THIRD, overlap=0.75)),
+        ("ddpm", {"hot": 2, "steps": 10, "reuse": 1}, walk_of("shortcut", 40, 10, hot=2)),
+        ("ordered", {"hot": 2}, walk_of("shortcut", 40, 40, reuse=EVERY_THIRD, hot=2)),
+        ("bridge", {"shifts": 2}, walk_of("source", 1000, 1, shifts=2)),
+        ("generation", {"steps": 50}, walk_of("noise", 1000, 50, eta=1.0, overlap=0.0)),
+    ],
+    ids=str,
+)
+def test_what_is_asked_for_is_put_in_and_what_follows_from_it_follows(kind, asked, expected):
+    assert sampler(kind, **asked) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "changes"),
+    [
+        ("ddpm", {"rule": "second"}, {"rule": Second()}),
+        ("ddpm", {"rule": "first"}, {}),  # which it is, with its own options
+        ("ddpm", {"rule": "first:eta=0.5"}, {"rule": First(0.5)}),
+        ("ddpm", {"rule": "first", "eta": 0.25}, {"rule": First(0.25)}),
+        ("ddpm", {"rule": "second", "order": 2}, {"rule": Second()}),
+        ("ddpm", {"rule": "second", "eta": 0.0, "hot": 0}, {"rule": Second()}),
+        ("prdit", {"rule": "hot"}, {"rule": Hot(2)}),
+        ("prdit", {"rule": "hot:ahead=3"}, {"rule": Hot(3)}),
+        ("ddpm", {"rule": "hot", "hot": 4}, {"rule": Hot(4)}),
+        ("ddpm", {"times": "sine"}, {"times": Sine(40, 40)}),
+        ("ddpm", {"times": "even:steps=5"}, {"times": Even(40, 5)}),
+        ("ddpm", {"times": "even:first=30"}, {"times": Even(30, 30)}),
+        ("ddpm", {"times": "suited:steps=6", "steps": 5}, {"times": walk_of(first=40, steps=5).times}),
+        ("ddpm", {"times": "sine", "ts": 20, "steps": 4}, {"times": Sine(20, 4)}),
+    ],
+    ids=str,
+)
+def test_a_rule_and_times_are_named_with_their_options(kind, asked, changes):
+    assert sampler(kind, **asked) == replace(sampler(kind), **changes)
+
+
+def test_further_parts_take_the_place_of_their_own_kind_or_are_added():
+    found = sampler("bridge", part=["shifts:places=2", "deep:interval=4,depth=2", "identity"], steps=8)
+    assert [part.label() for part in (*found.layers, *found.caches)] == ["", "2 shifts", "reuse every 4 at depth 2"]
+    assert [guide.name for guide in found.guides] == ["identity"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "words"),
+    [
+        ("ddpm", {"order": 2, "eta": 0.5}, ("different step rules", "found --eta 0.5 --order 2")),
+        ("ddpm", {"hot": 2, "eta": 0.5}, ("different step rules", "found --eta 0.5 --hot 2")),
+        ("ddpm", {"hot": 2, "order": 2}, ("different step rules", "found --order 2 --hot 2")),
+        ("ddpm", {"rule": "hot", "eta": 0.5}, ("different step rules", "found --rule hot --eta 0.5")),
+        ("ddpm", {"rule": "first", "order": 2}, ("different step rules", "found --rule first --order 2")),
+        ("ddpm", {"rule": "second", "hot": 2}, ("different step rules", "found --rule second --hot 2")),
+        ("ddpm", {"order": 3}, ("'order'", "1 or 2")),
+        ("prdit", {"hot": -1}, ("'ahead'", "at least 1")),
+        ("bridge", {"shifts": 3}, ("has fewer places", "1 to 2", "found shifts 3", "remedy: shifts 2")),
+        ("bridge", {"shifts": 0}, ("'places'", "at least 1")),
+        ("prdit", {"shifts": 2}, ("has fewer places", "1 to 1")),
+        ("prdit", {"reuse": 3}, ("keeps no features", "--reuse 1")),
+        ("bridge", {"samples": 2}, ("the same volume", "found source, 1 step", "--steps 4")),
+        ("bridge", {"samples": 2, "start": "noise"}, ("the same volume",)),  # at a bridge's start no noise has room
+        ("bridge", {"samples": 0}, ("'samples'", "at least 1")),
+        ("bridge", {"ts": 1001}, ("'first'", "1 to 1000")),
+        ("bridge", {"ts": -1}, ("'first'", "1 to 1000")),
+        ("bridge", {"steps": 1001}, ("'steps'", "1 to 1000")),
+        ("bridge", {"eta": 1.5}, ("'eta'", "0 to 1")),
+        ("bridge", {"step_size": 1.5}, ("'overlap'", "0 to 0.999")),
+        ("bridge", {"start": "nowhere"}, ("no start named 'nowhere'", "did you mean 'noise'")),
+        ("bridge", {"stpes": 4}, ("no setting 'stpes'", "did you mean 'steps'")),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused(kind, asked, words):
+    with pytest.raises(NndiffError) as caught:
+        sampler(kind, **asked)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("asked", [{"ts": 0}, {"steps": 0}, {"order": 0}], ids=str)
+def test_nought_is_refused_rather_than_taken_for_nothing_asked(asked):
+    with pytest.raises(NndiffError):
+        sampler("bridge", **asked)
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked"),
+    [
+        ("bridge", {"steps": 2}),  # the first step draws the bridge's noise
+        ("bridge", {"ts": 500, "steps": 1}),  # it begins inside the bridge
+        ("ddpm", {"eta": 0.0}),
+        ("generation", {"eta": 0.0, "steps": 3}),
+    ],
+    ids=str,
+)
+def test_where_there_is_noise_on_the_way_several_samples_are_allowed(kind, asked):
+    assert sampler(kind, samples=3, **asked).samples == 3
+
+
+def test_a_planned_starting_step_holds_for_every_planned_start():
+    assert revised_sampler(walk_of("source", 500, 4), {}).times.first == 500
+
+
+# ---------------------------------------------------------------- kept features
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "expected"),
+    [
+        ("ddpm", {"reuse": 5}, Deep(5)),
+        ("ddpm", {"reuse": 1}, Deep(1)),
+        ("ddpm", {"reuse_depth": 2}, Deep(3, 2)),
+        ("ddpm", {"reuse_threshold": 0.1}, Deep(1, 1, (), 0.1)),
+        ("ddpm", {"steps": 2}, Deep(1)),  # the planned interval is longer than this walk
+        ("bridge", {"steps": 4, "reuse": 2}, Deep(2)),
+        ("bridge", {"reuse": 3}, Deep(3)),  # pointless in one step, and said to be
+    ],
+    ids=str,
+)
+def test_reuse_is_as_asked_for(kind, asked, expected):
+    assert sampler(kind, **asked).part(Deep) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"reuse": 41}, ("ever be refreshed", "1 to 40, the steps of the walk", "found 41")),
+        ({"reuse": 0}, ("'interval'", "at least 1")),
+        ({"reuse_depth": 99}, ("no such reuse depth", "1 (cheapest) to")),
+        ({"reuse_depth": 0}, ("'depth'", "at least 1")),
+        ({"reuse_threshold": -1.0}, ("'threshold'", "at least 0")),
+    ],
+    ids=str,
+)
+def test_reuse_that_cannot_be_is_refused(asked, words):
+    with pytest.raises(NndiffError) as caught:
+        sampler("ddpm", **asked)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_list_of_full_steps_holds_for_its_own_walk_alone():
+    own, _ = planned("ddpm")
+    tuned = changed(own, reuse=Deep(3, 1, (0, 5, 9)))
+    assert revised_sampler(tuned, {}).part(Deep).listed == (0, 5, 9)
+    assert revised_sampler(tuned, {"steps": 20}).part(Deep) == Deep(3)
+    assert revised_sampler(tuned, {"reuse": 4}).part(Deep) == Deep(4)
+
+
+def test_one_step_with_reuse_is_said_to_be_pointless():
+    (line,) = sampler("bridge", reuse=3).oddities()
+    assert "pointless" in line
