@@ -13,10 +13,10 @@ from nndiff.cli.preprocess import main
 from nndiff.data import fingerprint
 from nndiff.imaging import store
 from nndiff.planning import planner
-from nndiff.words.budget import Budget
 from nndiff.plans.plan import save
 from nndiff.resources.memory import Cost
 from nndiff.words import dataset
+from nndiff.words.budget import Budget
 from nndiff.words.files import PART
 from tests.conftest import SHAPE, make_phantom, save_volume
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from nndiff.plans.channels import Channel
-from nndiff.words.scheme import Scheme
 from nndiff.prediction.inputs import find
 from nndiff.words.errors import NndiffError
+from nndiff.words.scheme import Scheme
 
 PET, CT = (Channel(name, name.lower(), Scheme("fixed", {"low": 0.0, "high": 1.0}), 0.0) for name in ("PET", "CT"))
 

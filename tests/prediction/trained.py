@@ -16,11 +16,11 @@ from nndiff.assemble import build_network
 from nndiff.checkpoint import BEST, Checkpoint, Run, Seen
 from nndiff.data import fingerprint
 from nndiff.planning import planner
-from nndiff.words.budget import Budget
 from nndiff.plans.plan import Plan
-from nndiff.words.scheme import Scheme
 from nndiff.resources.memory import Cost
 from nndiff.words import dataset
+from nndiff.words.budget import Budget
+from nndiff.words.scheme import Scheme
 from tests.conftest import make_phantom, make_raw_dataset, save_volume
 from tests.walks import changed
 
