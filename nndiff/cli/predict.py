@@ -1,4 +1,4 @@
-"""nndiff_predict: translate a folder of scans with a trained model (or generate volumes)."""
+"""nndiff_predict: translate a folder of scans with a trained model, or generate volumes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _add_how(command: Command) -> None:
 
 
 def _or_auto(flag: Flag) -> Callable[[str], Any]:
-    """Return how a flag's text is read; `auto` takes what was planned or tuned, as leaving it out does."""
+    """Return the parser of a flag's value; `auto` means the planned or tuned value, as if the flag were omitted."""
 
     def read(text: str) -> Any:
         if text == "auto":
