@@ -1,13 +1,14 @@
-"""Starting late and recomputing little, against a thousand steps: one model, one run, all beside each other.
+"""Compare samplers with a late start and feature reuse to a thousand full steps, with the same models in one run.
 
     python -m benchmarks.lim [-o FOLDER] [--time_budget 5m] [--raw RAW/DATASET] [--doses 0.25 0.1 0.05 0.02]
 
 A conditional DDPM (linear beta, T = 1000, predicted as planned) and a bridge are trained for the same time on the
-demo's low-count PET, or on a raw dataset of your own; then every sampler translates the same held-out volumes. Figures
-are means over cases, in network units; seconds are medians of a volume's wall time; TFLOPs are counted by tracing.
-What takes 250 steps or more is measured on two cases, from 100 steps on four; every figure is also given on those two.
+demo's low-count PET, or on a raw dataset of your own. Every sampler then translates the same held-out volumes. Metrics
+are means over cases, in network units; seconds are the median wall time per volume; TFLOPs are counted by tracing.
+Samplers of 250 steps or more are measured on two cases, of 100 steps or more on four; PSNR and SSIM are also given for
+the first two cases.
 
-With several doses one model is trained on scans of all of them, and each dose has a table of its own.
+With several doses, one model is trained on scans of all of them, and each dose has its own table.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from nndiff.tuning.search import OBJECTIVES
 from nndiff.words.files import atomic, write_json
 
 HEADS = ("sampler", "cases", "PSNR", "SSIM", "MAE", "HF", "score", "TFLOPs", "seconds", "faster", "PSNR2", "SSIM2")
-FEWER = {250: 2, 100: 4}  # a walk of so many steps is measured on so many cases
+FEWER = {250: 2, 100: 4}  # steps of a sampler, at least → cases on which it is measured
 TS = (1, 5, 10, 25, 50, 100, 250)
 ALL = SamplerPlan("noise", STEPS, STEPS, 1.0, 1)
 HUNDRED = replace(ALL, steps=100)
@@ -71,7 +72,7 @@ class Row:
 
 
 def samplers(ts: int) -> Iterator[tuple[str, SamplerPlan]]:
-    """Of the full table; the first is what all others are compared with."""
+    """Yield the samplers of the full table with their labels; the first is the reference of all others."""
     yield "1000 steps", ALL
     yield "DDPM-100", HUNDRED
     yield "DDIM-250", replace(ALL, steps=250, eta=0.0)
@@ -94,7 +95,7 @@ def few_samplers(ts: int) -> Iterator[tuple[str, SamplerPlan]]:
 
 
 def _starts(ts: int, most: int = STEPS) -> Iterator[tuple[str, SamplerPlan]]:
-    """Walked whole, and left in one step."""
+    """Yield samplers with a late start, first with all their steps, then with a single step."""
     starts = sorted({ts, *(start for start in TS if start <= most)})
     for start in starts:
         yield f"shortcut {start}", _late(start)
@@ -103,7 +104,7 @@ def _starts(ts: int, most: int = STEPS) -> Iterator[tuple[str, SamplerPlan]]:
 
 
 def _paces(ts: int) -> Iterator[tuple[str, SamplerPlan]]:
-    """In fewer steps than there are."""
+    """Yield samplers with a late start and fewer steps than remain, without and with feature reuse."""
     for steps in (5, 10, 25):
         if steps < ts:
             fewer = replace(_late(ts), steps=steps)
@@ -149,7 +150,7 @@ def _trained(arguments: argparse.Namespace, data: Data, name: str) -> Bench:
     request = Request(plan, name, "0", data.prepared, folder, device(), (), time_budget=arguments.time_budget)
     if not (request.folder / LATEST).exists():
         train(request)
-    found = checkpoint.load(request.folder / LATEST)  # the best were chosen on the cases that measure here
+    found = checkpoint.load(request.folder / LATEST)  # the best one was chosen on the measured cases
     minutes = sum(epoch.seconds for epoch in found.history) / 60
     print(f"{name}: {found.step} steps, {minutes:.0f} minutes of training", flush=True)
     return Bench(build_model(plan, name, [found.ema], device()), plan, data.prepared / name)

@@ -1,12 +1,13 @@
-"""Peak memory, predicted against measured: one row a case, each measured in a fresh process over two real steps.
+"""Compare predicted with measured peak memory: one row per case, each measured in a new process over two real steps.
 
     python -m benchmarks.memory [--device cuda] [--quick | --only WORD]
 
-On a CPU measured = the process's peak resident memory (VmHWM) over what it held after imports and a tiny warm-up step.
-The child's malloc returns every freed block of 64 KiB or more to the system at once: with glibc's default, a threshold
-that grows to 32 MiB, the peak would also hold what was freed and kept for later. MKL likewise gives its packing buffers
-back (it would keep some 10 MB a thread as long as the process lives: memory.HOST_BYTES covers that).
-On CUDA measured = torch.cuda.max_memory_allocated; what the allocator reserved stands beside it.
+On a CPU, the measured memory is the process's peak resident memory (VmHWM) minus its memory after the imports and a
+small warm-up step. The malloc of the process returns every freed block of 64 KiB or more to the system at once: with
+glibc's default, a threshold that grows to 32 MiB, the peak would also contain freed blocks. MKL also returns its
+packing buffers (by default it keeps about 10 MB per thread as long as the process lives; memory.HOST_BYTES accounts for
+that). On CUDA, the measured memory is torch.cuda.max_memory_allocated; the memory that the allocator reserved is also
+given.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ FULL, HALF, SLICES, QUARTER = (1, 1, 1), (2, 2, 2), (1, 2, 2), (4, 4, 4)
 
 @dataclass(frozen=True)
 class Work:
-    """What a fresh process does to be measured."""
+    """The steps that a new process runs to be measured."""
 
     trains: bool
     workload: Workload
-    lesson: Lesson  # of one stage
+    lesson: Lesson  # with one stage
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class Case:
     width: int = 32
     levels: int = 3
     head_width: int = 0
-    flat: bool = False  # thick slices: level 0 does not look across them, level 1 does not pool them
-    block: int = 0  # voxels an axis of a transformer's tokens; 0: a UNet
+    flat: bool = False  # thick slices: level 0 does not convolve across them, level 1 does not pool them
+    block: int = 0  # voxels of a transformer's tokens along each axis; 0: a UNet
 
     @property
     def spec(self) -> NetworkSpec:
@@ -236,7 +237,7 @@ def _status(field: str) -> int:
 
 
 def measured(work: Work) -> dict[str, float]:
-    """`measure` in a fresh process."""
+    """Return the result of `measure` in a new process."""
     command = [sys.executable, "-m", "benchmarks.memory", "--work", json.dumps(encode(work))]
     output = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | KEEP_NOTHING).stdout
     found: dict[str, float] = json.loads(output.splitlines()[-1])
@@ -285,7 +286,7 @@ def table(indices: tuple[int, ...], device: str) -> list[dict[str, object]]:
 
 
 def kept(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    """The rows measured now in the place of those before, in the order of the cases."""
+    """Return the stored rows with the new ones in their place, in the order of the cases."""
     with RESULTS.open(newline="") as file:
         before = {row["case"]: row for row in csv.DictReader(file)}
     now = before | {row["case"]: row for row in rows}
@@ -293,7 +294,10 @@ def kept(rows: list[dict[str, object]]) -> list[dict[str, object]]:
 
 
 def exponent(rows: list[dict[str, object]]) -> float:
-    """Of the tokens, in what they add to a training step's peak beside the weights: fitted to the differences."""
+    """Return the exponent with which the peak of a training step grows with the number of tokens.
+
+    It is fitted to differences of peaks, in which the memory of the weights cancels.
+    """
     growing = [case for case in CASES if case.tokens and case.step == "train" and case.recompute == "none"]
     peaks = {row["case"]: float(str(row["measured_mb"])) for row in rows}
     tokens = np.array([case.tokens for case in growing])

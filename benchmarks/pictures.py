@@ -1,4 +1,4 @@
-"""The documentation's pictures: python -m benchmarks.pictures CASE.nii.gz, one volume of any modality."""
+"""Draw the picture of the puzzle in the documentation: python -m benchmarks.pictures CASE.nii.gz, of any modality."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FACTOR = (1, 2, 2)
 
 
 def main(path: Path) -> int:
-    """The middle slice, its four pieces, and the four bands that the Haar mix makes of them."""
+    """Draw the middle slice of a volume, its four puzzle channels, and the four bands of their Haar mix."""
     volume = io.read([path]).array[0]
     middle = volume[volume.shape[0] // 2]
     even = torch.from_numpy(middle[: middle.shape[0] // 2 * 2, : middle.shape[1] // 2 * 2].copy())

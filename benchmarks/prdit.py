@@ -1,16 +1,17 @@
-"""PRDiT taken apart: volumes made by a local denoiser, a transformer, both; hot and cold; beside UNets as large.
+"""Ablation of PRDiT in generation: local denoiser, transformer, or both; several samplers; UNets of equal size.
 
     python -m benchmarks.prdit [-o FOLDER] [--minutes 6] [--generated 64] [--steps 100] [--quick]
-    python -m benchmarks.prdit --crops SCAN.nii.gz …           # of real volumes, cut anew, patients apart
+    python -m benchmarks.prdit --crops SCAN.nii.gz …           # random crops of real scans, held-out scans separate
     python -m benchmarks.prdit --raw RAW/DATASET --planned --minutes 20000 --generated 1000 --steps 1000 \\
-        --features medicalnet --weights resnet_50.pth          # a whole dataset, the plan's own size: days of a GPU
+        --features medicalnet --weights resnet_50.pth          # a whole dataset at the planned size: days on a GPU
 
-Without --raw or --crops: simulated bodies as CT. Every variant trains for equally long: as many steps as fit by step
-times measured in turn, side by side, each stage by its share; no validation in between. A UNet has the width that makes
-its weights as many as the transformer's. All volumes come from the same noises, N of them beside N held-out scans;
-intervals are of 95 %, by bootstrap over both sets. An order is claimed where the interval of the difference, both
-models against the same redrawn scans, leaves out 0. One training of each: how much a second would differ is not in it.
-What is done is not done again: run the same command to go on.
+Without --raw or --crops, the data are simulated bodies as CT. Every variant is trained for the same time: the number of
+steps follows from step times that are measured alternately, each stage by its share; there is no validation. The width
+of a UNet is chosen so that it has as many weights as the transformer. All models generate N volumes from the same
+noise, which are compared with N held-out scans; 95 % intervals are computed by bootstrap over both sets. One model is
+called better if the interval of the difference, both models with the same resampled scans, excludes 0. Each variant is
+trained once, so the variation between trainings is not included. Finished work is not repeated: run the same command to
+continue.
 """
 
 from __future__ import annotations
@@ -50,17 +51,17 @@ from nndiff.words.volume import FloatArray, Floats, Grid, Triple, Volume
 PRDIT, DDPM = "prdit", "ddpm"
 SMALL = (f"configurations.{PRDIT}.network.width=96", f"configurations.{PRDIT}.network.blocks=4")
 SHAPE: Triple = (32, 32, 32)
-BODY_SPACING, CROP_SPACING = 12.0, 4.0  # mm: a torso, or a part of one, in 32 voxels
+BODY_SPACING, CROP_SPACING = 12.0, 4.0  # mm: 32 voxels cover a torso, or a part of one
 NOISE_HU = 15.0
-TRIES = 4  # parts of a scan, of which the one with the most body is taken
+TRIES = 4  # random crops of a scan, of which the one with the most body is used
 TRAINING = 96
 DRAWS = 500  # of the bootstrap
 SHOWN = 8  # volumes of a set in the picture
 TRAINING_SCANS = "training scans"
 
 MODELS = ("both", "local", "global", "no overlap", "unet", "haar unet")
-WALKS = {"hot 2": 2, "hot 1": 1, "hot 3": 3, "ddim": 0}  # of "both"; the others take the first, a UNet its plan's own
-CLAIMS = (  # the better one by the paper, and the worse
+WALKS = {"hot 2": 2, "hot 1": 1, "hot 3": 3, "ddim": 0}  # of "both"; other models use the first, UNets the planned one
+CLAIMS = (  # (better, worse) according to the paper
     (("both", "hot 2"), ("global", "hot 2")),
     (("both", "hot 2"), ("local", "hot 2")),
     (("both", "hot 2"), ("no overlap", "hot 2")),
@@ -101,18 +102,18 @@ class Trained:
     steps: int
     step_seconds: float
     megabytes: float
-    size: int  # numbers
+    size: int  # number of weights
 
 
 @dataclass(frozen=True)
 class Set:
-    """Volumes of one model by one walk, as features."""
+    """The features of the volumes that one model generates with one sampler."""
 
     model: str
     walk: str
     features: Floats
-    seconds: float  # a volume
-    trained: Trained | None = None  # none for what stands beside the models
+    seconds: float  # per volume
+    trained: Trained | None = None  # None for reference sets
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -179,7 +180,7 @@ def _file(model: str) -> str:
 
 
 def _made(output: Path, held_out: int, scans: Sequence[Path] | None) -> Path:
-    """A raw dataset without sources, the last `held_out` cases of other bodies than the rest."""
+    """Return a new raw dataset without sources; its last `held_out` cases are of other bodies than the rest."""
     raw = output / "raw" / ("Dataset903_Crops" if scans else "Dataset902_Bodies")
     if (raw / "dataset.json").exists():  # written last
         return raw
@@ -200,7 +201,7 @@ def _body(number: int) -> Volume:
 
 
 def _crops(scans: Sequence[Path], held_out: int) -> list[Volume]:
-    """Cut at random where there is a body; a quarter of the scans are for the held-out ones only."""
+    """Return random crops with much body; the held-out ones come from a separate quarter of the scans."""
     every = [_coarse(path) for path in sorted(scans)]
     coarse = [scan for scan in every if all(n >= s for n, s in zip(scan.shape, SHAPE, strict=True))]
     print(f"{len(coarse)} of {len(every)} scans are large enough at {CROP_SPACING:g} mm")
@@ -223,7 +224,7 @@ def _part(whole: FloatArray, generator: np.random.Generator) -> FloatArray:
 
 
 def _coarse(path: Path) -> FloatArray:
-    """[Z, Y, X] at 4 mm, by the mean over whole voxels."""
+    """Return a scan [Z, Y, X] at about 4 mm, by the mean over whole numbers of voxels."""
     volume = io.read([path])
     factors = [max(1, round(CROP_SPACING / s)) for s in volume.grid.spacing]
     array = volume.array[0]
@@ -249,7 +250,7 @@ def _varied(data: Data, model: str) -> tuple[Data, Plan]:
     spec = planned.network
     if model == "local":
         planned = replace(planned, network=replace(spec, blocks=0), stages=(replace(planned.stages[0], share=1.0),))
-    elif model == "global":  # the local part stays untrained: it answers zero
+    elif model == "global":  # the local part stays untrained: its output is zero
         planned = replace(planned, stages=(replace(planned.stages[1], share=1.0),))
     elif model == "no overlap":
         planned = replace(planned, network=replace(spec, kernels=spec.strides))
@@ -309,7 +310,7 @@ def _set(
     features: str,
     folder: Path,
 ) -> tuple[Set, list[FloatArray]]:
-    """Features of N volumes of this walk, and the first few volumes."""
+    """Return the features of N volumes that this sampler generates, and the first few volumes."""
     path = folder / f"{trained.plan.dataset}_{_file(model)}_{_file(walk)}_{trained.steps}_{steps}_{n}_{features}.npz"
     if not path.exists():
         built = build_model(trained.plan, trained.data.name, [dict(trained.weights)], device())
@@ -351,7 +352,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _orders(sets: Sequence[Set], real: Floats) -> None:
-    """The paper's orders: by each measure whether they hold here, or are the other way round, or cannot be told."""
+    """Print, for each comparison in the paper and each measure, whether it holds, is reversed or not significant."""
     features = {(found.model, found.walk): found.features for found in sets}
     print("\n| better by the paper | than | " + " | ".join(MEASURES) + " |\n|" + "---|" * (2 + len(MEASURES)))
     for better, worse in CLAIMS:
@@ -366,7 +367,7 @@ def _orders(sets: Sequence[Set], real: Floats) -> None:
 
 
 def _difference(measure: Measure, real: Floats, first: Floats, second: Floats) -> tuple[float, float]:
-    """Of a measure, the first's less the second's: both from the same noises and against the same redrawn scans."""
+    """Return the 95 % interval of measure(first) - measure(second), with equally resampled noises and scans."""
     generator, n = np.random.default_rng(0), len(real)
     values = []
     for _ in range(DRAWS):
@@ -377,7 +378,7 @@ def _difference(measure: Measure, real: Floats, first: Floats, second: Floats) -
 
 
 def _picture(rows: Mapping[str, Sequence[FloatArray]], limits: tuple[float, float], path: Path) -> None:
-    """Coronal middles, a set a row."""
+    """Draw the middle coronal slices, one row per set."""
     figure = Figure(figsize=(1.3 * SHOWN + 1.2, 1.4 * len(rows)), layout="constrained", dpi=100)
     grid = figure.subplots(len(rows), SHOWN)
     for axes, (name, volumes) in zip(grid, rows.items(), strict=True):

@@ -1,16 +1,17 @@
-"""The puzzle's price: one recipe at several factors on the same patches, at equal time and at equal steps.
+"""Compare puzzle factors for one configuration on the same patches, at equal training time and at equal steps.
 
     python -m benchmarks.puzzle [-o FOLDER] [--quick] [--raw RAW/DATASET …] [--variants r1 r2 …] [--equal time steps]
 
-Every variant is the plan of this machine with another puzzle: patch, batch, width, loss and rates stay, levels follow.
-A variant may change more of the plan: r2+network.width=48. Equal time is as many steps as fit into it by step times
-measured in turn, side by side. No validation is run in between. Figures are of whole held-out volumes, in network
-units, by the mean weights. A training that is done is not done again: run the same command to go on, or to add to it.
+Every variant is the plan of this machine with another puzzle: patch, batch, width, loss and rates stay the same, and
+the levels follow from the puzzle. A variant can change more of the plan: r2+network.width=48. At equal time, the number
+of steps follows from step times that are measured alternately. There is no validation during training. Metrics are of
+whole held-out volumes, in network units, with the averaged weights. A finished training is not repeated: run the same
+command to continue or to add variants.
 
-Differences to the first variant are paired over the volumes, each the mean over the seeds; ± is a 95 % interval over
-the volumes (Student's t), and beside it stands the range over the seeds. The grid index of a variant is that of its own
-factor (2 where it has none), beside what it reads where there is none, of the input and of the filter; a second table
-has what each differs by.
+Differences to the first variant are paired over the volumes, each averaged over the seeds; ± is a 95 % interval over
+the volumes (Student's t), followed by the range over the seeds. The grid index of a variant is computed for its own
+factor (2 if it has none); for comparison, it is also computed for the input and the Gaussian filter, which have no
+grid. A second table has the differences of the grid indices.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ GRID = {"bias": 4, "imbalance": 4, "excess": 3}  # digits
 
 @dataclass(frozen=True)
 class Row:
-    """One volume, translated by one training."""
+    """The result of one trained network on one volume."""
 
     dataset: str
     equal: str  # time | steps
@@ -163,7 +164,7 @@ def _figures(plan: Plan, folder: Path, label: Row, estimate: FloatArray, factor:
 
 
 def _grid(plan: Plan) -> Triple:
-    """Whose index is taken."""
+    """Return the factor for which the grid index is computed: that of the plan, or 2 without a puzzle."""
     factor = plan.configurations[NAME].puzzle_factor
     return factor if max(factor) > 1 else (2, 2, 2)
 
@@ -172,7 +173,7 @@ def _grid(plan: Plan) -> Triple:
 
 
 def _plain(data: Data, plans: Iterable[Plan]) -> list[Row]:
-    """What needs no network, once for each grid that is looked for."""
+    """Return the rows of the baselines without a network, once for each factor of the grid index."""
     rows = []
     for kind in PLAIN:
         made = {case: baseline(data.plan, NAME, data.folder, case, kind) for case in data.held}
@@ -215,7 +216,7 @@ def _quality(rows: Sequence[Row]) -> list[str]:
 
 
 def _difference(rows: Sequence[Row], first: Sequence[Row], name: str = "psnr", digits: int = 2) -> list[str]:
-    """Paired: over the volumes with its interval, and the range over the seeds."""
+    """Return the paired difference: its mean over the volumes with an interval, and its range over the seeds."""
     if rows[0].variant == first[0].variant:
         return ["", ""]
     reference = {(row.case, row.seed): getattr(row, name) for row in first}
@@ -226,7 +227,7 @@ def _difference(rows: Sequence[Row], first: Sequence[Row], name: str = "psnr", d
         return [fmean(value for key, value in gained.items() if key[place] == each) for each in keys]
 
     cases, seeds = means(0), means(1)
-    interval = ""  # one volume has none
+    interval = ""  # one volume has no interval
     if len(cases) > 1:
         interval = f" ± {student.ppf(0.975, len(cases) - 1) * stdev(cases) / len(cases) ** 0.5:.{digits}f}"
     return [f"{fmean(cases):+.{digits}f}{interval}", f"{min(seeds):+.{digits}f} … {max(seeds):+.{digits}f}"]

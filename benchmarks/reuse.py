@@ -1,9 +1,10 @@
-"""What a step on kept features costs, over a whole step: FLOPs by tracing, seconds side by side.
+"""Measure the cost of a step with reused features relative to a full step: FLOPs by tracing, and seconds.
 
     python -m benchmarks.reuse [--device cuda] [--width 32] [--size 48]
 
-Full and shallow steps alternate; the ratio is the median of their ratios. The network is as planned: three levels, two
-blocks a level on each side, with the puzzle a light head at full resolution, which every step computes.
+Full and shallow steps alternate; the reported ratio is the median of their ratios. The network is as planned: three
+levels, two blocks per level on each side, and with the puzzle a light head at full resolution, which every step
+computes.
 """
 
 from __future__ import annotations

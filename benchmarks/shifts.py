@@ -1,8 +1,8 @@
-"""Does the puzzle's grid go away when a network is asked at several places of it, and what is that worth?
+"""Measure how the mean over shifts of the puzzle's grid changes grid artefacts, image quality and time.
 
     python -m benchmarks.shifts RESULTS/DATASET/CONFIG/fold_0 PREPROCESSED/DATASET [--steps 1 4 10]
 
-The planned sampler at 1, 2, … places of the grid, up to the puzzle's factor, on the cases that the fold has not seen.
+The planned sampler runs with 1, 2, … shifts, up to the puzzle's factor, on the held-out cases of the fold.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Does a training leave its start? Twenty plans, each for the first tenth of its run at most.
+"""Check that trainings of many plans begin to learn: by default ten plans on two datasets, for a tenth of their steps.
 
     python -m benchmarks.starts [-o FOLDER] [--minutes M] [--plans r2 r4+network.width=96 …]
 
-A run is as long as planned, or as fits into M minutes. A plan passes if, a fortieth, a twentieth or a tenth into it,
-one step from the source scores better on the held-out volumes than returning the source, its local mean or one constant
-(what `NOT LEARNING` looks at), and no gradient was NaN; the rates are those of the whole run.
+A run has the planned number of steps, or as many as fit into M minutes. A plan passes if, after a fortieth, a twentieth
+or a tenth of its run, the planned sampler scores better on the held-out volumes than the source, its local mean or one
+constant (the criterion of `NOT LEARNING`), and if no gradient was NaN. The learning rates are those of the whole run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nndiff.words.errors import NndiffError
 LARGER = "patch_size=[48,48,48]+batch_size=2"
 PLANS = ("r1", "r1+network.width=16", "r2", "r2+network.width=16", "r2+network.width=48", "r2+network.width=64")
 PLANS += ("r122", "r4", "r4+network.width=96", f"r2+{LARGER}")
-SHARES = (40, 20, 10)  # where it is looked at: the last is the first tenth's end
+SHARES = (40, 20, 10)  # divisors of the run at which it is measured; the run stops after its tenth
 HEADS = ("dataset", "plan", "steps", "of", "PSNR", "score", "score without network", "verdict")
 
 

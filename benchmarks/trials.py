@@ -1,4 +1,4 @@
-"""What the benchmarks of trained models share: data, variants of a plan, bare trainings, what needs no network."""
+"""Common code of benchmarks that train models: data, variants of a plan, training without validation, baselines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NAME = "bridge"
 FACTORS: dict[str, Triple] = {"r1": (1, 1, 1), "r2": (2, 2, 2), "r122": (1, 2, 2), "haar": (2, 2, 2), "r4": (4, 4, 4)}
 TRAINING = 16  # simulated bodies
 PLAIN = ("input", "best Gaussian")
-TIMED, WARMED = 5, 2  # steps of each variant, after some that warm up
+TIMED, WARMED = 5, 2  # timed steps of each variant, after warm-up steps
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def device() -> torch.device:
 
 
 def simulated(folder: Path, held_out: int, doses: Sequence[float]) -> list[Path]:
-    """The demo's raw datasets: low-count PET, and uncorrected low-count PET."""
+    """Return the demo's raw datasets, simulated if necessary: low-count PET, and uncorrected low-count PET."""
     found = [folder / "raw" / name for name in DATASETS]
     if all((path / "ceiling.json").exists() for path in found):  # written last
         return found
@@ -66,7 +66,7 @@ def simulated(folder: Path, held_out: int, doses: Sequence[float]) -> list[Path]
 def prepared(
     raw: Path, output: Path, held_out: int, names: Sequence[str] = (NAME,), by_hand: Sequence[str] = ()
 ) -> Data:
-    """Planned for this machine and preprocessed; the last cases are held out."""
+    """Return a dataset planned for this machine and preprocessed, with its last cases held out."""
     plans = output / "preprocessed"
     flags = ["--raw", str(raw.parent), "--preprocessed", str(plans), *(["--set", *by_hand] if by_hand else [])]
     if plan_and_preprocess.main(["-d", raw.name[7:10], "-c", *names, *flags]):
@@ -80,7 +80,7 @@ def prepared(
 
 
 def varied(plan: Plan, variant: str) -> Plan:
-    """FACTOR[+KEY=VALUE…]: the plan with another puzzle on the same patches, and fields of its own changed."""
+    """Return the plan of a variant FACTOR[+KEY=VALUE…]: another puzzle on the same patches, and changed fields."""
     name, *changes = variant.split("+")
     planned = plan.configurations[NAME]
     spec, patch = planned.network, planned.patch_size
@@ -94,7 +94,10 @@ def varied(plan: Plan, variant: str) -> Plan:
 
 
 def step_seconds(runs: Mapping[str, tuple[Data, Plan]], known: Path) -> dict[str, float]:
-    """Of each variant, measured in turn, once: a later run keeps what it finds, and times new ones beside the first."""
+    """Return the seconds per step of each variant, measured alternately.
+
+    Known times are kept; new variants are timed together with the first one, by which their times are scaled.
+    """
     seconds: dict[str, float] = read_json(known) if known.exists() else {}
     first = next(iter(runs))
     new = [variant for variant in runs if variant not in seconds]
@@ -113,7 +116,7 @@ def step_seconds(runs: Mapping[str, tuple[Data, Plan]], known: Path) -> dict[str
 
 
 def _stages(data: Data, plan: Plan) -> list[tuple[float, Plan]]:
-    """Each stage alone, with its share of the steps."""
+    """Return the share of the steps of each stage, with a plan that has this stage alone."""
     name, planned = data.name, plan.configurations[data.name]
     total = sum(stage.share for stage in planned.stages)
     return [
@@ -123,7 +126,10 @@ def _stages(data: Data, plan: Plan) -> list[tuple[float, Plan]]:
 
 
 def begun(data: Data, plan: Plan, steps: int, seed: int) -> tuple[Trainer, Iterator[Step]]:
-    """The trainer of a run of so many steps, as a plan of that length would have it, and its steps; no validation."""
+    """Return the trainer and the steps of a run without validation.
+
+    Learning rate, warm-up and averaging are those that a plan of this number of steps would have.
+    """
     name, planned = data.name, plan.configurations[data.name]
     by_hand = f"configurations.{name}.learning_rate" in plan.overrides
     rate = planned.learning_rate if by_hand else recipe.learning_rate(name, planned.network.width, steps).value
@@ -137,17 +143,17 @@ def begun(data: Data, plan: Plan, steps: int, seed: int) -> tuple[Trainer, Itera
     return trainer, trainer.steps(loader(batches, 0, steps, 0, pinned=device().type == "cuda"))
 
 
-# ---------------------------------------------------------------- without a network
+# ---------------------------------------------------------------- baselines without a network
 
 
 def pair(plan: Plan, folder: Path, case: str) -> tuple[FloatArray, FloatArray]:
-    """Anchor and target of a prepared case, [C, Z, Y, X] in network units."""
+    """Return anchor and target of a prepared case, [C, Z, Y, X] in network units."""
     arrays = store.open_case(folder, case)
     return np.array(arrays["source"])[list(plan.anchor)], np.array(arrays["target"])
 
 
 def baseline(plan: Plan, name: str, folder: Path, case: str, kind: str) -> FloatArray:
-    """Input or filtered input; the filter's width is the best for each volume, with the truth at hand."""
+    """Return the input, or the input after the best Gaussian filter, chosen per volume with the truth."""
     source, target = pair(plan, folder, case)
     if kind == "input":
         return source
