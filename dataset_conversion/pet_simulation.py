@@ -135,5 +135,5 @@ def _ceil(value: float) -> int:
 def surviving_ml(scanner: Scanner, activity: FloatArray, mu: FloatArray, grid: Grid) -> float:
     """Return the SUV · mL that pass the attenuation, as the mean over the angles."""
     slices, _, _ = grid.shape
-    suv_mm = slices / scanner.expected(activity, mu, 1.0).sensitivity  # one count a slice: 1 / their mean
+    suv_mm = slices / scanner.expected(activity, mu, 1.0).sensitivity  # at one count per slice: slices / sum of lines
     return suv_mm / scanner.angles * scanner.pixel_mm * grid.spacing[0] / 1000

@@ -26,7 +26,7 @@ from nndiff.words.kind import KINDS, SYNTHRAD_RANGES, Kind, kind_of
 from nndiff.words.volume import Triple
 
 AUTO = "auto"
-PUZZLE_FACTOR: Triple = (2, 2, 2)  # when neither the caller nor predict.json says
+PUZZLE_FACTOR: Triple = (2, 2, 2)  # if neither the caller nor predict.json gives one
 BOUNDS_RULE = "min(0, the truth's minimum) to the truth's maximum, per volume and channel"
 
 

@@ -35,7 +35,7 @@ class Comparison:
     labels: Labels | None = None  # regions whose mean and maximum are compared
     puzzle_factor: Triple = (1, 1, 1)
     samples: tuple[FloatArray, ...] = ()  # drawn from the model that made the estimate
-    deviation: FloatArray | None = None  # the standard deviation that the model predicts per voxel
+    deviation: FloatArray | None = None  # standard deviation per voxel over the draws of that model
     fwhm: float | None = None  # mm, of the Gaussian filter that made the estimate
 
     @cached_property

@@ -1,4 +1,4 @@
-"""--set: checked, applied, recorded."""
+"""Tests of --set: values are checked, applied and recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predicted memory: grows and shrinks as it must, equals what one can count by hand, and meets a small real step."""
+"""Tests of predicted memory: it grows and shrinks as it must, equals hand counts, and agrees with a small real step."""
 
 from __future__ import annotations
 
