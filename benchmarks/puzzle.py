@@ -133,9 +133,10 @@ def _run(data: Data, plan: Plan, label: Row) -> list[Row]:
     trainer, walk = begun(data, plan, label.steps, label.seed)
     losses = [step.loss for step in walk]
     took = time.perf_counter() - clock
+    tenth = len(losses) // 10
     print(
         f"{label.dataset} {label.variant} seed {label.seed}: {label.steps} steps in {took:.0f} s, loss {losses[0]:.4f}"
-        f" → {fmean(losses[len(losses) // 10 : len(losses) // 5]):.4f} at a tenth → {fmean(losses[-10:]):.4f}",
+        f" → {fmean(losses[tenth : max(tenth + 1, len(losses) // 5)]):.4f} at a tenth → {fmean(losses[-10:]):.4f}",
         file=sys.stderr,
     )
     peak = _peak_mb(plan.configurations[NAME], device().type)
