@@ -58,7 +58,7 @@ def build_formulation(scheme: Scheme, name: str, distance: float) -> Formulation
             f"The prediction '{name}' is undefined at t = 1, where the process '{scheme.name}' starts.",
             expected="a prediction that gives x0 there: x0, x0_skip or residual",
             found=f"x_t = {a:.3g}·x0 + {sigma:.3g}·eps + …",
-            remedy="--set configurations.NAME.prediction=x0",
+            remedy="pass --set configurations.NAME.prediction=x0",
         )
     return Formulation(process, prediction)
 

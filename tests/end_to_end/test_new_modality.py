@@ -1,4 +1,4 @@
-"""A new modality is one object: offered by another package, it is known from fingerprint to evaluation."""
+"""End-to-end test of a new modality: one object from another package, used from the fingerprint to the evaluation."""
 
 from __future__ import annotations
 

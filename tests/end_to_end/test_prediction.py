@@ -1,4 +1,4 @@
-"""nndiff_predict as a person meets it: bad input, a stop in the middle, and the way on from there."""
+"""End-to-end tests of nndiff_predict: bad input, interruption, and continuation."""
 
 from __future__ import annotations
 
@@ -93,6 +93,52 @@ def test_a_checkpoint_in_another_configurations_folder(tmp_path, trained, run_cl
     code, _, err = run_cli(main, "-i", tmp_path / "in", "-o", tmp_path / "out", "-d", "1", *QUIET)
     assert code == 1
     said(err, "another configuration", "expected bridge; found ddpm", "-c ddpm")
+
+
+# ---------------------------------------------------------------- the sampler
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("--start", "draft", "--ts", "300"), {"start": {"name": "draft"}}),
+        (("--times", "even:steps=3"), {"times": {"name": "even", "first": 1000, "steps": 3}}),
+        (("--steps", "3", "--rule", "hot:ahead=3"), {"rule": {"name": "hot", "ahead": 3}}),
+        (("--steps", "4", "--order", "2"), {"rule": {"name": "second"}}),
+        (("--steps", "2", "--samples", "2"), {"samples": 2}),
+        (("--part", "shifts:places=2", "identity"), {"guides": [{"name": "identity"}]}),
+        (("--part", "auto", "--steps", "auto", "--rule", "auto"), {}),
+    ],
+    ids=str,
+)
+def test_the_record_says_the_parts_that_were_asked_for(tmp_path, predict, flags, expected):
+    scans(tmp_path / "in", 1)
+    assert predict("-o", tmp_path / "planned").code == 0
+    planned = read_json(tmp_path / "planned" / "predict.json")["sampler"]
+    code, _, err = predict(*flags)
+    assert code == 0, err
+    found = record(tmp_path)["sampler"]
+    assert {name: found[name] for name in expected} == expected
+    assert (found == planned) == (not expected)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--start", "drafty"), ("no start named 'drafty'", "did you mean 'draft'")),
+        (("--rule", "hot:ahed=3"), ("no option 'ahed=3'", "did you mean 'ahead'")),
+        (("--part", "shifts:places=0"), ("'places' is out of range", "at least 1; found 0")),
+        (("--part", "shift"), ("no layer, guide or cache named 'shift'", "did you mean 'shifts'")),
+        (("--eta", "1", "--order", "2"), ("different step rules",)),
+    ],
+    ids=str,
+)
+def test_a_sampler_that_there_is_not_is_refused_before_the_first_case(tmp_path, predict, flags, words):
+    scans(tmp_path / "in", 1)
+    code, _, err = predict(*flags)
+    assert code == 1
+    said(err, *words)
+    assert not (tmp_path / "out").exists()
 
 
 # ---------------------------------------------------------------- bad input

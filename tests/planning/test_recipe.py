@@ -1,4 +1,4 @@
-"""Rules that all methods share, one by one."""
+"""Tests of the planning rules that all methods share, one by one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from nndiff.methods.method import Data
 from nndiff.planning import recipe
 from nndiff.plans.channels import TIED
 from nndiff.walk.layers import Shifts, Tiles
+from nndiff.words.kind import KINDS
 from nndiff.words.scheme import Scheme
 from tests.planning.fingerprints import GOLDEN, budget
 from tests.training.tiny import tiny_plan
@@ -60,7 +61,7 @@ def test_tiles_overlap_by_half_and_a_generated_volume_has_none() -> None:
 def test_a_pair_is_changed_only_where_what_is_true_of_it_stays_true() -> None:
     plan = tiny_plan()
     (pet,) = plan.source_channels
-    mr = replace(pet, kind="mr")
+    mr = replace(pet, kind=KINDS["mr"])
     tied, free = replace(pet, normalization=Scheme(TIED, {})), replace(pet, normalization=Scheme("fixed", {}))
 
     def names(source, target, share) -> list[str]:  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Dataclass ↔ JSON: the round trip is a law, and what does not fit is named by its dotted path."""
+"""Tests of dataclasses as JSON: exact round trips, and errors that name the place by its dotted path."""
 
 import dataclasses
 import typing
