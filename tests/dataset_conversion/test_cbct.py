@@ -133,7 +133,7 @@ def test_pairs_on_one_grid_the_ct_untouched(tmp_path, run_cli) -> None:
     outcome = run_cli(main, *flags)
     assert outcome.code == 0, outcome.err
     assert "p3_a: the CT seems not to be in HU: values from 24 to 1624" in outcome.out
-    assert "p4_a: The scanner's pixels are square" in outcome.out
+    assert "p4_a: The pixels of a slice must be square" in outcome.out
     found = dataset.read(tmp_path / "raw" / "Dataset970_CBCT")
     assert found.findings == ()
     assert [case.name for case in found.cases] == ["p1_a", "p2_a"]

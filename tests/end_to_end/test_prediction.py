@@ -62,7 +62,7 @@ def test_by_dataset_and_configuration_or_by_folder_it_is_one_model(tmp_path, tra
         flags = model or ("-m", trained / "fold_0")
         code, out, err = run_cli(main, "-i", tmp_path / "in", "-o", tmp_path / name, *flags, *QUIET)
         assert code == 0, err
-        assert "1 volumes written" in out
+        assert "1 volume written" in out
     assert contents(tmp_path / "number") == contents(tmp_path / "words") == contents(tmp_path / "m")
 
 
@@ -129,7 +129,7 @@ def test_the_record_says_the_parts_that_were_asked_for(tmp_path, predict, flags,
         (("--rule", "hot:ahed=3"), ("no option 'ahed=3'", "did you mean 'ahead'")),
         (("--part", "shifts:places=0"), ("'places' is out of range", "at least 1; found 0")),
         (("--part", "shift"), ("no layer, guide or cache named 'shift'", "did you mean 'shifts'")),
-        (("--eta", "1", "--order", "2"), ("different step rules",)),
+        (("--eta", "1", "--order", "2"), ("Only one step rule can be chosen",)),
     ],
     ids=str,
 )
