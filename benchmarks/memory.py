@@ -24,10 +24,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nndiff.diffusion.losses import Gradient
-from nndiff.families.family import Rung
-from nndiff.families.prdit import network
 from nndiff.families import NetworkSpec
+from nndiff.families.prdit import PRDiTSpec, token_of
+from nndiff.families.unet import UNetSpec
+from nndiff.plans.plan import Lesson, Stage, Workload
+from nndiff.words.scheme import Scheme
 from nndiff.words.strict_json import decode, encode
 from nndiff.words.volume import Triple
 
@@ -48,12 +49,8 @@ class Work:
     """What a fresh process does to be measured."""
 
     trains: bool
-    spec: NetworkSpec
-    puzzle: Triple
-    patch: Triple
-    batch: int
-    precision: str
-    part: str = "all"  # of the network, which is trained
+    workload: Workload
+    lesson: Lesson  # of one stage
 
 
 @dataclass(frozen=True)
@@ -73,20 +70,44 @@ class Case:
     @property
     def spec(self) -> NetworkSpec:
         if self.block:
-            rung = Rung(FULL, self.patch, (1.0, 1.0, 1.0), self.batch, self.width, self.recompute, 6, (self.block,) * 3)
-            return network(rung, 2, 2)
-        kernels = ((1, 3, 3) if self.flat else (3, 3, 3), *((3, 3, 3),) * (self.levels - 1))
-        strides = (FULL, (1, 2, 2) if self.flat else (2, 2, 2), *((2, 2, 2),) * (self.levels - 2))
-        multipliers = tuple(min(2**level, 8) for level in range(self.levels))
-        return NetworkSpec("unet", 2, 1, self.width, multipliers, kernels, strides, 2, self.head_width, self.recompute)
+            block = (self.block, self.block, self.block)
+            return PRDiTSpec(
+                in_channels=2,
+                out_channels=2,
+                answers=2,
+                width=self.width,
+                token=token_of(block),
+                block=block,
+                depth=6,
+                recompute=self.recompute,
+            )
+        return UNetSpec(
+            in_channels=2,
+            out_channels=1,
+            width=self.width,
+            multipliers=tuple(min(2**level, 8) for level in range(self.levels)),
+            kernels=((1, 3, 3) if self.flat else (3, 3, 3), *((3, 3, 3),) * (self.levels - 1)),
+            strides=(FULL, (1, 2, 2) if self.flat else (2, 2, 2), *((2, 2, 2),) * (self.levels - 2)),
+            blocks=2,
+            head_width=self.head_width,
+            recompute=self.recompute,
+        )
 
     @property
     def tokens(self) -> int:
         return math.prod(self.patch) // self.block**3 if self.block else 0
 
+    def workload(self, device: str) -> Workload:
+        return Workload(self.spec, self.puzzle, self.patch, self.batch, self.precision, device)
+
     @property
-    def work(self) -> Work:
-        return Work(self.step == "train", self.spec, self.puzzle, self.patch, self.batch, self.precision)
+    def lesson(self) -> Lesson:
+        if self.block:
+            return Lesson(Scheme("trig", {}), "both", 1.0, (Stage("all", Scheme("squared", {}), 1.0),))
+        return Lesson(Scheme("bridge", {}), "x0", 1.0, (Stage("all", Scheme("gradient", {}), 1.0),))
+
+    def work(self, device: str) -> Work:
+        return Work(self.step == "train", self.workload(device), self.lesson)
 
     def __str__(self) -> str:
         if self.block:
@@ -148,52 +169,57 @@ QUICK = (1, 8, 12, 22)
 # ---------------------------------------------------------------- one case, in its own process
 
 
-def run_steps(work: Work, device: str, steps: int = 2) -> None:
+def run_steps(work: Work, steps: int = 2) -> None:
     import torch
 
-    from nndiff.assemble import build_network, set_trained
+    from nndiff.assemble import build_formulation, build_network, build_objective, set_trained
     from nndiff.resources import memory
 
-    network = build_network(work.spec, work.puzzle).to(device)
-    pair = memory.Pair.empty(work.spec, work.patch, work.batch, device)
-    for tensor in (pair.x0, pair.condition):
+    load, lesson, (stage,) = work.workload, work.lesson, work.lesson.stages
+    network = build_network(load.network, load.puzzle_factor).to(load.device)
+    batch = memory.Batch.empty(load, load.device)
+    for tensor in (batch.x0, batch.condition):
         if tensor is not None:
             tensor.normal_()
     if not work.trains:
         for _ in range(steps):
-            memory.evaluate(network, pair, work.precision)
+            memory.evaluate(network, batch, load.precision)
         return
-    set_trained(network, work.part)
+    formulation = build_formulation(lesson.process, lesson.prediction, lesson.source_distance)
+    objective = build_objective(stage, formulation).to(load.device)
+    set_trained(network, stage.trains)
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(weights, fused=True)
     average = [weight.detach().clone() for weight in weights]
     for _ in range(steps):
         optimiser.zero_grad(set_to_none=True)
-        memory.backward(network, pair, Gradient(), work.precision)
+        memory.teach(network, objective, batch, load.precision)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         with torch.no_grad():
             torch._foreach_lerp_(average, weights, 0.01)
 
 
-def measure(work: Work, device: str) -> dict[str, float]:
+def measure(work: Work) -> dict[str, float]:
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    tiny = Case("train", HALF, (16, 16, 16), 2, work.precision, work.spec.recompute, 8, 2, work.spec.head_width)
-    run_steps(tiny.work, device, 1)
+    spec, device = work.workload.network, work.workload.device
+    head_width = spec.head_width if isinstance(spec, UNetSpec) else 0
+    tiny = Case("train", HALF, (16, 16, 16), 2, work.workload.precision, spec.recompute, 8, 2, head_width)
+    run_steps(tiny.work(device), 1)
     start = time.perf_counter()
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        run_steps(work, device)
+        run_steps(work)
         torch.cuda.synchronize()
         reserved = torch.cuda.max_memory_reserved()
         return _row(torch.cuda.max_memory_allocated() - before, reserved, start)
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     before = _status("VmRSS")
-    run_steps(work, device)
+    run_steps(work)
     return _row(_status("VmHWM") - before, 0, start)
 
 
@@ -209,9 +235,9 @@ def _status(field: str) -> int:
 # ---------------------------------------------------------------- the table
 
 
-def measured(work: Work, device: str) -> dict[str, float]:
+def measured(work: Work) -> dict[str, float]:
     """`measure` in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.memory", "--device", device, "--work", json.dumps(encode(work))]
+    command = [sys.executable, "-m", "benchmarks.memory", "--work", json.dumps(encode(work))]
     output = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | KEEP_NOTHING).stdout
     found: dict[str, float] = json.loads(output.splitlines()[-1])
     return found
@@ -221,12 +247,10 @@ def compare(case: Case, device: str) -> dict[str, object]:
     from nndiff.resources.memory import prediction_cost, training_cost
 
     start = time.perf_counter()
-    if case.step == "train":
-        cost = training_cost(case.spec, case.puzzle, case.patch, case.batch, case.precision, device)
-    else:
-        cost = prediction_cost(case.spec, case.puzzle, case.patch, case.precision, device)
+    load = case.workload(device)
+    cost = training_cost(load, case.lesson) if case.step == "train" else prediction_cost(load)
     traced = time.perf_counter() - start
-    found = measured(case.work, device)
+    found = measured(case.work(device))
     error = cost.bytes - found["measured"]
     return {
         "case": str(case),
@@ -285,7 +309,7 @@ def main() -> int:
     parser.add_argument("--work", help="measure this (JSON) in this process and print JSON")
     arguments = parser.parse_args()
     if arguments.work is not None:
-        print(json.dumps(measure(decode(Work, json.loads(arguments.work)), arguments.device)))
+        print(json.dumps(measure(decode(Work, json.loads(arguments.work)))))
         return 0
     wanted = tuple(i for i, case in enumerate(CASES) if arguments.only is None or arguments.only in str(case))
     rows = table(QUICK if arguments.quick else wanted, arguments.device)

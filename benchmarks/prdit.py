@@ -35,7 +35,7 @@ from nndiff.demo.bodies import SOFT, random_body
 from nndiff.evaluation.generation import features_of
 from nndiff.imaging import io, store
 from nndiff.metrics.distribution import bootstrap, frechet, mmd, nearest, sliced_wasserstein
-from nndiff.metrics.features import EXTRACTORS, Floats
+from nndiff.metrics.features import EXTRACTORS
 from nndiff.planning.overrides import cost_of
 from nndiff.families.family import Rung
 from nndiff.families.unet import network
@@ -45,7 +45,7 @@ from nndiff.resources.machine import free_memory
 from nndiff.resources.memory import usable_now
 from nndiff.sampling.translate import arrangements, build_model, draw_seed, translate
 from nndiff.words.files import atomic, write_json
-from nndiff.words.volume import FloatArray, Grid, Triple, Volume
+from nndiff.words.volume import FloatArray, Floats, Grid, Triple, Volume
 
 PRDIT, DDPM = "prdit", "ddpm"
 SMALL = (f"configurations.{PRDIT}.network.width=96", f"configurations.{PRDIT}.network.blocks=4")

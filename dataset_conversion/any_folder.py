@@ -20,7 +20,7 @@ from dataset_conversion.base import WILD, Role, add_flags, add_naming, dataset_o
 from nndiff.cli.command import Command, add_workers
 from nndiff.words.errors import NndiffError
 
-KINDS = ("CBCT", "CT", "NAC", "PET", "SPECT", "FLAIR", "T1c", "T1", "T2", "PD", "MR")  # looked for in this order
+NAMES = ("CBCT", "CT", "NAC", "PET", "SPECT", "FLAIR", "T1c", "T1", "T2", "PD", "MR")  # looked for in this order
 NAMED = re.compile(r"(?P<name>[^=/*{}]+)=(?P<pattern>.+)")
 
 
@@ -66,7 +66,7 @@ def role_of(side: str, text: str) -> Role:
     if match:
         return Role(side, match["name"].strip(), match["pattern"])
     words = re.split(r"[^a-z0-9]+", WILD.sub(" ", text).lower().rpartition("/")[2])
-    name = next((kind for kind in KINDS if kind.lower() in words), None)
+    name = next((kind for kind in NAMES if kind.lower() in words), None)
     if name is None:
         raise NndiffError(
             "What kind of image is this?",

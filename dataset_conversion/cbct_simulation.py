@@ -15,14 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from dataset_conversion.square import into, squared
 from nndiff.demo.scanner import Scanner
-from nndiff.words.volume import FloatArray, Grid, Volume
-
-Floats = npt.NDArray[np.float64]
+from nndiff.words.volume import FloatArray, Floats, Grid, Mask, Volume
 
 WATER = 0.0206  # mu per mm at 60 keV
 AIR, HIGHEST = -1000.0, 3071.0  # HU
@@ -100,7 +97,7 @@ def continued(lines: Floats, scanner: Scanner, beam: Beam) -> Floats:
     return whole
 
 
-def inside(grid: Grid, beam: Beam) -> npt.NDArray[np.bool_]:
+def inside(grid: Grid, beam: Beam) -> Mask:
     """[Y, X]: within the field of view."""
     axis = (np.arange(grid.shape[2]) - (grid.shape[2] - 1) / 2) * grid.spacing[2]
     return np.asarray(np.add.outer(axis**2, axis**2) <= (beam.field_mm / 2) ** 2)

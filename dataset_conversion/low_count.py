@@ -31,6 +31,7 @@ from nndiff.imaging.register import laid
 from nndiff.pictures import slices
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import write_json
+from nndiff.words.kind import PET
 from nndiff.words.volume import Volume
 
 KINDS = (
@@ -170,7 +171,7 @@ def scan(patient: Patient, picture: Path) -> Record:
 
 def _doubt(pet: Volume, ct: Volume | None) -> str:
     low, high = float(pet.array.min()), float(pet.array.max())
-    body = foreground(pet.array[0], "pet")
+    body = foreground(pet.array[0], PET)
     middle = float(np.median(pet.array[0][body])) if body.any() else 0.0
     if not 0 < high <= BRIGHTEST_SUV or low < -0.1 * high or middle > HIGHEST_MEDIAN_SUV:
         return f"the PET has values from {low:.3g} to {high:.3g}, half of the body above {middle:.3g}: is it in SUV?"

@@ -13,15 +13,13 @@ from dataset_conversion.making import Job, Record, Step, grey, make, read
 from nndiff.imaging import io
 from nndiff.imaging.masks import mask
 from nndiff.pictures import slices
-from nndiff.words.dataset import kind_of
+from nndiff.words.kind import Kind, kind_of
 from nndiff.words.volume import Volume
-
-BEST_TOLD = ("ct", "mr", "pet")  # kinds, by how clearly they show where the body ends
 
 
 @dataclass(frozen=True)
 class Image(Job):
-    kind: str
+    kind: Kind
     region: str
 
 
@@ -29,7 +27,7 @@ def add_masks(
     gathered: Gathered, roles: Sequence[Role], folder: Path, region: str, workers: int | None, overwrite: bool
 ) -> Role:
     """`region`: body | head. The role of the masks; cases in doubt are left out."""
-    shows = min(sorted(roles, key=lambda role: role.side != "targets"), key=lambda r: BEST_TOLD.index(kind_of(r.name)))
+    shows = max(sorted(roles, key=lambda role: role.side != "targets"), key=lambda role: kind_of(role.name).rim)
     images = [
         Image(case, (files[shows],), (folder / "masksTr" / f"{case}.nii.gz",), kind_of(shows.name), region)
         for case, files in gathered.cases.items()

@@ -19,6 +19,7 @@ from nndiff.demo.scanner import FWHM, Scanner, acquire
 from nndiff.imaging.io import Header
 from nndiff.imaging.masks import mask
 from nndiff.imaging.register import laid
+from nndiff.words.kind import PET
 from nndiff.words.volume import FloatArray, Grid, Volume
 
 # Carney et al., Med Phys 33, 2006, 120 kVp: mu per mm = slope · (HU + 1000) + offset
@@ -96,7 +97,7 @@ def bytes_needed(header: Header, protocol: Protocol) -> int:
 def _attenuating(pet: Volume, ct: Volume | None) -> FloatArray:
     """mu per mm on the PET's grid."""
     if ct is None:
-        return mask(pet.array[0], "pet", pet.grid.spacing, "body")[0] * np.float32(WATER)
+        return mask(pet.array[0], PET, pet.grid.spacing, "body")[0] * np.float32(WATER)
     if ct.grid.difference(pet.grid) is None:
         return attenuation(ct.array[0])
     blurred = _smoothed(ct.array[0] - AIR_HU, ct.grid, min(pet.grid.spacing)) + AIR_HU

@@ -16,8 +16,7 @@ from dataset_conversion.making import Job, Record, Step, grey, make, read
 from nndiff.imaging import io
 from nndiff.imaging.register import register
 from nndiff.pictures import slices
-from nndiff.planning.data import BACKGROUND
-from nndiff.words.dataset import kind_of
+from nndiff.words.kind import kind_of
 
 FIELD = 16  # voxels of the chequered picture
 FIGURES = ("shift_mm", "degrees", "stretch", "before", "after", "overlap")
@@ -50,7 +49,7 @@ def register_sources(
             (folder / "imagesTr" / f"{case}_{i:04d}.nii.gz",),
             i,
             role.name,
-            BACKGROUND[kind_of(role.name)],
+            kind_of(role.name).background,
             motion == "affine",
         )
         for case, files in gathered.cases.items()

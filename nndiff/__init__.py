@@ -1,35 +1,311 @@
 """nndiff: self-configuring 3D diffusion models that translate medical volumes.
 
-Floors, imported downward only (tests/test_architecture.py):
+The public functions, each a stage that reads files and writes files, usable from a notebook:
 
-    0  words        errors files strict_json paths volume dataset plan registry
-    1  mechanisms   imaging/ diffusion/ networks/ metrics/
-    2  shared core  assemble prepare translate reuse scoring inference checkpoint statistics memory machine …
-    3  stages       integrity fingerprint planning/ preprocess training/ tuning/ prediction/ …
-    4  commands     cli/
+    plan         a raw dataset → plan.json: every decision with its reason
+    preprocess   raw cases → prepared cases, as the plan says
+    train        prepared cases → a fold's checkpoints
+    tune         a trained fold → the sampler that suits it best
+    predict      a folder of scans → a folder of translated ones
+    evaluate     predictions and truth → figures
 
-In Python:  nndiff.predict(input, output, model)  is nndiff_predict; see `predict`.
+Everything else is private by convention. Floors, imported downward only (tests/test_architecture.py):
+
+    0  words
+    1  mechanisms         imaging  diffusion  networks  metrics
+    2  parts of a plan    families  walk
+    3  the plan           plans
+    4  methods            methods
+    5  shared core        resources  data  sampling  assemble  checkpoint  pictures
+    6  stages             planning  training  tuning  prediction  evaluation  demo
+    7  commands           cli, and these functions
 """
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from nndiff.words.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from nndiff.data.preprocess import Summary as Prepared
+    from nndiff.evaluation import Evaluation
+    from nndiff.plans.plan import Plan
+    from nndiff.prediction import Summary
+    from nndiff.sampling.inference import Inference
+
+__all__ = ["__version__", "evaluate", "plan", "predict", "preprocess", "train", "tune"]
+
+Folder = str | Path
 
 
-def predict(input: str | Path | None, output: str | Path, model: str | Path, **options: Any) -> Any:
-    """Translate every scan in `input` with the trained model in the folder `model`, and write it to `output`.
+def plan(
+    dataset: str,
+    configurations: Sequence[str] | None = None,
+    *,
+    settings: Sequence[str] = (),
+    gpu_memory_target: float | None = None,
+    clean: bool = False,
+    dry_run: bool = False,
+    verify: bool = True,
+    workers: int | None = None,
+    raw: Folder | None = None,
+    preprocessed: Folder | None = None,
+) -> Plan:
+    """Examine a raw dataset, decide how to train on it, and write fingerprint.json and plan.json.
 
-    `model` is a configuration's folder (results/Dataset001_Name/bridge) or one of its folds; for a model that
-    generates, `input` is None and `volumes` says how many. Options are the fields of
-    `nndiff.prediction.Request`: folds, steps, start, ts, samples, save_uncertainty, seed, device, … Returns a Summary:
-    which cases were done, their warnings, and the path of the record. Raises NndiffError when a case failed, after
-    the others are done.
+    Args:
+        dataset: number ("1") or name ("Dataset001_Name") of a folder below `raw`.
+        configurations: methods to plan; unset: those that are planned for the dataset's task.
+        settings: decisions made by hand, such as "configurations.bridge.batch_size=4".
+        gpu_memory_target: GB of the GPU to plan for; unset: the GPU of this machine, else its RAM.
+        clean: forget the existing plan, with what was edited in it by hand.
+        dry_run: write nothing.
+        verify: look for NaN, empty scans, overflows, duplicates and clashing grids first.
+        workers: processes at most; 0 works in this process.
+        raw, preprocessed: root folders, instead of those in the environment (nndiff_raw, nndiff_preprocessed).
+
+    Returns:
+        The plan: `plan.decisions` lists every decision with its reason and alternatives.
     """
-    stage = importlib.import_module("nndiff.prediction")  # heavy, and floors above this one
-    return stage.predict(
-        stage.Request(input=None if input is None else Path(input), output=Path(output), model=Path(model), **options)
+    from nndiff.data import fingerprint
+    from nndiff.planning.request import planned, request
+    from nndiff.plans.plan import save
+    from nndiff.words import dataset as raw_dataset
+
+    paths = _paths(raw=raw, preprocessed=preprocessed)
+    name = paths.dataset_name(dataset)
+    found = raw_dataset.read(paths.raw / name)
+    folder = paths.preprocessed / name
+    asked = request(folder, found.task, configurations, settings, gpu_memory_target, writes=not dry_run)
+    measured, _ = fingerprint.extract(found, workers, verify)
+    if not dry_run:
+        save(folder / "fingerprint.json", measured)
+    return planned(asked, measured, clean, writes=not dry_run).plan
+
+
+def preprocess(
+    dataset: str,
+    configurations: Sequence[str] | None = None,
+    *,
+    workers: int | None = None,
+    raw: Folder | None = None,
+    preprocessed: Folder | None = None,
+) -> list[Prepared]:
+    """Bring every case to the grid and range of each configuration; cases that are ready are skipped.
+
+    Args:
+        dataset: number or name.
+        configurations: of the plan; unset: all.
+        workers: processes at most; 0 works in this process.
+        raw, preprocessed: root folders, instead of those in the environment.
+
+    Returns:
+        A summary per configuration: its folder, how many cases were prepared, what the way back costs.
+    """
+    from nndiff.data.preprocess import preprocess as stage
+    from nndiff.plans.plan import load_plan
+    from nndiff.words import dataset as raw_dataset
+
+    paths = _paths(raw=raw, preprocessed=preprocessed)
+    name = paths.dataset_name(dataset)
+    found = load_plan(paths.preprocessed / name / "plan.json", f"plan it first: nndiff_plan -d {dataset}")
+    names = configurations or list(found.configurations)
+    return stage(raw_dataset.read(paths.raw / name), found, names, paths.preprocessed / name, workers)
+
+
+def train(
+    dataset: str,
+    configuration: str,
+    fold: int | str = 0,
+    *,
+    settings: Sequence[str] = (),
+    time_budget: float | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    begin_with: Folder | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+    preprocessed: Folder | None = None,
+    results: Folder | None = None,
+) -> Path:
+    """Train one fold of a planned and preprocessed dataset.
+
+    Args:
+        dataset: number or name.
+        configuration: of the plan, such as "bridge".
+        fold: 0, 1, …, or "all" to train on every case.
+        settings: fields of the configuration changed for this training, such as "learning_rate=1e-4".
+        time_budget: seconds for training and validation together; unset: the plan's number of steps.
+        seed: of weights, batches, times and noise.
+        resume: go on from the last checkpoint; what the training was begun with stays as it was.
+        begin_with: another run's weights: its fold's folder, a checkpoint, or a configuration trained in this fold.
+        device: "cuda", "cpu" or "mps"; unset: the GPU, else the CPU.
+        workers: processes that load data.
+        preprocessed, results: root folders, instead of those in the environment.
+
+    Returns:
+        The fold's folder, with checkpoint_best.pt, progress.png and log.txt.
+    """
+    from nndiff.checkpoint import LATEST, of_another, seen_of
+    from nndiff.planning.overrides import put_in
+    from nndiff.plans.plan import load, load_plan
+    from nndiff.resources.machine import training_device
+    from nndiff.training.request import Request
+    from nndiff.training.run import train as stage
+    from nndiff.words.errors import NndiffError
+    from nndiff.words.fingerprint import Fingerprint
+
+    paths = _paths(preprocessed=preprocessed, results=results)
+    name = paths.dataset_name(dataset)
+    prepared, folder = paths.preprocessed / name, paths.results / name
+    found = load_plan(prepared / "plan.json", f"plan it first: nndiff_plan_and_preprocess -d {dataset}")
+    found.demand_configuration(configuration)
+    latest = folder / configuration / f"fold_{fold}" / LATEST
+    if resume and latest.exists() and (settings or time_budget or seed or begin_with):
+        raise NndiffError(
+            "A training that goes on keeps what it was begun with.",
+            found="--c with --set, --seed, --from or --time_budget",
+            where=latest,
+            remedy="leave them out, or move the folder away to start over",
+        )
+    measured = load(Fingerprint, prepared / "fingerprint.json", "extract it first: nndiff_extract_fingerprint")
+    return stage(
+        Request(
+            plan=put_in(found, configuration, settings),
+            configuration=configuration,
+            fold=str(fold),
+            prepared=prepared,
+            results=folder,
+            device=training_device(device),
+            seen=seen_of(measured),
+            seed=seed,
+            time_budget=time_budget,
+            go_on=resume,
+            workers=workers,
+            begin_with=None if begin_with is None else of_another(begin_with, folder, str(fold)),
+        )
     )
+
+
+def tune(
+    dataset: str,
+    configuration: str,
+    fold: int | str = 0,
+    *,
+    objective: str = "balanced",
+    time_budget: float | None = None,
+    seconds_per_volume: float | None = None,
+    checkpoint: str = "checkpoint_best.pt",
+    seed: int = 0,
+    device: str | None = None,
+    preprocessed: Folder | None = None,
+    results: Folder | None = None,
+) -> Inference:
+    """Choose a trained fold's sampler on its held-out cases, by quality against seconds.
+
+    Args:
+        dataset, configuration, fold: the trained fold.
+        objective: "fidelity", "balanced" or "texture": how much texture counts.
+        time_budget: seconds; unset: a fifth of the training's.
+        seconds_per_volume: nothing slower is chosen, on this machine.
+        checkpoint: file name in the fold's folder.
+        seed: of noise, and of which cases choose and which report.
+        device: "cuda", "cpu" or "mps"; unset: the GPU, else the CPU.
+        preprocessed, results: root folders, instead of those in the environment.
+
+    Returns:
+        What inference.json holds: the sampler chosen, the sweep, and the report on cases that did not choose.
+    """
+    import torch
+
+    from nndiff.resources.machine import demand_device
+    from nndiff.tuning.run import Request
+    from nndiff.tuning.run import run as stage
+
+    paths = _paths(preprocessed=preprocessed, results=results)
+    name = paths.dataset_name(dataset)
+    return stage(
+        Request(
+            fold=paths.results / name / configuration / f"fold_{fold}",
+            prepared=paths.preprocessed / name,
+            device=torch.device(demand_device(device)),
+            budget=time_budget,
+            objective=objective,
+            seconds_a_volume=seconds_per_volume,
+            checkpoint=checkpoint,
+            seed=seed,
+        )
+    )
+
+
+def predict(input: Folder | None, output: Folder, model: Folder, **options: Any) -> Summary:
+    """Translate every scan in a folder with a trained model, or generate volumes.
+
+    Args:
+        input: folder of scans, CASE_0000.nii.gz …; None for a model that generates.
+        output: folder that the volumes go to, each on its source's own grid and in the target's units.
+        model: a configuration's folder (results/Dataset001_Name/bridge), or one of its folds.
+        options: what differs from the model's own sampler, by the names of nndiff_predict's flags (steps=4,
+            start="draft", eta=1.0, reuse=3, samples=8, rule="hot:ahead=2", …), and the fields of
+            `nndiff.prediction.Request`: folds, volumes, save_uncertainty, save_samples, seed, device, …
+
+    Returns:
+        A summary: which cases were done, their warnings, and the path of the record.
+
+    Raises:
+        NndiffError: some case failed; the others are done.
+    """
+    from dataclasses import fields
+
+    from nndiff.prediction import Request
+    from nndiff.prediction import predict as stage
+    from nndiff.walk.sampler import flags
+    from nndiff.words.errors import NndiffError, nearest
+
+    own = {field.name for field in fields(Request)}
+    walk = {flag.name for flag in flags()}
+    if unknown := sorted(set(options) - own - walk):
+        raise NndiffError(f"nndiff.predict has no option '{unknown[0]}'.", remedy=nearest(unknown[0], own | walk))
+    sampler: Mapping[str, Any] = {name: value for name, value in options.items() if name in walk}
+    rest = {name: value for name, value in options.items() if name not in walk}
+    source = None if input is None else Path(input)
+    return stage(Request(input=source, output=Path(output), model=Path(model), sampler=sampler, **rest))
+
+
+def evaluate(
+    truth: Folder,
+    prediction: Folder,
+    output: Folder,
+    *,
+    input: Folder | None = None,
+    masks: Folder | None = None,
+    regions: Folder | None = None,
+    **options: Any,
+) -> Evaluation:
+    """Compare predictions with the truth, beside the input and the best Gaussian filter of it.
+
+    Args:
+        truth, prediction: folders with CASE_0000.nii.gz …, named alike.
+        output: folder that metrics.csv and summary.json go to; may be that of the predictions.
+        input: what the predictions were made from, in the target's units.
+        masks: CASE.nii.gz; measure only where they are above 0.5.
+        regions: CASE.nii.gz; whole-numbered regions whose SUVmean and SUVmax are compared.
+        options: input_channel, kinds ("ct", "pet", "mr", "auto"), edition, puzzle_factor, workers.
+
+    Returns:
+        The rows of metrics.csv, the summary, and the cases that failed.
+    """
+    from nndiff.evaluation import evaluate as stage
+
+    folders = [None if folder is None else Path(folder) for folder in (input, masks, regions)]
+    return stage(Path(truth), Path(prediction), Path(output), *folders, **options)
+
+
+def _paths(raw: Folder | None = None, preprocessed: Folder | None = None, results: Folder | None = None) -> Any:
+    from nndiff.words.paths import Paths
+
+    roots = (None if root is None else Path(root) for root in (raw, preprocessed, results))
+    return Paths(*roots)

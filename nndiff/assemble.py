@@ -1,7 +1,7 @@
-"""From the names in a plan to objects: the only module that turns one into the other.
+"""Construction of objects (networks, processes, objectives, augmentations) from the names and options in a plan.
 
-A formulation is a process and a prediction: how a volume is taken apart into x_t, and what a network's answer says
-about it.
+Only this module does so. A formulation is a process and a prediction: how x_t is made from a volume, and how a
+network's output becomes an estimate of that volume.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from nndiff.words.volume import Triple
 
 @dataclass(frozen=True)
 class Formulation:
+    """A process and a prediction."""
+
     process: Process
     prediction: Prediction
 
@@ -37,7 +39,7 @@ class Formulation:
 
 
 def build_network(spec: NetworkSpec, puzzle_factor: Triple) -> nn.Module:
-    """Return the network (x_t, t, condition) → output, in image space, with weights channels last."""
+    """Return the network (x_t, t, condition) → output, in image space, with its weights channels last."""
     return spec.build(puzzle_factor)
 
 
@@ -47,7 +49,7 @@ def build_process(scheme: Scheme) -> Process:
 
 
 def build_formulation(scheme: Scheme, name: str, distance: float) -> Formulation:
-    """Return process and prediction; refuse a prediction that is undefined where the process starts."""
+    """Return the process and the prediction; refuse a prediction that is undefined at t = 1, where sampling starts."""
     process = build_process(scheme)
     prediction = PREDICTIONS.make(name, {"distance": distance})
     a, _, sigma = process.at(1.0)
@@ -66,7 +68,7 @@ def formulation_of(configuration: Configuration) -> Formulation:
 
 
 def setting_of(configuration: Configuration) -> Setting:
-    """Return what the parts of a sampler may know of this configuration."""
+    """Return the properties of this configuration that the parts of a sampler may use."""
     return Setting(build_process(configuration.process), configuration.network, configuration.puzzle_factor)
 
 
@@ -82,7 +84,7 @@ def build_augmentations(schemes: Sequence[Scheme]) -> tuple[Augmentation, ...]:
 
 
 def set_trained(network: nn.Module, part: str) -> None:
-    """Freeze all weights but those of one part ("all": none is frozen)."""
+    """Freeze all weights except those of one part; "all" freezes none."""
     named = dict(network.named_parameters())
     chosen = {name for name in named if part == "all" or name.startswith(f"{part}.")}
     if not chosen:
@@ -100,7 +102,7 @@ def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
 
 
 def asked(network: nn.Module, device: str, precision: str) -> Network:
-    """Return the network as an objective asks it: under autocast, with its answer in fp32."""
+    """Return the network as an objective evaluates it: under autocast, with its output in fp32."""
 
     def ask(x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         with autocast(device, precision):

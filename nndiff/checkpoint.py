@@ -1,10 +1,10 @@
-"""One file that holds all that is needed to go on training, or to predict.
+"""The checkpoint: one file with all that is needed to resume a training or to predict.
 
     checkpoint = { plan, configuration, run, seen, step, weights, ema, optimizer, objectives, history }
 
-Training draws every random number from (seed, step), so these two are the whole random state. The file is written
-atomically, and read with `weights_only`: loading one executes nothing. Words (plan, run, history) are stored as JSON
-text, checked as strictly as a plan.json.
+Training derives every random number from (seed, step), so these two are the whole random state. The file is written
+atomically and read with `weights_only`, so loading it executes no code. Structured values (plan, run, seen, history)
+are stored as JSON text and checked as strictly as a plan.json.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from nndiff.plans.migrate import migrated
 from nndiff.plans.plan import Configuration, Plan
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import atomic
+from nndiff.words.fingerprint import Fingerprint
 from nndiff.words.strict_json import decode, encode
 
 FORMAT, VERSION = "nndiff checkpoint", 1
@@ -30,22 +31,22 @@ LATEST, BEST = "checkpoint_latest.pt", "checkpoint_best.pt"
 
 @dataclass(frozen=True)
 class Seen:
-    """What training saw of one source channel, in the files' units: P99.99 and minimum of the cases."""
+    """The value ranges of one source channel in the training data, in the units of the files."""
 
     name: str
-    peaks: tuple[float, float]  # lowest, highest
-    minima: tuple[float, float]
+    peaks: tuple[float, float]  # lowest and highest P99.99 of the cases
+    minima: tuple[float, float]  # lowest and highest minimum of the cases
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a training was asked for and what was settled at its start; never changes from there on."""
+    """The settings of a training, fixed at its start: fold, seed, cases and numbers of steps."""
 
     fold: str  # 0 … or all
     seed: int
     training: tuple[str, ...]
-    validation: tuple[str, ...]  # those measured each epoch
-    held_out: bool  # whether the validation cases are none of the training cases
+    validation: tuple[str, ...]  # the cases that are measured each epoch
+    held_out: bool  # whether no validation case is a training case
     training_steps: int
     epoch_steps: int
     warmup_steps: int
@@ -55,24 +56,26 @@ class Run:
 
 @dataclass(frozen=True)
 class Epoch:
-    """A row of progress.csv. Scores are None where they have no meaning (PSNR of a generation)."""
+    """A row of progress.csv. Metrics are None where they are undefined (PSNR in generation)."""
 
     epoch: int
     step: int
     loss: float
-    score: float  # what "best" means: higher is better
+    score: float  # chooses the best checkpoint; higher is better
     psnr: float | None
     ssim: float | None
     mae: float | None
-    baseline_psnr: float | None  # of returning the source
+    baseline_psnr: float | None  # PSNR without a network: the source, its local mean or one constant
     learning_rate: float
     gradient_norm: float
-    seconds: float  # of this epoch, validation included
-    waiting: float  # share of the steps' time spent waiting for data
+    seconds: float  # duration of the epoch, including validation
+    waiting: float  # share of the steps' time that was spent waiting for data
 
 
 @dataclass
 class Checkpoint:
+    """The contents of a checkpoint file."""
+
     plan: Plan
     configuration: str
     run: Run
@@ -81,7 +84,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimizer: dict[str, Any]
-    objectives: dict[str, Tensor] = field(default_factory=dict)  # weights that training objectives own
+    objectives: dict[str, Tensor] = field(default_factory=dict)  # weights of the training objectives
     history: tuple[Epoch, ...] = field(default=())
 
     @property
@@ -91,7 +94,7 @@ class Checkpoint:
 
 WORDS: dict[str, Any] = {"plan": Plan, "run": Run, "seen": tuple[Seen, ...], "history": tuple[Epoch, ...]}
 KEYS = {"format", "version", "configuration", "step", "weights", "ema", "optimizer", *WORDS}
-ADDED = {"objectives"}  # keys that checkpoints from before do not have
+ADDED = {"objectives"}  # keys that older checkpoints lack
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -102,7 +105,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(path: Path, remedy: str | None = None) -> Checkpoint:
-    """On the CPU, tensors mapped from the file: what is not used is not read."""
+    """Return the checkpoint on the CPU; its tensors are mapped from the file, so unused ones are not read."""
     contents = _contents(path, remedy)
     try:
         stored = {name: json.loads(contents[name]) for name in WORDS}
@@ -122,7 +125,7 @@ def load(path: Path, remedy: str | None = None) -> Checkpoint:
 
 
 def demand_fitting(network: torch.nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
-    """Weights of another network are refused by name, not by a page of shapes."""
+    """Refuse weights of another network, with an error that names the first weight that differs."""
     own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     if own != found:
@@ -136,12 +139,29 @@ def demand_fitting(network: torch.nn.Module, weights: Mapping[str, Tensor], wher
         )
 
 
+def seen_of(fingerprint: Fingerprint) -> tuple[Seen, ...]:
+    """Return the value ranges of the source channels of a dataset; prediction compares new scans with them."""
+    rows = []
+    for channel, name in enumerate(fingerprint.channel_names):
+        peaks = [case.source[channel].peak for case in fingerprint.cases]
+        minima = [case.source[channel].minimum for case in fingerprint.cases]
+        rows.append(Seen(name, (min(peaks), max(peaks)), (min(minima), max(minima))))
+    return tuple(rows)
+
+
+def of_another(run: str | Path, results: Path, fold: str) -> Path:
+    """Return the checkpoint that `run` names: a file, the folder of a fold, or a configuration trained in this fold."""
+    given, sibling = Path(run), results / run / f"fold_{fold}"
+    folder = sibling if sibling.is_dir() else given
+    return folder / BEST if folder.is_dir() or folder.suffix != ".pt" else folder
+
+
 def _contents(path: Path, remedy: str | None) -> dict[str, Any]:
     if not path.is_file():
         raise NndiffError(f"{path.name} is missing.", where=path, remedy=remedy)
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
+    except Exception as error:  # a damaged pickle can raise any exception
         raise _not_whole(path, error) from None
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         raise NndiffError(f"{path.name} is not a checkpoint of nndiff.", where=path)

@@ -1,4 +1,4 @@
-"""Pictures for people: curves over steps, and volumes side by side. Drawn without a display."""
+"""Figures: curves over steps, slices of volumes side by side, and quality against time. They need no display."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from matplotlib.figure import Figure
 from nndiff.words.volume import FloatArray, Spacing
 
 DPI = 110
-BRIGHTEST = 99.7  # percentile of the last volume that is shown white
+BRIGHTEST = 99.7  # percentile of the last volume that is shown as white
 INK, SOFT, ACCENT = "#1b1b1f", "#8a8a93", "#0b6e99"
 
 
 @dataclass(frozen=True)
 class Curve:
+    """One panel of a figure: a curve over steps."""
+
     title: str
     x: Sequence[float]
     y: Sequence[float]
     log: bool = False
     limits: tuple[float, float] | None = None
-    reference: tuple[str, Sequence[float]] | None = None  # name and values, drawn dashed
-    marks: tuple[int, ...] = ()  # places on x where something begins
+    reference: tuple[str, Sequence[float]] | None = None  # name and values of a dashed curve
+    marks: tuple[int, ...] = ()  # positions on x of vertical dotted lines
 
 
 def curves(path: Path, panels: Sequence[Curve], title: str) -> None:
@@ -55,12 +57,15 @@ def curves(path: Path, panels: Sequence[Curve], title: str) -> None:
 
 def slices(
     path: Path,
-    volumes: Sequence[tuple[str, FloatArray]],  # [Z, Y, X] each; the last one sets the grey scale
+    volumes: Sequence[tuple[str, FloatArray]],  # name and [Z, Y, X]; the last one sets the grey scale
     error: FloatArray | None,
     title: str,
     spacing: Spacing = (1.0, 1.0, 1.0),
 ) -> None:
-    """A row a plane (axial, coronal, sagittal) through the brightest part, a column a volume, one grey scale."""
+    """Draw slices through the brightest part of the last volume, all with one grey scale.
+
+    Each row is a plane (axial, coronal, sagittal) and each column a volume; the last column is `error`, if given.
+    """
     truth = volumes[-1][1]
     centre = _centre(truth)
     low, high = float(np.percentile(truth, 0.3)), float(np.percentile(truth, BRIGHTEST))
@@ -89,35 +94,37 @@ def slices(
 
 
 def _centre(truth: FloatArray) -> tuple[int, int, int]:
-    """Where the brightest hundredth lies, on average: lesions and organs rather than air."""
+    """Return the median position of the brightest hundredth of the voxels: lesions and organs rather than air."""
     positions = np.argwhere(truth >= np.percentile(truth, 99))
     z, y, x = (int(value) for value in np.median(positions, axis=0))
     return z, y, x
 
 
 def _plane(array: FloatArray, axis: int, centre: tuple[int, int, int]) -> FloatArray:
-    """One slice; feet below and front up, as a radiologist has it."""
+    """Return one slice in radiological orientation: feet at the bottom, front of the body at the top."""
     image: FloatArray = np.take(array, centre[axis], axis)
     return image if axis == 0 else image[::-1]
 
 
 def _rest(spacing: Spacing, axis: int) -> tuple[float, float]:
-    """Millimetres of a pixel of that plane: down, across."""
+    """Return the pixel size of the plane in mm: (down, across)."""
     down, across = (spacing[i] for i in range(3) if i != axis)
     return down, across
 
 
 @dataclass(frozen=True)
 class Point:
-    label: str  # empty: not worth a word
+    """One sampler in the figure of quality against time."""
+
+    label: str  # empty: no label
     x: float
     y: float
     chosen: bool = False
-    in_front: bool = False  # nothing is both cheaper and better
+    in_front: bool = False  # whether it is on the Pareto front
 
 
 def tradeoff(path: Path, points: Sequence[Point], x_title: str, y_title: str, title: str) -> None:
-    """What is paid (log) against what is got; the chosen one filled, those in front joined."""
+    """Draw y over x (logarithmic), with the chosen point filled and the Pareto front connected by a line."""
     figure = Figure(figsize=(9.5, 5.5), layout="constrained", dpi=DPI)
     axes = figure.add_subplot()
     axes.scatter([p.x for p in points], [p.y for p in points], s=26, facecolors="none", edgecolors=SOFT)
@@ -139,7 +146,7 @@ def tradeoff(path: Path, points: Sequence[Point], x_title: str, y_title: str, ti
     heights = [p.y for p in points]
     best = max(heights)
     lowest = max(min(heights), best - 4 * max(1.0, best - sorted(heights)[len(heights) // 2]))
-    axes.set_ylim(lowest - 0.5, best + 0.15 * (best - lowest) + 0.5)  # what is far below would flatten the rest
+    axes.set_ylim(lowest - 0.5, best + 0.15 * (best - lowest) + 0.5)  # points far below would flatten the others
     axes.set_xlabel(x_title, color=SOFT)
     axes.set_ylabel(y_title, color=SOFT)
     axes.set_title(title, fontsize=11, color=INK)

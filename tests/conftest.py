@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from scipy import ndimage
 
 from nndiff.imaging import io
-from nndiff.words.dataset import kind_of
+from nndiff.words import registry
+from nndiff.words.kind import kind_of
 from nndiff.words.paths import Paths
 from nndiff.words.volume import FloatArray, Grid, Spacing, Triple, Volume
 
@@ -80,7 +82,7 @@ def make_raw_dataset(
         for side, names, grain in (("images", sources, noise), ("targets", targets, 0.0)):
             for channel, name in enumerate(names):
                 file = f"{where[side]}/case_{index}{f'_{side}' if in_place else ''}_{channel:04d}{ending}"
-                array = make_phantom(100 * number + index, shape, kind_of(name), grain)
+                array = make_phantom(100 * number + index, shape, kind_of(name).name, grain)
                 save_volume(folder / file, array * (1 + channel / 10), spacing)
                 row[side].append(file)
         if masks:
@@ -135,6 +137,19 @@ def raw_dataset(tmp_path: Path) -> Callable[..., Path]:
         return make_raw_dataset(tmp_path / "raw", number, cases, **words)
 
     return make
+
+
+@pytest.fixture
+def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """offer("kind", us=object) → as if an installed package had entry points of the group nndiff.kind."""
+    groups: dict[str, list[Any]] = {}
+
+    def add(group: str, **rows: Any) -> None:
+        points = [SimpleNamespace(name=name, load=lambda row=row: row) for name, row in rows.items()]
+        groups.setdefault(f"nndiff.{group}", []).extend(points)
+
+    monkeypatch.setattr(registry, "entry_points", lambda group: groups.get(group, []))
+    return add
 
 
 @pytest.fixture

@@ -14,23 +14,32 @@ from pathlib import Path
 import pytest
 
 import nndiff
+from nndiff.words.kind import KINDS
 
 PACKAGE = Path(nndiff.__file__).parent
 
 FLOORS = [
     {"words"},
     {"imaging", "diffusion", "networks", "metrics"},
+    {"families", "walk"},
     {"plans"},
+    {"methods"},
     {"assemble", "checkpoint", "pictures", "resources", "data", "sampling"},
     {"planning", "training", "tuning", "prediction", "evaluation", "demo"},
     {"cli", "__init__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-MECHANISMS, STAGES = 1, 4
+MECHANISMS, STAGES = 1, 6
 
 WORDS_MAY_USE = {"numpy"}
 HEAVY = {"torch", "scipy", "SimpleITK", "pandas", "matplotlib", "batchgenerators", "tqdm"}
-LIGHT = {"nndiff.words", "nndiff.plans", "nndiff.cli"}  # what the top of a command may import
+LIGHT = {
+    "nndiff.words",
+    "nndiff.families",
+    "nndiff.walk",
+    "nndiff.plans",
+    "nndiff.cli",
+}  # what the top of a command may import
 BY_NAME = re.compile(r"^nndiff(\.\w+)+(?=:\w+$|$)")  # a module in a string: importlib, an entry point
 
 
@@ -110,6 +119,16 @@ def test_a_module_named_in_a_string_is_an_import() -> None:
     for code in ('importlib.import_module("nndiff.training.run")', 'point = "nndiff.training.run:train"'):
         assert imports_of(ast.parse(code)) == {"nndiff.training.run"}
     assert imports_of(ast.parse('"""nndiff.predict(a, b) is a sentence."""')) == set()
+
+
+@every_module
+def test_a_modality_is_known_in_one_file(module: str, path: Path) -> None:
+    """Elsewhere no name of a kind is compared with, or is the key of a table: a file asks the object."""
+    names = set(KINDS)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        known = [node.left, *node.comparators] if isinstance(node, ast.Compare) else getattr(node, "keys", [])
+        told = {part.value for part in known if isinstance(part, ast.Constant)} & names
+        assert module == "words.kind" or not told, f"{module}:{node.lineno} knows {told}: make it a field of Kind"
 
 
 def test_there_is_no_circle() -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 import zipfile
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from nndiff.training.run import train
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import PART
 from nndiff.words.strict_json import encode
-from tests.training.tiny import batch_of, prepare, request, run_of, tiny_plan, trainer_of
+from tests.training.tiny import batch_of, prepare, request, run_of, state_of, tiny_plan, trainer_of
 
 PLAN = tiny_plan()
 EPOCHS = (
@@ -40,8 +40,8 @@ def trained() -> Trainer:
 
 
 def checkpoint_of(trainer: Trainer, **words: Any) -> Checkpoint:
-    state = trainer.weights, trainer.ema.values, trainer.optimizer.state_dict()
-    return replace(Checkpoint(PLAN, "bridge", trainer.run, SEEN, trainer.step, *state, EPOCHS), **words)
+    own = {"0.second.weight": torch.randn(2, 3)}
+    return state_of(trainer, PLAN, **{"seen": SEEN, "history": EPOCHS, "objectives": own, **words})
 
 
 @pytest.fixture
@@ -81,15 +81,23 @@ def test_every_field_comes_back_exactly(saved) -> None:
 
 def test_a_trainer_put_back_takes_the_same_steps(saved) -> None:
     trainer = trained()
-    _, path = saved()
+    _, path = saved(objectives={})
     found = checkpoint.load(path)
     other = trainer_of(PLAN, seed=9)
     other.run = trainer.run
-    other.restore(found.step, found.weights, found.ema, found.optimizer)
+    other.restore(found)
     batches = [[batch_of(PLAN, [2, 3])], [batch_of(PLAN, [4, 5])]]
     assert [step.loss for step in trainer.steps(batches)] == [step.loss for step in other.steps(batches)]
     assert same(trainer.weights, other.weights)
     assert same(checkpoint.load(path).weights, found.weights)  # the file was not written through
+
+
+def test_a_checkpoint_from_before_objectives_had_weights_has_none(saved) -> None:
+    contents, path = saved()
+    rewritten(path, objectives=None)
+    found = checkpoint.load(path)
+    assert found.objectives == {}
+    assert same(found.weights, contents.weights)
 
 
 def test_an_unwritable_state_leaves_the_earlier_checkpoint(saved, monkeypatch) -> None:

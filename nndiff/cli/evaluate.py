@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nndiff.cli.command import Command, add_workers
+from nndiff.words.kind import KINDS, SYNTHRAD_RANGES
 from nndiff.words.text_table import text_table
 
 if TYPE_CHECKING:
     from nndiff.evaluation import Evaluation
-
-COLUMNS = ("PSNR", "SSIM", "MS_SSIM", "MAE", "HF", "grid_bias", "SUVmean_bias", "SUVmax_bias", "CRPS")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,11 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.flag("output", short="o", type=Path, required=True, metavar="FOLDER", help="may be that of the predictions")
     command.flag(
         "kind",
-        choices=("ct", "pet", "mr", "auto"),
+        choices=(*KINDS, "auto"),
         default="auto",
         help="what the numbers mean; auto asks the dataset.json above GT, else the values",
     )
-    command.flag("edition", choices=("2025", "2023"), default="2025", help="of SynthRAD, whose range CT is measured in")
+    editions = tuple(SYNTHRAD_RANGES)
+    command.flag("edition", choices=editions, default="2025", help="of SynthRAD, whose range CT is measured in")
     command.flag("input_channel", type=int, default=0, metavar="N", help="which channel of the input (0)")
     command.flag(
         "puzzle_factor",
@@ -80,24 +80,26 @@ def table(evaluation: Evaluation) -> str:
 
 
 def _rows(methods: dict[str, dict[str, Any]]) -> list[list[str]]:
-    columns = [name for name in COLUMNS if any(name in figures for figures in methods.values())]
-    rows = [["", *columns, "worst PSNR"]]
+    from nndiff.metrics.table import METRICS
+
+    shown = [metric for metric in METRICS.values() if metric.heading]
+    columns = [metric for metric in shown if any(metric.name in figures for figures in methods.values())]
+    rows = [["", *(metric.heading for metric in columns), "worst PSNR"]]
     for method, figures in methods.items():
         psnr = figures["PSNR"]
         worst = f"{_number(psnr['worst'])} ({psnr['worst_case']})"
-        rows.append([method, *(_spread(figures.get(name), name) for name in columns), worst])
+        rows.append([method, *(_spread(figures.get(metric.name), metric.percent) for metric in columns), worst])
     return rows
 
 
 def _oracle(methods: dict[str, dict[str, Any]]) -> list[str]:
     found = [figures["FWHM_mm"] for figures in methods.values() if "FWHM_mm" in figures]
-    return [f"  best Gaussian: {_spread(figure, 'FWHM_mm')} mm wide, chosen with the truth at hand" for figure in found]
+    return [f"  best Gaussian: {_spread(figure)} mm wide, chosen with the truth at hand" for figure in found]
 
 
-def _spread(figure: dict[str, Any] | None, name: str) -> str:
+def _spread(figure: dict[str, Any] | None, percent: bool = False) -> str:
     if figure is None:
         return ""
-    percent = name.startswith("SUV")
     mean, std = (_number(figure[word], percent) for word in ("mean", "std"))
     return mean if figure["std"] is None else f"{mean} ± {std.lstrip('+')}"
 

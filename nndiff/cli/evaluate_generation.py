@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nndiff.cli.command import Command, paths_of
-from nndiff.cli.train import add_fold, planned
+from nndiff.cli.train import add_fold
 from nndiff.words.errors import NndiffError
 from nndiff.words.text_table import text_table
 
@@ -49,7 +49,8 @@ def _work(arguments: argparse.Namespace) -> None:
     dataset = paths.dataset_name(arguments.dataset)
     prepared = paths.preprocessed / dataset
     plan = load_plan(prepared / "plan.json", f"plan it first: nndiff_plan_and_preprocess -d {arguments.dataset}")
-    folder = prepared / planned(plan, arguments.configuration)
+    plan.demand_configuration(arguments.configuration)
+    folder = prepared / arguments.configuration
     split = split_of(arguments.fold, prepared, groups_of(folder))
     held_out = [] if set(split.val) & set(split.train) else split.val
     blocks = judge(

@@ -6,15 +6,15 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nndiff.cli.command import Command, add_configurations, add_dataset, paths_of
 from nndiff.plans.plan import Plan
-from nndiff.words.budget import Budget
 from nndiff.words.fingerprint import Fingerprint
 from nndiff.words.paths import Paths
+
+if TYPE_CHECKING:
+    from nndiff.planning.request import Request
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,52 +65,28 @@ def _work(arguments: argparse.Namespace) -> None:
         make_plan(request(paths, name, fingerprint.task, arguments), fingerprint, arguments)
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a command line asks of the planner."""
-
-    path: Path
-    configurations: tuple[str, ...]
-    by_hand: dict[str, Any]
-    budget: Budget
-
-
 def request(paths: Paths, name: str, task: str, arguments: argparse.Namespace) -> Request:
-    """Refuses what cannot be planned, before anything long has begun."""
-    from nndiff.methods import demand_allowed, planned_for
-    from nndiff.planning import lifecycle, overrides
-    from nndiff.resources import machine
-    from nndiff.words.files import demand_writable
+    """Return what the command line asks of the planner; refuse what cannot be planned."""
+    from nndiff.methods import planned_for
+    from nndiff.planning import request as stage
 
-    path = paths.preprocessed / name / lifecycle.PLAN_FILE
-    wanted = tuple(arguments.configurations or planned_for(task))
-    demand_allowed(task, wanted)
-    by_hand = overrides.parse([*arguments.set, *_spacing(arguments.overwrite_target_spacing, wanted)], wanted)
-    budget = machine.budget(arguments.gpu_memory_target)
-    if not arguments.dry_run:
-        demand_writable(path.parent)
-    return Request(path, wanted, by_hand, budget)
+    wanted = arguments.configurations or planned_for(task)
+    settings = [*arguments.set, *_spacing(arguments.overwrite_target_spacing, wanted)]
+    folder, writes = paths.preprocessed / name, not arguments.dry_run
+    return stage.request(folder, task, wanted, settings, arguments.gpu_memory_target, writes)
 
 
 def make_plan(request: Request, fingerprint: Fingerprint, arguments: argparse.Namespace) -> Plan:
-    """The stage, with what a person sees of it."""
+    """Plan, and print every decision."""
     from nndiff.cli.tables import plan_table
-    from nndiff.planning import lifecycle, planner
+    from nndiff.planning.request import planned
 
-    def make(names: Sequence[str], fixed: dict[str, Any]) -> Plan:
-        return planner.plan(fingerprint, request.budget, names, fixed)
-
-    settled = lifecycle.settle(request.path, request.configurations, request.by_hand, arguments.clean, make)
-    plan = lifecycle.read(settled)
-    print(f"\n{plan_table(plan, request.configurations, arguments.verbose)}\n")
-    for note in settled.notes:
+    made = planned(request, fingerprint, arguments.clean, writes=not arguments.dry_run)
+    print(f"\n{plan_table(made.plan, request.configurations, arguments.verbose)}\n")
+    for note in made.notes:
         print(f"Note: {note}")
-    if arguments.dry_run:
-        print("Dry run: nothing was written.")
-    else:
-        lifecycle.write(request.path, settled)
-        print(f"Wrote {request.path}")
-    return plan
+    print("Dry run: nothing was written." if arguments.dry_run else f"Wrote {request.path}")
+    return made.plan
 
 
 def _millimetres(text: str) -> float:

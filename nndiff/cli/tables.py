@@ -12,6 +12,8 @@ from nndiff.plans.plan import Decision, Plan
 from nndiff.words.fingerprint import Fingerprint
 from nndiff.words.text_table import text_table
 
+NAMES = 22  # columns of a decision's name
+
 
 def fingerprint_table(fingerprint: Fingerprint) -> str:
     cases = fingerprint.cases
@@ -69,9 +71,9 @@ def _decision(decision: Decision, verbose: bool, width: int) -> str:
 
 
 def _row(name: str, value: str, reason: str, width: int) -> str:
-    head = f"  {name:<18}{value}"
-    body = textwrap.fill(reason, width, initial_indent=" " * 22, subsequent_indent=" " * 22)
-    return f"{textwrap.fill(head, width, subsequent_indent=' ' * 20)}\n{body}"
+    head = f"  {name:<{NAMES}}{value}"
+    body = textwrap.fill(reason, width, initial_indent=" " * (NAMES + 4), subsequent_indent=" " * (NAMES + 4))
+    return f"{textwrap.fill(head, width, subsequent_indent=' ' * (NAMES + 2))}\n{body}"
 
 
 def _value(value: Any) -> str:

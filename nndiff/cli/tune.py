@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from nndiff.cli.command import Command, paths_of
 from nndiff.cli.train import add_device, add_fold, seconds_of
@@ -30,27 +29,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    import torch
-
-    from nndiff.resources.machine import demand_device
+    import nndiff
     from nndiff.sampling.inference import FILE
-    from nndiff.tuning.run import Request, run
 
     paths = paths_of(arguments)
-    name = paths.dataset_name(arguments.dataset)
-    fold = Path(paths.results / name / arguments.configuration / f"fold_{arguments.fold}")
-    run(
-        Request(
-            fold=fold,
-            prepared=paths.preprocessed / name,
-            device=torch.device(demand_device(arguments.device)),
-            budget=arguments.time_budget,
-            objective=arguments.objective,
-            seconds_a_volume=arguments.seconds_per_volume,
-            checkpoint=arguments.chk,
-            seed=arguments.seed,
-        )
+    nndiff.tune(
+        arguments.dataset,
+        arguments.configuration,
+        arguments.fold,
+        objective=arguments.objective,
+        time_budget=arguments.time_budget,
+        seconds_per_volume=arguments.seconds_per_volume,
+        checkpoint=arguments.chk,
+        seed=arguments.seed,
+        device=arguments.device,
+        preprocessed=paths.preprocessed,
+        results=paths.results,
     )
+    name = paths.dataset_name(arguments.dataset)
+    fold = paths.results / name / arguments.configuration / f"fold_{arguments.fold}"
     print(f"Wrote {fold / FILE}, which nndiff_predict uses; the trade-off: {fold / 'tuning.png'}")
 
 

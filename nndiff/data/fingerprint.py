@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nndiff.data.integrity import Content, Examined, across_cases, examine, other_units, strangers, tells
-from nndiff.data.prepare import CROP_MARGIN_MM, Mask, body
+from nndiff.data.prepare import CROP_MARGIN_MM, body
 from nndiff.data.statistics import channel_statistics, foregrounds, links, samples, statistics, tidy
 from nndiff.imaging.io import read_header
 from nndiff.resources.workers import Failure, demand_success, run, worker_count
-from nndiff.words.dataset import Case, Dataset, Finding, kind_of
+from nndiff.words.dataset import Case, Dataset, Finding
 from nndiff.words.errors import NndiffError
 from nndiff.words.fingerprint import CaseFingerprint, ChannelStatistics, Fingerprint
-from nndiff.words.volume import FloatArray
+from nndiff.words.kind import Kind, kind_of
+from nndiff.words.volume import FloatArray, Mask
 
 BYTES_A_VOXEL = 60  # of a case in flight: volumes, masks and temporaries
 
@@ -123,7 +124,11 @@ class _Task:
         )
 
     def _fingerprint(
-        self, case: Case, examined: Examined, kinds: tuple[list[str], list[str]], inside: tuple[list[Mask], list[Mask]]
+        self,
+        case: Case,
+        examined: Examined,
+        kinds: tuple[list[Kind], list[Kind]],
+        inside: tuple[list[Mask], list[Mask]],
     ) -> CaseFingerprint:
         source, target = examined.source, examined.target
         assert target is not None

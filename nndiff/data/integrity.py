@@ -19,8 +19,9 @@ import numpy as np
 
 from nndiff.imaging import io
 from nndiff.imaging.register import shared
-from nndiff.words.dataset import Case, Dataset, Finding, kind_of
+from nndiff.words.dataset import Case, Dataset, Finding
 from nndiff.words.errors import NndiffError
+from nndiff.words.kind import kind_of
 from nndiff.words.volume import FloatArray, Volume
 
 FLOAT32_EXACT = 2**24  # whole numbers beyond this lose their last digit in float32
@@ -190,15 +191,11 @@ def _intensities(case: Case, path: Path, array: FloatArray, dataset: Dataset) ->
         )
         return
     yield from _integer_limits(case, path, array)
-    if kind_of(_channel_name(case, path, dataset)) == "ct" and low > -200:
-        what = f"is called CT, but its lowest value is {low:g}; Hounsfield units reach -1000 in air."
-        yield Finding(
-            case.name,
-            str(path),
-            what,
-            "convert to HU (rescale slope and intercept), or rename the channel",
-            severity="warning",
-        )
+    kind = kind_of(_channel_name(case, path, dataset))
+    if kind.lowest is not None and low > kind.lowest.doubtful:
+        what = f"is called {kind.title}, but its lowest value is {low:g}; {kind.lowest.because}."
+        remedy = f"convert to {kind.units} (rescale slope and intercept), or rename the channel"
+        yield Finding(case.name, str(path), what, remedy, severity="warning")
 
 
 def _integer_limits(case: Case, path: Path, array: FloatArray) -> Iterable[Finding]:

@@ -14,19 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from nndiff.imaging.crop import body_box, crop, foreground, place
 from nndiff.imaging.normalize import NORMALIZERS, Affine, Normalizer
 from nndiff.imaging.resample import new_shape, resample, resample_mask
 from nndiff.plans.channels import TIED, Channel, Preparation
 from nndiff.words.errors import NndiffError
+from nndiff.words.kind import Kind
 from nndiff.words.scheme import Scheme
-from nndiff.words.volume import Box, FloatArray, Grid, Layout, Triple, Volume
+from nndiff.words.volume import Box, FloatArray, Grid, Layout, Mask, Triple, Volume
 
 CROP_MARGIN_MM = 10.0  # around the body: room for what a threshold misses
-
-Mask = npt.NDArray[np.bool_]  # [Z, Y, X]
 
 
 @dataclass(frozen=True)
@@ -128,13 +126,13 @@ def empty(preparation: Preparation) -> Prepared:
     return Prepared(source=None, target=None, mask=None, grid=grid, undo=undo)
 
 
-def body(volume: Volume, kinds: Sequence[str], margin_mm: float) -> Box:
+def body(volume: Volume, kinds: Sequence[Kind], margin_mm: float) -> Box:
     """The box around the patient, with a margin; found in the source, since a target is not always there."""
     a, b, c = (round(margin_mm / spacing) for spacing in volume.spacing)
     return body_box(volume.array, kinds, (a, b, c))
 
 
-def fit(scheme: Scheme, channel: FloatArray, kind: str) -> Affine:
+def fit(scheme: Scheme, channel: FloatArray, kind: Kind) -> Affine:
     """The affine map of one channel [Z, Y, X] under a scheme of the plan."""
     made = normalizer(scheme)
     inside = foreground(channel, kind) if made.looks_inside else np.broadcast_to(np.bool_(True), channel.shape)

@@ -17,26 +17,21 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from nndiff.data.prepare import Mask, fit
+from nndiff.data.prepare import fit
 from nndiff.imaging.crop import foreground
 from nndiff.imaging.normalize import Affine
 from nndiff.words.errors import NndiffError
 from nndiff.words.fingerprint import ChannelStatistics, Link
-from nndiff.words.scheme import Scheme
-from nndiff.words.volume import FloatArray, Volume
+from nndiff.words.kind import Kind
+from nndiff.words.volume import FloatArray, Mask, Volume
 
 PERCENTILES = ("0.5", "1", "5", "25", "50", "75", "95", "99", "99.5")
 POOLED_SAMPLES = 20_000  # voxels a case gives to the pooled percentiles
 SMOOTHING = 1.5  # voxels
 KEPT = 1 / (8 * np.pi**1.5 * SMOOTHING**3)  # of white noise's power after that Gaussian, in 3D
-DEFAULT_SCHEMES = {
-    "ct": Scheme("fixed", {"low": -1024.0, "high": 3071.0}),
-    "pet": Scheme("maximum", {"percentile": 99.99}),
-    "mr": Scheme("percentiles", {"low": 0.5, "high": 99.5}),
-}
 
 
-def foregrounds(volume: Volume | None, kinds: Sequence[str]) -> list[Mask]:
+def foregrounds(volume: Volume | None, kinds: Sequence[Kind]) -> list[Mask]:
     if volume is None:
         return []
     return [_never_empty(foreground(channel, kind)) for channel, kind in zip(volume.array, kinds, strict=True)]
@@ -85,7 +80,7 @@ def samples(volume: Volume | None, inside: Sequence[Mask]) -> FloatArray:
 
 
 def links(
-    source: Volume | None, target: Volume, kinds: tuple[list[str], list[str]], inside: tuple[list[Mask], list[Mask]]
+    source: Volume | None, target: Volume, kinds: tuple[list[Kind], list[Kind]], inside: tuple[list[Mask], list[Mask]]
 ) -> tuple[tuple[Link, ...], ...]:
     if source is None:
         return ()
@@ -98,7 +93,7 @@ def links(
     )
 
 
-def _link(source: FloatArray, target: FloatArray, source_kind: str, target_kind: str, where: Mask) -> Link:
+def _link(source: FloatArray, target: FloatArray, source_kind: Kind, target_kind: Kind, where: Mask) -> Link:
     """y and x are both sides in normalised units; equal kinds share the source's map, as they share units."""
     source_map = _default_map(source, source_kind)
     target_map = source_map if source_kind == target_kind else _default_map(target, target_kind)
@@ -131,9 +126,9 @@ def noise_share(y: FloatArray, x: FloatArray, where: Mask) -> float:
     return float(np.clip(removed / (1 - KEPT), 0, 1) * (1 - follows**2))
 
 
-def _default_map(channel: FloatArray, kind: str) -> Affine:
+def _default_map(channel: FloatArray, kind: Kind) -> Affine:
     try:
-        return fit(DEFAULT_SCHEMES[kind], channel, kind)
+        return fit(kind.source, channel, kind)
     except NndiffError:  # a channel without range, let through by --no-verify_dataset_integrity
         return Affine(1.0, float(channel.flat[0]))
 

@@ -1,1 +1,1 @@
-"""Simulated data that anyone can make, in the dataset format."""
+"""The demo: simulated PET scans in the dataset format, and the table and figure of its results."""

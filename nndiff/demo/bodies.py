@@ -1,10 +1,10 @@
-"""Random torsos: where activity sits, what attenuates it, and the lesions that a reader would look for.
+"""Random torsos with activity, attenuation and lesions.
 
-A body is a stack of soft-edged ellipsoids. Each organ replaces what lay there before:
+A body consists of ellipsoids with soft edges. Each organ replaces the earlier values at its place:
 
     field ← field + w · (value - field),      w = 1 / (1 + exp(s · (|position|_organ - 1)))
 
-so that edges are about a voxel wide, as after any reconstruction. All numbers are drawn from the generator alone.
+so that edges are about a voxel wide, as after any reconstruction. All numbers are drawn from the given generator.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nndiff.words.volume import FloatArray, Grid, Spacing, Triple
-
-Floats = npt.NDArray[np.float64]
+from nndiff.words.volume import FloatArray, Floats, Grid, Mask, Spacing, Triple
 
 SHAPE: Triple = (40, 64, 64)
 SPACING: Spacing = (5.0, 6.0, 6.0)  # mm: the torso fills most of the field of view
@@ -25,27 +23,31 @@ SOFT, LUNG, BONE = 0.0096, 0.0030, 0.0150  # attenuation at 511 keV, per mm
 
 @dataclass(frozen=True, eq=False)
 class Body:
+    """A simulated torso."""
+
     activity: FloatArray  # [Z, Y, X], SUV
     attenuation: FloatArray  # [Z, Y, X], per mm
     regions: npt.NDArray[np.uint8]  # [Z, Y, X]: lesion 1, 2, …; 0 elsewhere
-    inside: npt.NDArray[np.bool_]  # [Z, Y, X], the body
+    inside: Mask  # [Z, Y, X], the body
     grid: Grid
 
     @property
-    def lesions(self) -> npt.NDArray[np.bool_]:
+    def lesions(self) -> Mask:
         return self.regions > 0
 
 
 @dataclass(frozen=True)
 class Organ:
-    centre: tuple[float, float, float]  # mm from the middle, z y x
+    """An ellipsoid of uniform uptake and attenuation."""
+
+    centre: tuple[float, float, float]  # mm from the middle of the volume, z y x
     radii: tuple[float, float, float]  # mm
     uptake: float  # SUV
     attenuation: float
 
 
 def random_body(generator: np.random.Generator, shape: Triple = SHAPE, spacing: Spacing = SPACING) -> Body:
-    """One torso: organs about where they belong, lesions anywhere in soft tissue."""
+    """Return a torso with organs near their anatomical positions and lesions at random positions in it."""
     z, y, x = shape
     corner = tuple(-(n - 1) / 2 * s for n, s in zip((x, y, z), (spacing[2], spacing[1], spacing[0]), strict=True))
     grid = Grid(shape, spacing, (corner[0], corner[1], corner[2]))
@@ -60,7 +62,7 @@ def random_body(generator: np.random.Generator, shape: Triple = SHAPE, spacing: 
     for label, lesion in enumerate(_lesions(generator, torso), start=1):
         weight = _weight(lesion, millimetres, spacing)
         _lay(activity, weight, lesion.uptake)
-        regions[(weight > 0.5) & inside] = label  # where two meet, the later lies on top
+        regions[(weight > 0.5) & inside] = label  # where two lesions overlap, the later one counts
     return Body(
         activity=activity.astype(np.float32),
         attenuation=attenuation.astype(np.float32),
@@ -71,7 +73,7 @@ def random_body(generator: np.random.Generator, shape: Triple = SHAPE, spacing: 
 
 
 def _anatomy(generator: np.random.Generator) -> list[Organ]:
-    """Torso first; later organs lie over earlier ones."""
+    """Return the torso, then the organs; later organs replace earlier ones where they overlap."""
     g = generator
     height, depth, breadth = g.uniform(180, 260), g.uniform(85, 120), g.uniform(130, 170)
     lift = g.uniform(-15, 15)
@@ -110,13 +112,13 @@ def _lesions(generator: np.random.Generator, torso: Organ) -> list[Organ]:
 
 
 def _positions(shape: Triple, spacing: Spacing) -> list[Floats]:
-    """mm from the middle, one broadcastable array an axis."""
+    """Return the positions in mm from the middle of the volume, one broadcastable array per axis."""
     axes = [(np.arange(n, dtype=np.float64) - (n - 1) / 2) * s for n, s in zip(shape, spacing, strict=True)]
     return [axis.reshape([-1 if i == k else 1 for i in range(3)]) for k, axis in enumerate(axes)]
 
 
 def _weight(organ: Organ, millimetres: list[Floats], spacing: Spacing) -> Floats:
-    """1 inside the ellipsoid, 0 outside, about a voxel in between: [Z, Y, X]."""
+    """Return [Z, Y, X]: 1 inside the ellipsoid, 0 outside, with a transition about one voxel wide."""
     scaled = [(p - c) / r for p, c, r in zip(millimetres, organ.centre, organ.radii, strict=True)]
     radius = np.sqrt(scaled[0] ** 2 + scaled[1] ** 2 + scaled[2] ** 2)
     sharpness = 4.0 * min(organ.radii) / max(spacing)

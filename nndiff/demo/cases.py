@@ -1,11 +1,11 @@
-"""Simulated scans as a raw dataset: the same format that a hospital's folder has, so it also shows the format.
+"""Simulated scans as raw datasets, in the format of any dataset, of which they are also an example.
 
     Dataset900_DemoPET    low-count PET → full-count PET
     Dataset901_DemoNAC    uncorrected low-count PET → corrected full-count PET, of the same bodies
 
-Beside the training cases stand held-out ones (imagesTs, targetsTs) with their lesions (regionsTs: lesion 1, 2, …) and
-ceiling.json: {case: PSNR of the noise-free reconstruction against the full-count target}. Nothing that learns from the
-low counts gets much further, since the target's own noise is no function of them.
+In addition to the training cases there are held-out ones (imagesTs, targetsTs) with their lesions (regionsTs: lesion 1,
+2, …) and ceiling.json: {case: PSNR of the noise-free reconstruction against the full-count target}. A model can hardly
+exceed this ceiling, because the noise of the target is not a function of the low counts.
 """
 
 from __future__ import annotations
@@ -30,14 +30,17 @@ DATASETS = {
     "Dataset900_DemoPET": "low-count PET to full-count PET, simulated",
     "Dataset901_DemoNAC": "uncorrected low-count PET to corrected full-count PET, simulated",
 }
-# At full dose: some 900 for each SUV and mL that attenuation lets through, as 2 minutes in 2D mode give, and 15 % noise
-# in the liver. A tenth of them is 33 dB, after the best Gaussian filter 38 dB, and the ceiling 43 dB: room to learn.
+# At full dose: about 900 counts per SUV and mL after attenuation, as in 2 minutes in 2D mode, which gives 15 % noise in
+# the liver. A tenth of the counts gives 33 dB, the best Gaussian filter then 38 dB, and the ceiling is 43 dB, so there
+# is room to learn.
 TRUE_COUNTS_A_SLICE = 3e4
 BYTES_A_CASE = 500 * 10**6
 
 
 @dataclass(frozen=True)
 class DemoCase:
+    """One simulated case, as a worker process receives it."""
+
     name: str
     seed: int
     part: str  # Tr | Ts
@@ -48,7 +51,10 @@ class DemoCase:
 def simulate(
     raw: Path, training: int, held_out: int, doses: Sequence[float], seed: int, workers: int | None = None
 ) -> list[Path]:
-    """Write both demo datasets below `raw`; the cases take the doses in turn, and case i depends on (seed, i) alone."""
+    """Write both demo datasets below `raw`, and return their folders.
+
+    The doses are assigned to the cases in turn. Case i depends only on (seed, i) and on its dose.
+    """
     if training < 1 or held_out < 0 or not doses or not all(0 < dose < 1 for dose in doses):
         raise NndiffError(
             "The demo needs at least one training case and a dose between 0 and 1.",
@@ -81,7 +87,7 @@ def simulate(
 
 
 def write_case(case: DemoCase) -> float | None:
-    """All files of a case; of a held-out one, the ceiling."""
+    """Write all files of a case; return the ceiling if it is a held-out one."""
     generator = np.random.default_rng([case.seed, int(case.name[4:])])
     body = random_body(generator, SHAPE, SPACING)
     scanner = Scanner(body.grid.shape[2], body.grid.spacing[2])

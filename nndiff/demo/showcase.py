@@ -1,6 +1,6 @@
-"""What the demo shows at its end, from the files that the commands left: a table and a picture.
+"""The results of the demo: a table and a figure, made from the files that its commands have written.
 
-input · best Gaussian filter (which knew the truth) · nndiff at 1, 4, 10 steps · the ceiling
+input · best Gaussian filter (fitted to the truth) · nndiff with 1, 4, 10 steps · the ceiling
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ HEADS = ("", "PSNR dB", "SSIM", "HF power", "lesion SUVmean", "lesion SUVmax", "
 
 @dataclass(frozen=True)
 class Shown:
-    """One dataset's folders; predictions by what the sampler was called."""
+    """The folders of one dataset."""
 
     raw: Path  # raw/Dataset…
-    predictions: Mapping[str, Path]
+    predictions: Mapping[str, Path]  # name of the sampler → its output folder
 
 
 def figures(shown: Shown) -> dict[str, dict[str, float | None]]:
-    """method → measure → mean over the held-out bodies; input and filter are the same beside every prediction."""
+    """Return {method: {metric: mean over the held-out bodies}}.
+
+    The input and the best Gaussian filter appear once, because they are the same for every prediction.
+    """
     rows: dict[str, dict[str, float | None]] = {}
     for name, folder in shown.predictions.items():
         metrics = read_json(folder / "summary.json")["metrics"]
@@ -66,7 +69,7 @@ def save(folder: Path, tables: Mapping[str, Mapping[str, Any]]) -> Path:
 
 
 def draw(shown: Shown, path: Path, title: str) -> None:
-    """The first held-out body: every method beside the truth, on one grey scale."""
+    """Draw the first held-out body: every method beside the truth, on one grey scale."""
     first = next(iter(shown.predictions.values()))
     row = _best_gaussian(first)
     name = f"{row['case']}_0000.nii.gz"

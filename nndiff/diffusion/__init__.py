@@ -1,1 +1,4 @@
-"""The mathematics of the process, its losses and its starts; plain arguments, no plan, no image files."""
+"""The mathematics of diffusion: processes, predictions, losses, training objectives and the sampling loop.
+
+The functions take plain arguments. They know neither plans nor image files.
+"""

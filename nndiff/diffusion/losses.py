@@ -1,10 +1,10 @@
-"""What training minimises, on the image (the puzzle is undone before any of these).
+"""Losses that training minimises. They are computed in image space, after the puzzle has been undone.
 
     gradient   mean w·|e| + weight · Σ_axis mean w_axis·|D_axis e|,  e = estimate - truth    puzzle-gradient loss (PPDM)
-    squared    mean w·e²                                                 what an eps-prediction minimises
+    squared    mean w·e²                                                 the loss of an eps-prediction
 
-D is the forward difference. w is the weight of each voxel, 1 where none is given. A difference between two voxels has
-the smaller of their weights.
+D is the forward difference. w is the weight of each voxel; it is 1 where none is given. A difference between two voxels
+is weighted by the smaller of their weights.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from nndiff.words.registry import Registry
 
 
 class Loss(nn.Module):
+    """The base class of every loss."""
+
     def forward(self, estimate: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return a scalar.  estimate, truth: [B, C, Z, Y, X]; weight: [B, 1, Z, Y, X]."""
         raise NotImplementedError
 
 
 class Gradient(Loss):
+    """The puzzle-gradient loss: absolute errors of the voxels and of their differences along each axis."""
+
     def __init__(self, weight: float = 0.3):
         super().__init__()
         self.weight = weight
@@ -42,6 +46,8 @@ class Gradient(Loss):
 
 
 class Squared(Loss):
+    """The mean squared error."""
+
     def forward(self, estimate: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
         return _mean((estimate - truth).square(), weight)
 

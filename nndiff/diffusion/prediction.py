@@ -1,14 +1,17 @@
-"""What a network returns, and how it becomes an estimate of x0 and of eps. A sampler sees the Estimate alone.
+"""Predictions: what the network is trained to output, and how its output becomes an estimate of x0 and of eps.
 
-x0        x̂0 = output                                       eps from the row:  ε̂ = (x_t - a·x̂0 - b·y)/sigma
+A sampler sees only the Estimate.
+
+x0        x̂0 = output                                       eps from x_t:  ε̂ = (x_t - a·x̂0 - b·y)/sigma
 eps       x̂0 = (x_t - b·y - sigma·output)/a                 needs a > 0: not at the start of a bridge
 v         v = a·eps - sigma·x0,  x̂0 = (a·(x_t - b·y) - sigma·v)/(a² + sigma²)
 residual  x̂0 = y - output
 x0_skip   x̂0 = w·x + (1 - w)·output,  x = (x_t - b·y)/a,  w = e²/(e² + sigma²/a²) ≤ 0.9
-          two guesses at x0, each weighted by the other's error: x_t's is sigma/a, the output's is taken to be e, 0.3 of
-          the distance between source and target. Late in a walk the image stays what it has become
-both      x̂0 and scale·ε̂ side by side on the channel axis (PRDiT): scale is the process's, so that squared errors weigh
-          as published
+          the mean of two estimates of x0, weighted by their inverse squared errors. The error of x is sigma/a. The
+          error of the output is assumed to be e, 0.3 of the distance between source and target. Towards the end of
+          sampling x dominates, so the image changes little
+both      x̂0 and scale·ε̂, concatenated on the channel axis (PRDiT). scale is that of the process, so that the squared
+          errors of the two are weighted as published
 """
 
 from __future__ import annotations
@@ -21,27 +24,33 @@ from torch import Tensor
 from nndiff.diffusion.process import Process, per_volume
 from nndiff.words.registry import Registry
 
-ERROR_SHARE = 0.3  # of the distance, that a trained network's own guess is off by: 0.29 and 0.44 in trials on PET
-MOST_SKIPPED = 0.9
+# rms error of a trained network's output, as a share of the distance: 0.29 and 0.44 in trials on PET
+ERROR_SHARE = 0.3
+MOST_SKIPPED = 0.9  # the largest w of x0_skip
 
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
+    """The estimates of the target and of the noise at one time."""
+
     x0: Tensor  # [B, C, Z, Y, X]
-    eps: Tensor
+    eps: Tensor  # [B, C, Z, Y, X]
 
 
 class Prediction:
-    """A row: what to train towards, and what the output says. y is None where there is no source."""
+    """The base class of every prediction: the training target, and the estimates that follow from an output.
+
+    y is None where there is no source.
+    """
 
     channels = 1  # network outputs per target channel
-    starts_at_image = False  # whether an answer that is the source's local mean is a good first answer
+    starts_at_image = False  # whether the source's local mean is a good output before training
 
     def __init__(self, distance: float = 1.0):
         self.distance = distance  # rms between source and target
 
     def defined(self, a: float, sigma: float) -> bool:
-        """Whether an answer says anything of x0 at a time whose x_t holds so much of x0 and of eps."""
+        """Return whether an output determines x0 at a time at which x_t = a·x0 + b·y + sigma·eps."""
         return True
 
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
@@ -56,6 +65,8 @@ class Prediction:
 
 
 class X0(Prediction):
+    """The output is the target."""
+
     starts_at_image = True
 
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
@@ -66,6 +77,8 @@ class X0(Prediction):
 
 
 class Eps(Prediction):
+    """The output is the noise."""
+
     def defined(self, a: float, sigma: float) -> bool:
         return a > 0
 
@@ -78,6 +91,8 @@ class Eps(Prediction):
 
 
 class V(Prediction):
+    """The output is v = a·eps - sigma·x0."""
+
     def defined(self, a: float, sigma: float) -> bool:
         return a > 0 or sigma > 0
 
@@ -91,6 +106,8 @@ class V(Prediction):
 
 
 class Residual(Prediction):
+    """The output is the difference y - x0."""
+
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
         assert y is not None, "a residual needs a source"
         return y - x0
@@ -101,6 +118,8 @@ class Residual(Prediction):
 
 
 class X0Skip(Prediction):
+    """The output is (x0 - w·x)/(1 - w): the share w of x, that is (x_t - b·y)/a, bypasses the network."""
+
     starts_at_image = True
 
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
@@ -114,13 +133,15 @@ class X0Skip(Prediction):
         return gain * _minus_source(x_t, b, y) + (1 - a * gain) * output
 
     def _gain(self, a: Tensor, sigma: Tensor) -> Tensor:
-        """w/a, which stays finite where a = 0."""
+        """Return w/a, which stays finite where a = 0."""
         power = (ERROR_SHARE * self.distance) ** 2
         gain = power * a / (power * a**2 + sigma**2).clamp_min(1e-12)
         return torch.minimum(gain, MOST_SKIPPED / a.clamp_min(1e-12))
 
 
 class Both(Prediction):
+    """The output is the target and the scaled noise, side by side."""
+
     channels = 2
 
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
@@ -135,7 +156,7 @@ class Both(Prediction):
 
 
 def eps_of(process: Process, x0: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Tensor:
-    """The noise that x_t holds if x0 is right; 0 where the process holds none."""
+    """Return the noise that x_t contains if x0 is correct; 0 where sigma is 0."""
     a, b, sigma = _at(process, t, x_t)
     rest = _minus_source(x_t, b, y) - a * x0
     return torch.where(sigma > 0, rest / sigma.clamp_min(1e-12), torch.zeros_like(rest))

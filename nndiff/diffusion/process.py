@@ -1,4 +1,4 @@
-"""One family for every process:  x_t = a(t)·x0 + b(t)·y + sigma(t)·eps,  t from 0 (the target) to 1.
+"""Diffusion processes as one family:  x_t = a(t)·x0 + b(t)·y + sigma(t)·eps,  t from 0 (the target) to 1.
 
     ddpm       a = sqrt(abar)       b = 0             sigma = sqrt(1 - abar)           linear beta (Ho et al. 2020)
     bridge     a = 1 - t            b = t             sigma = 2·gamma·sqrt(t(1 - t))   from the source itself (PPDM)
@@ -7,15 +7,15 @@
     rectified  a = 1 - t            b = 0             sigma = t
     trig       a = cos(πt/2)        b = 0             sigma = sigma_eps·sin(πt/2)      PRDiT
 
-A row is a class with `shape`, the three functions of t with sigma up to a factor, and that factor, `scale`. Everything
-else follows, and stays finite as scale → 0, because only ratios of sigma's shape are ever taken.
+Each process is a class that defines `shape`, which returns a(t), b(t) and sigma(t)/scale, and the number `scale`.
+Everything else follows from these. It stays finite as scale → 0, because the update only uses ratios of sigma/scale.
 
-One reverse update serves all rows. From t to s < t with an estimate x̂0,
+All processes share one reverse update. From t to s < t with an estimate x̂0,
 
     e_t = x_t - a_t·x̂0 - b_t·y          v = eta²·sigma_s²·(1 - c²·sigma_s²/sigma_t²),  c = a_t/a_s
     x_s = a_s·x̂0 + b_s·y + sqrt(sigma_s² - v)/sigma_t · e_t + sqrt(v)·z
 
-eta = 1 is the ancestral step, eta = 0 the deterministic one; every v in between keeps the marginals.
+eta = 1 is the ancestral step and eta = 0 the deterministic one. Every v in between preserves the marginals.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from nndiff.words.registry import Registry
 
 @dataclass(frozen=True)
 class Update:
-    """The reverse update's coefficients from t to s: x_s = a·x̂0 + b·y + ratio·e_t + noise·z."""
+    """The coefficients of the reverse update from t to s: x_s = a·x̂0 + b·y + ratio·e_t + noise·z."""
 
     a: float
     b: float
@@ -40,17 +40,17 @@ class Update:
 
 
 class Process:
-    """A row of the family. Coefficients take t of any shape and are computed in double precision."""
+    """The base class of every process. Coefficients accept t of any shape and are computed in double precision."""
 
     scale: float = 1.0
-    discrete: int | None = None  # the number of steps, where training draws times from these alone
+    discrete: int | None = None  # the number of steps where training draws only these times; None: any time
 
     def shape(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(a, b, sigma / scale) at t."""
+        """Return (a, b, sigma / scale) at t."""
         raise NotImplementedError
 
     def forgetting(self, a_t: float, a_s: float) -> float:
-        """c of the update: what x_s is multiplied by on its way to x_t."""
+        """Return c of the update: the factor by which the forward process multiplies x_s on the way to x_t."""
         return a_t / a_s if a_s > 0 else 0.0
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,7 +68,10 @@ class Process:
         return x_t if y is None else x_t + b * y
 
     def update(self, t: float, s: float, eta: float) -> Update:
-        """The step from t down to s; sigma_t = 0 (a bridge's start) draws the noise anew, sigma_s = 0 ends at x̂0."""
+        """Return the coefficients of the step from t down to s.
+
+        Where sigma_t = 0 (the start of a bridge), fresh noise is drawn. Where sigma_s = 0, the step ends at x̂0.
+        """
         a_t, _, k_t = (float(value) for value in self.shape(torch.tensor(t, dtype=torch.float64)))
         a_s, b_s, k_s = (float(value) for value in self.shape(torch.tensor(s, dtype=torch.float64)))
         if k_t == 0:
@@ -78,13 +81,13 @@ class Process:
         return Update(a_s, b_s, math.sqrt(max(0.0, k_s**2 - v)) / k_t, self.scale * math.sqrt(v))
 
     def matched_step(self, noise_to_signal: float, steps: int = 1000) -> int:
-        """Return the first of so many steps whose sigma/a reaches `noise_to_signal`."""
+        """Return the first of `steps` equal steps in t at which sigma/a reaches `noise_to_signal`."""
         a, _, sigma = self.coefficients(torch.arange(steps + 1, dtype=torch.float64) / steps)
         return int(torch.searchsorted(sigma / a, noise_to_signal).clamp(1, steps))
 
 
 class DDPM(Process):
-    """abar_k = prod (1 - beta_i) at t = k/T, log-linear between steps."""
+    """The DDPM process: abar_k = prod (1 - beta_i) at t = k/T, log-linear between steps."""
 
     def __init__(self, steps: float = 1000, beta_first: float = 1e-4, beta_last: float = 2e-2):
         self.steps = self.discrete = int(steps)
@@ -100,7 +103,7 @@ class DDPM(Process):
 
 
 class Bridge(Process):
-    """x_t walks straight from y to x0; gamma sets the noise in between, none at either end."""
+    """The bridge: a straight line from y to x0. gamma sets the noise between them; there is none at either end."""
 
     def __init__(self, gamma: float = 0.1):
         self.scale = 2 * gamma
@@ -110,7 +113,10 @@ class Bridge(Process):
 
 
 class I2SB(Process):
-    """s² and s̄²: the noise spent before and after t; sqrt(beta) rises linearly to the middle and falls again."""
+    """The I2SB bridge. s² and s̄² are the integrals of beta before and after t.
+
+    sqrt(beta) rises linearly up to t = 0.5 and falls symmetrically after it.
+    """
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 0.3):
         self.low, self.high = math.sqrt(beta_min), math.sqrt(beta_max)
@@ -121,7 +127,7 @@ class I2SB(Process):
         return after / total, before / total, (before * after / total).sqrt()
 
     def _spent(self, t: Tensor) -> Tensor:
-        """The integral of beta from 0 to t."""
+        """Return the integral of beta from 0 to t."""
         half = self._rising(torch.full_like(t, 0.5))
         return torch.where(t <= 0.5, self._rising(t), 2 * half - self._rising(1 - t))
 
@@ -131,7 +137,7 @@ class I2SB(Process):
 
 
 class RDDM(Process):
-    """Residual and noise on schedules of their own: the residual early, the noise late (Liu et al. 2024)."""
+    """The RDDM process, with separate schedules: the residual is added early, the noise late (Liu et al. 2024)."""
 
     def __init__(self, noise: float = 0.1):
         self.scale = noise
@@ -141,37 +147,45 @@ class RDDM(Process):
         return 1 - residual, residual, t
 
     def forgetting(self, a_t: float, a_s: float) -> float:
-        return 1.0  # its chain adds to x_{t-1} and never shrinks it
+        return 1.0  # the forward chain adds to x_{t-1} and never scales it down
 
 
 class Rectified(Process):
+    """Rectified flow: a straight line from noise to x0."""
+
     def shape(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return 1 - t, torch.zeros_like(t), t
 
 
 class Trig(Process):
+    """The trigonometric process of PRDiT."""
+
     def __init__(self, noise: float = 0.5):
         self.scale = noise
 
     def shape(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         angle = t * (math.pi / 2)
-        a = torch.where(t >= 1, torch.zeros_like(t), angle.cos())  # cos(pi/2) is 6e-17 in floating point
+        # cos(pi/2) is 6e-17 in floating point, so a = 0 at t = 1 is set exactly.
+        a = torch.where(t >= 1, torch.zeros_like(t), angle.cos())
         return a, torch.zeros_like(t), angle.sin()
 
 
 def per_volume(coefficient: Tensor, volume: Tensor) -> Tensor:
-    """[B] → [B, 1, 1, 1, 1] in the volume's dtype: the one place where a coefficient meets a volume."""
+    """Reshape coefficients [B] → [B, 1, 1, 1, 1], in the volume's dtype and on its device, and return them.
+
+    This is the only place where coefficients are broadcast over volumes.
+    """
     return coefficient.to(volume).reshape(-1, *[1] * (volume.ndim - 1))
 
 
 def noise_ratio(process: Process, t: float) -> float:
-    """sigma/a at t: the noise-to-signal ratio that the process has reached."""
+    """Return sigma/a at t, the noise-to-signal ratio of the process; infinite where a = 0."""
     a, _, sigma = process.at(t)
     return sigma / a if a > 0 else math.inf
 
 
 def noise_matched_step(distance: float, steps: int = 1000) -> int:
-    """Return the step of the linear schedule whose noise-to-signal ratio is the distance between source and target."""
+    """Return the DDPM step whose noise-to-signal ratio matches the rms distance between source and target."""
     return DDPM(steps).matched_step(distance, steps)
 
 

@@ -1,9 +1,9 @@
-"""The sampling loop: from x at the first time down to 0, with an estimate of the target at every time.
+"""The sampling loop ("walk"): it takes x from the first time down to time 0, one network estimate per step.
 
     for x_s, estimate, s in walk(x, times, denoise, rule, course, ...): ...        the last x_s is the result
 
-One loop serves all samplers, as a generator of steps. At each time the network's estimate passes through the guides,
-then the step rule takes x_t to x_s. The rules themselves are in nndiff/walk/rules.py.
+All samplers use this one loop, a generator of steps. At each time the network's estimate passes through the guides;
+then the step rule computes x_s from x_t. The rules are in nndiff/walk/rules.py.
 """
 
 from __future__ import annotations
@@ -20,28 +20,32 @@ from nndiff.diffusion.prediction import Estimate
 from nndiff.diffusion.process import Process
 
 Denoise = Callable[[Tensor, float], Estimate]  # x_t, t → x̂0 and ε̂
-Past = tuple[float, Estimate]  # the time before this one, and the estimate there
+Past = tuple[float, Estimate]  # the previous time and the estimate at that time
 
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """What stays the same along one walk."""
+    """The values that stay the same during one walk."""
 
     process: Process
     y: Tensor | None = None  # the source that each target starts from, [B, C, Z, Y, X]
-    generator: torch.Generator | None = None  # of fresh noise
+    generator: torch.Generator | None = None  # draws the fresh noise
 
     def noise_like(self, x: Tensor) -> Tensor:
         return noise_like(x, self.generator)
 
 
 class StepRule(Protocol):
+    """A rule that takes one step of the walk."""
+
     def step(self, course: Course, x_t: Tensor, estimate: Estimate, past: Past | None, t: float, s: float) -> Tensor:
         """Return x_s."""
         ...
 
 
 class Guided(Protocol):
+    """A guide: it changes x_t and the estimate before the step is taken."""
+
     def __call__(
         self, course: Course, x_t: Tensor, estimate: Estimate, t: float, s: float
     ) -> tuple[Tensor, Estimate]: ...
@@ -49,14 +53,14 @@ class Guided(Protocol):
 
 def walk(
     x: Tensor,
-    times: Sequence[float],  # falling, from where x stands to 0
+    times: Sequence[float],  # decreasing, from the time of x to 0
     denoise: Denoise,
     rule: StepRule,
     course: Course,
-    clamp: tuple[Tensor, Tensor] | None = None,  # lowest and highest x̂0, broadcastable
+    clamp: tuple[Tensor, Tensor] | None = None,  # lowest and highest allowed x̂0, broadcastable
     guides: Sequence[Guided] = (),
 ) -> Iterator[tuple[Tensor, Estimate, float]]:
-    """Yield (x_s, the estimate it came from, s) after every step."""
+    """Yield (x_s, the estimate that it was computed from, s) after every step."""
     past: Past | None = None
     for t, s in pairwise(times):
         estimate = denoise(x, t)
@@ -70,11 +74,14 @@ def walk(
 
 
 def even_times(start: float, steps: int) -> list[float]:
-    """Return times from `start` to 0 in equal steps."""
+    """Return the times from `start` to 0 in equal steps."""
     return [start * (1 - i / steps) for i in range(steps)] + [0.0]
 
 
 def noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Return standard normal noise, drawn on the generator's device, so that a seed gives the same on every device."""
+    """Return standard normal noise of the shape of x.
+
+    It is drawn on the generator's device, so that a seed gives the same noise whatever the device of x.
+    """
     device = generator.device if generator is not None else x.device
     return torch.randn(x.shape, generator=generator, device=device, dtype=torch.float32).to(x)

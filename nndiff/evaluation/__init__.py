@@ -19,14 +19,13 @@ from typing import Any
 from nndiff.evaluation.cases import Folders
 from nndiff.evaluation.scores import Row, Scorer, bytes_each
 from nndiff.evaluation.summary import summarised, write_table
-from nndiff.metrics.image import SYNTHRAD_RANGE
 from nndiff.resources.workers import Failure, demand_success, run, worker_count
-from nndiff.words.dataset import kind_of
 from nndiff.words.errors import NndiffError, nearest
 from nndiff.words.files import demand_writable, read_json, sweep, write_json
+from nndiff.words.kind import KINDS, SYNTHRAD_RANGES, Kind, kind_of
 from nndiff.words.volume import Triple
 
-KINDS = ("ct", "pet", "mr")
+AUTO = "auto"
 PUZZLE_FACTOR: Triple = (2, 2, 2)  # when neither the caller nor predict.json says
 BOUNDS_RULE = "min(0, the truth's minimum) to the truth's maximum, per volume and channel"
 
@@ -54,14 +53,14 @@ def evaluate(
     region_folder: Path | None = None,
     *,
     input_channel: int = 0,
-    kinds: str | Sequence[str] = "auto",
+    kinds: str | Sequence[str] = AUTO,
     edition: str = "2025",
     puzzle_factor: Triple | None = None,
     workers: int | None = None,
 ) -> Evaluation:
     """Compare every case, write metrics.csv and summary.json into `output_folder`.
 
-    `kinds`: "ct", "pet", "mr" or "auto", for all channels or one a channel. Cases that fail are in `failures` and in
+    `kinds`: names of KINDS or "auto", one for all channels or one per channel. Cases that fail are in `failures` and in
     summary.json; an error is raised here only when no other is left.
     """
     _demand_edition(edition)
@@ -90,37 +89,55 @@ def evaluate(
 
 
 def _settings(folders: Folders, scorer: Scorer, input_channel: int | None) -> dict[str, Any]:
-    low, high = SYNTHRAD_RANGE[scorer.edition]
     return {
         "folders": folders.paths,
         "input_channel": input_channel,
         "edition": scorer.edition,
-        "bounds": {"ct": f"{low:g} to {high:g} HU (SynthRAD {scorer.edition})", "pet, mr": BOUNDS_RULE},
+        "bounds": _bounds_rules(scorer.edition),
         "puzzle_factor": list(scorer.puzzle_factor),
     }
 
 
+def _bounds_rules(edition: str) -> dict[str, str]:
+    """Return names of kinds, joined, → the range in which they are measured, in words."""
+    names: dict[str, list[str]] = {}
+    for kind in KINDS.values():
+        names.setdefault(_bounds_rule(kind, edition), []).append(kind.name)
+    return {", ".join(together): rule for rule, together in names.items()}
+
+
+def _bounds_rule(kind: Kind, edition: str) -> str:
+    bounds = kind.range_of(edition)
+    if bounds is None:
+        return BOUNDS_RULE
+    whose = f" (SynthRAD {edition})" if edition in kind.metric_ranges else ""
+    return f"{bounds[0]:g} to {bounds[1]:g} {kind.units}{whose}"
+
+
 def _demand_edition(edition: str) -> None:
-    if edition not in SYNTHRAD_RANGE:
+    if edition not in SYNTHRAD_RANGES:
         raise NndiffError(
-            "There is no such edition of SynthRAD's range.", expected=" or ".join(SYNTHRAD_RANGE), found=edition
+            "There is no such edition of SynthRAD's range.", expected=" or ".join(SYNTHRAD_RANGES), found=edition
         )
 
 
-def _channel_kinds(kinds: str | Sequence[str], truth_folder: Path) -> tuple[str, ...]:
-    """As asked; "auto" follows the target names of the dataset that the truth belongs to."""
-    asked = (kinds,) if isinstance(kinds, str) else tuple(kinds)
-    for kind in asked:
-        if kind not in (*KINDS, "auto"):
-            raise NndiffError(f"'{kind}' is no kind of volume.", remedy=nearest(kind, (*KINDS, "auto")))
+def _channel_kinds(kinds: str | Sequence[str], truth_folder: Path) -> tuple[Kind | None, ...]:
+    """Return the kinds asked for; "auto" follows the target names of the truth's dataset, else it is None."""
+    asked = tuple(map(_asked, (kinds,) if isinstance(kinds, str) else kinds))
     description = truth_folder.absolute().parent / "dataset.json"
-    if asked != ("auto",) or not description.is_file():
+    if asked != (None,) or not description.is_file():
         return asked
     words = read_json(description)
     names = words.get("target_names") if isinstance(words, dict) else None
     if not isinstance(names, dict) or not names or not all(key.isdecimal() for key in names):
         return asked
-    return (*(kind_of(str(names[key])) for key in sorted(names, key=int)), "auto")
+    return (*(kind_of(str(names[key])) for key in sorted(names, key=int)), None)
+
+
+def _asked(name: str) -> Kind | None:
+    if name not in (*KINDS, AUTO):
+        raise NndiffError(f"'{name}' is no kind of volume.", remedy=nearest(name, (*KINDS, AUTO)))
+    return None if name == AUTO else KINDS[name]
 
 
 def _puzzle_factor(asked: Sequence[int] | None, prediction_folder: Path) -> Triple:

@@ -19,12 +19,12 @@ from nndiff.evaluation.cases import channels_of, images_of
 from nndiff.imaging import io, store
 from nndiff.imaging.normalize import Affine
 from nndiff.metrics.distribution import Figures, Nearest, bootstrap, compare_sets, frechet, nearest
-from nndiff.metrics.features import Extractor, Floats
+from nndiff.metrics.features import Extractor
 from nndiff.plans.plan import Configuration, Plan
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import demand_writable, write_json
 from nndiff.words.strict_json import encode
-from nndiff.words.volume import FloatArray
+from nndiff.words.volume import FloatArray, Floats
 
 FILE = "generation.json"
 GENERATED, TRAINING = "generated", "training scans"

@@ -9,31 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from nndiff.evaluation.cases import Case
 from nndiff.imaging import io
-from nndiff.metrics.ensemble import crps, uncertainty_correlation
-from nndiff.metrics.grid import grid_index
-from nndiff.metrics.image import (
-    SYNTHRAD_RANGE,
-    Mask,
-    Range,
-    high_frequency_ratio,
-    mae,
-    ms_ssim,
-    nrmse,
-    psnr,
-    ssim,
-)
-from nndiff.metrics.pet import Labels, Region, best_gaussian, region_biases
+from nndiff.metrics.pet import Labels, Region, best_gaussian
+from nndiff.metrics.table import Comparison, measured
 from nndiff.words.errors import NndiffError
-from nndiff.words.volume import FloatArray, Grid, Triple
+from nndiff.words.kind import Kind, kind_by_values
+from nndiff.words.volume import FloatArray, Grid, Mask, Range, Triple
 
-HU_OF_AIR = -500.0  # a truth that goes below is CT, when no dataset.json says what it is
 PREDICTION, INPUT, BEST_GAUSSIAN = "prediction", "input", "best Gaussian"
 BYTES_A_VOXEL = 130  # in a worker: volumes, and MS-SSIM's temporaries, which are the most
 SMALLEST_VOXELS = 97**3  # MS-SSIM pads what is smaller
@@ -46,46 +34,15 @@ class Row:
     case: str
     channel: int
     method: str
-    kind: str
+    kind: Kind
     bounds: Range
-    scores: dict[str, float]  # the names of BADNESS; what does not apply is absent, what is undefined NaN
+    scores: dict[str, float]  # the names of METRICS; what does not apply is absent, what is undefined NaN
     regions: tuple[Region, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """What an estimate of one channel is compared with, and where."""
-
-    truth: FloatArray  # [Z, Y, X], like all others
-    grid: Grid
-    bounds: Range
-    mask: Mask | None
-    regions: Labels | None
-    puzzle_factor: Triple
-
-    def scores(self, estimate: FloatArray) -> dict[str, float]:
-        truth, bounds, mask = self.truth, self.bounds, self.mask
-        # the lines along which a grid is sought must be whole: outside the mask the estimate is taken as right
-        grid = grid_index(estimate if mask is None else np.where(mask, estimate, truth), truth, self.puzzle_factor)
-        return {
-            "PSNR": psnr(estimate, truth, bounds, mask),
-            "SSIM": ssim(estimate, truth, bounds, mask),
-            "MS_SSIM": ms_ssim(estimate, truth, bounds, mask),
-            "MAE": mae(estimate, truth, mask),
-            "NRMSE": nrmse(estimate, truth, mask),
-            "HF": high_frequency_ratio(estimate, truth, mask),
-            "grid_bias": grid.phase_bias,
-            "grid_imbalance": grid.phase_imbalance,
-            "grid_excess": grid.excess_power,
-        }
-
-    def region_biases(self, estimate: FloatArray) -> tuple[Region, ...]:
-        return () if self.regions is None else region_biases(estimate, self.truth, self.regions)
 
 
 @dataclass(frozen=True)
 class Scorer:
-    kinds: tuple[str, ...]  # a channel each; the last one stands for all that follow
+    kinds: tuple[Kind | None, ...]  # one per channel, the last one for all that follow; None: as the values say
     edition: str
     puzzle_factor: Triple
 
@@ -100,35 +57,33 @@ class Scorer:
     ) -> Iterator[Row]:
         truth = _read(case.truth[channel], grid, f"truth's channel {channel}")
         kind = self.kind(channel, truth)
-        pair = Pair(
+        bounds, labels = self._bounds(kind, truth), regions if kind.ratios else None
+        itself = Comparison(
+            estimate=truth,
             truth=truth,
-            grid=grid,
-            bounds=self._bounds(kind, truth),
+            spacing=grid.spacing,
+            bounds=bounds,
             mask=mask,
-            regions=regions if kind != "ct" else None,
+            labels=labels,
             puzzle_factor=self.puzzle_factor,
         )
-        for method, estimate, more in _estimates(case, channel, pair):
-            biases = pair.region_biases(estimate)
-            scores = {**pair.scores(estimate), **more, **_averaged(biases)}
+        for method, comparison in _comparisons(case, channel, grid, itself):
             yield Row(
                 case=case.name,
                 channel=channel,
                 method=method,
                 kind=kind,
-                bounds=pair.bounds,
-                scores=scores,
-                regions=biases,
+                bounds=bounds,
+                scores=measured(comparison),
+                regions=comparison.regions,
             )
 
-    def kind(self, channel: int, truth: FloatArray) -> str:
-        kind = self.kinds[min(channel, len(self.kinds) - 1)]
-        if kind != "auto":
-            return kind
-        return "ct" if float(truth.min()) < HU_OF_AIR else "pet"
+    def kind(self, channel: int, truth: FloatArray) -> Kind:
+        return self.kinds[min(channel, len(self.kinds) - 1)] or kind_by_values(float(truth.min()))
 
-    def _bounds(self, kind: str, truth: FloatArray) -> Range:
-        low, high = SYNTHRAD_RANGE[self.edition] if kind == "ct" else (min(0.0, float(truth.min())), float(truth.max()))
+    def _bounds(self, kind: Kind, truth: FloatArray) -> Range:
+        own = min(0.0, float(truth.min())), float(truth.max())
+        low, high = kind.range_of(self.edition) or own
         if not low < high:
             raise NndiffError(
                 "The truth is the same everywhere: no error can be measured against its range.",
@@ -138,38 +93,23 @@ class Scorer:
         return low, high
 
 
-def _estimates(case: Case, channel: int, pair: Pair) -> Iterator[tuple[str, FloatArray, dict[str, float]]]:
-    """Each method's volume, one in memory at a time, with the figures that it alone has."""
-    prediction = _read(case.prediction[channel], pair.grid, "prediction")
-    yield PREDICTION, prediction, _ensemble_scores(case, channel, prediction, pair)
-    del prediction
+def _comparisons(case: Case, channel: int, grid: Grid, itself: Comparison) -> Iterator[tuple[str, Comparison]]:
+    """Yield each method's volume beside the truth, one in memory at a time. `itself`: the truth beside the truth."""
+    yield PREDICTION, _predicted(case, channel, grid, itself)
     if case.source is not None:
-        source = _read(case.source, pair.grid, "input")
-        yield INPUT, source, {}
-        filtered, fwhm = best_gaussian(source, pair.truth, pair.grid.spacing, pair.bounds, pair.mask)
-        yield BEST_GAUSSIAN, filtered, {"FWHM_mm": fwhm}
+        source = _read(case.source, grid, "input")
+        yield INPUT, replace(itself, estimate=source)
+        filtered, fwhm = best_gaussian(source, itself.truth, itself.spacing, itself.bounds, itself.mask)
+        yield BEST_GAUSSIAN, replace(itself, estimate=filtered, fwhm=fwhm)
 
 
-def _ensemble_scores(case: Case, channel: int, prediction: FloatArray, pair: Pair) -> dict[str, float]:
-    scores = {}
-    if len(case.samples[channel]) >= 2:
-        samples = [_read(path, pair.grid, "sample") for path in case.samples[channel]]
-        scores["CRPS"] = crps(samples, pair.truth, pair.mask)
+def _predicted(case: Case, channel: int, grid: Grid, itself: Comparison) -> Comparison:
+    """Return the prediction beside the truth, with the samples and the uncertainty that it alone may have."""
+    prediction = _read(case.prediction[channel], grid, "prediction")
+    samples = tuple(_read(path, grid, "sample") for path in case.samples[channel])
     uncertainty = case.uncertainty[channel]
-    if uncertainty is not None:
-        deviation = _read(uncertainty, pair.grid, "uncertainty")
-        scores["uncertainty_correlation"] = uncertainty_correlation(deviation, prediction, pair.truth, pair.mask)
-    return scores
-
-
-def _averaged(regions: Sequence[Region]) -> dict[str, float]:
-    """Over the labels that have a figure, each with equal weight, signs kept."""
-    columns = {
-        "SUVmean_bias": [region.mean_bias for region in regions],
-        "SUVmax_bias": [region.max_bias for region in regions],
-    }
-    defined = {name: [value for value in values if not math.isnan(value)] for name, values in columns.items()}
-    return {name: float(np.mean(values)) for name, values in defined.items() if values}
+    deviation = None if uncertainty is None else _read(uncertainty, grid, "uncertainty")
+    return replace(itself, estimate=prediction, samples=samples, deviation=deviation)
 
 
 # ---------------------------------------------------------------- reading

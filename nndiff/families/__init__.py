@@ -1,4 +1,4 @@
-"""Network families: the sizes that a network comes in, how it is built, what it can keep between steps."""
+"""Network families: the available sizes of a network, its construction, and the features it can keep between steps."""
 
 from nndiff.families import prdit, unet
 from nndiff.families.family import FAMILIES, NetworkSpec

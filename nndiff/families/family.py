@@ -1,10 +1,10 @@
-"""What every network family has in common: a specification as a plan stores it, and a ladder of sizes to choose from.
+"""The base class of every network family: a specification that a plan stores, and a ladder of sizes to choose from.
 
-    rungs   = Family.ladder(shape, spacing, tiled, device)     the sizes to try, best first
+    rungs   = Family.ladder(shape, spacing, tiled, device)     the sizes to try, best first; each is a rung
     network = Family.on(rung, channels)                        the network of one size, as a plan stores it
     module  = network.build(puzzle_factor)                     (x_t, t, condition) → output, in image space
 
-A family is one class with its own fields; nothing outside asks which family a network is of.
+A family is one class with its own fields. No other code depends on which family a network belongs to.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from nndiff.words.volume import Spacing, Triple
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Explain = Callable[..., Verdict[Any]]  # (value, reason, (what is shown of a neighbour, how its rung differs) …)
+Explain = Callable[..., Verdict[Any]]  # (value, reason, (value shown for a neighbour, fields that differ there) …)
 
 
 @dataclass(frozen=True)
 class Channels:
-    """How many image channels a network takes in (x_t and condition) and gives back, all answers together."""
+    """The numbers of image channels of a network: inputs (x_t and condition) and outputs (all answers together)."""
 
     inputs: int
     outputs: int
     answers: int = 1  # outputs per target channel
-    skip: tuple[int, ...] = ()  # for each output the input whose local mean it starts from; () = zeros
+    skip: tuple[int, ...] = ()  # per output, the input whose local mean it is before training; (): zero
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A size to try: what of the volume a step sees, and how large the network is."""
+    """A size on the ladder: the part of the volume that a training step sees, and the size of the network."""
 
     puzzle_factor: Triple
     patch_size: Triple
@@ -48,12 +48,12 @@ class Rung:
     width: int
     recompute: str
 
-    power: ClassVar[int] = 1  # of the patch's voxels, that a step's work grows with at most
-    slow_alone: ClassVar[bool] = True  # whether a batch of 1 goes to slower convolutions on a CPU
+    power: ClassVar[int] = 1  # the work of a step grows at most with this power of the number of voxels
+    slow_alone: ClassVar[bool] = True  # whether PyTorch uses slower convolutions for a batch of 1 on a CPU
 
     @property
     def shape_of_work(self) -> tuple[Any, ...]:
-        """Return what two rungs share whose work differs by patch and batch alone."""
+        """Return the fields that are equal in two rungs whose work differs only by patch and batch."""
         return self.puzzle_factor, self.width
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec(Tagged, Checked):
-    """The fields that every family has; each family adds its own."""
+    """A network as a plan stores it. These are the fields that every family has; each family adds its own."""
 
     in_channels: Annotated[int, at_least(1)]  # image channels of x_t and condition together, before the puzzle
     out_channels: Annotated[int, at_least(1)]  # image channels of the output, all answers together
@@ -72,7 +72,7 @@ class NetworkSpec(Tagged, Checked):
     recompute: str  # what is computed twice to save memory: none, blocks, …
     answers: Annotated[int, at_least(1)] = 1  # per target channel: 2 where both image and noise are predicted
 
-    keeps_patch: ClassVar[bool] = False  # whether it answers only at the patch size that it was trained on
+    keeps_patch: ClassVar[bool] = False  # whether it can be run only at the patch size that it was trained on
 
     @classmethod
     def table(cls) -> Registry[type[NetworkSpec]]:
@@ -86,33 +86,36 @@ class NetworkSpec(Tagged, Checked):
 
     @classmethod
     def ladder(cls, shape: Triple, spacing: Spacing, tiled: bool, device: str) -> Iterator[Rung]:
-        """Yield all sizes, best first. Untiled (generation) the volume stays whole: its spacing grows instead."""
+        """Yield all sizes, best first.
+
+        If not `tiled` (generation), the volume stays whole and its spacing grows instead.
+        """
         raise NotImplementedError
 
     @classmethod
     def on(cls, rung: Rung, channels: Channels) -> NetworkSpec:
-        """Return the network of that size."""
+        """Return the network of the size `rung`."""
         raise NotImplementedError
 
     def reasons(self, rung: Rung, whole: Triple, device: str, fits: str, verdict: Explain) -> dict[str, Verdict[Any]]:
-        """Return a verdict for each of puzzle_factor, patch_size, batch_size and network; `self` is what was taken."""
+        """Return a verdict for each of puzzle_factor, patch_size, batch_size and network; `self` is the chosen one."""
         raise NotImplementedError
 
     def demand_size(self, shape: Triple) -> None:
-        """Refuse a volume that is too large for this network, whatever the memory."""
+        """Refuse a volume that is too large for this network, however much memory there is."""
 
     # ------------------------------------------------------------ network
 
     def build(self, puzzle_factor: Triple) -> nn.Module:
-        """Return the network (x_t, t, condition) → output, with weights channels last."""
+        """Return the network (x_t, t, condition) → output, with its weights in channels-last memory format."""
         raise NotImplementedError
 
     def multiple(self, puzzle_factor: Triple) -> Triple:
-        """Return what every axis of a patch is padded to a multiple of."""
+        """Return the number, per axis, to whose multiples a patch is padded."""
         return puzzle_factor
 
     def local_mean_kernel(self, puzzle_factor: Triple) -> Triple:
-        """Return the voxels over which the source's local mean is taken, the plainest answer of such a network."""
+        """Return the kernel size over which the local mean of the source is taken, the simplest output of a network."""
         z, y, x = (3 if r > 1 else 1 for r in puzzle_factor)
         return z, y, x
 
@@ -120,21 +123,21 @@ class NetworkSpec(Tagged, Checked):
 
     @property
     def reuse_depths(self) -> int:
-        """Return how many depths there are at which deep features can be kept between steps; 0: none."""
+        """Return the number of depths at which deep features can be kept between steps; 0: none."""
         return 0
 
     def inherit(self, own: Mapping[str, Tensor], other: NetworkSpec, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weights of another run as this network begins with them; refuse a network that does not fit."""
+        """Return the initial weights of this network, from those of another run; refuse a network that does not fit."""
         if not self.is_like(other):
             raise self.cannot_begin_with(other)
         return dict(theirs)
 
     def is_like(self, other: NetworkSpec) -> bool:
-        """Return whether both have the same weights: all fields but `recompute` are equal."""
+        """Return whether both networks have weights of the same shapes: all fields except `recompute` are equal."""
         return type(self) is type(other) and self == replace(other, recompute=self.recompute)
 
     def cannot_begin_with(self, other: NetworkSpec, fields: Sequence[str] | None = None) -> NndiffError:
-        """Return the refusal of another network's weights, with the fields in which the two differ."""
+        """Return the error that refuses the weights of another network and names the fields in which the two differ."""
         names = fields or [name for name in vars(self) if name != "recompute"]
         differing = [name for name in names if getattr(self, name, None) != getattr(other, name, None)]
         words = [f"{name} {getattr(other, name, 'absent')}, here {getattr(self, name)}" for name in differing]
@@ -149,7 +152,7 @@ class NetworkSpec(Tagged, Checked):
 
 
 def padded(shape: Sequence[int], steps: Sequence[int]) -> list[int]:
-    """Return the shape at which a network works on a volume: each axis up to the next multiple."""
+    """Return the shape of a volume inside the network: each axis is rounded up to a multiple of its step."""
     return [-(-n // m) * m for n, m in zip(shape, steps, strict=True)]
 
 

@@ -1,7 +1,7 @@
 """The PRDiT family: a local denoiser and a global residual transformer over tokens, and a ladder of sizes for it.
 
-A token answers for a block of 2, 4, 8 or 16 voxels of the finest spacing per axis. The finest block is taken with which
-the volume makes no more tokens than this class of device should attend to; then widths and depths are tried.
+A token predicts a block of 2, 4, 8 or 16 voxels of the finest spacing per axis. The ladder takes the finest block that
+gives no more tokens than a device of this class should attend to; then it tries widths and depths.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from nndiff.words.volume import Spacing, Triple
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-BLOCKS = (2, 4, 8, 16)  # voxels of the finest spacing; published: 8, at 128 voxels
+BLOCKS = (2, 4, 8, 16)  # voxels of the finest spacing; published: 8, for volumes of 128 voxels per axis
 MOST_TOKENS = {"cuda": 4096, "mps": 2048, "cpu": 1024}  # published: 4096
-LARGEST_TILED = {"cuda": 8, "mps": 4, "cpu": 4}  # blocks where a volume may be cut instead: published 8
-TOO_MANY = 32_768  # where attention, whose work grows with their square, is all that a step does
+LARGEST_TILED = {"cuda": 8, "mps": 4, "cpu": 4}  # largest block where the volume may be cut instead; published: 8
+TOO_MANY = 32_768  # tokens from which attention, whose work grows with their square, takes nearly all of a step
 VARIANTS = {  # (width, depth), best first; published: 768 and 12, 1152 and up to 28
     "cuda": ((768, 12), (512, 8), (384, 8), (256, 6), (128, 4)),
     "mps": ((384, 8), (256, 6), (128, 4)),
     "cpu": ((192, 6), (128, 4), (96, 4), (64, 3)),
 }
 BATCHES = {"cuda": (8, 4, 2, 1), "mps": (2, 1), "cpu": (4, 2, 1)}
-READ = ("core.whole.embedding.0.weight", "core.whole.beside.weight")  # weights that read tokens
-WRITTEN = ("core.whole.head.weight", "core.whole.head.bias")  # weights that write blocks
+READ = ("core.whole.embedding.0.weight", "core.whole.beside.weight")  # weights applied to the voxels of tokens
+WRITTEN = ("core.whole.head.weight", "core.whole.head.bias")  # weights that produce the voxels of blocks
 
 
 @dataclass(frozen=True)
 class TokenRung(Rung):
-    """A size of a transformer over tokens: how deep it is, and the voxels that each token answers for."""
+    """A size of a transformer over tokens: adds its depth and the block of voxels that each token predicts."""
 
     depth: int
     block: Triple
 
-    power: ClassVar[int] = 2  # attention's work grows with the square of the tokens
+    power: ClassVar[int] = 2  # the work of attention grows with the square of the number of tokens
     slow_alone: ClassVar[bool] = False
 
     @property
@@ -61,10 +61,10 @@ class PRDiTSpec(NetworkSpec):
     """A local denoiser and a transformer over overlapping tokens."""
 
     name = "prdit"
-    keeps_patch = True  # tokens have the places, and the number, that they were trained at
+    keeps_patch = True  # the number of tokens and their positions must be those of training
 
     token: Triple  # voxels that a token sees
-    block: Triple  # voxels that a token answers for
+    block: Triple  # voxels that a token predicts
     depth: Annotated[int, at_least(0)]  # transformer blocks; 0: the local denoiser alone
     recompute: Annotated[str, one_of("none", "blocks")]
 
@@ -72,7 +72,7 @@ class PRDiTSpec(NetworkSpec):
 
     @classmethod
     def ladder(cls, shape: Triple, spacing: Spacing, tiled: bool, device: str) -> Iterator[TokenRung]:
-        """Yield the whole volume first, then (tiled) smaller parts of it or (untiled) a coarser spacing."""
+        """Yield the sizes of the whole volume, then of smaller patches (tiled) or of coarser spacings (not tiled)."""
         if tiled:
             sizes = [(patch, spacing) for patch in patches(shape, spacing)]
         else:
@@ -154,22 +154,23 @@ class PRDiTSpec(NetworkSpec):
         return product_of_strides((self.block,), puzzle_factor)
 
     def local_mean_kernel(self, puzzle_factor: Triple) -> Triple:
-        """Return the voxels of a token, and 3 along every axis that is puzzled."""
+        """Return the size of a token, but 3 along every puzzled axis."""
         z, y, x = (3 if r > 1 else k for k, r in zip(self.token, puzzle_factor, strict=True))
         return z, y, x
 
     # ------------------------------------------------------------ from coarse to fine
 
     def inherit(self, own: Mapping[str, Tensor], other: NetworkSpec, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return `own` with as many of a coarser transformer's weights in their places as fit.
+        """Return `own` with its transformer's weights replaced by those of a coarser network, where they fit.
 
-        From coarse to fine the tokens stay as many and where they are, so the transformer fits as it is. Only what
-        touches voxels has more of them. With a block of f voxels where one was, along every axis,
+        The finer network has the same number of tokens at the same positions, so the transformer's weights fit
+        unchanged. Only the weights that read or write voxels must grow. With f voxels in the place of one, along every
+        axis,
 
-            what reads a token    W(c, f·i + k) = W(c, i) / f    a fine token says what its mean over each f would
-            what writes a block   W(c, f·i + k) = W(c, i)        an answer is repeated f times
+            weights that read a token    W(c, f·i + k) = W(c, i) / f    the mean over each f voxels is read
+            weights that write a block   W(c, f·i + k) = W(c, i)        an output is repeated f times
 
-        The local denoiser sees each voxel, and is trained anew.
+        The local denoiser sees every voxel and is trained from the start.
         """
         if self.is_like(other):
             return dict(theirs)
@@ -215,7 +216,7 @@ def finest_block(shape: Triple, spacing: Spacing, most: int, largest: int) -> Tr
 
 
 def block_of(size: int, spacing: Spacing) -> Triple:
-    """About as long along every axis, in mm; a power of two of voxels."""
+    """Return a block with about the same length in mm along every axis; each axis has a power of two of voxels."""
     z, y, x = (max(1, 2 ** round(math.log2(size * min(spacing) / s))) for s in spacing)
     return z, y, x
 
@@ -225,13 +226,13 @@ def count(shape: Triple, block: Triple) -> int:
 
 
 def token_of(block: Triple) -> Triple:
-    """The token around a block: a quarter of it more on every side, as published (12 around 8)."""
+    """Return the size of the token around a block: a quarter more on every side, as published (12 around 8)."""
     z, y, x = (b + 2 * max(1, b // 4) if b > 1 else b for b in block)
     return z, y, x
 
 
 def halved(rung: Rung) -> TokenRung:
-    """Return the same tokens of half as many voxels along every axis of theirs that can be halved."""
+    """Return the rung with the same tokens at half the resolution, along every axis whose block can be halved."""
     assert isinstance(rung, TokenRung)
     axes = [2 if b > 1 else 1 for b in rung.block]
     pz, py, px = (-(-n // a) for n, a in zip(rung.patch_size, axes, strict=True))
@@ -241,7 +242,7 @@ def halved(rung: Rung) -> TokenRung:
 
 
 def _centred(rows: Tensor, patch: Triple) -> Tensor:
-    """Cut or pad with zeros to the token's size, around its centre."""
+    """Return the rows cropped, or padded with zeros, to the token's size around their centre."""
     before = [(p - n) // 2 for p, n in zip(patch, rows.shape[2:], strict=True)]
     z, y, x = ((b, p - n - b) for b, p, n in zip(before, patch, rows.shape[2:], strict=True))
     from torch.nn import functional as F

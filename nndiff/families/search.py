@@ -1,8 +1,8 @@
-"""Choose a rung of a ladder of sizes.
+"""The choice of a network size: a search over the ladder of sizes ("rungs") of a family.
 
-The choice is the first rung whose predicted memory fits the device and whose training step costs no more FLOPs than a
-device of its class should spend on one. Predicting a rung takes a second, so rungs that cannot fit, judged by larger
-ones that were predicted before, are skipped.
+The search takes the first rung whose predicted memory fits the device and whose training step needs no more FLOPs than
+a device of this class should spend on a step. Predicting a rung takes a second. Rungs that cannot fit, judged by larger
+rungs that were predicted before, are therefore skipped.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from nndiff.words.volume import Triple
 
 GB = 10**9
 TFLOP = 10**12
-CORE_SLACK = 0.9  # cost over voxels falls at most this much as a patch shrinks: what lets a rung be skipped unseen
+CORE_SLACK = 0.9  # cost per voxel of a smaller patch / of a larger one, at least; allows rungs to be skipped
 
-# FLOPs a training step may cost, by device: about a second of work. A GPU's memory stands for its class.
-CUDA_STEP_TFLOP = ((40, 100.0), (16, 30.0), (0, 15.0))  # from GB of memory
+# The most FLOPs of a training step per device class: about a second of work. The memory of a GPU indicates its class.
+CUDA_STEP_TFLOP = ((40, 100.0), (16, 30.0), (0, 15.0))  # (GB of memory at least, TFLOP)
 CPU_STEP_TFLOP_A_CORE = 0.025
 MPS_STEP_TFLOP = 2.0
 
 
 class Cost(Protocol):
+    """The predicted memory and work of a training step."""
+
     @property
     def bytes(self) -> int: ...
 
@@ -39,7 +41,7 @@ class Cost(Protocol):
 
 @dataclass(frozen=True)
 class Sized:
-    """The rung taken, with its network and its cost."""
+    """A rung with its network and its predicted cost."""
 
     rung: Rung
     network: NetworkSpec
@@ -48,16 +50,19 @@ class Sized:
 
 @dataclass(frozen=True)
 class Limits:
-    total: int  # the device's memory
-    bytes: int  # usable for the step, context and workspace already taken off
+    """The limits of a device on a training step."""
+
+    total: int  # memory of the device, in bytes
+    bytes: int  # usable by the step, after context and workspace have been subtracted
     flops: int
-    total_needed: Callable[[int], int]  # step bytes → device total, for refusals
+    total_needed: Callable[[int], int]  # bytes of a step → total memory of a device, for errors
     device: str = "cuda"
 
     def flops_for(self, rung: Rung) -> float:
-        """A batch above 2 buys little: only while the step stays far below what it may cost.
+        """Return the most FLOPs of a step at this rung.
 
-        On a CPU a batch of 1 goes to convolutions up to four times slower; tokens do not mind.
+        A batch above 2 gains little, so it is allowed only a quarter of the limit. So is a batch of 1 on a CPU, because
+        its convolutions are up to four times slower; transformers are not affected.
         """
         slow = rung.batch_size == 1 and self.device == "cpu" and rung.slow_alone
         return self.flops / 4 if rung.batch_size > 2 or slow else self.flops
@@ -73,24 +78,30 @@ class Limits:
         return f"{cost_words(sized.cost)}: would fit"
 
 
-Predict = Callable[[NetworkSpec, Triple, Triple, int], Cost]  # network, puzzle, patch, batch
+Predict = Callable[[NetworkSpec, Triple, Triple, int], Cost]  # (network, puzzle, patch, batch) → cost
 Build = Callable[[Rung], NetworkSpec]
-Kind = tuple[Any, ...]  # the fields that two rungs share
+Kind = tuple[Any, ...]  # the fields that make two rungs comparable
 
 
 def step_flops(budget: Budget) -> int:
-    """What a training step may cost on this class of device."""
+    """Return the most FLOPs that a training step may need on this class of device."""
     if budget.device == "cuda":
         return int(next(cap for gigabytes, cap in CUDA_STEP_TFLOP if budget.memory_bytes >= gigabytes * GB) * TFLOP)
     return int((MPS_STEP_TFLOP if budget.device == "mps" else CPU_STEP_TFLOP_A_CORE * budget.cores) * TFLOP)
 
 
 class DoesNotFit(NndiffError):
-    needed: int = 0  # bytes in all
+    """The error that no rung fits the memory."""
+
+    needed: int = 0  # total memory in bytes with which the smallest rung fits
 
 
 def choose(rungs: Sequence[Rung], build: Build, predict: Predict, limits: Limits) -> Sized:
-    """The first rung within both limits; else the least work among the smallest; else a refusal with the number."""
+    """Return the first rung within both limits.
+
+    If there is none, return the rung with the least work among the smallest patches that fit the memory. If none of
+    these fits either, raise an error that states the memory needed.
+    """
     search = _Search(build, predict, limits)
     for _, same_size in groupby(rungs, key=lambda rung: (rung.puzzle_factor, rung.patch_size)):
         variants = list(same_size)
@@ -127,12 +138,12 @@ def _rounded_up(total: int) -> float:
 
 
 class _Search:
-    """Predicts rungs, passing over those that what it has seen shows to be hopeless."""
+    """A search that predicts rungs and skips those that, judged by earlier predictions, cannot be within the limits."""
 
     def __init__(self, build: Build, predict: Predict, limits: Limits):
         self.build, self.predict, self.limits = build, predict, limits
-        self.seen: dict[Kind, Sized] = {}  # the last one predicted, of each kind: its patch is as large or larger
-        self.work: dict[Kind, Sized] = {}  # the same of each kind of step, whatever it computes twice
+        self.seen: dict[Kind, Sized] = {}  # per kind, the last prediction; its patch is as large or larger
+        self.work: dict[Kind, Sized] = {}  # the same per kind of work, whatever is computed twice
 
     def sized(self, rung: Rung) -> Sized:
         found = sized(rung, self.build, self.predict)
@@ -142,10 +153,11 @@ class _Search:
         return found
 
     def too_large(self, rung: Rung) -> bool:
-        """Whether even this leanest rung of a size exceeds the memory: then so do all of that size."""
+        """Return whether this rung, the leanest one of its size, exceeds the memory; then all rungs of the size do."""
         return self._at_least_bytes(rung) > self.limits.bytes or self.sized(rung).cost.bytes > self.limits.bytes
 
     def hopeless(self, rung: Rung) -> bool:
+        """Return whether a lower bound on the memory or the work of this rung exceeds its limit."""
         return self._at_least_bytes(rung) > self.limits.bytes or self._at_least_flops(rung) > self.limits.flops_for(
             rung
         )
@@ -155,7 +167,10 @@ class _Search:
         return 0.0 if before is None else _share(rung, before.rung) * before.cost.bytes
 
     def _at_least_flops(self, rung: Rung) -> float:
-        """Work is linear in the batch, at most quadratic in tokens, and computing twice only adds to it."""
+        """Return a lower bound on the work of a rung; 0 where nothing comparable was predicted.
+
+        Work is linear in the batch size and at most quadratic in the number of tokens; recomputation only adds to it.
+        """
         before = self.work.get(_kind_of_work(rung))
         if before is None:
             return 0.0
@@ -172,7 +187,7 @@ def _kind_of_work(rung: Rung) -> Kind:
 
 
 def _share(rung: Rung, larger: Rung) -> float:
-    """Of a larger patch's cost, what a smaller one has at least: its share of the voxels, less a little slack."""
+    """Return the least share of a larger patch's cost that this rung has: its share of the voxels, with some slack."""
     if rung.patch_size == larger.patch_size:
         return 1.0
     return CORE_SLACK * math.prod(rung.patch_size) / math.prod(larger.patch_size)
@@ -183,7 +198,7 @@ def _share(rung: Rung, larger: Rung) -> float:
 
 @dataclass(frozen=True)
 class Reasons:
-    """Explains the fields of the rung taken by what its neighbours on the ladder would cost."""
+    """The explanation of the chosen rung: verdicts that compare it with the cost of its neighbours on the ladder."""
 
     rung: Rung
     build: Build
@@ -191,7 +206,10 @@ class Reasons:
     limits: Limits
 
     def verdict(self, value: Any, reason: str, *others: tuple[Any, dict[str, Any]]) -> Verdict[Any]:
-        """Return the field's verdict; each of `others` is what is shown of a neighbour, and how its rung differs."""
+        """Return the verdict of a field.
+
+        Each of `others` is the value shown for a neighbour and the fields in which the neighbour's rung differs.
+        """
         search = _Search(self.build, self.predict, self.limits)
         changed = [(shown, search.sized(replace(self.rung, **changes))) for shown, changes in others]
         return Verdict(value, reason, tuple(Alternative(shown, self.limits.note(other)) for shown, other in changed))

@@ -1,4 +1,4 @@
-"""The parts of a volume that a ladder tries, and the coarser volumes that it tries where nothing may be cut."""
+"""The patch sizes that a ladder of sizes tries, and the coarser volumes that it tries where no patch may be cut out."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 from nndiff.words.volume import Spacing, Triple
 
-SMALLEST_PATCH = 32  # voxels of the finest spacing
+SMALLEST_PATCH = 32  # voxels of the finest spacing, per axis
 
 
 def patches(shape: Triple, spacing: Spacing) -> Iterator[Triple]:
-    """The whole volume, then ever smaller: the longest side in mm gives up a quarter, until all are at the smallest."""
+    """Yield the shape of the whole volume, then ever smaller patches.
+
+    Each time the longest side in mm is shortened by a quarter, until every side has its smallest size.
+    """
     patch = list(shape)
     yield shape
     while True:
@@ -24,6 +27,7 @@ def patches(shape: Triple, spacing: Spacing) -> Iterator[Triple]:
 
 
 def coarsened(shape: Triple, spacing: Spacing) -> Iterator[tuple[Triple, Spacing]]:
+    """Yield (shape, spacing) of the same volume at ever coarser spacings, by factors of 1.15."""
     factor = 1.0
     while True:
         factor *= 1.15
@@ -35,11 +39,11 @@ def coarsened(shape: Triple, spacing: Spacing) -> Iterator[tuple[Triple, Spacing
 
 
 def at_spacing(voxels: int, s: float, spacing: Spacing) -> int:
-    """As many voxels as `voxels` of the finest spacing, at least 8."""
+    """Return the number of voxels of spacing `s` that cover `voxels` of the finest spacing; at least 8."""
     return max(8, _neat(voxels * min(spacing) / s))
 
 
 def _neat(size: float) -> int:
-    """Down to a multiple of 16, 8 or 4, so that puzzle and pooling divide it."""
+    """Return the size rounded down to a multiple of 16, 8 or 4, so that puzzle and pooling divide it."""
     step = 16 if size >= 64 else 8 if size >= 24 else 4
     return max(step, int(size) // step * step)

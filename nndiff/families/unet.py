@@ -1,9 +1,9 @@
 """The UNet family: a convolutional network after the pixel puzzle, and a ladder of sizes for it.
 
-    P⁻¹ UNet(P[x_t; condition], t), then a light head at full resolution, and the source's local mean where that helps
+    P⁻¹ UNet(P[x_t; condition], t), then a light head at full resolution, plus the source's local mean where that helps
 
 The ladder lists (puzzle, patch, width, batch, recompute), best first. Down the ladder the patch never grows and the
-puzzle never shrinks, so a device with more memory never gets a worse plan.
+puzzle factor never shrinks, so a device with more memory never gets a worse plan.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from nndiff.words.volume import Spacing, Triple
 if TYPE_CHECKING:
     from torch import nn
 
-SAME_SCALE = 2.0  # axes within this ratio of the finest are pooled and puzzled alike
-SMALLEST_FEATURE = 4  # voxels an axis keeps at the bottom of the network
+SAME_SCALE = 2.0  # axes whose spacing is below this multiple of the finest are pooled and puzzled like the finest
+SMALLEST_FEATURE = 4  # the fewest voxels per axis at the bottom of the network
 MAX_LEVELS = 5
 MAX_MULTIPLIER = 4
-# Voxels of the finest spacing: below this the puzzle grows before the patch shrinks further. On a CPU work is what is
-# short, not memory: many small steps of a wide network learned two and a half times faster than few whole volumes.
+# Voxels of the finest spacing: below this size the puzzle factor grows before the patch shrinks further. On a CPU work
+# is scarce, not memory: many small steps of a wide network learned two and a half times faster than few whole volumes.
 FLOOR_PATCH = {"cuda": 64, "mps": 64, "cpu": 32}
-NARROWEST = 16  # the width of the very last rung
+NARROWEST = 16  # the width of the last rung
 HEAD_WIDTH = 16
 # Measured on low-count PET at equal training time (documentation/explanation/puzzle.md).
 PRICE_OF_2 = "in trials on PET 1.4 to 1.8 dB ahead of full resolution in equal time, in a quarter of its memory"
@@ -48,10 +48,10 @@ class UNetSpec(NetworkSpec):
     kernels: tuple[Triple, ...]
     strides: tuple[Triple, ...]  # strides[0] is (1, 1, 1)
     blocks: Annotated[int, at_least(1)]  # residual blocks per level, on each side
-    head_width: Annotated[int, at_least(0)]  # of the light full-resolution head after the puzzle; 0 = none
+    head_width: Annotated[int, at_least(0)]  # width of the full-resolution head after the puzzle; 0: no head
     recompute: Annotated[str, one_of("none", "norms", "blocks")]
-    mix: Annotated[str, one_of("none", "haar")] = "none"  # of the puzzle's channels, before the network and after it
-    skip: tuple[int, ...] = ()  # for each output channel the input channel whose local mean it starts from; () = zeros
+    mix: Annotated[str, one_of("none", "haar")] = "none"  # mix of the puzzle's channels, before and after the network
+    skip: tuple[int, ...] = ()  # per output channel, the input channel whose local mean it is before training; (): zero
 
     # ------------------------------------------------------------ size
 
@@ -161,13 +161,13 @@ class UNetSpec(NetworkSpec):
         return product_of_strides(self.strides, puzzle_factor)
 
     def local_mean_kernel(self, puzzle_factor: Triple) -> Triple:
-        """Return level 0's kernel, and 3 along every axis that is fine enough to be puzzled."""
+        """Return the kernel of level 0, but 3 along every puzzled axis."""
         z, y, x = (3 if r > 1 else k for k, r in zip(self.kernels[0], puzzle_factor, strict=True))
         return z, y, x
 
     @property
     def reuse_depths(self) -> int:
-        """Return the number of decoder blocks: each is a depth at which features can be kept."""
+        """Return the number of decoder blocks: features can be kept at the depth of each."""
         return len(self.multipliers) * self.blocks
 
 
@@ -175,7 +175,7 @@ class UNetSpec(NetworkSpec):
 
 
 def first_puzzle(shape: Triple, spacing: Spacing) -> Triple:
-    """2 on every axis that is fine and long enough; 1 across thick slices."""
+    """Return the smallest puzzle factor to try: 2 on every axis that is fine and long enough, 1 across thick slices."""
     finest = min(spacing)
     z, y, x = (
         2 if s < SAME_SCALE * finest and n >= 4 * SMALLEST_FEATURE else 1 for n, s in zip(shape, spacing, strict=True)
@@ -184,6 +184,7 @@ def first_puzzle(shape: Triple, spacing: Spacing) -> Triple:
 
 
 def _sizes(shape: Triple, spacing: Spacing, tiled: bool, floor_patch: int) -> Iterator[tuple[Triple, Triple, Spacing]]:
+    """Yield (puzzle, patch, spacing), best first."""
     fine = first_puzzle(shape, spacing)
     coarse = _doubled(fine, shape)
     if not tiled:
@@ -209,8 +210,8 @@ def _doubled(puzzle: Triple, shape: Triple) -> Triple:
 
 
 def _variants(device: str, puzzle: Triple) -> list[tuple[int, int, str]]:
-    """(width, batch, recompute) tried at one puzzle and patch, best first; the last needs the least memory of all."""
-    wide = 48 if math.prod(puzzle) > 8 else 0  # many channels enter: a narrow stem would lose them
+    """Return the (width, batch, recompute) to try at one puzzle and patch, best first; the last needs least memory."""
+    wide = 48 if math.prod(puzzle) > 8 else 0  # a narrow stem would lose information of the many input channels
     last = [(32, 2, "blocks"), (32, 1, "norms"), (32, 1, "blocks")]
     if device == "cuda":
         rows = [(64, 8, "none"), (64, 4, "none")]
@@ -226,7 +227,10 @@ def _variants(device: str, puzzle: Triple) -> list[tuple[int, int, str]]:
 def topology(
     patch: Triple, puzzle: Triple, spacing: Spacing
 ) -> tuple[tuple[int, ...], tuple[Triple, ...], tuple[Triple, ...]]:
-    """(multipliers, kernels, strides) a level: an axis is pooled while it is as fine as the finest and long enough."""
+    """Return (multipliers, kernels, strides), each with one entry per level.
+
+    From one level to the next, an axis is pooled while it is long enough and about as fine as the finest such axis.
+    """
     size = [math.ceil(n / r) for n, r in zip(patch, puzzle, strict=True)]
     grain = [s * r for s, r in zip(spacing, puzzle, strict=True)]
     kernels, strides = [_kernel(grain)], [(1, 1, 1)]
@@ -245,7 +249,7 @@ def topology(
 
 
 def _kernel(grain: Sequence[float]) -> Triple:
-    """3 on every axis, 1 across slices much thicker than the rest."""
+    """Return a kernel of 3 along every axis, but 1 across slices that are much thicker than the other axes."""
     z, y, x = (3 if g < SAME_SCALE * min(grain) else 1 for g in grain)
     return z, y, x
 

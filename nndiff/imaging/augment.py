@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from batchgenerators.transforms.color_transforms import (
     BrightnessMultiplicativeTransform,
     ContrastAugmentationTransform,
@@ -26,9 +25,7 @@ from batchgenerators.transforms.color_transforms import (
 from batchgenerators.transforms.spatial_transforms import MirrorTransform
 
 from nndiff.words.registry import Registry
-from nndiff.words.volume import FloatArray
-
-Mask = npt.NDArray[np.bool_]  # [z, y, x]
+from nndiff.words.volume import FloatArray, Mask
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,50 +8,68 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from nndiff.words.kind import Kind
 from nndiff.words.registry import Registry
-from nndiff.words.volume import Box, FloatArray, Triple
-
-Mask = npt.NDArray[np.bool_]
+from nndiff.words.volume import Box, FloatArray, Mask, Triple
 
 SAMPLE = 4_000_000  # voxels at most, for levels and for labelling: enough for a box, and a second at most
 SMALLEST_PART = 0.01  # of the largest component: what is smaller is noise or a bed screw
-CT_AIR = -500.0  # HU, half way from air to water
-PET_SHARE = 0.02  # of the peak
-MR_SHARE = 0.10  # of the way from the darkest to the brightest
 
 
 # ---------------------------------------------------------------- foreground
 
 
-def foreground(channel: FloatArray, kind: str) -> Mask:
-    """Where there is something, after the channel's kind. A constant channel is foreground throughout."""
+def foreground(channel: FloatArray, kind: Kind) -> Mask:
+    """Return where there is something, by the rule of the channel's kind; everywhere in a constant channel."""
     assert channel.ndim == 3, channel.shape
     if channel.min() == channel.max():
         return np.ones(channel.shape, dtype=np.bool_)
-    return FOREGROUNDS[kind](channel)
+    rule: Callable[[FloatArray], Mask] = FOREGROUNDS.make(kind.foreground.name, kind.foreground.options)
+    return rule(channel)
 
 
-def _ct(channel: FloatArray) -> Mask:
-    return channel > CT_AIR
+@dataclass(frozen=True)
+class Above:
+    """Values above a level, in the channel's units."""
+
+    level: float
+
+    def __call__(self, channel: FloatArray) -> Mask:
+        return channel > self.level
 
 
-def _pet(channel: FloatArray) -> Mask:
-    """The mean of 27 voxels carries a fifth of the noise: what counts scatter outside the body falls under the line."""
-    smooth = ndimage.uniform_filter(channel.astype(np.float32, copy=False), size=3, mode="nearest")
-    (peak,) = _levels(smooth, 99.9)
-    body: Mask = smooth > PET_SHARE * peak
-    return body
+@dataclass(frozen=True)
+class OfPeak:
+    """Values above a share of the peak, which is P99.9, after a mean of 27 voxels.
+
+    That mean carries a fifth of the noise: counts scattered outside the body fall below the level.
+    """
+
+    share: float
+
+    def __call__(self, channel: FloatArray) -> Mask:
+        smooth = ndimage.uniform_filter(channel.astype(np.float32, copy=False), size=3, mode="nearest")
+        (peak,) = _levels(smooth, 99.9)
+        body: Mask = smooth > self.share * peak
+        return body
 
 
-def _mr(channel: FloatArray) -> Mask:
-    dark, bright = _levels(channel, 0.5, 99.0)
-    return channel > dark + MR_SHARE * (bright - dark)
+@dataclass(frozen=True)
+class OfSpan:
+    """Values above a share of the way from the darkest (P0.5) to the brightest (P99)."""
+
+    share: float
+
+    def __call__(self, channel: FloatArray) -> Mask:
+        dark, bright = _levels(channel, 0.5, 99.0)
+        return channel > dark + self.share * (bright - dark)
 
 
 def _levels(channel: FloatArray, *percents: float) -> list[float]:
@@ -61,7 +79,7 @@ def _levels(channel: FloatArray, *percents: float) -> list[float]:
 # ---------------------------------------------------------------- box
 
 
-def body_box(array: FloatArray, kinds: Sequence[str], margin_voxels: Triple) -> Box:
+def body_box(array: FloatArray, kinds: Sequence[Kind], margin_voxels: Triple) -> Box:
     """The box of all that is foreground in any channel of `array` [C, Z, Y, X]; the whole volume when nothing is."""
     shape = array.shape[1:]
     strides = strides_of(shape)
@@ -138,4 +156,6 @@ def _overlap(offset: int, length: int, room: int) -> tuple[slice, slice]:
     return slice(start, stop), slice(start - offset, max(start, stop) - offset)
 
 
-FOREGROUNDS: Registry[Callable[[FloatArray], Mask]] = Registry("foreground", {"ct": _ct, "pet": _pet, "mr": _mr})
+FOREGROUNDS: Registry[Callable[..., Callable[[FloatArray], Mask]]] = Registry(
+    "foreground", {"above": Above, "of_peak": OfPeak, "of_span": OfSpan}
+)

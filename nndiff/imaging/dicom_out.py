@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import nndiff
 from nndiff.imaging import dicom
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import PART
+from nndiff.words.kind import Kind
+from nndiff.words.version import VERSION
 from nndiff.words.volume import FloatArray
 
 if TYPE_CHECKING:
@@ -28,27 +29,26 @@ STUDY = ("StudyInstanceUID", "StudyDate", "StudyTime", "ReferringPhysicianName",
 PLACE = ("FrameOfReferenceUID", "PositionReferenceIndicator", "PatientPosition", "Laterality", "StudyDescription")
 EMPTY_WHERE_UNKNOWN = {*PATIENT[:4], *STUDY[1:], *PLACE[1:4]}  # must be there, may say nothing
 OF_PET = ("CorrectedImage", "DecayCorrection", "SeriesType", "RadiopharmaceuticalInformationSequence")
-MODALITIES = {"ct": "CT", "pet": "PT", "mr": "MR"}
 LARGEST = 32767
 SERIES_NUMBER = 9000  # and the source's: far from what a scanner counts
 
 
-def write(array: FloatArray, kind: str, what: str, source: Path, folder: Path) -> None:
+def write(array: FloatArray, kind: Kind, what: str, source: Path, folder: Path) -> None:
     """`array` [Z, Y, X] in the slices of `source`, a DICOM series; `what`: for people, who made it from what.
 
-    CT in whole Hounsfield units, PET as SUV. The folder appears whole or not at all.
+    Whole numbers have a slope of 1. The folder appears whole or not at all.
     """
     series, headers = dicom.headers(source)
     assert array.shape == series.grid.shape, (array.shape, series.grid.shape)
-    slope = 1.0 if kind == "ct" else float(f"{max(float(np.abs(array).max()), 1e-6) / LARGEST:.9g}")
-    stored = np.clip(np.rint(array / slope), 0 if kind == "pet" else -LARGEST - 1, LARGEST).astype("<i2")
+    slope = 1.0 if kind.whole_numbers else float(f"{max(float(np.abs(array).max()), 1e-6) / LARGEST:.9g}")
+    stored = np.clip(np.rint(array / slope), 0 if kind.true_zero else -LARGEST - 1, LARGEST).astype("<i2")
     common = _common(headers[0], kind, what, slope, series.grid.shape[0])
     part = folder.with_name(f"{PART}{folder.name}")
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
         for k, (place, header) in enumerate(zip(series.slices, headers, strict=True)):
-            made = _slice(common, place, header, k, series.grid.spacing[0], kind)
+            made = _slice(common, place, header, k, series.grid.spacing[0])
             made.PixelData = stored[k].tobytes()
             made.save_as(part / f"{k + 1:04d}.dcm", enforce_file_format=True)
         shutil.rmtree(folder, ignore_errors=True)
@@ -61,26 +61,25 @@ def write(array: FloatArray, kind: str, what: str, source: Path, folder: Path) -
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _common(source: Dataset, kind: str, what: str, slope: float, slices: int) -> Dataset:
+def _common(source: Dataset, kind: Kind, what: str, slope: float, slices: int) -> Dataset:
     """What all slices say."""
     from pydicom import uid
     from pydicom.dataset import Dataset, FileMetaDataset
 
     made, now = Dataset(), time.localtime()
-    classes = {"ct": uid.CTImageStorage, "pet": uid.PositronEmissionTomographyImageStorage, "mr": uid.MRImageStorage}
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = classes[kind]
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = getattr(uid, kind.dicom_class)
     for keyword in (*PATIENT, *STUDY, *PLACE):
         if keyword in source or keyword in EMPTY_WHERE_UNKNOWN:
             setattr(made, keyword, source.get(keyword))
     made.setdefault("FrameOfReferenceUID", uid.generate_uid())
-    made.Modality, made.SeriesInstanceUID = MODALITIES[kind], uid.generate_uid()
+    made.Modality, made.SeriesInstanceUID = kind.dicom_modality, uid.generate_uid()
     made.SeriesNumber = SERIES_NUMBER + int(source.get("SeriesNumber") or 0)
-    made.SeriesDescription = f"SYNTHETIC {MODALITIES[kind]} (nndiff)"
+    made.SeriesDescription = f"SYNTHETIC {kind.dicom_modality} (nndiff)"
     made.DerivationDescription = f"Synthetic image, not acquired: {what}"[:1024]
     made.ImageComments = "SYNTHETIC: made by a neural network, not by a scanner"
-    made.Manufacturer, made.SoftwareVersions = "nndiff", nndiff.__version__
+    made.Manufacturer, made.SoftwareVersions = "nndiff", VERSION
     made.ContentDate = made.SeriesDate = time.strftime("%Y%m%d", now)
     made.ContentTime = made.SeriesTime = time.strftime("%H%M%S", now)
     made.BurnedInAnnotation, made.LossyImageCompression = "NO", "00"
@@ -88,7 +87,7 @@ def _common(source: Dataset, kind: str, what: str, slope: float, slices: int) ->
     made.BitsAllocated = made.BitsStored = 16
     made.HighBit, made.PixelRepresentation = 15, 1
     made.RescaleSlope, made.RescaleIntercept = f"{slope:.9g}", "0"
-    {"ct": _ct, "pet": _pet, "mr": _mr}[kind](made, source, slices)
+    MODULES.get(kind.dicom_class, _other)(made, source, slices)
     return made
 
 
@@ -120,7 +119,11 @@ def _mr(made: Dataset, source: Dataset, slices: int) -> None:
     made.MRAcquisitionType = "3D"
 
 
-def _slice(common: Dataset, place: dicom.Slice, source: Dataset, k: int, thickness: float, kind: str) -> Any:
+def _other(made: Dataset, source: Dataset, slices: int) -> None:
+    made.ImageType, made.ConversionType = ["DERIVED", "SECONDARY"], "WSD"
+
+
+def _slice(common: Dataset, place: dicom.Slice, source: Dataset, k: int, thickness: float) -> Any:
     from copy import deepcopy
 
     from pydicom import uid
@@ -134,7 +137,7 @@ def _slice(common: Dataset, place: dicom.Slice, source: Dataset, k: int, thickne
     made.ImageOrientationPatient = [_decimal(value) for value in place.orientation]
     made.PixelSpacing = [_decimal(value) for value in place.spacing]
     made.SliceThickness = _decimal(thickness)
-    if kind == "pet":
+    if made.SOPClassUID == uid.PositronEmissionTomographyImageStorage:
         made.ImageIndex = k + 1
     reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
     if place.frame >= 0:
@@ -146,3 +149,7 @@ def _slice(common: Dataset, place: dicom.Slice, source: Dataset, k: int, thickne
 def _decimal(value: float) -> str:
     """A decimal string: sixteen characters at most."""
     return f"{value:.9g}" if len(f"{value:.9g}") <= 16 else f"{value:.7g}"
+
+
+# storage class → what its slices must say beside what all say
+MODULES = {"CTImageStorage": _ct, "PositronEmissionTomographyImageStorage": _pet, "MRImageStorage": _mr}

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from nndiff.imaging.crop import Mask, every, foreground, large_parts, strides_of
-from nndiff.words.volume import FloatArray, Spacing
+from nndiff.imaging.crop import every, foreground, large_parts, strides_of
+from nndiff.words.kind import Kind
+from nndiff.words.volume import FloatArray, Mask, Spacing
 
 LEAST_SHARE, MOST_SHARE = 0.01, 0.95  # of the volume: less or more than that is doubted
 
@@ -34,7 +35,7 @@ REGIONS = {
 }
 
 
-def mask(channel: FloatArray, kind: str, spacing: Spacing, region: str) -> tuple[Mask, str]:
+def mask(channel: FloatArray, kind: Kind, spacing: Spacing, region: str) -> tuple[Mask, str]:
     """Of [Z, Y, X]; and why not to trust it, or nothing."""
     wanted, strides = REGIONS[region], strides_of(channel.shape)
     steps = tuple(s * stride for s, stride in zip(spacing, strides, strict=True))

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from nndiff.words.errors import NndiffError
 from nndiff.words.registry import Registry
-from nndiff.words.volume import FloatArray
-
-Mask = npt.NDArray[np.bool_]
+from nndiff.words.volume import FloatArray, Floats, Mask
 
 FLAT = 1e-6  # of the magnitude: a range below it is rounding in float32
 
@@ -36,7 +33,7 @@ class Affine:
         return _by_plane(array, lambda plane: plane * self.scale + self.offset)
 
 
-def _by_plane(array: FloatArray, function: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]) -> FloatArray:
+def _by_plane(array: FloatArray, function: Callable[[Floats], Floats]) -> FloatArray:
     """[..., Y, X] plane by plane: float64 costs no second volume."""
     result = np.empty(array.shape, dtype=np.float32)
     for index in np.ndindex(array.shape[:-2]):

@@ -13,10 +13,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
-from nndiff.words.volume import FloatArray, Grid, Spacing, Triple
+from nndiff.words.volume import FloatArray, Floats, Grid, Mask, Spacing, Triple
 
 CUBIC, LINEAR = 3, 1
 TIE = 1e-4  # rounding in float32 must not decide whether exactly half a voxel counts
@@ -33,11 +32,11 @@ def resample(array: FloatArray, shape: Triple, *, antialias: bool = True) -> Flo
     return result
 
 
-def resample_mask(mask: npt.NDArray[np.bool_], shape: Triple) -> npt.NDArray[np.bool_]:
+def resample_mask(mask: Mask, shape: Triple) -> Mask:
     """[Z, Y, X]: true where the linear interpolation is at least one half."""
     if mask.shape == tuple(shape):
         return mask
-    inside: npt.NDArray[np.bool_] = _resample_channel(mask.astype(np.float32), shape, LINEAR, False) >= 0.5 - TIE
+    inside: Mask = _resample_channel(mask.astype(np.float32), shape, LINEAR, False) >= 0.5 - TIE
     return inside
 
 
@@ -79,7 +78,7 @@ def matrix(old: int, new: int, order: int = CUBIC, antialias: bool = True) -> Fl
     return weights
 
 
-def _sampling(old: int, new: int, order: int) -> npt.NDArray[np.float64]:
+def _sampling(old: int, new: int, order: int) -> Floats:
     """[new, old]: the identity's columns, interpolated at the new voxels' centres."""
     if old == 1:
         return np.ones((new, 1))

@@ -1,4 +1,7 @@
-"""Methods: each file says what belongs together, and why. They are planned in the order of the table."""
+"""Methods: each file defines one method, with a reason for each of its choices.
+
+Configurations are planned in the order of the table METHODS.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,12 @@ METHODS: Registry[Method] = Registry("method", {method.name: method for method i
 
 
 def planned_for(task: str) -> tuple[str, ...]:
-    """Return the configurations that a task plans where none is named."""
+    """Return the names of the configurations that are planned for a task if the user names none."""
     return tuple(name for name in METHODS if task in METHODS[name].planned_for)
 
 
 def demand_allowed(task: str, names: Sequence[str]) -> None:
+    """Refuse a configuration that does not serve the task."""
     allowed = [name for name in METHODS if task in METHODS[name].tasks]
     for name in names:
         if name not in allowed:

@@ -1,4 +1,4 @@
-"""The direct bridge (PPDM): a path that starts at the source itself, so that one step from it is a regression.
+"""The bridge method (PPDM): a process that starts at the source itself, so that one step from it is a regression.
 
 x_t = (1 - t)·x0 + t·y + 2·gamma·sqrt(t(1 - t))·eps
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from nndiff.methods.common import learning_rate, no_reuse
+from nndiff.methods.common import SECOND_ORDER, learning_rate, no_reuse
 from nndiff.methods.method import Method
 from nndiff.plans.plan import Stage
 from nndiff.walk.part import STEPS
@@ -45,6 +45,8 @@ BRIDGE = Method(
     start=lambda data: Verdict(Source(), "a bridge's path begins at the source"),
     first_step=lambda walk: Verdict(STEPS, "the whole path, walked in few steps"),
     steps=lambda first: Verdict(1, "one step from the source is the best PSNR; more steps buy texture, tuning decides"),
-    rule=Verdict(First(0.0), "deterministic after the first step: one source gives one volume per seed"),
+    rule=Verdict(
+        First(0.0), "deterministic after the first step: one source gives one volume per seed", (SECOND_ORDER,)
+    ),
     cache=no_reuse("too few steps for a feature to be used twice"),
 )

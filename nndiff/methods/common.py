@@ -1,4 +1,4 @@
-"""Decisions that several methods share."""
+"""Rules for decisions that several methods share: learning rate, start, starting step, number of steps, reuse."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from nndiff.walk.starts import Noise, Shortcut, Start
 from nndiff.words.verdict import Alternative, Verdict
 
 LEARNING_RATE, WIDEST_AT_FULL_RATE = 2e-4, 64
-SHORT_TRAINING = 20_000  # steps: up to here, as on a CPU, what counts is to get somewhere at all
+SHORT_TRAINING = 20_000  # steps; a training up to this length, as on a CPU, must above all learn fast
 SHORT_LEARNING_RATE, SHORT_WIDTH = 1e-3, 32
-NOISE_MULTIPLE = 1.0  # of the distance: measured for a model that predicts the image
-PUBLISHED_MULTIPLE = 10.0  # 5 to 15, for one that predicts noise: FDG, DOTATATE, PSMA (Less Is More, [0, 1] units)
+NOISE_MULTIPLE = 1.0  # noise at the start / distance to the source; measured for a model that predicts the image
+PUBLISHED_MULTIPLE = 10.0  # 5 to 15, for a model that predicts noise: FDG, DOTATATE, PSMA (Less Is More, [0, 1] units)
+
+SECOND_ORDER = Alternative({"name": "second"}, "needs no evaluation more, but helps only where a path takes many steps")
 
 
 def learning_rate(network: NetworkSpec, steps: int) -> Verdict[float]:
-    """Return the rate of a convolutional network."""
+    """Return the learning rate of a convolutional network, for `steps` training steps."""
     if steps <= SHORT_TRAINING:
         return Verdict(
             SHORT_LEARNING_RATE * min(1.0, SHORT_WIDTH / network.width),
@@ -38,6 +40,7 @@ def learning_rate(network: NetworkSpec, steps: int) -> Verdict[float]:
 
 
 def late_start(data: Data) -> Verdict[Start]:
+    """Return the start from the noised source, or from noise in generation."""
     if data.task == "generation":
         return Verdict(Noise(), "there is no source to start from")
     return Verdict(Shortcut(), "the source, noised to the starting step, replaces all steps before it")
@@ -48,15 +51,15 @@ def whole_path(walk: Walk) -> Verdict[int]:
 
 
 def matched_step(walk: Walk) -> Verdict[int]:
-    """Return the step whose noise is the distance between source and target, or a multiple of it; median over cases.
+    """Return the starting step at which the noise is a multiple of the distance between source and target.
 
-    The published rule in words, the open part as a number: sigma/a at the starting step is a small multiple of the
-    distance.
+    The published rule is stated in words. Here it is a number: sigma/a at the starting step is a small multiple of the
+    distance. The step is the median over the cases.
     """
     if walk.start.whole:
         return whole_path(walk)
     multiple, other = NOISE_MULTIPLE, PUBLISHED_MULTIPLE
-    if walk.prediction == "eps":  # what was published was published for it; less was only measured for the image
+    if walk.prediction == "eps":  # the published multiple is for eps; a smaller one was measured only for the image
         multiple, other = other, multiple
     distances, process = walk.data.distances, walk.process
     steps = [process.matched_step(multiple * distance, STEPS) for distance in distances]
@@ -73,7 +76,7 @@ def matched_step(walk: Walk) -> Verdict[int]:
 
 
 def every_step(whole: Verdict[int] | None = None) -> Callable[[int], Verdict[int]]:
-    """Return the rule that a late start takes every step; `whole` says how the whole path is walked."""
+    """Return the rule that a walk with a late start takes every step; `whole` is the verdict for the whole path."""
 
     def steps(first: int) -> Verdict[int]:
         if first == STEPS:
@@ -88,6 +91,7 @@ def every_step(whole: Verdict[int] | None = None) -> Callable[[int], Verdict[int
 
 
 def no_reuse(reason: str) -> Callable[[Start, int], Verdict[Cache]]:
+    """Return the rule that no features are reused."""
     return lambda start, steps: Verdict(Deep(), reason)
 
 

@@ -1,8 +1,8 @@
-"""Denoising diffusion with the linear schedule of 1000 steps, accelerated by a late start and kept features (LIM)."""
+"""The ddpm method: denoising diffusion with the linear schedule of 1000 steps, a late start and feature reuse (LIM)."""
 
 from __future__ import annotations
 
-from nndiff.methods.common import every_step, late_start, learning_rate, matched_step
+from nndiff.methods.common import SECOND_ORDER, every_step, late_start, learning_rate, matched_step
 from nndiff.methods.method import Data, Method
 from nndiff.plans.plan import Stage
 from nndiff.walk.caches import Cache, Deep
@@ -52,6 +52,6 @@ DDPM = Method(
     start=late_start,
     first_step=matched_step,
     steps=every_step(),
-    rule=Verdict(First(1.0), "the ancestral step, which the model was trained for"),
+    rule=Verdict(First(1.0), "the ancestral step, which the model was trained for", (SECOND_ORDER,)),
     cache=_cache,
 )

@@ -1,7 +1,8 @@
-"""A method: which process, prediction, objectives, network family and sampler belong together, each with its reason.
+"""A method: a process with its prediction, training stages, network family and sampler, and a reason for each choice.
 
-A method is data and pure functions of the facts known so far. The planner asks them in a fixed order and records the
-answers; no rule elsewhere asks for a method's name. A variant is `dataclasses.replace(method, …)`, never a subclass.
+A method consists of data and of pure functions of the facts known so far. The planner evaluates them in a fixed order
+and records the results. No other rule depends on a method's name. A variant is `dataclasses.replace(method, …)`, never
+a subclass.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from nndiff.words.volume import Triple
 
 @dataclass(frozen=True)
 class Data:
-    """What the fingerprint says about source and target."""
+    """The facts about source and target, from the fingerprint."""
 
     task: str  # translation | generation
-    anchor: tuple[int, ...]  # for each target channel, the source channel it starts from; empty in generation
+    anchor: tuple[int, ...]  # per target channel, the source channel that it starts from; empty in generation
     distances: tuple[float, ...]  # per case, rms between source and target in normalised units; empty in generation
-    noise_share: float | None  # of what separates source and target; None where there is no source
+    noise_share: float | None  # share of noise in the difference of source and target; None where there is no source
     noise_or_structure: str  # the same as a sentence
 
 
 @dataclass(frozen=True)
 class Walk:
-    """What is decided when the walk is planned."""
+    """The facts that are known when the starting step of the sampler is planned."""
 
     data: Data
     process: Process
@@ -43,23 +44,26 @@ class Walk:
 
 
 def as_sized(rung: Rung) -> Rung:
+    """Return the rung unchanged."""
     return rung
 
 
 @dataclass(frozen=True)
 class Method:
+    """A method, from which the planner derives the configuration of the same name."""
+
     name: str
-    tasks: tuple[str, ...]  # that it serves
-    planned_for: tuple[str, ...]  # tasks that plan it where no configuration is named
-    family: str  # of the network
+    tasks: tuple[str, ...]  # the tasks that it serves
+    planned_for: tuple[str, ...]  # the tasks for which it is planned if the user names no configuration
+    family: str  # the network family
     process: Verdict[Scheme]
     prediction: Callable[[Data], Verdict[str]]
-    stages: Callable[[Triple], Verdict[tuple[Stage, ...]]]  # given the puzzle's factor
-    learning_rate: Callable[[NetworkSpec, int], Verdict[float]]  # given the training steps
+    stages: Callable[[Triple], Verdict[tuple[Stage, ...]]]  # puzzle factor → training stages
+    learning_rate: Callable[[NetworkSpec, int], Verdict[float]]  # network, training steps → learning rate
     start: Callable[[Data], Verdict[Start]]
-    first_step: Callable[[Walk], Verdict[int]]  # where the walk starts, of 1000
-    steps: Callable[[int], Verdict[int]]  # given the first step
+    first_step: Callable[[Walk], Verdict[int]]  # facts → starting step, of 1000
+    steps: Callable[[int], Verdict[int]]  # starting step → number of steps
     rule: Verdict[Rule]
-    cache: Callable[[Start, int], Verdict[Cache]]  # given the start and the steps
-    resized: Callable[[Rung], Rung] = as_sized  # the size that is trained, given the one that fits
+    cache: Callable[[Start, int], Verdict[Cache]]  # start, number of steps → cache
+    resized: Callable[[Rung], Rung] = as_sized  # largest size that fits → size that is trained
     why_coarser: str = "coarser than the data, so that a whole volume fits: generation is never tiled"

@@ -1,4 +1,6 @@
-"""PRDiT: a local denoiser, then a global residual transformer over tokens, walked hot; and the same at half resolution.
+"""The prdit method: a local denoiser, then a global transformer, sampled with hot steps; and prdit_lowres.
+
+prdit_lowres is the same method at half the resolution.
 
 x_t = cos(πt/2)·x0 + 0.5·sin(πt/2)·eps
 """
@@ -9,7 +11,7 @@ from dataclasses import replace
 
 from nndiff.families import NetworkSpec
 from nndiff.families.prdit import halved
-from nndiff.methods.common import every_step, is_short, late_start, matched_step, no_reuse
+from nndiff.methods.common import SECOND_ORDER, every_step, is_short, late_start, matched_step, no_reuse
 from nndiff.methods.method import Method
 from nndiff.plans.plan import Stage
 from nndiff.walk.rules import Hot
@@ -17,7 +19,7 @@ from nndiff.words.scheme import Scheme
 from nndiff.words.verdict import Alternative, Verdict
 
 RATE, SHORT_RATE = 1e-4, 2e-3
-HOT_STEPS = 100  # of a walk from noise
+HOT_STEPS = 100  # number of steps of a walk from noise
 SQUARED = Scheme("squared", {})
 
 
@@ -52,7 +54,10 @@ PRDIT = Method(
     rule=Verdict(
         Hot(2),
         "two steps at once, then noise for one: the best as published",
-        (Alternative(1, "cold: nothing is put back; as published FID 8.9 beside 2.2"),),
+        (
+            Alternative({"ahead": 1}, "cold: nothing is put back; as published FID 8.9 beside 2.2"),
+            SECOND_ORDER,
+        ),
     ),
     cache=no_reuse("a transformer keeps no features between steps"),
 )

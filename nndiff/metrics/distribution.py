@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import distance
 
-from nndiff.metrics.features import Floats
 from nndiff.words.errors import NndiffError
+from nndiff.words.volume import Floats
 
 Measure = Callable[[Floats, Floats], float]
 

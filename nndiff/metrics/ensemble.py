@@ -22,10 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from nndiff.metrics.image import Mask
-from nndiff.words.volume import FloatArray
-
-Floats = npt.NDArray[np.float64]
+from nndiff.words.volume import FloatArray, Floats, Mask
 
 SLAB_NUMBERS = 1 << 22  # numbers that are sorted at once: bounds the temporaries, whatever K and the volume
 

@@ -14,16 +14,13 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nndiff.words.errors import NndiffError
 from nndiff.words.registry import Registry
-from nndiff.words.volume import FloatArray
-
-Floats = npt.NDArray[np.float64]
+from nndiff.words.volume import FloatArray, Floats
 
 SMALLEST_AXIS = 8  # voxels: MedicalNet's last map, an eighth, then has one
 

@@ -13,11 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from nndiff.words.volume import FloatArray, Triple
+from nndiff.words.volume import FloatArray, Floats, Triple
 
-Floats = npt.NDArray[np.float64]
 NEIGHBOURS = 3  # frequency bins on either side
 
 

@@ -18,20 +18,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
-from nndiff.words.volume import FloatArray
-
-Mask = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-Range = tuple[float, float]
+from nndiff.words.volume import FloatArray, Floats, Mask, Range
 
 WINDOW = 7
 K1, K2 = 0.01, 0.03
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003; they sum to 1.0001, and stay so
 SMALLEST_AXIS = 97  # of MS-SSIM: shorter axes are padded by their edge
-SYNTHRAD_RANGE = {"2025": (-1024.0, 3071.0), "2023": (-1024.0, 3000.0)}
 
 
 def mae(estimate: FloatArray, truth: FloatArray, mask: Mask | None = None) -> float:

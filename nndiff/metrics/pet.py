@@ -19,11 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, optimize
 
-from nndiff.metrics.image import Mask, Range, psnr
-from nndiff.words.volume import FloatArray, Spacing
+from nndiff.metrics.image import psnr
+from nndiff.words.volume import FloatArray, Floats, Mask, Range, Spacing
 
 Labels = npt.NDArray[np.int32]  # [Z, Y, X]; 0 belongs to no region
-Floats = npt.NDArray[np.float64]
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 FWHM_TOLERANCE = 0.01  # of the smallest voxel edge

@@ -1,1 +1,1 @@
-"""Networks: blocks, the UNet, and the puzzle that lets them see a volume at a fraction of its cost."""
+"""Networks: the UNet and its blocks, the PRDiT transformer, and the puzzle that reduces their memory and work."""

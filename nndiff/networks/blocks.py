@@ -1,11 +1,11 @@
-"""What the UNet is made of.
+"""The building blocks of the UNet: convolution, normalisation, time embedding, residual block and upsampling.
 
     block(x₁, …, t) = Σ shortcutᵢ(xᵢ) + W'·SiLU((1 + scale(t))·GN(Σ Wᵢ·SiLU(GN(xᵢ))) + shift(t))     W' = 0 at the start
 
-Norm, activation and convolution are one unit (`NormConv`), because that is also the unit of recomputation: the
-convolution's backward needs the activation's output, and the two maps before it are cheap to do twice.
-GroupNorm stays in the tensor's dtype: under autocast PyTorch's own would turn a bf16 volume into an fp32 one, which
-doubles a step's memory.
+Norm, activation and convolution form one unit (`NormConv`), because that is also the unit of recomputation: the
+backward pass of the convolution needs the output of the activation, and the norm and the activation are cheap to
+compute twice. GroupNorm keeps the dtype of its input: under autocast PyTorch's own GroupNorm converts a bf16 volume to
+fp32, which doubles the memory of a step.
 """
 
 from __future__ import annotations
@@ -21,31 +21,34 @@ from torch.utils.checkpoint import checkpoint
 from nndiff.words.volume import Triple
 
 MAX_GROUPS = 32  # as in Wu & He 2018
-CHANNELS_A_GROUP = 4  # at least
-TIME_SCALE = 1000.0  # t in [0, 1] → the 1000 steps for which the embedding's frequencies were made
+CHANNELS_A_GROUP = 4  # the fewest channels per group
+TIME_SCALE = 1000.0  # maps t in [0, 1] to the 1000 steps for which the frequencies of the embedding were designed
 MAX_PERIOD = 10000.0
 
 LAST = torch.channels_last_3d
-LANES = 8  # output channels that oneDNN computes at least
+LANES = 8  # the fewest output channels that oneDNN computes
 
-Begun = tuple[Tensor, Tensor]  # of one part: on its way through the block, and its shortcut
+Begun = tuple[Tensor, Tensor]  # (output of the first convolution, shortcut) of one part of a residual block's input
 
 
 def groups(channels: int) -> int:
-    """The largest divisor of `channels` that is at most 32 and leaves four channels a group."""
+    """Return the largest divisor of `channels` that is at most 32 and gives at least four channels per group."""
     most = max(1, min(MAX_GROUPS, channels // CHANNELS_A_GROUP))
     return next(n for n in range(most, 0, -1) if channels % n == 0)
 
 
 class Conv(nn.Conv3d):
-    """Answers channels last, even where a small fp32 map on a CPU makes PyTorch fall back on a kernel that does not.
+    """A 3D convolution whose output is always channels last, with three special cases on a CPU.
 
-    One such answer would turn the layout of all that follows, and every convolution would copy its input back.
+    For small fp32 maps on a CPU, PyTorch falls back on a kernel whose output is not channels last. One such output
+    would change the memory layout of all maps after it, and every later convolution would have to copy its input.
 
-    On a CPU a bf16 volume with fewer slices than the kernel is convolved in fp32: oneDNN (3.12) leaves part of such a
-    kernel's gradient as it found that memory, 1e30 or NaN. And without gradients a single fp32 volume goes straight to
-    oneDNN, which PyTorch itself only does for larger maps or batches: 2 to 10 times faster. And it computes eight
-    output channels where one is asked for: the taps along x take those places (`_by_taps`), 1.5 times faster.
+    1. A bf16 volume with fewer slices than the kernel is convolved in fp32, because oneDNN (3.12) leaves part of the
+       gradient of such a kernel uninitialised (1e30 or NaN).
+    2. Without gradients, a single fp32 volume is passed to oneDNN directly, which is 2 to 10 times faster. PyTorch
+       itself uses oneDNN only for larger maps or batches.
+    3. oneDNN computes eight output channels even where one is requested. Where the kernel's taps along x fit into
+       these channels, they are computed as such (`_by_taps`), which is 1.5 times faster.
     """
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, Z, Y, X] → [B, C', Z', Y', X']
@@ -57,7 +60,10 @@ class Conv(nn.Conv3d):
         return self._convolved(x, self.weight, self.bias, self.padding).contiguous(memory_format=LAST)
 
     def _by_taps(self, x: Tensor) -> Tensor:
-        """y(x) = Σ_k W_k x(x + k): a channel a tap, by a kernel one voxel wide, each then moved to its place."""
+        """Return the convolution as y(x) = Σ_k W_k x(x + k).
+
+        A kernel one voxel wide along x computes one channel per tap; each channel is then shifted to its place.
+        """
         assert self.bias is not None
         (pz, py, px), size, outputs = (int(p) for p in self.padding), x.shape[4], self.out_channels
         weight = self.weight.movedim(4, 0).flatten(0, 1)[..., None]  # [taps · C', C, k_z, k_y, 1]
@@ -76,7 +82,10 @@ class Conv(nn.Conv3d):
         return F.conv3d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def _held_back(self, x: Tensor) -> bool:
-        """Whether PyTorch would not ask oneDNN though it could; tensors without storage (a trace) stay as they are."""
+        """Return whether oneDNN can convolve x although PyTorch may not use it.
+
+        It is False for subclasses of Tensor, such as the tensors without storage of a memory trace.
+        """
         alone = x.shape[0] == 1 and type(x) is Tensor and not torch.is_grad_enabled()
         return alone and _plain(x) and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
@@ -92,7 +101,7 @@ def _plain(x: Tensor) -> bool:
 
 
 def conv(c_in: int, c_out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> Conv:
-    """A convolution that keeps n/stride voxels of every n."""
+    """Return a convolution, padded so that an axis of n voxels keeps n/stride (rounded up)."""
     return Conv(c_in, c_out, kernel, stride, padding=(kernel[0] // 2, kernel[1] // 2, kernel[2] // 2))
 
 
@@ -104,15 +113,21 @@ def zeroed(layer: Conv) -> Conv:
 
 
 def recomputed(run: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
-    """run(*inputs), keeping only the inputs for the backward pass; nothing here draws random numbers."""
+    """Return run(*inputs), and keep only the inputs for the backward pass.
+
+    The random state is not restored for the second run, because no layer here draws random numbers.
+    """
     if not torch.is_grad_enabled():
         return run(*inputs)
     return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-any-return]
 
 
 class GroupNorm(nn.Module):
-    """Where all before it is frozen its input's gradient is still asked for, and dropped: PyTorch's (2.13) backward of
-    a channels-last volume on a CPU writes it whether or not there is memory for it, and dies.
+    """Group normalisation in the dtype of its input.
+
+    The gradient of the input is computed, and discarded, even where all layers before this one are frozen. The reason
+    is PyTorch's (2.13) backward pass for channels-last volumes on a CPU: it writes this gradient even where no memory
+    was allocated for it, and crashes.
     """
 
     def __init__(self, channels: int):
@@ -129,7 +144,7 @@ class GroupNorm(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """t → (cos ω·t, sin ω·t) at geometrically spaced ω → a two-layer network."""
+    """The embedding of t: (cos ω·t, sin ω·t) at geometrically spaced ω, followed by a two-layer network."""
 
     def __init__(self, width: int, out: int):
         super().__init__()
@@ -143,9 +158,10 @@ class TimeEmbedding(nn.Module):
 
 
 class NormConv(nn.Module):
-    """GroupNorm, the time's scale and shift if any, SiLU, convolution; `recompute` does all but the convolution twice.
+    """GroupNorm, scale and shift from the time embedding (optional), SiLU, convolution.
 
-    The second time stops before the convolution: all that the backward pass asks for is there by then.
+    With `recompute`, all but the convolution is computed again in the backward pass. The second computation stops
+    before the convolution, because the backward pass needs nothing after that point.
     """
 
     def __init__(self, c_in: int, c_out: int, kernel: Triple, recompute: bool, zero: bool = False):
@@ -166,10 +182,10 @@ class NormConv(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Takes its input in parts, each with a norm, a convolution and a shortcut of its own.
+    """A residual block whose input comes in parts, each with its own norm, first convolution and shortcut.
 
-    So nothing is concatenated, and what one part gives can be kept while another changes: the block is
-    finish(begin(0, x₁), begin(1, x₂), …).
+    The parts are therefore never concatenated, and the result of one part can be kept while another part changes: the
+    block is finish(begin(0, x₁), begin(1, x₂), …).
     """
 
     def __init__(self, c_in: tuple[int, ...], c_out: int, c_time: int, kernel: Triple, recompute: str):
@@ -192,13 +208,16 @@ class ResidualBlock(nn.Module):
 
     def finish(self, time: Tensor, *begun: Begun) -> Tensor:
         *others, (h, x) = begun
-        for h_i, x_i in others:  # in place: what was just computed is nobody else's
+        for h_i, x_i in others:  # in place: with several parts h and x are new tensors that nothing else uses
             h, x = h.add_(h_i), x.add_(x_i)
         return x + self.second(h, self.film(time))  # type: ignore[no-any-return]
 
 
 class Up(nn.Module):
-    """Channels first, then each voxel repeated `stride` times an axis: 1/∏stride of the work of the other order."""
+    """Upsampling: a convolution that changes the channels, then each voxel repeated `stride` times along each axis.
+
+    The work is 1/∏stride of that of the opposite order.
+    """
 
     def __init__(self, c_in: int, c_out: int, stride: Triple):
         super().__init__()
@@ -210,7 +229,7 @@ class Up(nn.Module):
 
 
 def repeat(x: Tensor, stride: Triple) -> Tensor:
-    """Nearest-neighbour enlargement by a view and one copy, channels last whatever the device."""
+    """Return x enlarged by nearest neighbours, channels last on every device; it takes a view and one copy."""
     b, c, z, y, w = x.shape
     (sz, sy, sx), rows = stride, x.movedim(1, -1)  # [B, Z, Y, X, C]
     rows = rows[:, :, None, :, None, :, None].expand(b, z, sz, y, sy, w, sx, c)

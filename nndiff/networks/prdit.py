@@ -1,10 +1,11 @@
-"""A local denoiser and a global residual transformer over overlapping patches (PRDiT): no autoencoder, no pooling.
+"""PRDiT: a local denoiser and a global residual transformer over overlapping patches; no autoencoder, no pooling.
 
-    token_n = the patch around block n of the volume        answer(block n) = local(token_n, t) + whole(all tokens, t)_n
+    token_n = the patch around block n of the volume        output(block n) = local(token_n, t) + whole(all tokens, t)_n
 
-Blocks tile the volume; a token is its block and a margin on every side, mirrored where the volume ends. The local part
-is blind: of a block it sees the token and nothing else. The whole part begins at exactly zero, so a network whose
-local part alone was trained answers as that part does; while it is frozen at zero the whole part is not run at all.
+Blocks tile the volume. A token is a block and a margin on every side, mirrored at the border of the volume. For each
+block the local part sees only the token of that block. The global part ("whole") starts at exactly zero, so a network
+of which only the local part was trained returns the output of the local part. While the global part is frozen at zero,
+it is not run at all.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from nndiff.networks.blocks import TimeEmbedding, recomputed
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Triple
 
-HEAD_SIZE = 64  # channels an attention head, at least: 768/12 and 1152/16 as published
-HIGHEST = 32.0  # half turns of the fastest position code, over a whole axis
-EMBEDDING_RATIO, BLOCK_RATIO = 4, 4  # hidden over outer width of the embedding's and of a block's MLP
-WIDEST = 2048  # hidden channels of a gated MLP; published: as many as a token has, 1728
+HEAD_SIZE = 64  # the fewest channels per attention head, where the width has as many; published: 768/12 and 1152/16
+HIGHEST = 32.0  # half turns of the fastest position code over a whole axis
+EMBEDDING_RATIO, BLOCK_RATIO = 4, 4  # hidden width / outer width in the MLP of the embedding and of a block
+WIDEST = 2048  # the most hidden channels of a gated MLP; published: as many as a token has, 1728
 RECOMPUTE = ("none", "blocks")
 
 
 def unfold(x: Tensor, patch: Triple, stride: Triple) -> Tensor:  # [B, C, Z, Y, X] → [B, gz, gy, gx, C·pz·py·px]
-    """The tokens: a patch around every block of `stride` voxels."""
+    """Return the tokens: the patch around every block of `stride` voxels."""
     mz, my, mx = ((p - s) // 2 for p, s in zip(patch, stride, strict=True))
     x = F.pad(x, (mx, mx, my, my, mz, mz), mode="reflect")
     for axis, (p, s) in enumerate(zip(patch, stride, strict=True), start=2):
@@ -43,7 +44,10 @@ def fold(blocks: Tensor, stride: Triple) -> Tensor:  # [B, gz, gy, gx, C·sz·sy
 
 
 def positions(grid: Triple, width: int, device: torch.device) -> Tensor:  # [gz, gy, gx, width]
-    """sin and cos of each block's place in the volume, 0 to 1 an axis: one place, one code, however fine the grid."""
+    """Return the position codes: sines and cosines of each block's position, which is between 0 and 1 along each axis.
+
+    The code depends on the position in the volume alone: grids of any fineness have the same code at the same place.
+    """
     waves = width // 6
     turns = torch.exp(math.log(HIGHEST) * torch.arange(waves, device=device) / max(1, waves - 1)) * math.pi
     codes = []
@@ -55,15 +59,17 @@ def positions(grid: Triple, width: int, device: torch.device) -> Tensor:  # [gz,
 
 
 class PRDiT(nn.Module):
+    """The sum of the local denoiser and the global transformer; the core of a network, without puzzle and padding."""
+
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        width: int,  # of the transformer; the local part is as wide as a token
-        depth: int,  # transformer blocks; 0: no whole part
+        width: int,  # of the transformer; the local part has the width of a token
+        depth: int,  # number of transformer blocks; 0: no global part
         patch: Triple,
         stride: Triple,
-        recompute: str = "none",  # done twice to save memory: nothing, or every block
+        recompute: str = "none",  # what is computed twice to save memory: nothing, or every block
     ):
         super().__init__()
         _check(width, patch, stride, recompute)
@@ -81,7 +87,7 @@ class PRDiT(nn.Module):
 
 
 class Local(nn.Module):
-    """Two gated MLPs with the time's scale and shift, each beside its input, and an answer that starts at zero."""
+    """The local denoiser: two gated residual MLPs, modulated by the time; its output is zero before training."""
 
     def __init__(self, token: int, block: int, c_time: int, recompute: bool):
         super().__init__()
@@ -99,7 +105,7 @@ class Local(nn.Module):
 
 
 class Gated(nn.Module):
-    """x + W₃(SiLU(W₁n) · W₂n),  n = (1 + scale(t))·LayerNorm(x) + shift(t)"""
+    """A gated residual MLP: x + W₃(SiLU(W₁n) · W₂n),  n = (1 + scale(t))·LayerNorm(x) + shift(t)"""
 
     def __init__(self, token: int, c_time: int):
         super().__init__()
@@ -114,7 +120,7 @@ class Gated(nn.Module):
 
 
 class Whole(nn.Module):
-    """A transformer over all tokens at once, whose answer starts at zero."""
+    """The global transformer over all tokens of the volume; its output is zero before training."""
 
     def __init__(self, token: int, block: int, width: int, depth: int, recompute: bool):
         super().__init__()
@@ -133,7 +139,7 @@ class Whole(nn.Module):
 
     @property
     def speaks(self) -> bool:
-        """Whether its answer can differ from zero: it is trained, or the weights that it was given say something."""
+        """Return whether the output can differ from zero: a weight is trained, or the loaded head is not zero."""
         return not self.silent or any(weight.requires_grad for weight in self.parameters())
 
     def _listen(self, _: object) -> None:
@@ -149,7 +155,10 @@ class Whole(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and an MLP, each normed, scaled, shifted and gated by the time; both gates start shut (adaLN-Zero)."""
+    """A transformer block (adaLN-Zero): attention and an MLP, each normalised, then scaled, shifted and gated by time.
+
+    Both gates are zero before training.
+    """
 
     def __init__(self, width: int):
         super().__init__()
@@ -169,12 +178,12 @@ class Block(nn.Module):
 
     def _attended(self, h: Tensor) -> Tensor:
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.enter(h).chunk(3, dim=-1))
-        mixed = F.scaled_dot_product_attention(q, k, v)  # fused: memory linear in the tokens
+        mixed = F.scaled_dot_product_attention(q, k, v)  # fused: its memory is linear in the number of tokens
         return self.leave(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class Norm(nn.Module):
-    """LayerNorm in the tensor's own dtype: under autocast a GPU's would turn a bf16 map into an fp32 one."""
+    """LayerNorm in the dtype of its input: under autocast on a GPU, PyTorch's own converts a bf16 map to fp32."""
 
     def __init__(self, width: int, affine: bool = False):
         super().__init__()
@@ -188,7 +197,7 @@ class Norm(nn.Module):
 
 
 def _modulated(x: Tensor, film: Tensor) -> Tensor:
-    """(1 + scale)·x + shift; one pair a volume, [B, …, 2C] for [B, …, C]."""
+    """Return (1 + scale)·x + shift, with one scale and shift per volume.  x: [B, …, C]; film: [B, …, 2C]."""
     scale, shift = film.to(x.dtype).reshape(x.shape[0], *[1] * (x.ndim - 2), -1).chunk(2, dim=-1)
     return torch.addcmul(shift, x, 1 + scale)
 

@@ -1,13 +1,13 @@
-"""The puzzle operator, and the wrapper that lets any network work on a puzzled volume (PPDM).
+"""The puzzle operator, which rearranges voxels into channels, and the wrapper that puts it around a network (PPDM).
 
     (P x)[(c, i, j, k), z, y, w] = x[c, z·r_z + i, y·r_y + j, w·r_x + k]      C → C·r_z·r_y·r_x channels, each axis / r
 
-P is a permutation: its inverse is exact, it keeps the norm, white noise stays white.
-So it commutes with every Gaussian process,
+P is a permutation: its inverse is exact, it preserves the norm, and white noise stays white.
+It therefore commutes with every Gaussian process,
 
     f(x_t, t, y) = P⁻¹ core(P[x_t; y], t)
 
-and schedule, loss and sampler stay in image space. At equal width, activations and FLOPs fall by r_z·r_y·r_x.
+and schedule, loss and sampler stay in image space. At equal width, activations and FLOPs are r_z·r_y·r_x times fewer.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from nndiff.networks.blocks import Conv, conv, zeroed
 from nndiff.words.volume import Triple
 
-HEAD_CHANNELS = 4  # a voxel, from the core to the full-resolution head
-HEAD_REACH = 2  # voxels beyond the volume that head and skip look at: two kernels of 3
+HEAD_CHANNELS = 4  # channels per voxel that the core passes to the full-resolution head
+HEAD_REACH = 2  # voxels beyond the volume that head and skip can see: two kernels of 3
 
 
 def puzzle(x: Tensor, factor: Triple) -> Tensor:  # [B, C, Z, Y, X] → [B, C·r_z·r_y·r_x, Z/r_z, Y/r_y, X/r_x]
@@ -44,22 +44,23 @@ def unpuzzle(x: Tensor, factor: Triple) -> Tensor:  # [B, C·r_z·r_y·r_x, Z, Y
 
 
 def haar(x: Tensor, factor: Triple) -> Tensor:  # [B, C·r_z·r_y·r_x, Z, Y, X] → the same
-    """Each voxel's puzzle channels mixed by H_z ⊗ H_y ⊗ H_x, H = [[1, 1], [1, -1]]/√2 along an axis of factor 2.
+    """Return the puzzle channels of each voxel mixed by H_z ⊗ H_y ⊗ H_x.
 
-    Orthogonal and its own inverse. (WDM scales the lowest band by 1/3 besides.)
+    H = [[1, 1], [1, -1]]/√2 along an axis of factor 2. The mix is orthogonal and its own inverse. (WDM also scales the
+    lowest band by 1/3.)
     """
     pieces, h = prod(factor), torch.tensor([[1.0, 1.0], [1.0, -1.0]], device=x.device, dtype=x.dtype)
     mix = torch.ones(1, 1, device=x.device, dtype=x.dtype)
     for r in factor:
         mix = torch.kron(mix, h) if r == 2 else mix
-    with torch.autocast(x.device.type, enabled=False):  # the signs are exact in every dtype; the scale comes after
+    with torch.autocast(x.device.type, enabled=False):  # `mix` holds signs, exact in every dtype; the scale comes after
         rows = x.movedim(1, -1)  # [B, Z, Y, X, C·pieces]
         mixed: Tensor = rows.reshape(*rows.shape[:-1], -1, pieces) @ mix * pieces**-0.5
     return mixed.flatten(-2).movedim(-1, 1)
 
 
 class Head(nn.Module):
-    """Two convolutions at full resolution over the core's answer and its input: they mend what the puzzle leaves."""
+    """Two convolutions at full resolution over the core's output and input, which correct artefacts of the puzzle."""
 
     def __init__(self, c_in: int, c_out: int, width: int):
         super().__init__()
@@ -71,7 +72,10 @@ class Head(nn.Module):
 
 
 def averaging(c_in: int, channels: Sequence[int], kernel: Triple) -> Conv:
-    """A convolution that starts as the mean over its kernel, of one input channel for each output channel."""
+    """Return a convolution that before training gives, per output channel, the local mean of one input channel.
+
+    `channels` lists the input channel of each output channel.
+    """
     layer = zeroed(conv(c_in, len(channels), kernel))
     with torch.no_grad():
         for i, channel in enumerate(channels):
@@ -80,10 +84,10 @@ def averaging(c_in: int, channels: Sequence[int], kernel: Triple) -> Conv:
 
 
 class Puzzled(nn.Module):
-    """The network's contract around a core: (x_t, t, condition) → output, at any size, in image space.
+    """A core with the interface of every network: (x_t, t, condition) → output, at any size, in image space.
 
-    Axes are padded at their far end, by repeating the border, to a multiple of `multiple`, and cropped back.
-    `skip`, where there is one, is added to the answer: what is seen, by one convolution at full resolution.
+    Each axis is padded at its far end, by repeating the border, to a multiple of `multiple`; the output is cropped
+    back. `skip`, where there is one, is a convolution of the input at full resolution, which is added to the output.
     """
 
     def __init__(
@@ -102,12 +106,15 @@ class Puzzled(nn.Module):
         self.factor, self.multiple, self.haar = factor, multiple, haar
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None, *kept: Any) -> Tensor:
-        """[B, C, Z, Y, X], [B] → [B, out, Z, Y, X]; what a core keeps from step to step is its own affair."""
+        """Return the output: [B, C, Z, Y, X], [B] → [B, out, Z, Y, X].
+
+        `kept` is passed on to the core: the features that it keeps from step to step.
+        """
         seen = x_t if condition is None else torch.cat([x_t, condition], dim=1)
         seen = pad(seen.contiguous(memory_format=torch.channels_last_3d), self.multiple)
         output: Tensor = self._leave(self.core(self._enter(seen), t, *kept))
         size, reach = x_t.shape[2:], [n + HEAD_REACH for n in x_t.shape[2:]]
-        output, seen = _cut(output, reach), _cut(seen, reach)  # the rest of the padding costs memory
+        output, seen = _cut(output, reach), _cut(seen, reach)  # the rest of the padding would only cost memory
         if self.head is not None:
             output = self.head(output, seen)
         if self.skip is not None:

@@ -1,12 +1,12 @@
-"""A 3D UNet without attention, cut so that its shallow part can run on a cached deep part.
+"""A 3D UNet without attention, whose shallow part can run on cached features of its deep part.
 
-    h_0 = stem(x)        h_k = E_k(h'_{k-1})        h' = h, or its reduction where a level begins
+    h_0 = stem(x)        h_k = E_k(h'_{k-1})        h' = h, or h downsampled where a level begins
     d_K = D_K(h_K, h'_{K-1})        d_k = D_k(d'_{k+1}, h'_{k-1})        output = head(d_1)
 
-D_k sees the *input* of E_k, so D_1 sees the stem's output, and whoever keeps d'_{m+1} needs only the stem and
-E_1 … E_{m-1} to finish a pass with fresh skips (LIM, Eq. 9-11). What is kept is d'_{m+1} on its way through D_m, up to
-where it meets the skip: half of that block need not be done again.
-Encoder and decoder are flat lists of K blocks: depth m means one thing. d'_{K+1} is h_K.
+d' is d, or d upsampled where a level ends. D_k sees the *input* of E_k, so D_1 sees the output of the stem. Given a
+cached d'_{m+1}, the stem and E_1 … E_{m-1} suffice to finish a forward pass with fresh skips (LIM, Eq. 9-11). What is
+cached is d'_{m+1} after the first half of D_m, just before it is added to the skip, so that this half of the block is
+not computed again either. Encoder and decoder are flat lists of K blocks, so depth m counts blocks. d'_{K+1} is h_K.
 """
 
 from __future__ import annotations
@@ -25,24 +25,29 @@ RECOMPUTE = ("none", "norms", "blocks")
 
 @dataclass
 class Cache:
-    """What D_m makes of d'_{m+1}, from the last full pass. While it is stale the next pass is full, and fills it."""
+    """The cached features: d'_{m+1} after the first half of D_m, from the last full pass.
 
-    depth: int  # m: the decoder blocks that are computed anew on a kept feature
-    kept: Tensor | None = None  # [B, 2C, Z, Y, X]: on its way through the block, and its shortcut
+    If the cache is stale, the next pass is a full one and fills it.
+    """
+
+    depth: int  # m: every pass computes D_m (its second half) … D_1
+    kept: Tensor | None = None  # [B, 2C, Z, Y, X]: the first convolution of d'_{m+1} in D_m, and its shortcut
     stale: bool = True
 
 
 class UNet(nn.Module):
+    """The UNet of the module's equations; the core of a network, without puzzle and padding."""
+
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
         width: int,  # channels of level 0 = width · multipliers[0]
-        multipliers: tuple[int, ...],  # one a level
-        kernels: tuple[Triple, ...],  # one a level
-        strides: tuple[Triple, ...],  # one a level, from the level above; strides[0] is (1, 1, 1)
-        blocks: int = 2,  # a level, on each side
-        recompute: str = "none",  # done twice to save memory: nothing, norms and activations, whole blocks
+        multipliers: tuple[int, ...],  # one per level
+        kernels: tuple[Triple, ...],  # one per level
+        strides: tuple[Triple, ...],  # one per level, from the level above; strides[0] is (1, 1, 1)
+        blocks: int = 2,  # per level, on each side
+        recompute: str = "none",  # what is computed twice to save memory: nothing, norms and activations, whole blocks
     ):
         super().__init__()
         _check(multipliers, kernels, strides, recompute)
@@ -61,7 +66,10 @@ class UNet(nn.Module):
         self.head = NormConv(channels[0], out_channels, kernels[0], recompute != "none", zero=True)
 
     def forward(self, x: Tensor, t: Tensor, cache: Cache | None = None) -> Tensor:
-        """[B, C, Z, Y, X], [B] → [B, out, Z, Y, X]; with a cache that is not stale, the shallow part alone."""
+        """Return the output: [B, C, Z, Y, X], [B] → [B, out, Z, Y, X].
+
+        With a cache that is not stale, only the shallow part runs.
+        """
         time = self.time(t)
         if cache is None:
             return self.head(self._deep(x, time, 0)[0])  # type: ignore[no-any-return]
@@ -77,13 +85,13 @@ class UNet(nn.Module):
         return self.head(self.decode(h, skips, time, 0))  # type: ignore[no-any-return]
 
     def _deep(self, x: Tensor, time: Tensor, last: int) -> tuple[Tensor, list[Tensor]]:
-        """d'_{last+1}, and the skips that are left for D_last … D_1."""
+        """Return d'_{last+1} and the remaining skips, those of D_last … D_1."""
         skips = self.encode(x, time, len(self.encoder))
         h = self.encoder[-1](time, skips[-1])
         return self.decode(h, skips, time, last), skips
 
     def encode(self, x: Tensor, time: Tensor, blocks: int) -> list[Tensor]:
-        """The inputs of E_1 … E_blocks."""
+        """Return the inputs of E_1 … E_blocks."""
         h, skips = self.stem(x), list[Tensor]()
         for k in range(blocks):
             h = self.downs[k](self.encoder[k - 1](time, h) if k else h)
@@ -91,7 +99,7 @@ class UNet(nn.Module):
         return skips
 
     def decode(self, h: Tensor, skips: list[Tensor], time: Tensor, last: int) -> Tensor:
-        """D_k … D_{last+1} for k = len(skips); every skip is let go once it was used."""
+        """Run D_k … D_{last+1} for k = len(skips), and return d'_{last+1}. Each skip is released after its use."""
         for k in reversed(range(last, len(skips))):
             h = self.ups[k](self.decoder[k](time, h, skips.pop()))
         return h

@@ -1,1 +1,1 @@
-"""From a fingerprint and a budget to a plan: pure rules, and the ordered list that applies them."""
+"""Planning: from a fingerprint and a budget to a plan, by pure rules that the planner applies in a fixed order."""

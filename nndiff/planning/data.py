@@ -1,4 +1,4 @@
-"""Rules about the data: anchor, normalisation, crop, range, spacing, shape. Plain facts in, a Verdict out."""
+"""Rules about the data: anchor, normalisation, crop, range, spacing, shape. Each takes facts and returns a Verdict."""
 
 from __future__ import annotations
 
@@ -7,29 +7,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from nndiff.data.prepare import CROP_MARGIN_MM, normalizer
-from nndiff.data.statistics import DEFAULT_SCHEMES
 from nndiff.imaging.resample import new_shape
 from nndiff.plans.channels import TIED, Channel, Crop
-from nndiff.words.dataset import kind_of
 from nndiff.words.fingerprint import CaseFingerprint, ChannelStatistics, Fingerprint
+from nndiff.words.kind import Kind, kind_of
 from nndiff.words.scheme import Scheme
 from nndiff.words.verdict import Alternative, Verdict
-from nndiff.words.volume import FloatArray, Grid, Spacing, Triple
+from nndiff.words.volume import FloatArray, Floats, Grid, Spacing, Triple
 
-CROP_WORTH = 0.8  # crop when the median case keeps at most this share of its voxels
-FINER_AT_MOST = 4.0  # times the median case's voxels: what keeping the finest cases' detail may cost
-RANGE_MARGIN = 0.1  # of the range, added on either side: a new case may be a little hotter than any seen
-GENERATION_WINDOW = Scheme("fixed", {"low": -1000.0, "high": 1000.0})  # HU, as published for PRDiT
-BACKGROUND = {"ct": -1024.0, "pet": 0.0, "mr": 0.0}
+CROP_WORTH = 0.8  # crop if the median case keeps at most this share of its voxels
+FINER_AT_MOST = 4.0  # the most voxels at the finer spacing, as a multiple of those at the median spacing
+RANGE_MARGIN = 0.1  # share of the range added on either side: a new case may exceed all training cases a little
 
 Map = Callable[[float], float]
 
 
 def anchors(fingerprint: Fingerprint) -> Verdict[tuple[int, ...]]:
-    """For each target channel the source channel that a bridge starts from: same name, else highest correlation."""
+    """Return, for each target channel, the source channel that a bridge starts from.
+
+    It is the source of the same name, else the one with the highest correlation.
+    """
     if not fingerprint.channel_names:
         return Verdict((), "generation has no source to start from")
     chosen, reasons = [], []
@@ -48,35 +47,29 @@ def anchors(fingerprint: Fingerprint) -> Verdict[tuple[int, ...]]:
 
 def source_channel(name: str) -> Verdict[Channel]:
     kind = kind_of(name)
-    reason = {
-        "ct": "Hounsfield units are absolute: one fixed window for all cases, wide enough for bone and metal",
-        "pet": "activity spans orders of magnitude between scans: each is divided by its own P99.99, never clipped",
-        "mr": "MR units are arbitrary: each scan's foreground P0.5 and P99.5 go to -1 and 1",
-    }[kind]
-    return Verdict(Channel(name, kind, DEFAULT_SCHEMES[kind], BACKGROUND[kind]), reason)
+    return Verdict(Channel(name, kind, kind.source, kind.background), f"{kind.meaning}: {kind.source_reason}")
 
 
 def target_channel(
     t: int, fingerprint: Fingerprint, anchor: Channel | None, anchor_index: int | None
 ) -> Verdict[Channel]:
-    """A map that needs no target: fixed for CT, else tied to the anchor or one for all cases.
+    """Return a target channel whose normalisation does not depend on the target.
 
-    A source divided by its own peak has lost its scale, and so has a network that sees no more: whichever map leaves
-    less of the target unexplained by the normalised source is taken.
+    It is fixed for CT; otherwise it is that of the anchor ("tied"), or one for the whole dataset. A source divided by
+    its own peak has lost its absolute scale, and the network sees nothing else. The normalisation is therefore chosen
+    that leaves less of the target unexplained by the normalised source.
     """
     name = fingerprint.target_names[t]
     kind = kind_of(name)
-    if kind == "ct":
-        window = GENERATION_WINDOW if fingerprint.task == "generation" else DEFAULT_SCHEMES["ct"]
+    window = kind.window_of(fingerprint.task)
+    if window is not None:
         low, high = window.options["low"], window.options["high"]
-        reason = (
-            f"Hounsfield units are absolute: [{low:g}, {high:g}] for every case, undone exactly; values beyond stay"
-        )
-        return Verdict(Channel(name, kind, window, BACKGROUND[kind]), reason)
+        reason = f"{kind.meaning}: [{low:g}, {high:g}] for every case, undone exactly; values beyond stay"
+        return Verdict(Channel(name, kind, window, kind.background), reason)
     fixed = _dataset_map(kind, fingerprint.pooled_target[t])
     if anchor is None or anchor_index is None:
         reason = "generation: one map for the whole dataset"
-        return Verdict(Channel(name, kind, fixed, BACKGROUND[kind]), reason)
+        return Verdict(Channel(name, kind, fixed, kind.background), reason)
     source = [case.source[anchor_index] for case in fingerprint.cases]
     target = [case.target[t] for case in fingerprint.cases]
     source_maps = [scheme_map(anchor.normalization, statistics) for statistics in source]
@@ -96,12 +89,12 @@ def target_channel(
     best, other = (tied, shared) if tied.unexplained < shared.unexplained else (shared, tied)
     reason = f"{best.words}: {best.unexplained:.3f} of the target's range does not follow from the normalised source"
     alternative = Alternative(other.name, f"{other.words} would leave {other.unexplained:.3f}")
-    return Verdict(Channel(name, kind, best.scheme, BACKGROUND[kind]), reason, (alternative,))
+    return Verdict(Channel(name, kind, best.scheme, kind.background), reason, (alternative,))
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A map for a target channel, and the share of the target's range that it leaves unexplained."""
+    """A normalisation of a target channel, and the share of the target's range that it leaves unexplained."""
 
     scheme: Scheme
     name: str
@@ -123,7 +116,7 @@ def crop(fingerprint: Fingerprint) -> Verdict[Crop]:
 def target_range(
     fingerprint: Fingerprint, sources: Sequence[Channel], targets: Sequence[Channel], anchor: Sequence[int]
 ) -> Verdict[tuple[tuple[float, float], ...]]:
-    """What the sampler clamps its estimate to: the training targets' normalised range and a tenth more."""
+    """Return the range to which the sampler clamps its estimate: that of the normalised training targets, widened."""
     ranges = []
     for t, channel in enumerate(targets):
         maps = [_map_of(channel, case, sources, anchor[t] if anchor else None) for case in fingerprint.cases]
@@ -140,7 +133,10 @@ def target_range(
 def normalised_rmse(
     fingerprint: Fingerprint, sources: Sequence[Channel], targets: Sequence[Channel], anchor: Sequence[int]
 ) -> list[float]:
-    """Per case, the rms over target channels of (anchor - target) in the plan's own units, from the stored moments."""
+    """Return, per case, the rms of (anchor - target) over target channels, normalised as planned.
+
+    It is computed from the moments in the fingerprint.
+    """
     per_case = []
     for case in fingerprint.cases:
         squares = []
@@ -160,9 +156,10 @@ def normalised_rmse(
 
 
 def spacing(fingerprint: Fingerprint) -> Verdict[Spacing]:
-    """Translation must give back what it was given: the finer tenth percentile an axis, while that is affordable.
+    """Return the spacing: for translation the tenth percentile per axis, if that is affordable, else the median.
 
-    A spline refined and brought back is the volume it was; coarsened, it has lost detail for good.
+    A prediction must keep the detail of its source. Resampling to a finer spacing and back preserves a volume;
+    resampling to a coarser one loses detail for good.
     """
     spacings = np.array([case.spacing for case in fingerprint.cases])
     median = _triple(np.median(spacings, axis=0))
@@ -187,21 +184,24 @@ def spacing(fingerprint: Fingerprint) -> Verdict[Spacing]:
     return Verdict(chosen, reason, (other,) if other.value != chosen else ())
 
 
-def _share(spacings: npt.NDArray[np.float64], of: Spacing, finer: bool = False) -> float:
-    """Of the cases, those with this spacing; or those finer than it on some axis."""
+def _share(spacings: Floats, of: Spacing, finer: bool = False) -> float:
+    """Return the share of the cases with this spacing; or, if `finer`, of those that are finer along some axis."""
     rows = (
         np.any(spacings < 0.99 * np.array(of), axis=1) if finer else np.all(np.isclose(spacings, of, rtol=1e-3), axis=1)
     )
     return float(np.mean(rows))
 
 
-def _triple(values: npt.NDArray[np.float64]) -> Spacing:
+def _triple(values: Floats) -> Spacing:
     a, b, c = (float(f"{value:.6g}") for value in values)
     return a, b, c
 
 
 def volume_shape(fingerprint: Fingerprint, crop: Crop, spacing: Spacing) -> Verdict[Triple]:
-    """Voxels of the median case after crop and resampling; in generation of all cases, so the largest within reason."""
+    """Return the shape of the median case after crop and resampling.
+
+    In generation it is the one shape of all volumes: the 95th percentile per axis.
+    """
     shapes = np.array([_prepared_shape(case, crop, spacing) for case in fingerprint.cases])
     if fingerprint.task == "generation":
         z, y, x = (int(v) for v in np.percentile(shapes, 95, axis=0, method="lower"))
@@ -212,14 +212,14 @@ def volume_shape(fingerprint: Fingerprint, crop: Crop, spacing: Spacing) -> Verd
 
 
 def scheme_map(scheme: Scheme, statistics: ChannelStatistics | None) -> Map:
-    """The affine map of a scheme for a case, from its fingerprint alone: fitted to a portrait of the channel."""
+    """Return the affine map of a normalisation scheme for a case, fitted to the statistics of the channel."""
     portrait = np.zeros(1, dtype=np.float32) if statistics is None else _portrait(statistics)
     fitted = normalizer(scheme).fit(portrait.reshape(-1, 1, 1), np.ones((portrait.size, 1, 1), dtype=bool))
     return lambda value: (value - fitted.offset) / fitted.scale
 
 
 def _portrait(statistics: ChannelStatistics) -> FloatArray:
-    """Sorted values whose percentiles are those of the channel: what a normaliser would see of it."""
+    """Return sorted values that have the percentiles of the channel, to which a normaliser can be fitted."""
     knots = {float(p): value for p, value in statistics.percentiles.items()}
     knots |= {0.0: statistics.minimum, 99.99: max(statistics.peak, *knots.values()), 100.0: statistics.maximum}
     points = sorted(knots)
@@ -239,9 +239,10 @@ def _unexplained(
     target: Sequence[ChannelStatistics],
     target_maps: Sequence[Map],
 ) -> float:
-    """How far normalised target percentiles stray from what the normalised source's say: the network sees no more.
+    """Return how poorly the normalised target percentiles follow from those of the normalised source.
 
-    x_p = k·y_p + c_p over all cases, one slope for P50, P95 and P99; the rms left, over the target's mean width.
+    The fit is x_p = k·y_p + c_p over all cases, with one slope for P50, P95 and P99. The result is its rms residual
+    divided by the mean width of the target.
     """
     y, x = (
         np.array([[m(case.percentiles[p]) for p in ("50", "95", "99")] for case, m in zip(cases, maps, strict=True)])
@@ -256,8 +257,8 @@ def _unexplained(
     return float(np.sqrt(np.mean((x - slope * y) ** 2)) / max(float(np.mean(widths)), 1e-12))
 
 
-def _dataset_map(kind: str, pooled: ChannelStatistics) -> Scheme:
-    if kind == "pet":
+def _dataset_map(kind: Kind, pooled: ChannelStatistics) -> Scheme:
+    if kind.true_zero:
         return Scheme("fixed", {"low": 0.0, "high": pooled.peak, "onto_low": 0.0, "onto_high": 1.0})
     return Scheme("fixed", {"low": pooled.percentiles["0.5"], "high": pooled.percentiles["99.5"]})
 

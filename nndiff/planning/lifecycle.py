@@ -1,8 +1,8 @@
-"""plan.json over time: what is planned again, what is left alone, what a person has edited.
+"""Updates of an existing plan.json: which parts are planned again, and which are kept.
 
-planned again   the configurations asked for, and the dataset-wide choices
-left alone      every other configuration, byte for byte; a file of an older version is migrated first
-edited by hand  kept, with a note, unless --clean; recognised by the seal that the planner put on each part
+planned again   the requested configurations, and the dataset-wide choices
+unchanged       every other configuration, byte for byte; a file of an older version is migrated first
+edited by hand  kept, with a note, unless --clean; recognised by the seal that the planner stored for each part
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ MakePlan = Callable[[Sequence[str], dict[str, Any]], Plan]  # configurations, ov
 
 @dataclass(frozen=True)
 class Settled:
-    """The plan.json to be, and what a person should know of it."""
+    """The new contents of plan.json, with notes for the user."""
 
     data: dict[str, Any]
-    kept: tuple[str, ...]  # configurations edited by hand, left as they are
+    kept: tuple[str, ...]  # configurations that were edited by hand and are unchanged
     notes: tuple[str, ...]
 
 
 def settle(path: Path, wanted: Sequence[str], overrides: dict[str, Any], clean: bool, make: MakePlan) -> Settled:
-    """Plan what is asked for around what must stay. Writes nothing."""
+    """Return the new contents of plan.json: the requested configurations planned, all others kept. Write nothing."""
     existing = None if clean or not path.exists() else _existing(path)
     if existing is None:
         return Settled(encode(make(wanted, overrides)), (), ())
@@ -79,14 +79,14 @@ def _existing(path: Path) -> tuple[Plan, dict[str, Any]]:
 def _is_edited(old: Plan, raw: dict[str, Any], part: str) -> bool:
     """Return whether the part has changed since the planner sealed it.
 
-    A part from before a field was added is compared as the file has it, not as it is read.
+    A part that is older than one of its fields is compared as it is in the file, without the field's default.
     """
     there = raw["configurations"][part] if part else {name: raw[name] for name in DATASET_WIDE if name in raw}
     return old.seals.get(part) not in (digest(part_of(old, part)), digest(there))
 
 
 def _as_overrides(old: Plan) -> dict[str, Any]:
-    """The dataset-wide choices as if each had been set by hand, in the order in which they are decided."""
+    """Return the dataset-wide choices as overrides, in the order in which they are decided."""
     sides = {"source_channels": old.source_channels, "target_channels": old.target_channels}
     channels = {f"{side}.{i}": channel for side, row in sides.items() for i, channel in enumerate(row)}
     rest = {name: getattr(old, name) for name in ("anchor", "crop", "target_range")}
@@ -94,7 +94,7 @@ def _as_overrides(old: Plan) -> dict[str, Any]:
 
 
 def _demand_agreement(old: Plan, new: Plan, others: Sequence[str], path: Path) -> None:
-    """Configurations that stay rest on the dataset-wide choices they were planned with."""
+    """Refuse new dataset-wide choices if kept configurations were planned with other ones."""
     if others and part_of(old, "") != part_of(new, ""):
         differing = [name for name, value in part_of(new, "").items() if value != part_of(old, "")[name]]
         raise NndiffError(
@@ -105,7 +105,7 @@ def _demand_agreement(old: Plan, new: Plan, others: Sequence[str], path: Path) -
 
 
 def _merged(raw: dict[str, Any], new: Plan, others: Sequence[str]) -> dict[str, Any]:
-    """The new plan with the old parts of the other configurations put back untouched, in the old order."""
+    """Return the new plan with the old, unchanged parts of the other configurations, in the old order."""
     data: dict[str, Any] = encode(new)
     order = [*raw["configurations"], *(name for name in new.configurations if name not in raw["configurations"])]
     old_parts = {name: raw["configurations"][name] for name in others}

@@ -1,4 +1,4 @@
-"""`--set a.b=value`: checked against the plan's own types, applied where a rule would decide, recorded in the plan."""
+"""Overrides (`--set a.b=value`): checked against the types of the plan, used in place of rules, and recorded in it."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ from nndiff.words.errors import NndiffError
 from nndiff.words.strict_json import decode, encode, hints_of, rules_at, type_at
 
 NEVER_DECIDED = ("version", "dataset", "task", "file_ending", "configurations", "overrides", "decisions", "seals")
-SIZED = ("puzzle_factor", "patch_size", "batch_size", "network", "precision")  # what the predicted cost follows from
-SETTLED = ("spacing", "volume_shape", "budget", "predicted")  # of a configuration: too late to change in training
+SIZED = ("puzzle_factor", "patch_size", "batch_size", "network", "precision")  # fields that change the predicted cost
+SETTLED = ("spacing", "volume_shape", "budget", "predicted")  # fields that can no longer be changed in training
 
 
-REST = ("layers", "guides", "caches", "samples")  # of a sampler, set as a whole
+REST = ("layers", "guides", "caches", "samples")  # fields of a sampler that can be set as a whole
 
 
 @dataclass(frozen=True)
 class Rest:
-    values: dict[str, Any]
-    used: tuple[str, ...]
+    """Overrides of fields that are not decisions of their own."""
+
+    values: dict[str, Any]  # field → value
+    used: tuple[str, ...]  # the paths of the overrides
 
 
 class Overrides:
-    """What a person fixed by hand, by dotted path; the rules decide around it."""
+    """The values that the user set, by dotted path; the rules decide all other fields."""
 
     def __init__(self, values: Mapping[str, Any]):
         self.values = dict(values)
 
     def apply(self, path: str, value: Any) -> tuple[Any, list[str]]:
-        """Return `value`, decided at `path`, with every override at or below that path; and the paths that were used.
+        """Return `value`, decided at `path`, with every override at or below that path, and the paths that were used.
 
-        An override below the path changes that part alone.
+        An override below the path changes only its part of the value.
         """
         used = [key for key in self.values if key == path or key.startswith(path + ".")]
         for key in used:
@@ -49,13 +51,13 @@ class Overrides:
         return self.values.get(path)
 
     def at(self, path: str, value: Any) -> Any:
-        """Return what will hold at `path`, where `value` would be decided: also as a part of something set above it."""
+        """Return the value that `path` will have: an override of it, or of the field above it, else `value`."""
         above, _, name = path.rpartition(".")
         whole = self.values.get(above)
         return self.values.get(path, whole.get(name, value) if isinstance(whole, dict) else value)
 
     def rest(self, path: str, cls: type) -> Rest:
-        """Return the overrides of fields of `cls` right below `path` that are no decision of their own."""
+        """Return the overrides of fields directly below `path` that are not decisions of their own."""
         keys = [key for key in self.values if key.startswith(path + ".") and "." not in key[len(path) + 1 :]]
         fields = {key: key[len(path) + 1 :] for key in keys}
         values = {
@@ -65,19 +67,19 @@ class Overrides:
 
 
 def parse(assignments: Sequence[str], configurations: Sequence[str]) -> dict[str, Any]:
-    """["configurations.bridge.puzzle_factor=[1,1,1]"] → {path: value}, each path and type checked."""
+    """Return {path: value} for texts such as "configurations.bridge.puzzle_factor=[1,1,1]"; check paths and types."""
     values = {}
     for text in assignments:
         path, equals, written = text.partition("=")
         if not equals:
             raise NndiffError("--set needs key=value.", found=text, remedy="for instance --set crop.enabled=false")
-        path, value = renamed(path, _value(written))  # the short names of fields that moved are still understood
+        path, value = renamed(path, _value(written))  # the old names of fields that moved are still accepted
         values[path] = _checked(path, value, configurations)
     return values
 
 
 def put_in(plan: Plan, name: str, assignments: Sequence[str]) -> Plan:
-    """The plan with fields of one configuration changed for a training, checked and recorded."""
+    """Return the plan with changed fields of one configuration, checked and recorded; used when training starts."""
     prefix = f"configurations.{name}."
     full = [text if text.startswith("configurations.") else prefix + text for text in assignments]
     values = parse(full, [name])
@@ -99,7 +101,7 @@ def put_in(plan: Plan, name: str, assignments: Sequence[str]) -> Plan:
 
 
 def cost_of(configuration: Configuration) -> Predicted:
-    """Return what a step and an evaluation of this very configuration cost."""
+    """Return the predicted cost of a training step and of an evaluation of this configuration."""
     training = training_cost(configuration.workload(), configuration.lesson)
     return Predicted(training.bytes, prediction_cost(configuration.workload()).bytes, training.flops)
 
@@ -129,26 +131,43 @@ def _checked(path: str, value: Any, configurations: Sequence[str]) -> Any:
 
 
 def _demand_in_range(path: str, value: Any) -> None:
-    """Refuse what the field's own rule refuses, before anything long has begun."""
+    """Refuse a value that the rule of the field refuses, before any long work begins.
+
+    Where the class of a family is not known yet, refuse only what every class of it refuses.
+    """
     above, _, name = path.rpartition(".")
-    for rule in rules_at(Plan, above, name):
-        rule.demand(name, value)
+    rules = rules_at(Plan, above, name)
+    words = {rule.words for rule in rules.values()}
+    if len(words) == 1:
+        next(iter(rules.values())).demand(name, value)
+    elif rules and not any(rule.holds(value) for rule in rules.values()):
+        each = "; ".join(f"{row}: {rule.words}" for row, rule in rules.items())
+        raise NndiffError(f"'{name}' is out of range.", expected=each, found=value)
 
 
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError:
-        return text  # a bare word is a text: precision=fp32
+        return text  # a bare word is a string, as in precision=fp32
 
 
 def _put(tree: Any, keys: Sequence[str], value: Any) -> Any:
     head, *rest = keys
-    if isinstance(tree, list) and not head.isdigit():  # an item by its name
-        head = str([item["name"] for item in tree].index(head))
     if isinstance(tree, list):
-        return [
-            _put(item, rest, value) if i == int(head) and rest else value if i == int(head) else item
-            for i, item in enumerate(tree)
-        ]
+        place = _place(tree, head)
+        new = _put(tree[place], rest, value) if rest else value
+        return [new if i == place else item for i, item in enumerate(tree)]
     return {**tree, head: _put(tree[head], rest, value) if rest else value}
+
+
+def _place(items: Sequence[Any], key: str) -> int:
+    """Return the number of the item that `key` names, by its number or by its own name."""
+    keys = [str(i) for i in range(len(items))] if key.isdigit() else [item["name"] for item in items]
+    if key not in keys:
+        raise NndiffError(
+            f"--set: there is no '{key}' in this list.",
+            expected=" or ".join(keys) or "no item: the list is empty",
+            remedy="set the list as a whole",
+        )
+    return keys.index(key)

@@ -1,6 +1,7 @@
-"""The ordered list: from a fingerprint and a budget, rule by rule, to a plan with a reason beside each decision.
+"""The planner: applies the rules in a fixed order to a fingerprint and a budget, and returns a plan with its reasons.
 
-A rule that follows from an overridden decision is decided anew, since each one sees what was really chosen before it.
+Each rule sees the values that were actually chosen before it, overrides included. All that depends on an overridden
+decision therefore follows it.
 """
 
 from __future__ import annotations
@@ -38,14 +39,15 @@ T = TypeVar("T")
 
 @dataclass
 class Ledger:
-    """Decisions in the order they fall; an override replaces the rule's value and says so."""
+    """The decisions in the order in which they are made; an override replaces the value of a rule and is recorded."""
 
     overrides: Overrides
     decisions: list[Decision] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
-    values: dict[str, dict[str, Any]] = field(default_factory=dict)  # configuration → field → what holds
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)  # configuration → field → current value
 
     def decide(self, configuration: str, name: str, verdict: Verdict[T]) -> T:
+        """Record a decision and return its value: the override if there is one, else that of the verdict."""
         path = f"configurations.{configuration}.{name}" if configuration else name
         value, used = self.overrides.apply(path, verdict.value)
         reason, alternatives = verdict.reason, verdict.alternatives
@@ -61,13 +63,13 @@ class Ledger:
         return value  # type: ignore[no-any-return]
 
     def extend(self, configuration: str, name: str, more: str) -> None:
-        """Add to the reason of a decision what became known after it."""
+        """Append a later finding to the reason of a decision."""
         for i, decision in enumerate(self.decisions):
             if (decision.configuration, decision.name) == (configuration, name):
                 self.decisions[i] = replace(decision, reason=f"{decision.reason}, {more}")
 
     def revise(self, configuration: str, name: str, value: Any, reason: str) -> None:
-        """A later rule overrules an earlier one: the record says what holds, and what was first wanted."""
+        """Replace an earlier decision by a later rule; the record keeps the first value as an alternative."""
         for i, decision in enumerate(self.decisions):
             if (decision.configuration, decision.name) == (configuration, name):
                 first = Alternative(decision.value, decision.reason)
@@ -84,7 +86,7 @@ def plan(
     overrides: Mapping[str, Any] | None = None,
     predict: search.Predict | None = None,
 ) -> Plan:
-    """Decide everything. `predict` replaces the traced memory model (tests pass a closed form)."""
+    """Return the plan. `predict` replaces the traced memory model (tests pass a closed form)."""
     demand_allowed(fingerprint.task, configurations)
     ledger = Ledger(Overrides(overrides or {}))
     sources = tuple(
@@ -92,7 +94,7 @@ def plan(
         for i, name in enumerate(fingerprint.channel_names)
     )
     for channel in sources:
-        normalizer(channel.normalization)  # refuses options that it does not have
+        normalizer(channel.normalization)  # refuses unknown options
     anchor = ledger.decide("", "anchor", data.anchors(fingerprint))
     targets = tuple(
         ledger.decide("", f"target_channels.{t}", _target(t, fingerprint, sources, anchor))
@@ -123,19 +125,19 @@ def plan(
             planned[name] = _configuration(name, fingerprint, whole, budget, ledger, predict)
         except search.DoesNotFit as refusal:
             refusals.append(refusal)
-    if refusals:  # the number that is told suffices for all of them
+    if refusals:  # the memory stated in the largest refusal suffices for all of them
         raise max(refusals, key=lambda refusal: refusal.needed)
     _demand_used(ledger)
     return sealed(replace(whole, configurations=planned, decisions=tuple(ledger.decisions)))
 
 
 def sealed(plan: Plan) -> Plan:
-    """The plan with the digest of each of its parts as they stand now."""
+    """Return the plan with the digests of all its parts in their current form."""
     return replace(plan, seals={part: digest(part_of(plan, part)) for part in ("", *plan.configurations)})
 
 
 def part_of(plan: Plan, part: str) -> Any:
-    """What a seal covers: one configuration, or ("") all that is dataset-wide."""
+    """Return the part of the plan that a seal covers: one configuration, or for "" all dataset-wide fields."""
     if part:
         return encode(plan.configurations[part])
     return {name: encode(getattr(plan, name)) for name in DATASET_WIDE}
@@ -183,7 +185,7 @@ def _configuration(
     values = {key: value for key, value in ledger.values[name].items() if not key.startswith("sampler.")}
     predicted = _predicted(sized, values["precision"], budget, predict)
     configuration = Configuration(budget=budget, predicted=predicted, sampler=sampler, **values)
-    formulation_of(configuration)  # refuses a prediction that the process leaves undefined
+    formulation_of(configuration)  # refuses a prediction that is undefined where the process starts
     setting = setting_of(configuration)
     sampler.demand(setting)
     if predict is None and sampler.reuses:
@@ -192,7 +194,7 @@ def _configuration(
 
 
 def _sampler(method: Method, walk: Walk, sized: search.Sized, shape: Triple, ledger: Ledger) -> SamplerPlan:
-    """Return the walk of a volume, a decision per part."""
+    """Return the sampler, with one decision per part."""
 
     def decide(part: str, verdict: Verdict[T]) -> T:
         return ledger.decide(method.name, f"sampler.{part}", verdict)
@@ -210,7 +212,7 @@ def _sampler(method: Method, walk: Walk, sized: search.Sized, shape: Triple, led
 
 
 def _times(method: Method, walk: Walk, ledger: Ledger) -> Verdict[Times]:
-    """Return the grid of times; the number of steps follows from where the walk really starts."""
+    """Return the grid of times; the number of steps depends on the actual starting step, overrides included."""
     path = f"configurations.{method.name}.sampler.times"
     first = method.first_step(walk)
     steps = method.steps(ledger.overrides.at(f"{path}.first", first.value))
@@ -221,7 +223,7 @@ def _times(method: Method, walk: Walk, ledger: Ledger) -> Verdict[Times]:
 
 
 def _tell_share(name: str, configuration: Configuration, ledger: Ledger) -> None:
-    """Add to the reason of the kept features what a step on them costs."""
+    """Append the cost of a step with kept features to the reason for the cache."""
     deep = configuration.sampler.part(Deep)
     share = shallow_share(configuration.workload(), deep.depth)
     ledger.extend(name, "sampler.caches.deep", f"{share:.2f} of a whole step's FLOPs")
@@ -237,7 +239,10 @@ def _coarser(shape: Triple, fine: Spacing, coarse: Spacing) -> Triple:
 
 @dataclass(frozen=True)
 class _Sizing:
-    """One verdict, several decisions: what is fixed by hand leaves the ladder only the rungs that agree with it."""
+    """The choice of the size: one search over the ladder, which gives several decisions.
+
+    Values that the user set are put into every rung before the search.
+    """
 
     method: Method
     fingerprint: Fingerprint
@@ -250,7 +255,7 @@ class _Sizing:
         return f"configurations.{self.method.name}"
 
     def sized(self, shape: Triple, spacing: Spacing, skip: tuple[int, ...]) -> search.Sized:
-        """Choose a rung, and record puzzle factor, patch, batch and network."""
+        """Return the chosen rung; record the decisions on puzzle factor, patch, batch and network."""
         family, device = FAMILIES[self.method.family], self.budget.device
         tiled = self.fingerprint.task != "generation"
         channels = self._channels(skip)
@@ -297,7 +302,7 @@ class _Sizing:
 
 
 def _fixed(rungs: Sequence[Rung], overrides: Overrides, path: str) -> list[Rung]:
-    """Return the ladder with what was set by hand put into every rung, in the ladder's order."""
+    """Return the ladder with the values that the user set in every rung, in the order of the ladder."""
     fields = {"puzzle_factor": "puzzle_factor", "patch_size": "patch_size", "batch_size": "batch_size"}
     fields |= {"network.width": "width", "network.recompute": "recompute"}
     given = {rung_field: overrides.get(f"{path}.{name}") for name, rung_field in fields.items()}

@@ -1,4 +1,4 @@
-"""Rules that every method shares: precision, augmentation, the length of the training, tiles and shifts."""
+"""Rules that all methods share: precision, augmentation, the length of the training, tiles and shifts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from nndiff.words.scheme import Scheme
 from nndiff.words.verdict import Alternative, Verdict
 
 # FLOPs per second that a training reaches, by device: a fraction of the peak of 3D convolutions.
-FLOPS_A_SECOND = {"cuda": 30e12, "mps": 2e12, "cpu": 35e9}  # cpu: a core
+FLOPS_A_SECOND = {"cuda": 30e12, "mps": 2e12, "cpu": 35e9}  # cpu: per core
 TRAINING_HOURS = {"cuda": 24.0, "mps": 12.0, "cpu": 0.5}
 TRAINING_STEPS = {"cuda": (20_000, 250_000), "mps": (5_000, 100_000), "cpu": (500, 20_000)}
-MOSTLY_NOISE = 0.6  # of the power of what separates source and target
+MOSTLY_NOISE = 0.6  # share of noise in the power of the difference between source and target
 
 
 def precision(budget: Budget) -> Verdict[str]:
@@ -30,10 +30,11 @@ def precision(budget: Budget) -> Verdict[str]:
 
 
 def skip(prediction: str, data: Data) -> tuple[int, ...]:
-    """Return, where source and target differ mostly by noise, the input whose local mean each answer starts from.
+    """Return, per target, the input whose local mean is the output before training; empty for no such start.
 
-    Channels count as the network sees them: x_t's, one per target, before the sources'. Where source and target differ
-    by structure that start is in the way: on uncorrected PET it cost 0.6 dB.
+    There is one if source and target differ mostly by noise. If they differ by structure, it is a disadvantage: on
+    uncorrected PET it cost 0.6 dB. Inputs are numbered as the network sees them: the channels of x_t, one per target,
+    before those of the sources.
     """
     helps = PREDICTIONS[prediction].starts_at_image and data.noise_share is not None
     helps = helps and (data.noise_share or 0.0) > MOSTLY_NOISE
@@ -41,19 +42,20 @@ def skip(prediction: str, data: Data) -> tuple[int, ...]:
 
 
 def augmentation(sources: Sequence[Channel], targets: Sequence[Channel], data: Data) -> Verdict[tuple[Scheme, ...]]:
-    """Return what may be changed without changing what is true of a pair of source and target."""
+    """Return the augmentations under which the relation between source and target stays valid."""
     chosen, reasons = [], []
     if data.noise_share is not None and data.noise_share > MOSTLY_NOISE:
         chosen.append(Scheme("mirror", {"z": 1.0, "y": 1.0, "x": 1.0}))
         reasons.append("source and target differ by noise, which has no left and no right: mirrored along every axis")
     else:
         reasons.append("not mirrored: left and right, up and down mean something here")
-    if targets and all(channel.kind == "pet" and channel.normalization.name == TIED for channel in targets):
+    if targets and all(channel.kind.scale_varies and channel.normalization.name == TIED for channel in targets):
         chosen.append(Scheme("scale", {"low": 0.8, "high": 1.25}))
         reasons.append("source and target share one scale, which is varied for both at once")
-    if sources and all(channel.kind == "mr" for channel in sources):
+    if sources and all(channel.kind.contrast_varies for channel in sources):
+        titles = " and ".join(dict.fromkeys(channel.kind.title for channel in sources))
         chosen.append(Scheme("contrast", {"probability": 0.3, "strength": 0.15}))
-        reasons.append("MR contrast differs from scanner to scanner: varied in the source alone")
+        reasons.append(f"{titles} contrast differs from scanner to scanner: varied in the source alone")
     return Verdict(tuple(chosen), "; ".join(reasons))
 
 
@@ -102,26 +104,26 @@ def tiles(whole: bool, tiled: bool) -> Verdict[Tiles]:
 
 
 def shifts(puzzle_factor: Sequence[int]) -> Verdict[Shifts]:
-    """Return at how many places of the puzzle's grid the network is asked; figures: documentation/records."""
+    """Return the number of shifts of the puzzle's grid; the measurements are in documentation/records."""
     if max(puzzle_factor) == 1:
         return Verdict(Shifts(), "there is no puzzle, and so no grid")
     note = "twice the work; in trials 0.04 to 0.15 dB on simulated PET, 0.1 to 0.4 dB on real uncorrected PET"
     return Verdict(
         Shifts(),
         "one place of the puzzle's grid: each more is as much work again; --shifts where a grid is seen",
-        (Alternative(2, note),),
+        (Alternative({"places": 2}, note),),
     )
 
 
 def data_of(fingerprint: Fingerprint, anchor: tuple[int, ...], distances: Sequence[float]) -> Data:
-    """Return what methods may know of source and target."""
+    """Return the facts about source and target that methods may use."""
     shares = [case.links[t][s].noise_share for case in fingerprint.cases for t, s in enumerate(anchor)]
     share = float(np.median(shares)) if shares else None
     return Data(fingerprint.task, anchor, tuple(distances), share, _in_words(share))
 
 
 def _in_words(share: float | None) -> str:
-    """Return a sentence on what separates source and target."""
+    """Return a sentence on the difference between source and target; empty where there is no source."""
     if share is None:
         return ""
     what = "mostly noise" if share > MOSTLY_NOISE else "mostly structure" if share < 0.3 else "noise and structure"

@@ -1,1 +1,1 @@
-"""The plan: what was decided for a dataset, and why."""
+"""The plan of a dataset (plan.json): every decision with its reason, and the migration of older plans."""

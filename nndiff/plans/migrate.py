@@ -1,9 +1,12 @@
-"""Plans of older versions, brought to this one. JSON in, JSON out: no class of today is asked about yesterday's fields.
+"""Migration of plans and samplers from older versions to the current one.
 
-    1 → 2   a configuration holds its sampler as parts (start, times, rule, layers, caches) instead of ten fields;
-            a network has its own family's fields; what nothing read is gone (free RAM and disk, FLOPs of a prediction)
+It converts JSON to JSON, so that the current classes need not know the fields of older versions.
 
-A part that the planner had sealed and nobody had edited is sealed again as it now stands.
+    1 → 2   a configuration stores its sampler as parts (start, times, rule, layers, caches) instead of ten fields;
+            a network has only the fields of its family; unused fields are removed (free RAM and disk, FLOPs of a
+            prediction)
+
+Where a part of a plan was unedited since the planner sealed it, its new form is sealed again.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ VERSION = 2
 
 SAMPLER_FIELDS = ("start", "start_step", "steps", "eta", "order", "hot", "shifts", "reuse_interval", "reuse_depth")
 OVERLAP = "tile_overlap"
-JOINED = {  # decision of today → decisions of version 1 that it joins
+JOINED = {  # current decision → the decisions of version 1 that it joins
     "sampler.start": ("start",),
     "sampler.times": ("start_step", "steps"),
     "sampler.rule": ("eta", "order", "hot"),
@@ -25,7 +28,7 @@ JOINED = {  # decision of today → decisions of version 1 that it joins
     "sampler.layers.shifts": ("shifts",),
     "sampler.caches.deep": ("reuse_interval", "reuse_depth"),
 }
-SHORT = {  # fields of version 1 → where their value stands today; still understood by --set
+SHORT = {  # field of version 1 → its current path; --set still accepts the old names
     "start": "sampler.start.name",
     "start_step": "sampler.times.first",
     "steps": "sampler.times.steps",
@@ -37,7 +40,7 @@ SHORT = {  # fields of version 1 → where their value stands today; still under
 
 
 def migrated(data: Any) -> Any:
-    """Return a plan's JSON in the form of today; what is no plan of version 1 is returned as it is."""
+    """Return the JSON of a plan in its current form; anything but a plan of version 1 is returned unchanged."""
     if not isinstance(data, dict) or data.get("version") != 1:
         return data
     configurations = {name: configuration(old) for name, old in data["configurations"].items()}
@@ -52,7 +55,7 @@ def migrated(data: Any) -> Any:
 
 
 def configuration(old: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one configuration of version 1 as it stands today."""
+    """Return a configuration of version 1 in its current form."""
     gone = {*SAMPLER_FIELDS, OVERLAP, "predicted"}
     new = {name: value for name, value in old.items() if name not in gone}
     new["budget"] = {key: value for key, value in old["budget"].items() if key not in ("ram_bytes", "disk_bytes")}
@@ -63,7 +66,10 @@ def configuration(old: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def network(old: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the network of version 1, where a prdit's token and block stood in a unet's kernels and strides."""
+    """Return a network of version 1 in its current form.
+
+    Version 1 stored the token and the block of a prdit in the kernels and strides of a unet.
+    """
     if old["name"] != "prdit":
         return dict(old)
     shared = {key: old[key] for key in ("name", "in_channels", "out_channels", "width", "recompute")}
@@ -72,7 +78,7 @@ def network(old: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sampler(old: Mapping[str, Any], overlap: float | None = None) -> dict[str, Any]:
-    """Return a sampler of version 1 as parts; one that knows no tiles takes `overlap`."""
+    """Return a sampler of version 1 as parts; `overlap` is that of the tiles if the sampler does not store one."""
     reuse = {"listed": [], "threshold": 0.0, **(old.get("reuse") or {"interval": 1, "depth": 1})}
     tiles = old.get(OVERLAP, 0.5 if overlap is None else overlap)
     return {
@@ -87,11 +93,12 @@ def sampler(old: Mapping[str, Any], overlap: float | None = None) -> dict[str, A
 
 
 def is_old_sampler(data: Any) -> bool:
+    """Return whether the JSON is a sampler of version 1."""
     return isinstance(data, dict) and "start_step" in data
 
 
 def renamed(path: str, value: Any) -> tuple[str, Any]:
-    """Return where the value of a dotted path of version 1 stands today, and what it is there."""
+    """Return the current path and value for a dotted path of version 1 and its value."""
     head, _, field = path.rpartition(".")
     if not path.startswith("configurations.") or path.count(".") != 2:
         return path, value
@@ -102,7 +109,10 @@ def renamed(path: str, value: Any) -> tuple[str, Any]:
 
 
 def decisions(old: list[dict[str, Any]], configurations: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the decisions of version 1, those on the sampler joined part by part in the place of the first of each."""
+    """Return the decisions of version 1 in their current form.
+
+    Decisions on the same part of the sampler are joined into one, at the position of the first of them.
+    """
     of = {(row["configuration"], row["name"]): row for row in old}
     first = {names[0]: (today, names) for today, names in JOINED.items()}
     later = {name for names in JOINED.values() for name in names[1:]}

@@ -1,7 +1,7 @@
-"""plan.json: what was decided for a dataset, and why. Every triple is (z, y, x).
+"""The contents of plan.json: every decision for a dataset, with its reason. Every triple is (z, y, x).
 
-Everything decodes strictly (`strict_json`) and encodes back to the same bytes. A plan of an older version is migrated
-when it is read (`migrate.py`).
+A plan is decoded strictly (`strict_json`), and encoding it again gives the same bytes. A plan of an older version is
+migrated when it is read (`migrate.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nndiff.plans.migrate import VERSION, migrated
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words import strict_json
 from nndiff.words.budget import Budget
-from nndiff.words.errors import NndiffError
+from nndiff.words.errors import NndiffError, nearest
 from nndiff.words.fields import Checked, Rule, above, at_least, one_of
 from nndiff.words.files import read_json, write_json
 from nndiff.words.scheme import Scheme
@@ -34,17 +34,17 @@ RISING = Rule(lambda value: all(low < high for low, high in value), "the lower b
 
 @dataclass(frozen=True)
 class Stage(Checked):
-    """A part of the training: what is trained, towards what, and for how long."""
+    """A stage of the training: the part of the network that is trained, the loss, the duration and the objective."""
 
-    trains: str  # which part of the network: all, or the beginning of its weights' names
+    trains: str  # part of the network: all, or the prefix of the names of its weights
     loss: Scheme
-    share: Annotated[float, above(0)]  # of the training steps
+    share: Annotated[float, above(0)]  # share of the training steps
     objective: Scheme = DENOISING
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """What the planned step was predicted to cost, on the device, before context and workspace."""
+    """The predicted cost of a planned step on the device, without context and workspace."""
 
     training_bytes: int
     prediction_bytes: int
@@ -53,7 +53,7 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Workload:
-    """What one step computes: a network, and what of the volume it sees."""
+    """The work of one step: a network and the part of the volume that it sees."""
 
     network: NetworkSpec
     puzzle_factor: Triple
@@ -65,7 +65,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a training step teaches: the formulation, and the objectives of the stages."""
+    """What a training step teaches: process and prediction, and the stages with their losses and objectives."""
 
     process: Scheme
     prediction: str
@@ -75,29 +75,31 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Configuration(Checked):
+    """The planned model of one method: network, training and sampler, for one dataset and device."""
+
     budget: Budget
     spacing: Annotated[Spacing, above(0, " mm")]
     volume_shape: Annotated[Triple, at_least(1)]  # of the median case, cropped and resampled
     puzzle_factor: Annotated[Triple, at_least(1)]
     patch_size: Annotated[Triple, at_least(1)]
     batch_size: Annotated[int, at_least(1)]
-    accumulate: Annotated[int, at_least(1)]  # batches summed before a step
+    accumulate: Annotated[int, at_least(1)]  # batches whose gradients are summed per training step
     network: NetworkSpec
     precision: Annotated[str, one_of("bf16", "fp32")]
     process: Scheme
     prediction: str  # x0 | eps | v | residual | x0_skip | both
-    source_distance: Annotated[float, above(0)]  # rms between anchor and target, normalised: the scale of x0_skip
+    source_distance: Annotated[float, above(0)]  # rms between anchor and target, normalised; the scale of x0_skip
     stages: Annotated[tuple[Stage, ...], Rule(bool, "one stage or more")]
     augmentation: tuple[Scheme, ...]
     learning_rate: Annotated[float, Rule(lambda value: 0 < value < 1, "between 0 and 1")]
     warmup_steps: Annotated[int, at_least(0)]
     training_steps: Annotated[int, at_least(1)]
     ema_half_life: Annotated[int, at_least(1)]  # in steps
-    sampler: SamplerPlan  # how a volume is made, unless tuning finds a better way
+    sampler: SamplerPlan  # used unless tuning chose another one
     predicted: Predicted
 
     def workload(self, device: str | None = None) -> Workload:
-        """Return a step's work, on the device that was planned for unless another is named."""
+        """Return the work of a step, on the planned device unless another is given."""
         return Workload(
             network=self.network,
             puzzle_factor=self.puzzle_factor,
@@ -114,7 +116,9 @@ class Configuration(Checked):
 
 @dataclass(frozen=True)
 class Decision:
-    configuration: str  # "" = the whole dataset
+    """One decision of the plan, with its reason."""
+
+    configuration: str  # "" for the whole dataset
     name: str
     value: Any
     reason: str
@@ -123,6 +127,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class Plan(Checked):
+    """A plan: the settings of the whole dataset, its configurations, and the record of all decisions."""
+
     version: int
     dataset: str
     task: str
@@ -133,13 +139,17 @@ class Plan(Checked):
     crop: Crop
     target_range: Annotated[tuple[tuple[float, float], ...], RISING]  # normalised; estimates are clamped to it
     configurations: dict[str, Configuration]
-    overrides: dict[str, Any]  # what --set asked for
+    overrides: dict[str, Any]  # the values given with --set
     decisions: tuple[Decision, ...]
-    seals: dict[str, str]  # digest of each part as the planner left it: tells a plan edited by hand
+    seals: dict[str, str]  # digest of each part as the planner wrote it; reveals edits by hand
 
     def __post_init__(self) -> None:
         super().__post_init__()
         demand_channels(self.source_channels, self.target_channels, self.anchor)
+
+    def demand_configuration(self, name: str) -> None:
+        if name not in self.configurations:
+            raise NndiffError(f"The plan has no configuration '{name}'.", remedy=nearest(name, self.configurations))
 
     def preparation(self, name: str) -> Preparation:
         configuration = self.configurations[name]
@@ -155,13 +165,13 @@ class Plan(Checked):
 
 
 def digest(value: Any) -> str:
-    """Return a short fingerprint of any stored dataclass or JSON value."""
+    """Return a short hash of any dataclass that can be stored, or of any JSON value."""
     text = json.dumps(strict_json.encode(value), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def decode_plan(data: Any, where: str = "") -> Plan:
-    """Return the plan that JSON of this version, or of an older one, describes."""
+    """Return the plan that JSON of the current or an older version describes."""
     return strict_json.decode(Plan, migrated(data), where)
 
 
@@ -174,7 +184,7 @@ def load_plan(path: Path, remedy: str | None = None) -> Plan:
 
 
 def load(cls: type[T], path: Path, remedy: str | None = None) -> T:
-    """Return the dataclass that a JSON file holds; a plan is read by `load_plan`."""
+    """Return the dataclass stored in a JSON file; plans are read by `load_plan`."""
     data = read_json(path, remedy)
     try:
         return strict_json.decode(cls, data)

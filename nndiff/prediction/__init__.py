@@ -1,4 +1,4 @@
-"""A folder of new scans → a folder of translated ones, each on its source's own grid, in the target's units.
+"""Prediction: translates a folder of new scans, each on the grid of its source and in the units of the target.
 
 nndiff.predict("scans", "translated", "results/Dataset001_Name/bridge")
 """

@@ -1,9 +1,9 @@
-"""The draws of a case: samples of the model, their mean and their standard deviation, updated draw by draw.
+"""The draws of a case: samples from the model, with their running mean and standard deviation.
 
     mean_k = mean_(k-1) + (x_k - mean_(k-1)) / k
     S_k    = S_(k-1) + (x_k - mean_(k-1)) (x_k - mean_k)          std² = S_K / (K - 1)          Welford 1962
 
-Each draw has its own random numbers, from (seed, case, draw).
+The random numbers of each draw are derived from (seed, case, draw).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from nndiff.words.volume import FloatArray
 
 
 class Draws:
-    """Mean and standard deviation of the draws, as they come."""
+    """The running mean and standard deviation of draws."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -54,7 +54,7 @@ class Draws:
 
 @dataclass(frozen=True, eq=False)
 class Computed:
-    """A case that is computed and not yet written."""
+    """A case that has been computed and not yet written."""
 
     read: Read
     draws: Draws
@@ -64,7 +64,7 @@ class Computed:
 
 @dataclass(frozen=True)
 class Computation:
-    """Computes the draws of one case after the other, on one device."""
+    """A function that computes the draws of a case, on one device."""
 
     request: Request
     trained: Trained
@@ -84,5 +84,6 @@ class Computation:
             generator = torch.Generator().manual_seed(draw_seed(self.request.seed, case.name, k))
             draw = translate(model, source, shape, self.sampler, generator, options, on_step, used.append).numpy()
             draws.add(draw, keep=self.request.save_samples)
-            options = [option for option in options if option.bytes <= used[-1].bytes]  # never back to what failed
+            # Later draws do not try an arrangement that has failed.
+            options = [option for option in options if option.bytes <= used[-1].bytes]
         return Computed(read, draws, used[-1], time.perf_counter() - clock)

@@ -1,7 +1,7 @@
-"""What lies in the input folder: CASE_0000.nii.gz, one file a source channel. Structure only, no image is opened.
+"""The cases in the input folder: CASE_0000.nii.gz, one file per source channel. No image is opened here.
 
-A channel may be a DICOM series, in a folder CASE_0000 or a CASE_0000.zip; of a model of one channel CASE is enough. A
-folder that is a series itself is one case, named after it.
+A channel may be a DICOM series, in a folder CASE_0000 or a file CASE_0000.zip; for a model with one channel the name
+CASE is enough. If the input folder itself is a series, it is one case, with the name of the folder.
 """
 
 from __future__ import annotations
@@ -20,20 +20,24 @@ DICOM_TO = ".nii.gz"
 
 @dataclass(frozen=True)
 class InputCase:
+    """A case to predict."""
+
     name: str
-    files: tuple[Path, ...]  # a source channel each; none in generation
-    ending: str  # that its outputs take
+    files: tuple[Path, ...]  # one per source channel; none in generation
+    ending: str  # file ending of its outputs
 
 
 @dataclass(frozen=True)
 class Inputs:
+    """The contents of the input folder."""
+
     cases: tuple[InputCase, ...]
-    failures: dict[str, str]  # case → why it cannot be read
-    ignored: tuple[str, ...]  # files that are no images by their name
+    failures: dict[str, str]  # case → the reason why it cannot be read
+    ignored: tuple[str, ...]  # files whose names are not those of images
 
 
 def find(folder: Path, channels: tuple[Channel, ...]) -> Inputs:
-    """Every case of the folder, sorted by name."""
+    """Return all cases of the folder, sorted by name."""
     if not folder.is_dir():
         raise NndiffError("The input folder does not exist.", where=folder, remedy="correct -i")
     found: dict[str, dict[int, Path]] = defaultdict(dict)
@@ -77,12 +81,12 @@ def find(folder: Path, channels: tuple[Channel, ...]) -> Inputs:
 
 
 def to_generate(volumes: int, ending: str) -> Inputs:
-    """Return the cases of a generation: a name per volume, no files."""
+    """Return the cases of a generation: one name per volume, without files."""
     return Inputs(tuple(InputCase(f"volume_{i:03d}", (), ending) for i in range(volumes)), {}, ())
 
 
 def _named(path: Path, channels: tuple[Channel, ...]) -> tuple[str, str] | None:
-    """CASE_0000, and the ending that its outputs take; None: this is no image."""
+    """Return CASE_0000 and the file ending of its outputs, or None if the path is not an image."""
     archive = path.suffix.lower() == ".zip"
     if archive or (path.is_dir() and any(dicom.holds_dicom(folder) for folder in (path, *_below(path)))):
         stem = path.stem if archive else path.name

@@ -1,4 +1,4 @@
-"""A trained model's folder → its checkpoints, one a fold, checked to belong together."""
+"""Loading of a trained model: the checkpoints in its folder, one per fold, which must belong together."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ FOLD = "fold_"
 
 @dataclass(frozen=True)
 class Trained:
-    """All that prediction takes from training."""
+    """A trained model, with all that prediction needs from training."""
 
     plan: Plan
     configuration: str
     model: Model
-    sampler: SamplerPlan  # the first tuned fold's, else as planned
+    sampler: SamplerPlan  # that of the first tuned fold, else the planned one
     seen: tuple[Seen, ...]
-    sources: tuple[dict[str, str], ...]  # for the record: fold, checkpoint, step
+    sources: tuple[dict[str, str], ...]  # per fold, for the record: fold, checkpoint, step, weights
 
     @property
     def preparation(self) -> Preparation:
@@ -41,7 +41,10 @@ class Trained:
 def load(
     folder: Path, folds: Sequence[str] | None, name: str, device: torch.device, configuration: str | None
 ) -> Trained:
-    """`folder` holds fold_0 …, or is one of them; `folds` None takes every fold that has the checkpoint."""
+    """Return the model in `folder`, which contains fold_0 … or is one of them.
+
+    If `folds` is None, every fold that has the checkpoint is used.
+    """
     paths = _checkpoints(folder, folds, name)
     loaded = [checkpoint.load(path) for path in paths]
     first = loaded[0]
@@ -99,7 +102,7 @@ def _checkpoints(folder: Path, folds: Sequence[str] | None, name: str) -> list[P
 
 
 def _folds_in(folder: Path, name: str) -> list[str]:
-    """The numbered folds that have the checkpoint; fold_all only where there is none."""
+    """Return the numbered folds that have the checkpoint, or fold_all if there are none."""
     there = sorted(path.parent.name for path in folder.glob(f"{FOLD}*/{name}"))
     numbered = [fold for fold in there if fold.removeprefix(FOLD).isdecimal()]
     return numbered or there

@@ -1,4 +1,4 @@
-"""The files of a case: one volume per target channel, and beside them what was asked for.
+"""The output files of a case: one volume per target channel, and further files on request.
 
 CASE_0000.nii.gz                      the mean of the draws
 uncertainty/CASE_0000.nii.gz          their standard deviation
@@ -15,22 +15,21 @@ from typing import Any
 
 import numpy as np
 
-import nndiff
 from nndiff.data.prepare import Undo
 from nndiff.imaging import dicom_out, io
 from nndiff.prediction.draws import Computed, Draws
 from nndiff.prediction.inputs import DICOM_TO, InputCase
 from nndiff.prediction.models import Trained
 from nndiff.prediction.request import Request
+from nndiff.words.version import VERSION
 from nndiff.words.volume import FloatArray, Volume
 
 UNCERTAINTY, SAMPLES, SERIES = "uncertainty", "samples", "dicom"  # folders beside the volumes
-DTYPES = {"ct": np.int16}  # Hounsfield units are whole numbers; all else is float32
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The paths of every output that the request asks for."""
+    """The paths of all outputs of a request."""
 
     request: Request
     channels: int  # of the target
@@ -38,7 +37,7 @@ class Outputs:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """Return the folders that volumes are written into."""
+        """Return the folders into which volumes are written."""
         folder = self.request.output
         return folder, folder / UNCERTAINTY, folder / SAMPLES
 
@@ -53,11 +52,11 @@ class Outputs:
         return self._channels(case, below=UNCERTAINTY)
 
     def samples(self, case: InputCase) -> list[list[Path]]:
-        """Return the paths of every draw, a path per target channel."""
+        """Return the paths of every draw, one per target channel."""
         return [self._channels(case, f"_sample{k:02d}", SAMPLES) for k in range(self.draws)]
 
     def exist(self, case: InputCase) -> bool:
-        """Return whether every output of the case is there."""
+        """Return whether all outputs of the case exist."""
         return all(path.exists() for path in self._every(case))
 
     def _every(self, case: InputCase) -> list[Path]:
@@ -77,13 +76,13 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes the outputs of one case after the other, on the source's grid, in the target's units."""
+    """A function that writes the outputs of a case, on the grid of the source and in the units of the target."""
 
     outputs: Outputs
     trained: Trained
 
     def __call__(self, case: InputCase, computed: Computed) -> dict[str, Any]:
-        """Write all files of the case; return its row of the record."""
+        """Write all files of the case, and return its entry in the record."""
         clock = time.perf_counter()
         undo, draws = computed.read.prepared.undo, computed.draws
         if self.outputs.request.save_uncertainty:
@@ -95,16 +94,16 @@ class Writer:
         return self._row(case, computed, time.perf_counter() - clock)
 
     def _write_uncertainty(self, case: InputCase, undo: Undo, draws: Draws) -> None:
-        spread = np.maximum(undo.of_spread()(draws.spread).array, 0)  # a spline overshoots
+        spread = np.maximum(undo.of_spread()(draws.spread).array, 0)  # splines can overshoot below 0
         for path, array in zip(self.outputs.uncertainties(case), spread, strict=True):
             _write_channel(array, undo, path, np.float32)
 
     def _write_mean(self, case: InputCase, undo: Undo, draws: Draws) -> None:
         paths, channels = self.outputs.volumes(case), self.trained.plan.target_channels
         for path, array, channel_word in zip(paths, undo(draws.mean).array, channels, strict=True):
-            _write_channel(array, undo, path, DTYPES.get(channel_word.kind, np.float32))
+            _write_channel(array, undo, path, channel_word.kind.dtype)
             if self.outputs.request.dicom_out:
-                what = f"{self.trained.configuration} of {self.trained.plan.dataset}, nndiff {nndiff.__version__}"
+                what = f"{self.trained.configuration} of {self.trained.plan.dataset}, nndiff {VERSION}"
                 assert undo.layout is not None
                 stored = io.as_stored(array, undo.layout)
                 dicom_out.write(stored, channel_word.kind, what, case.files[0], self.outputs.series(path))

@@ -1,10 +1,10 @@
-"""The way from a request to volumes: what is asked for is checked, and every case is read, computed and written.
+"""The prediction pipeline: checks a request, then reads, computes and writes every case.
 
-    request → model, sampler, cases          refused here, before the first case
-    case    → read → draws → outputs         overlapping in time (schedule.py)
-    record                                   predict.json, after every case
+    request → model, sampler, cases          an invalid request is refused before the first case
+    case    → read → draws → outputs         the cases overlap in time (schedule.py)
+    record                                   predict.json, written after every case
 
-A case depends on (seed, its name) alone: neither on its neighbours, nor on how the folder is shared among machines.
+The result of a case depends only on (seed, its name), not on other cases or on the distribution over machines.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nndiff.words.files import demand_writable, sweep
 
 
 def predict(request: Request) -> Summary:
-    """Translate (or generate) every case; raises at the end when some case failed."""
+    """Translate (or generate) every case and return a summary; raise an error at the end if a case failed."""
     demand_sound(request)
     device = torch.device(demand_device(request.device))
     trained = models.load(request.model, request.folds, request.checkpoint, device, request.configuration)
@@ -64,7 +64,7 @@ def predict(request: Request) -> Summary:
 
 
 def _inputs(request: Request, trained: Trained, generates: bool) -> Inputs:
-    """Return the cases to predict; say which files are not read."""
+    """Return the cases to predict; print which files are not read."""
     if generates:
         return inputs.to_generate(request.volumes, trained.plan.file_ending)
     assert request.input is not None
@@ -80,7 +80,7 @@ def _record(request: Request, trained: Trained, sampler: SamplerPlan, device: to
 
 
 def _to_do(request: Request, cases: Sequence[InputCase], outputs: Outputs, record: Record) -> list[InputCase]:
-    """Return the cases without those that an earlier prediction finished in the same way."""
+    """Return the cases without those that an earlier prediction finished with the same settings."""
     if not request.go_on:
         return list(cases)
     record.take_over()

@@ -1,4 +1,4 @@
-"""Reading a case: its files → what the network sees, with warnings where it is unlike the training cases."""
+"""Reading of a case: prepares its files for the network, and warns if it differs from the training cases."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from nndiff.prediction.models import Trained
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Volume
 
-UNITS_APART = 3.0  # a case this many times above or below all of training is said to be in other units
-COARSER = 1.6  # times the trained spacing, along some axis
+UNITS_APART = 3.0  # warn of other units if the peak is this many times above or below those of all training cases
+COARSER = 1.6  # warn of a spacing above this multiple of the trained one, along some axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads cases as the model was trained on them; a case without files (generation) becomes an empty volume."""
+    """A function that reads a case as in training; a case without files (generation) becomes an empty volume."""
 
     trained: Trained
     dicom_out: bool
@@ -48,7 +48,7 @@ class Reader:
         return Read(prepared, warnings, time.perf_counter() - clock)
 
     def _other_units(self, source: Volume) -> list[str]:
-        """Return a warning per channel whose peak lies far from those of all training cases."""
+        """Return a warning for each channel whose peak is far from those of all training cases."""
         lines = []
         for channel, seen in zip(source.array, self.trained.seen, strict=True):
             peak = float(np.percentile(channel, 99.99))
@@ -61,7 +61,7 @@ class Reader:
         return lines
 
     def _coarser(self, source: Volume) -> list[str]:
-        """Return a warning if the voxels are much larger than the model's."""
+        """Return a warning if the voxels are much larger than those of the model."""
         own, trained = source.grid.spacing, self.trained.preparation.spacing
         if not any(here > COARSER * there for here, there in zip(own, trained, strict=True)):
             return []

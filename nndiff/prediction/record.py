@@ -1,6 +1,6 @@
-"""predict.json: how the volumes beside it were made, and what two runs must share to go on with one another.
+"""The contents of predict.json: how the volumes beside it were made; a later run with the same settings can continue.
 
-The record is written after every case, so that a prediction that is interrupted can go on.
+The record is written after every case, so that an interrupted prediction can be continued.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-import nndiff
 from nndiff.plans import migrate
 from nndiff.plans.plan import digest
 from nndiff.prediction.models import Trained
@@ -25,11 +24,12 @@ from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json, write_json
 from nndiff.words.strict_json import encode
+from nndiff.words.version import VERSION
 
 
 @dataclass
 class Summary:
-    """What was done; the same as the record beside the outputs."""
+    """The summary of a prediction, which the caller receives."""
 
     record: Path
     done: list[str] = field(default_factory=list)
@@ -39,14 +39,14 @@ class Summary:
 
 
 class Record:
-    """The record of a prediction as it grows, in the file and in the summary."""
+    """The record of a running prediction, in the file and in the summary."""
 
     def __init__(self, path: Path, begun: dict[str, Any]):
         self.summary, self.data = Summary(path), begun
         self.clock = time.perf_counter()
 
     def take_over(self) -> None:
-        """Add the cases that an earlier prediction recorded; refuse one that was made in another way."""
+        """Add the cases that an earlier prediction recorded; refuse a record that was made with other settings."""
         path = self.summary.record
         if not path.exists():
             return
@@ -64,7 +64,7 @@ class Record:
         self.data["cases"] = before.get("cases", {})
 
     def holds(self, case: str) -> bool:
-        """Return whether the case was made in this way before; any other file there was made in some other way."""
+        """Return whether an earlier run with the same settings recorded the case; files alone do not count."""
         return case in self.data["cases"]
 
     def skip(self, cases: Iterable[str]) -> None:
@@ -78,7 +78,7 @@ class Record:
         self.data["failures"][failure.case] = failure.message
 
     def finish(self, case: str, outcome: dict[str, Any] | Failure) -> None:
-        """Add the case's row or its failure, and write the file."""
+        """Add the entry or the failure of the case, and write the file."""
         if isinstance(outcome, Failure):
             self.fail(outcome)
         else:
@@ -92,10 +92,10 @@ class Record:
 
 
 def begun_record(request: Request, trained: Trained, sampler: SamplerPlan, device: torch.device) -> dict[str, Any]:
-    """Of all that is asked for, before the first case."""
+    """Return the record of the settings, before the first case."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type
     return {
-        "versions": {"nndiff": nndiff.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {"nndiff": VERSION, "torch": torch.__version__, "python": platform.python_version()},
         "command": sys.argv,
         "dataset": trained.plan.dataset,
         "configuration": trained.configuration,
@@ -114,7 +114,7 @@ def begun_record(request: Request, trained: Trained, sampler: SamplerPlan, devic
 
 
 def how_made(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What two runs must have in common to go on with one another: not where the model lies, but what it is."""
+    """Return the settings that must be equal for a run to be continued: model (not its location), sampler and seed."""
     known = ("fold", "step", "weights")
     model = [{key: fold.get(key) for key in known} for fold in record.get("model", [])]
     sampler: Any = record.get("sampler")

@@ -1,4 +1,4 @@
-"""All that a prediction is asked for."""
+"""The request for a prediction: model, folders and options."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from nndiff.words.errors import NndiffError
 
 @dataclass(frozen=True)
 class Request:
+    """A request to translate a folder of scans, or to generate volumes."""
+
     output: Path
-    model: Path  # a configuration's folder, or one of its folds
+    model: Path  # folder of a configuration, or of one of its folds
     input: Path | None = None  # None: generation
-    volumes: int = 1  # to generate
-    folds: tuple[str, ...] | None = None  # None: all that were trained
+    volumes: int = 1  # number of volumes to generate
+    folds: tuple[str, ...] | None = None  # None: all trained folds
     checkpoint: str = BEST
-    configuration: str | None = None  # what the caller thinks it is
-    sampler: Mapping[str, Any] = field(default_factory=dict)  # what differs from the model's own: flag → value
+    configuration: str | None = None  # the expected configuration of the model; None: any
+    sampler: Mapping[str, Any] = field(default_factory=dict)  # changes to the model's sampler: flag → value
     save_uncertainty: bool = False
     save_samples: bool = False
     dicom_out: bool = False
@@ -33,7 +35,7 @@ class Request:
 
 
 def demand_sound(request: Request) -> None:
-    """Refuse what no model could do."""
+    """Refuse a request that no model could fulfil."""
     if request.input is not None and request.input.resolve() == request.output.resolve():
         raise NndiffError(
             "The output folder is the input folder: outputs would replace the scans.",
@@ -48,7 +50,7 @@ def demand_sound(request: Request) -> None:
 
 
 def demand_task(request: Request, generates: bool) -> None:
-    """Refuse what belongs to the other task: translation needs scans, generation takes none."""
+    """Refuse options of the other task: translation needs scans, generation takes none."""
     if generates and request.input is not None:
         raise NndiffError("This model generates: it takes no input.", remedy="leave out -i; -n says how many volumes")
     if generates and request.dicom_out:

@@ -1,9 +1,9 @@
-"""While one case is computed the next is read and the one before is written: three volumes in memory, never more.
+"""The schedule of a prediction: while one case is computed, the next is read and the previous one is written.
 
     read                    compute                                 write
-    (a thread)              (here)                                  (a thread)
+    (a thread)              (main thread)                           (a thread)
 
-A case that fails is reported, and the others go on.
+At most three cases are in memory. A case that fails is reported, and the others go on.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from nndiff.words.errors import NndiffError
 
 @dataclass(frozen=True)
 class Schedule:
-    """The three stages of a case, and what receives its outcome; a case that fails skips the later stages."""
+    """The three stages of a case, and a function for its outcome; a case that fails skips the later stages."""
 
     read: Callable[[InputCase], Read]
     compute: Callable[[InputCase, Read, Callable[[], Any]], Computed]  # calls its last argument after every step
     write: Callable[[InputCase, Computed], dict[str, Any]]
     finish: Callable[[str, dict[str, Any] | Failure], None]  # in the order of the cases
-    steps: int  # of a case, for the progress bar
+    steps: int  # steps per case, for the progress bar
 
     def run(self, cases: Sequence[InputCase], quiet: bool) -> None:
-        """Take every case through all stages."""
+        """Run all stages of every case."""
         bar = _bar(len(cases) * self.steps, quiet)
         with bar, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             ahead = reader.submit(_guarded, self.read, cases[0]) if cases else None
@@ -48,7 +48,7 @@ class Schedule:
                 if behind is not None:
                     behind.result()
                 behind = writer.submit(self._written, case, outcome)
-                bar.n = (i + 1) * self.steps  # a failed case leaves its steps undone
+                bar.n = (i + 1) * self.steps  # a failed case has not advanced the bar
             if behind is not None:
                 behind.result()
 
@@ -58,7 +58,7 @@ class Schedule:
 
 
 def _guarded(function: Callable[..., Any], case: InputCase, *rest: Any) -> Any:
-    """Return the function's result, or the Failure that its exception makes."""
+    """Return the result of the function, or a Failure if it raises an exception."""
     try:
         return function(case, *rest)
     except NndiffError as error:

@@ -1,1 +1,1 @@
-"""What the machine offers and what a step costs: devices, worker processes, predicted memory."""
+"""The resources of the machine and the cost of a step: devices, worker processes, predicted memory and work."""

@@ -1,6 +1,7 @@
-"""What this machine offers a plan: device and its total memory, cores and RAM as the cgroup grants them, disk.
+"""The resources of this machine: the device and its memory, cores and RAM within the cgroup's limits, and disk space.
 
-One dial: `-gpu_memory_target`. With it a plan is made for a GPU of that size, wherever the planning happens.
+`-gpu_memory_target` replaces the memory of the device: the plan is then made for a GPU of that size, on whatever
+machine the planning runs.
 """
 
 from __future__ import annotations
@@ -9,15 +10,19 @@ import math
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nndiff.words.budget import Budget
 from nndiff.words.errors import NndiffError
+
+if TYPE_CHECKING:
+    import torch
 
 GB = 10**9
 
 
 def budget(gpu_memory_target: float | None) -> Budget:
-    """The Budget of this machine, or of a GPU of `gpu_memory_target` GB when that is given."""
+    """Return the budget of this machine, or of a GPU of `gpu_memory_target` GB if that is given."""
     if gpu_memory_target is not None and not 0 < gpu_memory_target < math.inf:
         raise NndiffError("-gpu_memory_target must be a size.", expected="GB, above 0", found=gpu_memory_target)
     device, name, total, bf16, source = _device(gpu_memory_target)
@@ -44,7 +49,7 @@ def _device(target: float | None) -> tuple[str, str, int, bool, str]:
 
 
 def free_memory(device: str) -> int:
-    """Bytes that could be taken now on cuda | cpu | mps."""
+    """Return the bytes that are free now on the device (cuda | cpu | mps)."""
     if device != "cuda":
         return free_ram()
     import torch
@@ -53,7 +58,7 @@ def free_memory(device: str) -> int:
 
 
 def demand_device(name: str | None) -> str:
-    """`name`, or the best there is; refused when this machine lacks it."""
+    """Return `name`, or the best device of this machine if it is None; refuse a device that the machine lacks."""
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -65,22 +70,34 @@ def demand_device(name: str | None) -> str:
     return name
 
 
+def training_device(name: str | None) -> torch.device:
+    """Return the device to train on; each rank that torchrun started has its own GPU."""
+    import torch
+
+    device = demand_device(name)
+    if device != "cuda":
+        return torch.device(device)
+    torch.cuda.set_device(local := int(os.environ.get("LOCAL_RANK", "0")))
+    torch.backends.cudnn.benchmark = True
+    return torch.device("cuda", local)
+
+
 def available_cores() -> int:
-    """Cores this process may use: affinity and the cgroup's quota, not what the host has."""
+    """Return the number of cores that this process may use, by its affinity and the quota of its cgroup."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_cores()
     return max(1, min(cores, int(quota))) if quota else max(1, cores)
 
 
 def available_ram() -> int:
-    """RAM this process may use in all: the machine's, or the cgroup's limit where that is lower."""
+    """Return the bytes of RAM that this process may use: the machine's RAM, or the limit of the cgroup if lower."""
     total = int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     limit = _cgroup_memory()
     return min(total, limit) if limit else total
 
 
 def free_ram() -> int:
-    """RAM that could be taken now without swapping."""
+    """Return the bytes of RAM that are free now, without swapping."""
     try:
         rows = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         available = int(rows["MemAvailable"].split()[0]) * 1024
@@ -91,7 +108,7 @@ def free_ram() -> int:
 
 
 def disk_free(folder: Path) -> int:
-    """Free bytes on the disk that holds `folder`, which need not exist yet."""
+    """Return the free bytes on the disk of `folder`, which need not exist yet."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     return shutil.disk_usage(existing).free
 
@@ -103,7 +120,7 @@ OWN_GROUP = Path("/proc/self/cgroup")
 
 
 def _groups(controller: str) -> list[Path]:
-    """This process's control group and all above it, version 2 first: each may set a limit."""
+    """Return the folders of this process's control group and of all groups above it; each may set a limit."""
     folders = []
     for line in _lines(OWN_GROUP):
         _, controllers, group = line.split(":", 2)
@@ -121,7 +138,7 @@ def _cgroup_memory() -> int | None:
 
 
 def _cgroup_memory_used() -> int | None:
-    """Of the innermost group that says so, less the file pages that the kernel gives back when asked."""
+    """Return the memory used by the innermost group that reports it, without file pages that the kernel can free."""
     for folder in _groups("memory"):
         used = _read_number(folder / "memory.current") or _read_number(folder / "memory.usage_in_bytes")
         if used:

@@ -1,13 +1,15 @@
-"""Predict what a step costs before it runs: peak bytes and FLOPs, by tracing that step on tensors without storage.
+"""Prediction of the peak memory and the FLOPs of a step, by tracing the step on tensors without storage.
 
     peak = max over the step's operations of  Σ bytes of the storages alive after it  +  the operation's own scratch
 
-The network is built on the meta device and its weights become fake tensors. The step itself is the real one: a training
-step calls the stage's objective, so whatever an objective does is counted. A dispatch mode follows every storage from
-birth to death. The trace runs as CPU code whatever the device; what differs between devices is the operations' scratch.
+The network is built on the meta device, and its weights become fake tensors. The step itself is the real one: a
+training step calls the stage's objective, so all that an objective does is counted. A dispatch mode follows every
+storage from its allocation to its release. The trace runs as CPU code for every device; devices differ only in the
+scratch memory of the operations.
 
-The optimiser's state exists from the second step on, so it counts from the start: weights, AdamW's moments, the EMA.
-The gradients appear in the trace. A fused AdamW, clipping and the EMA's update work in place and add nothing.
+The optimiser's state exists from the second step on, so it is counted from the start: AdamW's moments and the EMA,
+beside the weights. The gradients appear in the trace. A fused AdamW, clipping and the update of the EMA work in place
+and add nothing.
 """
 
 from __future__ import annotations
@@ -40,19 +42,22 @@ T = TypeVar("T")
 aten = torch.ops.aten
 COPIES_BESIDE_WEIGHTS = 3  # AdamW's two moments and the EMA
 
-# Ours on CUDA = (total - context) / overhead: context and cuDNN's workspace, fragmentation. A start, to be measured.
+# Usable memory on CUDA = (total - context) / overhead. The context includes cuDNN's workspace; the overhead is
+# fragmentation. Both are initial values that have not been measured yet.
 CUDA_CONTEXT_BYTES, CUDA_OVERHEAD = 10**9, 1.1
-HOST_BYTES, HOST_SHARE = 5 * 10**8, 0.7  # CPU and MPS share the machine's memory with everything else
+HOST_BYTES, HOST_SHARE = 5 * 10**8, 0.7  # on CPU and MPS all programs share the machine's memory
 
 
 @dataclass(frozen=True)
 class Cost:
-    bytes: int  # peak, on the device, before context and workspace
+    """The cost of one step."""
+
+    bytes: int  # peak on the device, without context and workspace
     flops: int
 
 
 def remembered(function: Callable[..., T]) -> Callable[..., T]:
-    """Compute once for equal arguments; plans hold dictionaries, so their JSON is compared."""
+    """Return the function with a cache of its results, keyed by the JSON of its arguments (they hold dictionaries)."""
     known: dict[str, T] = {}
 
     @wraps(function)
@@ -67,7 +72,7 @@ def remembered(function: Callable[..., T]) -> Callable[..., T]:
 
 @remembered
 def training_cost(work: Workload, lesson: Lesson) -> Cost:
-    """Return the cost of the dearest stage's step: x_t, networks, loss, backward, clipping, AdamW, EMA."""
+    """Return the cost of a training step (x_t, networks, loss, backward, clipping, AdamW, EMA); maximum over stages."""
     formulation = build_formulation(lesson.process, lesson.prediction, lesson.source_distance)
 
     def traced(stage: Stage) -> Cost:
@@ -85,7 +90,7 @@ def training_cost(work: Workload, lesson: Lesson) -> Cost:
 def prediction_cost(work: Workload) -> Cost:
     """Return the cost of one evaluation of one tile and of the sampler's arithmetic on it.
 
-    The volume that the tile is cut from comes on top.
+    The memory of the whole volume is not included.
     """
 
     def step(network: nn.Module, objective: Objective | None) -> None:
@@ -96,7 +101,7 @@ def prediction_cost(work: Workload) -> Cost:
 
 @remembered
 def reuse_cost(work: Workload, depth: int) -> tuple[Cost, int]:
-    """Return the cost of one evaluation of a tile on a kept feature (LIM), and the feature's bytes."""
+    """Return the cost of one evaluation of a tile with a kept feature (LIM), and the bytes of the feature."""
     caches: list[Cache] = []
     single = replace(work, batch_size=1)
 
@@ -116,14 +121,14 @@ def reuse_cost(work: Workload, depth: int) -> tuple[Cost, int]:
 
 
 def shallow_share(work: Workload, depth: int) -> float:
-    """Return the FLOPs of a step on features kept at a depth, as a share of a whole step's."""
+    """Return the FLOPs of a step with features kept at a depth, as a share of those of a full step."""
     return reuse_cost(work, depth)[0].flops / prediction_cost(work).flops
 
 
 def volume_bytes(spec: NetworkSpec, shape: Triple) -> int:
     """Return the bytes of the whole-volume arrays that a sampler holds beside the tile.
 
-    They are all inputs, x_s, noise, x̂0, ε̂, and two on the way.
+    These are all inputs, x_s, noise, x̂0, ε̂, and two intermediate results.
     """
     return 4 * prod(shape) * (spec.in_channels + 6 * spec.targets + spec.out_channels - spec.targets)
 
@@ -133,7 +138,7 @@ def volume_bytes(spec: NetworkSpec, shape: Triple) -> int:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a batch holds: the target, and the source where there is one."""
+    """The tensors of a batch: the targets, and the sources where there are any."""
 
     x0: Tensor  # [B, targets, Z, Y, X]
     condition: Tensor | None  # [B, in - targets, Z, Y, X]
@@ -147,7 +152,7 @@ class Batch:
 
     @property
     def pairs(self) -> Pairs:
-        """Return the batch with an anchor for each target, as training cuts it out of the sources."""
+        """Return the batch with an anchor for each target, of the shape that training takes from the sources."""
         targets = self.x0.shape[1]
         if self.condition is None:
             return Pairs(self.x0, None, None)
@@ -155,12 +160,12 @@ class Batch:
 
 
 def teach(network: nn.Module, objective: Objective, batch: Batch, precision: str) -> None:
-    """Run forward and backward of one training step: it leaves gradients in the weights."""
+    """Run the forward and backward pass of one training step; the gradients stay in the weights."""
     t = torch.rand(batch.x0.shape[0], device=batch.x0.device, dtype=torch.float64)
     eps = torch.randn_like(batch.x0)
     ask = asked(network, batch.x0.device.type, precision)
     objective.loss(ask, batch.pairs, t, eps, None).backward()  # type: ignore[no-untyped-call]
-    del eps  # kept until here, as a training loop keeps it for predictions of the noise
+    del eps  # kept until here, as in a training loop, where predictions of the noise need it
 
 
 def evaluate(network: nn.Module, batch: Batch, precision: str, *kept: Cache) -> Tensor:
@@ -196,15 +201,23 @@ def _trace(
 
 
 def _materialise(network: nn.Module) -> None:
-    """Meta weights → fake CPU weights of the same strides (a module's own .to() fails under FakeTensorMode)."""
+    """Replace meta weights and buffers by fake CPU ones of the same strides; a frozen weight stays frozen.
+
+    `.to()` fails under FakeTensorMode.
+    """
     for module in network.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
-            fake = torch.empty_strided(weight.shape, weight.stride(), dtype=weight.dtype, device="cpu")
-            module.register_parameter(name, nn.Parameter(fake))
+            module.register_parameter(name, nn.Parameter(_fake(weight), weight.requires_grad))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, _fake(buffer))
+
+
+def _fake(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
 
 
 class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows storages by weak reference; a view shares the storage of what it looks at."""
+    """A dispatch mode that follows storages by weak references; a view shares the storage of its base."""
 
     def __init__(self, device: str, trains: bool):
         super().__init__()  # type: ignore[no-untyped-call]
@@ -226,7 +239,11 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def _answer(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """What is heavy or would depend on this machine's processor is answered here, the rest by fake tensors."""
+        """Return the output of an operation.
+
+        Operations that are slow to trace, or that depend on this machine's processor, are imitated here. All others run
+        on fake tensors.
+        """
         if func is aten.native_group_norm_backward.default:
             return _normed(*args)
         if func is aten.convolution.default:
@@ -258,18 +275,18 @@ def _attention_backward_flops(grad: Any, q: Any, k: Any, v: Any, *args: Any, **k
 
 FLOPS = {
     **flop_registry,
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,  # which the registry does not know
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,  # missing in the registry
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
 }
 
 
 def _normed(grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, *sizes: Any) -> tuple[Tensor, ...]:
-    """A GroupNorm's gradients: what it answers, without the sixty operations that fake tensors take for it."""
+    """Return empty gradients of a GroupNorm, without the sixty operations that fake tensors need for them."""
     return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
 
 
 def _layout(x: Tensor, unfolds: bool) -> torch.memory_format:
-    """Of what a convolution of x answers: channels last, but for a small map that a CPU unfolds."""
+    """Return the memory format of a convolution's output: channels last, except for small maps that a CPU unfolds."""
     return torch.contiguous_format if unfolds and _is_small(x) else torch.channels_last_3d
 
 
@@ -294,13 +311,14 @@ def _convolved_back(
 # ---------------------------------------------------------------- the operations' scratch
 
 ONEDNN_BLOCK = 16  # channels
-ONEDNN_FLOOR = 20480  # N·C·Z·Y up to which fp32 at batch 1 goes to slow_conv3d (Convolution.cpp, use_mkldnn)
+ONEDNN_FLOOR = 20480  # N·C·Z·Y up to which fp32 at batch 1 uses slow_conv3d (Convolution.cpp, use_mkldnn)
 
 
 def _cuda_scratch(op: Any, args: Any, out: Any) -> int:
-    """PyTorch's CUDA GroupNorm works and answers channels first, cuDNN channels last: each copies what it gets.
+    """Return the scratch bytes of an operation on CUDA.
 
-    Read from the sources, not yet measured on a card.
+    PyTorch's CUDA GroupNorm takes and returns channels first, cuDNN channels last, so each copies its input. This was
+    read from the sources and has not been measured on a GPU yet.
     """
     if op in (aten.native_group_norm, aten.convolution):
         return _bytes(args[0])
@@ -310,16 +328,17 @@ def _cuda_scratch(op: Any, args: Any, out: Any) -> int:
 
 
 def _no_scratch(op: Any, args: Any, out: Any) -> int:
-    """Without gradients oneDNN does every convolution of a CPU in place (see networks/blocks.Conv)."""
+    """Return 0: without gradients oneDNN runs every convolution on a CPU without scratch (see networks/blocks.Conv)."""
     return 0
 
 
 def _cpu_scratch(op: Any, args: Any, out: Any) -> int:
-    """Convolutions alone: seen by reading the peak resident memory around every operation of a real step (two threads).
+    """Return the scratch bytes of an operation of a training step on a CPU; only convolutions need any.
 
-    For the gradient of bf16 weights oneDNN transposes input and gradient, channels rounded up to its blocks, of as many
-    of the batch's volumes at once as it has threads (here: of all); a gradient that is a slice of a concatenation's is
-    copied; and a small fp32 map at batch 1 is unfolded into columns.
+    This was measured as the peak resident memory around every operation of a real step (two threads). For the gradient
+    of bf16 weights, oneDNN transposes input and gradient, with the channels rounded up to its blocks, for as many
+    volumes of the batch at once as it has threads (here: for all). A gradient that is a slice of the gradient of a
+    concatenation is copied. A small fp32 map at batch 1 is unfolded into columns.
     """
     if op is aten.convolution:
         return _columns(args[0], args[1], out)
@@ -357,19 +376,19 @@ def _bytes(x: Tensor) -> int:
 
 
 def usable_bytes(memory_bytes: int, device: str) -> int:
-    """What a step may use of a device's total memory; on CUDA a start to be measured (see CUDA_OVERHEAD)."""
+    """Return the bytes that a step may use of a device's total memory; on CUDA not measured yet (see CUDA_OVERHEAD)."""
     if device == "cuda":
         return max(0, int((memory_bytes - CUDA_CONTEXT_BYTES) / CUDA_OVERHEAD))
     return max(0, int(memory_bytes * HOST_SHARE) - HOST_BYTES)
 
 
 def usable_now(free_bytes: int, device: str) -> int:
-    """Of what is free on a device whose context stands already."""
+    """Return the bytes that a step may use of the free memory of a device whose context exists already."""
     return int(free_bytes / CUDA_OVERHEAD) if device == "cuda" else int(free_bytes * HOST_SHARE)
 
 
 def total_needed(step_bytes: int, device: str) -> int:
-    """The device's total memory that a step of this size asks for: the inverse of `usable_bytes`."""
+    """Return the total memory of a device on which a step of this size fits: the inverse of `usable_bytes`."""
     if device == "cuda":
         return int(step_bytes * CUDA_OVERHEAD) + CUDA_CONTEXT_BYTES + 2
     return int((step_bytes + HOST_BYTES) / HOST_SHARE) + 2

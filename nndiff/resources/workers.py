@@ -1,9 +1,10 @@
-"""Many cases, several processes, one honest outcome.
+"""Parallel processing of cases in several processes, with one outcome per case.
 
-    for case, outcome in run(function, cases, workers): ...      outcome = a result, or the Failure that says why not
+    for case, outcome in run(function, cases, workers): ...      outcome = a result, or a Failure with the reason
 
-A case that fails is reported with its traceback and the others go on. A worker that dies (killed, out of memory) ends
-the run with a message that names the cases it may have been working on. `workers = 0` runs everything here, in order.
+A case that fails is reported with its traceback, and the other cases go on. A worker that dies (killed, out of memory)
+ends the run with an error that names the cases that it may have been working on. `workers = 0` processes all cases in
+this process, in order.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from nndiff.words.errors import NndiffError
 
 
 class Named(Protocol):
+    """A case: anything with a name."""
+
     @property
     def name(self) -> str: ...
 
@@ -39,21 +42,21 @@ THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
 )
-IN_FLIGHT = 2  # cases in flight a worker: enough to keep it busy, few enough to bound memory
+IN_FLIGHT = 2  # submitted cases per worker: enough to keep it busy, few enough to bound memory
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a case has no result: the message for a person, the traceback for whoever must look deeper."""
+    """The reason why a case has no result: a message for the user, and the traceback for debugging."""
 
     case: str
     message: str
     trace: str
-    expected: bool  # an NndiffError: the message says it all
+    expected: bool  # whether the message suffices, because the error is one that nndiff foresees
 
 
 def run(function: Callable[[C], R], cases: Sequence[C], workers: int, label: str) -> Iterator[tuple[C, R | Failure]]:
-    """Yield (case, outcome) as they finish, under a progress bar with an estimate of the time left."""
+    """Yield (case, outcome) as the cases finish, with a progress bar that estimates the time left."""
     from tqdm import tqdm
 
     outcomes = _serial(function, cases) if workers == 0 else _parallel(function, cases, workers)
@@ -65,7 +68,7 @@ def run(function: Callable[[C], R], cases: Sequence[C], workers: int, label: str
 
 
 def worker_count(wanted: int | None, cases: int, bytes_each: int) -> int:
-    """As many workers as cores, cases and free RAM allow; `wanted` (-np) is an upper bound, 0 means serial."""
+    """Return as many workers as cores, cases and free RAM allow; `wanted` (-np) is an upper bound, 0 means serial."""
     if wanted == 0:
         return 0
     by_memory = int(0.8 * free_ram() // max(1, bytes_each))
@@ -73,7 +76,7 @@ def worker_count(wanted: int | None, cases: int, bytes_each: int) -> int:
 
 
 def demand_success(failures: Sequence[Failure], total: int, stage: str) -> None:
-    """After a batch: silence when all went well, else an error that lists every case and its reason."""
+    """Raise an error that lists every failed case with its reason, if there is one."""
     if not failures:
         return
     rows = "\n".join(f"  {failure.case}: {failure.message}" for failure in failures)
@@ -97,7 +100,7 @@ def _parallel(function: Callable[[C], R], cases: Sequence[C], workers: int) -> I
             while waiting or running:
                 while waiting and len(running) < IN_FLIGHT * workers:
                     case = waiting.pop()
-                    with _interrupts_held():  # a submission may start a worker, which is born deaf to Ctrl-C
+                    with _interrupts_held():  # a submission may start a worker, which inherits the blocked Ctrl-C
                         running[pool.submit(_in_worker, _Guarded(function), case)] = case
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -112,13 +115,13 @@ def _parallel(function: Callable[[C], R], cases: Sequence[C], workers: int) -> I
                 "A script of your own must call this below `if __name__ == '__main__':`",
             ) from None
         finally:
-            with _interrupts_held():  # a second Ctrl-C in the midst of it would leave a lock held for ever
+            with _interrupts_held():  # a second Ctrl-C during the shutdown would leave a lock held for ever
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits; a process started meanwhile keeps it waiting until it unblocks it (`_mind_the_parent`)."""
+    """Block Ctrl-C in this context; a process started in it stays blocked until it unblocks (`_mind_the_parent`)."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -127,10 +130,10 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _mind_the_parent() -> None:
-    """In a worker: leave without a word on Ctrl-C, and do not outlive a parent that was killed."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(1))  # if it came already: the pool would log an exception here
+    """Prepare a worker: it exits silently on Ctrl-C, and exits when its parent has been killed."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(1))  # for a pending Ctrl-C: the pool would log an exception here
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(1))  # from here on files in the making are cleaned up
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(1))  # from here on, unfinished files are cleaned up
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -142,15 +145,18 @@ def _mind_the_parent() -> None:
 
 
 def _in_worker(function: _Guarded[C, R], case: C) -> R | Failure:
-    """The pool would take an exit for a result, and the worker would wait for more."""
+    """Return the outcome of a case, or end the process on Ctrl-C.
+
+    The pool would treat a SystemExit as a result, and the worker would wait for further cases.
+    """
     try:
         return function(case)
-    except SystemExit:  # Ctrl-C; what was in the making is cleaned up
+    except SystemExit:  # Ctrl-C; unfinished files have been cleaned up
         os._exit(1)
 
 
 class _Guarded(Generic[C, R]):
-    """The function with its exceptions turned into Failures, so that a traceback survives the way between processes."""
+    """A function whose exceptions become Failures, so that their tracebacks can be passed between processes."""
 
     def __init__(self, function: Callable[[C], R]):
         self.function = function
@@ -168,7 +174,7 @@ class _Guarded(Generic[C, R]):
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Children inherit one thread each: cases are the parallelism."""
+    """Limit child processes that start in this context to one thread each, because cases already run in parallel."""
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     try:

@@ -1,1 +1,1 @@
-"""A trained network and a source in, a volume out."""
+"""Sampling: a trained network translates one source volume, or generates one volume."""

@@ -1,8 +1,9 @@
-"""What the sampler asks in a network's place: the networks of all folds, in the layers of a sampler, tile by tile.
+"""Composition of the network that a sampler evaluates: tiles around the mean over folds around layers and caches.
 
     (x_t, t, condition, where) → output          tiles( mean over folds( shifts …( caches …( network ))))
 
-`where` collects the tile, the fold and the place of every layer, so that what is kept from step to step has an address.
+`where` collects the numbers of the tile, the fold and the evaluation in every layer. It is the key of the features that
+are kept from step to step.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from nndiff.words.volume import Triple
 
 
 def plain(network: nn.Module) -> Asks:
-    """Return the network as caches and layers ask it; what a cache hands over for its core comes after the place."""
+    """Return the network with the interface that layers and caches use; it ignores `where`."""
 
     def ask(x_t: Tensor, t: Tensor, condition: Tensor | None, where: Where, *kept: object) -> Tensor:
         output: Tensor = network(x_t, t, condition, *kept)
@@ -30,7 +31,7 @@ def plain(network: nn.Module) -> Asks:
 
 
 def layered(network: nn.Module, layers: Sequence[Layer], keeping: Sequence[Keeping], puzzle_factor: Triple) -> Asks:
-    """Return one fold's network in what is kept, the first innermost, then the layers, the table's first outermost."""
+    """Return the network of one fold with the caches innermost, then the layers in the order of their table."""
     asks: Asks = plain(network)
     for kept in keeping:
         asks = kept.around(asks)
@@ -40,7 +41,7 @@ def layered(network: nn.Module, layers: Sequence[Layer], keeping: Sequence[Keepi
 
 
 def averaged(networks: Sequence[Asks], precision: str) -> Asks:
-    """Return the mean answer of several folds' networks, under autocast, in fp32."""
+    """Return the mean output of the networks of several folds, which run under autocast."""
 
     def ask(x_t: Tensor, t: Tensor, condition: Tensor | None, where: Where) -> Tensor:
         with autocast(x_t.device.type, precision):
@@ -51,8 +52,9 @@ def averaged(networks: Sequence[Asks], precision: str) -> Asks:
 
 
 def tiled(network: Asks, tiling: Tiling, device: torch.device) -> Asks:
-    """Return the network of a whole volume: every tile visits the device, and the weighted mean of the answers is
-    gathered where the volume lives.
+    """Return the network of a whole volume.
+
+    Every tile is copied to the device. The weighted mean of the outputs is formed on the device of the volume.
     """
 
     def ask(x_t: Tensor, t: Tensor, condition: Tensor | None, where: Where = ()) -> Tensor:

@@ -1,6 +1,6 @@
-"""inference.json: which sampler suits one checkpoint best, as it was measured, and what was measured.
+"""The contents of inference.json: the sampler that tuning chose for one checkpoint, and all measurements.
 
-It stands beside the checkpoint and names it by its weights: beside any other it is refused.
+The file is stored beside the checkpoint and contains a hash of its weights; beside another checkpoint it is refused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FILE = "inference.json"
 
 @dataclass(frozen=True)
 class Row:
-    """One sampler, measured: means over `cases` volumes, in network units."""
+    """The measurement of one sampler: means over `cases` volumes, in network units."""
 
     label: str
     sampler: SamplerPlan
@@ -34,24 +34,26 @@ class Row:
     ssim: float
     mae: float
     hf: float
-    seconds: float  # a volume
+    seconds: float  # per volume
     cases: int
 
 
 @dataclass(frozen=True)
 class Inference:
-    checkpoint: str  # the file's name
-    weights: str  # its digest
+    """The result of tuning one checkpoint."""
+
+    checkpoint: str  # file name
+    weights: str  # hash of the weights
     objective: str
-    sampler: SamplerPlan  # the chosen
-    best: SamplerPlan  # of the sweep
+    sampler: SamplerPlan  # the chosen one
+    best: SamplerPlan  # the best of the sweep
     planned: SamplerPlan
-    chosen_on: tuple[str, ...]
-    reported_on: tuple[str, ...]  # none of those, where there are others
-    sweep: tuple[Row, ...]  # on the cases that chose
-    report: tuple[Row, ...]  # on the others, of these three
-    best_minus_chosen: float  # of the scores there, and its standard error over the cases
-    standard_error: float
+    chosen_on: tuple[str, ...]  # the cases on which the sampler was chosen
+    reported_on: tuple[str, ...]  # other cases, where there are any; else the same
+    sweep: tuple[Row, ...]  # all samplers, on the cases `chosen_on`
+    report: tuple[Row, ...]  # the chosen, the best and the planned sampler, on the cases `reported_on`
+    best_minus_chosen: float  # mean difference of the scores in the report
+    standard_error: float  # of that difference, over the cases
 
 
 def save(folder: Path, inference: Inference) -> Path:
@@ -60,9 +62,10 @@ def save(folder: Path, inference: Inference) -> Path:
 
 
 def load(folder: Path, checkpoint: str, planned: SamplerPlan, weights: str) -> Inference | None:
-    """Return what was tuned for that checkpoint; None where nothing was, or for another of the fold's checkpoints.
+    """Return the tuning result of the checkpoint; None if there is none, or only that of another file of the fold.
 
-    `planned` is the checkpoint's own sampler: files from before samplers had parts take their tiles from it.
+    `planned` is the sampler in the plan of the checkpoint. For files that were written before samplers had parts, the
+    overlap of the tiles is taken from it.
     """
     path = folder / FILE
     if not path.exists():
@@ -82,7 +85,7 @@ def load(folder: Path, checkpoint: str, planned: SamplerPlan, weights: str) -> I
 
 
 def _migrated(data: Any, overlap: float) -> Any:
-    """Return the file's JSON with every sampler in the form of today."""
+    """Return the JSON of the file with every sampler in its current form."""
     if migrate.is_old_sampler(data):
         return migrate.sampler(data, overlap)
     if isinstance(data, dict):
@@ -91,7 +94,7 @@ def _migrated(data: Any, overlap: float) -> Any:
 
 
 def digest_of(weights: Mapping[str, Tensor]) -> str:
-    """The same for the same weights, wherever their file lies."""
+    """Return a hash of the weights; it does not depend on the file that holds them."""
     checksum = 0
     for name in sorted(weights):
         checksum = zlib.crc32(weights[name].contiguous().numpy().tobytes(), zlib.crc32(name.encode(), checksum))

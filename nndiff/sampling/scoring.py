@@ -1,9 +1,9 @@
-"""One number for one translated volume, so that neither blur nor noise wins.
+"""The score of a translated volume: one number that rewards neither blur nor noise.
 
-    score = PSNR + 20·SSIM - w·|10·log10(HF)|        in dB: a hundredth of SSIM counts as a fifth of a decibel
+    score = PSNR + 20·SSIM - w·|10·log10(HF)|        in dB: 0.01 of SSIM counts as 0.2 dB
 
-HF is the estimate's power at high frequencies over the truth's; w is 0 where "best" is chosen while training, and what
-an objective says where a sampler is chosen.
+HF is the power of the estimate at high frequencies divided by that of the truth. w is 0 where training chooses the best
+checkpoint; where tuning chooses a sampler, its objective sets w.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import numpy as np
 
 from nndiff.metrics import image
 from nndiff.plans.channels import Channel
-from nndiff.words.volume import FloatArray
+from nndiff.words.volume import FloatArray, Mask
 
 SSIM_IN_DB = 20.0
-LEAST_HF = 1e-3  # a ratio below counts as this
+LEAST_HF = 1e-3  # smaller ratios count as this one
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Means over the channels, in network units."""
+    """The metrics of one volume: means over the channels, in network units."""
 
     psnr: float
     ssim: float
     mae: float
-    hf: float  # nan where it was not asked for
+    hf: float  # nan if it was not requested
 
     def score(self, texture: float = 0.0) -> float:
         plain = self.psnr + SSIM_IN_DB * self.ssim
@@ -37,8 +37,8 @@ class Figures:
 
 
 def bounds_of(channel: Channel, truth: FloatArray) -> tuple[float, float]:
-    """The range of PSNR and SSIM, in network units: CT's fixed window, else the truth's own range."""
-    if channel.kind == "ct":
+    """Return the value range for PSNR and SSIM, in network units: a fixed window, else the range of the truth."""
+    if channel.kind.absolute:
         return channel.normalization.options.get("onto_low", -1.0), channel.normalization.options.get("onto_high", 1.0)
     return float(truth.min()), float(truth.max())
 
@@ -47,7 +47,7 @@ def compare(
     estimate: FloatArray,
     target: FloatArray,
     bounds: Sequence[tuple[float, float]],
-    mask: image.Mask | None,
+    mask: Mask | None,
     texture: bool = False,
 ) -> Figures:
     rows = [

@@ -1,10 +1,10 @@
-"""A trained network and a prepared source → the prepared target: [C, Z, Y, X] in, [C', Z, Y, X] out, network units.
+"""Translation of one prepared volume by a trained model: [C, Z, Y, X] in, [C', Z, Y, X] out, in network units.
 
     x_t, t = start(y)        x̂0 = denoise(x_t, t)        x_s = rule(x_t, x̂0, t, s)        … until t = 0
 
-The network that `denoise` asks is composed for each volume (compose.py), so the sampler knows nothing of tiles, folds
-or shifts, or of the features that are kept from step to step. Noise is drawn once for the whole volume, on the CPU: the
-volume does not depend on how it is cut into tiles, and a seed means the same on every device.
+The network that `denoise` evaluates is composed for each volume (compose.py), so the sampling loop does not depend on
+tiles, folds, shifts or kept features. Noise is drawn once for the whole volume, on the CPU. It therefore depends
+neither on the tiles nor on the device.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Triple
 
-PROPORTION_SLACK = 1.1  # memory is not quite in proportion to voxels: held to this by a test
-SMALLEST_TILE = 16  # voxels an axis: below this a tile is nearly all border
+PROPORTION_SLACK = 1.1  # memory is only nearly proportional to the number of voxels; a test checks this factor
+SMALLEST_TILE = 16  # voxels per axis; smaller tiles consist almost only of border
 
 
 @dataclass(frozen=True)
 class Model:
-    """Networks of one configuration (a fold each) and what their answers mean."""
+    """The networks of one configuration, one per fold, with the formulation that interprets their outputs."""
 
     configuration: Configuration
     anchor: tuple[int, ...]
-    bounds: tuple[tuple[float, float], ...]  # a target channel each: x̂0 is clamped to them
+    bounds: tuple[tuple[float, float], ...]  # per target channel, the range to which x̂0 is clamped
     networks: tuple[nn.Module, ...]
     formulation: Formulation
     device: torch.device
@@ -54,11 +54,12 @@ class Model:
 
     @property
     def setting(self) -> Setting:
-        """Return what the parts of a sampler may know of the model."""
+        """Return the properties of the model that the parts of a sampler may use."""
         return Setting(self.formulation.process, self.configuration.network, self.configuration.puzzle_factor)
 
 
 def build_model(plan: Plan, name: str, weights: Sequence[Mapping[str, Tensor]], device: torch.device) -> Model:
+    """Return the model of the configuration `name` on the device; `weights` holds those of each fold."""
     configuration = plan.configurations[name]
     networks = []
     for values in weights:
@@ -80,24 +81,24 @@ def build_model(plan: Plan, name: str, weights: Sequence[Mapping[str, Tensor]], 
 
 @dataclass(frozen=True)
 class Arrangement:
-    """The tiles, and where the whole volume's arrays live while the tiles visit the device."""
+    """The tiles, and the device on which the arrays of the whole volume are stored during sampling."""
 
     tiling: Tiling
     store: torch.device
-    bytes: int  # predicted, on the device
+    bytes: int  # predicted memory on the device of the network
 
 
 def arrangements(model: Model, shape: Triple, usable: int, sampler: SamplerPlan | None = None) -> list[Arrangement]:
-    """Return all layouts that are predicted to fit, best first: one tile where memory allows, else the plan's patch,
-    then smaller ones.
+    """Return all arrangements that are predicted to fit, best first.
 
-    A network that answers only at its own patch size keeps to it. What the sampler keeps of a tile lives with the
-    volume. Where nothing fits, the smallest layout is returned alone: it is tried rather than refused.
+    The order is: one tile, tiles of the plan's patch size, then smaller tiles. A network that runs only at its own
+    patch size never gets larger tiles. The features that the sampler keeps per tile are stored with the volume. If
+    nothing is predicted to fit, the smallest arrangement is returned alone, so that it is tried rather than refused.
     """
     configuration, device, cpu = model.configuration, model.device, torch.device("cpu")
     planned = configuration.sampler.part(Tiles).overlap
     overlap = planned if sampler is None else sampler.part(Tiles).overlap
-    whole_only = not planned and not model.anchor  # generation is made whole
+    whole_only = not planned and not model.anchor  # generated volumes are never tiled
     parts = list(_smaller(configuration.patch_size, shape))
     if not configuration.network.keeps_patch:
         parts = list(dict.fromkeys([shape, *parts]))
@@ -117,7 +118,7 @@ def arrangements(model: Model, shape: Triple, usable: int, sampler: SamplerPlan 
 
 
 def _smaller(patch: Triple, shape: Triple) -> Iterator[Triple]:
-    """The patch, then each time the longest side halved."""
+    """Yield the patch, then smaller tiles, each with the longest side halved."""
     size = [min(p, n) for p, n in zip(patch, shape, strict=True)]
     while True:
         yield size[0], size[1], size[2]
@@ -128,7 +129,10 @@ def _smaller(patch: Triple, shape: Triple) -> Iterator[Triple]:
 
 
 def _tile_bytes(model: Model, tile: Triple) -> int:
-    """Of one evaluation: the plan's prediction for its patch, in proportion to the voxels; and all folds' weights."""
+    """Return the bytes of one evaluation of a tile.
+
+    They are the plan's prediction for its patch, scaled to the voxels of the tile, and the weights of all folds.
+    """
     configuration = model.configuration
     steps = configuration.network.multiple(configuration.puzzle_factor)
     voxels, of_patch = (math.prod(padded(size, steps)) for size in (tile, configuration.patch_size))
@@ -138,17 +142,17 @@ def _tile_bytes(model: Model, tile: Triple) -> int:
 
 
 def kept_bytes(configuration: Configuration, tile: Triple, depth: int) -> int:
-    """Return the bytes of the feature that one network keeps of one tile, at one place of the puzzle's grid."""
+    """Return the bytes of the feature that one network keeps for one tile and one shift."""
     return reuse_cost(replace(configuration.workload("cuda"), patch_size=tile), depth)[1]
 
 
 def _kept_bytes(model: Model, sampler: SamplerPlan, tile: Triple) -> int:
-    """Return the bytes of all that a walk keeps of one tile from step to step."""
-    deep = sampler.part(Deep)
-    if deep.is_identity:
-        return 0
-    kept = len(model.networks) * sampler.passes * kept_bytes(model.configuration, tile, deep.depth)
-    return kept * (2 if deep.threshold > 0 else 1)  # the one before is compared with
+    """Return the bytes of all features that a walk keeps for one tile from step to step."""
+
+    def feature(depth: int) -> int:
+        return kept_bytes(model.configuration, tile, depth)
+
+    return len(model.networks) * sampler.passes * sum(cache.bytes(feature) for cache in sampler.caches)
 
 
 # ---------------------------------------------------------------- one volume
@@ -163,9 +167,12 @@ def translate(
     options: Sequence[Arrangement],
     on_step: Callable[[], None] = lambda: None,
     on_retreat: Callable[[Arrangement], None] = lambda _: None,
-    on_kept: Callable[[Kept], None] | None = None,  # told after the walk; its features are then measured
+    on_kept: Callable[[Kept], None] | None = None,  # called after the walk; if given, changes of features are measured
 ) -> Tensor:
-    """One draw [C', Z, Y, X], float32 on the CPU; when the device runs out of memory, smaller tiles are used."""
+    """Return one draw [C', Z, Y, X], float32 on the CPU.
+
+    If the device runs out of memory, the next arrangement in `options` is used, with the same noise.
+    """
     state = generator.get_state()
     for arrangement, smaller in zip(options, [*options[1:], None], strict=True):
         try:
@@ -187,7 +194,7 @@ def translate(
 
 
 def out_of_memory(error: Exception) -> bool:
-    """CUDA says so by a class, the CPU's allocator by a sentence; nothing else is taken for it."""
+    """Return whether the error means that memory ran out: CUDA raises its own class, the CPU a certain message."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -248,13 +255,13 @@ def _draw(
 def composed(
     model: Model, sampler: SamplerPlan, tiling: Tiling, keeping: Sequence[Keeping]
 ) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """Return the model's networks in all layers of the sampler: (x_t, t, condition) → output, of a whole volume."""
+    """Return the model's networks with all layers of the sampler: (x_t, t, condition) → output, of a whole volume."""
     configuration = model.configuration
     folds = [layered(network, sampler.layers, keeping, configuration.puzzle_factor) for network in model.networks]
     return tiled(averaged(folds, configuration.precision), tiling, model.device)
 
 
 def draw_seed(seed: int, name: str, draw: int) -> int:
-    """Of one draw of one case: neighbours in the folder change nothing."""
+    """Return the seed of one draw of one case; it does not depend on the other cases."""
     words = [seed, zlib.crc32(name.encode()), draw]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))

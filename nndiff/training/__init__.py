@@ -1,1 +1,1 @@
-"""Prepared cases and a plan → a checkpoint, and all that a person wants to see on the way."""
+"""Training: from prepared cases and a plan to checkpoints, with progress tables, figures and a log."""

@@ -1,8 +1,8 @@
-"""Batch i from (seed, i) alone, whatever made it: this process, a worker, one rank or many.
+"""Training batches: batch i depends only on (seed, i), whichever process makes it and however many ranks there are.
 
-Sample n = i·G + j of step i (G samples a step, over all ranks) takes case π_e(n mod cases), with π_e the permutation
-of round e = n div cases, and cuts its patch with random numbers from (seed, n). So a run that was killed goes on with
-exactly the batches that it would have seen.
+Sample n = i·G + j of step i (G samples per step, over all ranks) takes case π_e(n mod cases), where π_e is the
+permutation of round e = n div cases, and its patch is cut out with random numbers from (seed, n). A run that was killed
+therefore continues with exactly the batches that it would have seen.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ from nndiff.imaging.augment import Augmentation, Sample, augmented
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Triple
 
-PERMUTATION, POSITION, AUGMENT = 0, 1, 2  # streams of random numbers, never to be mixed
-AHEAD = 3  # batches that each worker holds ready
+PERMUTATION, POSITION, AUGMENT = 0, 1, 2  # separate streams of random numbers
+AHEAD = 3  # batches that each worker prepares ahead
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which samples of a step are this rank's: batch j of `accumulate` is G-samples (j·world + rank)·batch …"""
+    """The samples of a step that this rank computes.
+
+    Batch j of the `accumulate` batches begins with sample (j·world + rank)·batch of the step.
+    """
 
     batch: int
     accumulate: int
@@ -42,7 +45,7 @@ class Share:
         return self.batch * self.accumulate * self.world
 
     def numbers(self, step: int) -> list[list[int]]:
-        """Sample numbers of each accumulated batch."""
+        """Return the sample numbers of each accumulated batch."""
         first = step * self.samples_a_step
         starts = [first + (j * self.world + self.rank) * self.batch for j in range(self.accumulate)]
         return [list(range(start, start + self.batch)) for start in starts]
@@ -50,7 +53,9 @@ class Share:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    numbers: list[int]
+    """A batch of training samples."""
+
+    numbers: list[int]  # of the samples
     source: Tensor | None  # [B, C, z, y, x]
     target: Tensor  # [B, C', z, y, x]
     mask: Tensor | None  # [B, 1, z, y, x]; all True for a case without a mask
@@ -65,7 +70,7 @@ class Batch:
 
 
 class Batches(Dataset[list[dict[str, Any]]]):
-    """Step i → its batches as plain dicts (what travels between processes)."""
+    """A dataset that maps step i to its batches, as plain dicts that can be passed between processes."""
 
     def __init__(
         self,
@@ -75,7 +80,7 @@ class Batches(Dataset[list[dict[str, Any]]]):
         share: Share,
         augmentations: Sequence[Augmentation],
         seed: int,
-        multiple: Triple,  # that the network pads every axis to
+        multiple: Triple,  # to which the network pads every axis
     ):
         self.folder, self.cases, self.patch, self.share, self.multiple = folder, list(cases), patch, share, multiple
         self.augmentations, self.seed = tuple(augmentations), seed
@@ -113,7 +118,10 @@ class Batches(Dataset[list[dict[str, Any]]]):
 
 
 def cut_out(array: npt.NDArray[Any], corner: Sequence[int], patch: Triple) -> npt.NDArray[Any]:
-    """[..., Z, Y, X] → [..., *patch]; beyond the case its border is repeated, as the network pads a volume."""
+    """Return the patch at `corner`, [..., Z, Y, X] → [..., *patch].
+
+    Beyond the case its border is repeated, as in the padding of the network.
+    """
     z, y, x = (slice(c, c + p) for c, p in zip(corner, patch, strict=True))
     piece = np.array(array[..., z, y, x])
     missing = [(0, p - n) for n, p in zip(piece.shape[-3:], patch, strict=True)]
@@ -123,7 +131,7 @@ def cut_out(array: npt.NDArray[Any], corner: Sequence[int], patch: Triple) -> np
 
 
 def loader(batches: Batches, first: int, last: int, workers: int, pinned: bool) -> Iterator[list[Batch]]:
-    """Steps first … last - 1, made ahead by `workers` processes; 0 makes them here."""
+    """Yield the batches of the steps first … last - 1, prepared by `workers` processes; 0 prepares them here."""
     options: dict[str, Any] = {"prefetch_factor": AHEAD, "persistent_workers": True} if workers else {}
     loaded = DataLoader(
         batches, batch_size=None, sampler=range(first, last), num_workers=workers, pin_memory=pinned, **options

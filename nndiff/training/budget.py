@@ -1,4 +1,7 @@
-"""A time budget becomes a number of steps: by a rehearsal (a few timed steps and one validation, then thrown away)."""
+"""Conversion of a time budget to a number of steps, by a rehearsal: a few timed steps and one validation.
+
+The results of the rehearsal are discarded.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,18 @@ from nndiff.training.ranks import Ranks
 from nndiff.training.validation import Validation
 from nndiff.words.errors import NndiffError
 
-EPOCHS = 20  # at least; a long training has epochs of LONGEST_EPOCH steps
-LONGEST_EPOCH = 250
-VALIDATION_SHARE = 0.15  # of a time budget, at most while more than one case or few epochs can give way
+EPOCHS = 20  # the fewest epochs without a time budget; a long training has epochs of LONGEST_EPOCH steps
+LONGEST_EPOCH = 250  # steps
+VALIDATION_SHARE = 0.15  # the largest share of a budget for validation, as far as fewer cases and epochs achieve it
 FEWEST_EPOCHS = 4
-REHEARSED, IGNORED = 4, 2  # steps that are timed, after some that warm up
-LONGEST_REHEARSAL = 0.05  # of the budget: fewer steps are timed when they are long
+REHEARSED, IGNORED = 4, 2  # number of timed steps, and of warm-up steps before them
+LONGEST_REHEARSAL = 0.05  # share of the budget after which no further steps are timed
 FEWEST_STEPS = 10
-SAFETY = 0.96  # of the budget is planned for
+SAFETY = 0.96  # share of the budget that is planned for
 
 
 def epoch_steps(training_steps: int) -> int:
+    """Return the number of steps of an epoch."""
     return max(1, min(LONGEST_EPOCH, training_steps // EPOCHS))
 
 
@@ -44,7 +48,7 @@ def rehearsed(
     budget: float,
     begin: Callable[[Trainer], None],
 ) -> tuple[float, float]:
-    """Seconds of a step, mean over the stages, and of a validation case, the slowest rank's; nothing is kept."""
+    """Return the seconds of a step (weighted mean over the stages) and of a validation case, of the slowest rank."""
     planned = plan.configurations[name]
     total, step_seconds = sum(stage.share for stage in planned.stages), 0.0
     for stage in planned.stages:
@@ -56,7 +60,7 @@ def rehearsed(
             device=device,
             ranks=ranks,
         )
-        begin(trainer)  # what it begins with decides what its steps take
+        begin(trainer)  # the initial weights influence the duration of a step
         share = stage.share / total
         step_seconds += share * _step_seconds(trainer, batches, run, ranks, share * budget)
     clock = time.perf_counter()
@@ -77,7 +81,10 @@ def _step_seconds(trainer: Trainer, batches: Batches, run: Run, ranks: Ranks, bu
 
 
 def within_budget(run: Run, seconds: float, step: float, case: float) -> Run:
-    """As many steps as fit beside their validations: fewer validation cases first, then fewer epochs."""
+    """Return the run with as many steps as fit into `seconds` beside their validations.
+
+    To shorten validation, the number of validation cases is reduced first, then the number of epochs.
+    """
     cases, epochs = len(run.validation), EPOCHS
     while cases > 1 and epochs * cases * case > VALIDATION_SHARE * seconds:
         cases -= 1

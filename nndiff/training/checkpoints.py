@@ -1,4 +1,4 @@
-"""The checkpoints of one fold: the one that training goes on from, and those that it writes.
+"""The checkpoints of one fold: the one from which training resumes, and those that it writes.
 
 checkpoint_latest.pt is written after every epoch, checkpoint_best.pt after an epoch that is better than all before.
 """
@@ -14,7 +14,7 @@ from nndiff.words.errors import NndiffError
 
 
 def find(request: Request) -> Checkpoint | None:
-    """Return the checkpoint to go on from, None for a new training; refuse to start over an earlier one."""
+    """Return the checkpoint from which to resume, or None for a new training; refuse to overwrite an earlier one."""
     path = request.folder / LATEST
     if not path.exists():
         return None
@@ -36,13 +36,14 @@ def find(request: Request) -> Checkpoint | None:
 
 
 def restore(trainer: Trainer, found: Checkpoint, request: Request) -> None:
-    """Bring the trainer to the step, weights and moments of the checkpoint."""
-    checkpoint.demand_fitting(trainer.network, found.weights, request.folder / LATEST)
+    """Set the trainer to the step, weights and optimiser state of the checkpoint."""
+    for module, weights in ((trainer.network, found.weights), (trainer.objectives, found.objectives)):
+        checkpoint.demand_fitting(module, weights, request.folder / LATEST)
     trainer.restore(found)
 
 
 def save(job: Job, trainer: Trainer, history: tuple[Epoch, ...], name: str) -> None:
-    """Write the training's whole state; one process writes for all."""
+    """Write the whole state of the training; only the first process writes."""
     if not job.ranks.first:
         return
     checkpoint.save(

@@ -1,6 +1,6 @@
-"""The mean of recent weights, which is what predicts:  e ← d·e + (1 - d)·w,  d = 2^(-1/half-life).
+"""The exponential moving average of the weights, used for prediction:  e ← d·e + (1 - d)·w,  d = 2^(-1/half-life).
 
-Early on the memory is as short as the training, d ≤ (1 + n)/(10 + n), so that the start is forgotten at once.
+At step n the decay is limited, d ≤ (1 + n)/(10 + n), so that the initial weights are forgotten quickly.
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ from torch import Tensor, nn
 
 
 class EMA:
+    """The moving average of the weights of one network."""
+
     def __init__(self, network: nn.Module, half_life: int):
         self.decay = 0.5 ** (1 / half_life)
         self.values = {name: value.detach().clone() for name, value in network.state_dict().items()}
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """After step number `step`, counted from 1."""
+        """Update the average after step number `step`, counted from 1."""
         decay = min(self.decay, (1 + step) / (10 + step))
         weights = network.state_dict()
         torch._foreach_lerp_(list(self.values.values()), [weights[name] for name in self.values], 1 - decay)
 
     @contextmanager
     def inside(self, network: nn.Module) -> Iterator[None]:
-        """The network with these weights for a while; its own come back exactly."""
+        """Give the network the averaged weights in this context; afterwards its own are restored exactly."""
         own = {name: value.detach().clone() for name, value in network.state_dict().items()}
         network.load_state_dict(self.values)
         try:

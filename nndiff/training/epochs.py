@@ -1,6 +1,6 @@
-"""Steps → epochs: a generator that ends each epoch with a validation and yields its means and scores.
+"""Epochs: a generator that groups training steps, validates at the end of each group and yields means and scores.
 
-Saving, printing and drawing belong to the caller; the seconds of an epoch do not include them.
+Saving, printing and drawing are left to the caller; the seconds of an epoch do not include them.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from nndiff.training.validation import Example, Scores, Validation
 
 @dataclass(frozen=True, eq=False)
 class Ended:
-    """One epoch that has ended."""
+    """The results of one finished epoch."""
 
     epoch: Epoch
-    baseline: float  # the score of what needs no network
-    example: Example | None  # the first validation case, on the first process
+    baseline: float  # the best score without a network
+    example: Example | None  # the first validation case; only on the first process
 
 
 def epochs(trainer: Trainer, validation: Validation, batches: Iterable[list[Batch]]) -> Iterator[Ended]:
-    """Train on `batches` to the run's last step; yield every epoch as it ends."""
+    """Yield every epoch as it ends, while training on `batches` to the last step of the run."""
     run = trainer.run
     clock, taken = time.perf_counter(), list[Step]()
     for step in trainer.steps(batches):
@@ -42,7 +42,10 @@ def epochs(trainer: Trainer, validation: Validation, batches: Iterable[list[Batc
 
 
 def validated(trainer: Trainer, validation: Validation) -> tuple[list[Scores], Example | None]:
-    """Return the scores of every case, shared among the processes; the first process has the first case's example."""
+    """Return the scores of every validation case, and an example.
+
+    The cases are distributed over the processes. The first process returns the example of the first case.
+    """
     ranks, mine, example = trainer.ranks, list[Scores](), None
     with trainer.ema.inside(trainer.network):
         for number in range(ranks.rank, len(validation.cases), ranks.world):
@@ -72,6 +75,6 @@ def _epoch(trainer: Trainer, taken: Sequence[Step], scores: Sequence[Scores], se
 
 
 def _mean(scores: Sequence[Scores], name: str) -> float | None:
-    """Return the mean over the cases, None for a measure that has no meaning in this task."""
+    """Return the mean over the cases, or None for a metric that is undefined in this task."""
     values = [getattr(row, name) for row in scores]
     return None if any(value is None for value in values) else float(np.mean(values))

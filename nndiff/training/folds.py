@@ -1,6 +1,6 @@
-"""Which cases train and which are held out: splits.json, a list of {"train": […], "val": […]}, five of them.
+"""The split of the cases into training and validation: splits.json, a list of at most five {"train": […], "val": […]}.
 
-Cases of one patient stay together. The file is made once, the same for everybody, and may be edited by hand.
+Cases of one patient stay together. The file is made once, with a fixed seed, and may be edited by hand.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ from nndiff.words.strict_json import decode
 
 FOLDS = 5
 ALL = "all"
-SEED = 12345  # as in nnU-Net: one shuffle for everybody
+SEED = 12345  # as in nnU-Net; the same split for all users
 FILE = "splits.json"
 
 
 @dataclass(frozen=True)
 class Split:
+    """The training and validation cases of one fold."""
+
     train: tuple[str, ...]
     val: tuple[str, ...]
 
 
 def groups_of(folder: Path) -> dict[str, str]:
-    """case → patient, of all prepared cases of preprocessed/DATASET/CONFIGURATION."""
+    """Return {case: patient} of all prepared cases in preprocessed/DATASET/CONFIGURATION."""
     names = store.cases(folder) if folder.is_dir() else []
     if not names:
         dataset, configuration = folder.parent.name, folder.name
@@ -42,7 +44,7 @@ def groups_of(folder: Path) -> dict[str, str]:
 
 
 def split_of(fold: str, folder: Path, groups: Mapping[str, str]) -> Split:
-    """The split of one fold; `groups`: case → patient, of all prepared cases. Makes splits.json where there is none."""
+    """Return the split of one fold, and make splits.json if there is none.  groups: {case: patient}."""
     if fold == ALL:
         names = tuple(sorted(groups))
         return Split(names, names)
@@ -63,7 +65,7 @@ def split_of(fold: str, folder: Path, groups: Mapping[str, str]) -> Split:
 
 
 def make(groups: Mapping[str, str]) -> list[Split]:
-    """As many folds as patients, five at most; none for a single patient."""
+    """Return as many splits as there are patients, but at most five; none for a single patient."""
     patients = sorted(set(groups.values()))
     count = min(FOLDS, len(patients))
     if count < 2:
@@ -80,7 +82,7 @@ def make(groups: Mapping[str, str]) -> list[Split]:
 
 
 def read(path: Path, groups: Mapping[str, str]) -> list[Split]:
-    """Strictly: whoever edited it learns what is wrong."""
+    """Return the splits in the file; refuse a file that is invalid, for example after editing by hand."""
     splits = list(decode(tuple[Split, ...], read_json(path), FILE))
     for i, split in enumerate(splits):
         _demand_known(split, groups, path)

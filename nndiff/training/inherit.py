@@ -1,7 +1,7 @@
-"""A training that begins with the weights of another run.
+"""The start of a training from the weights of another run.
 
-How the weights are carried over is the network family's affair: a network of the same kind takes them whole, a
-transformer also from half the resolution.
+The network family decides how the weights are transferred: an equal network takes all of them, and a transformer can
+also take those of a transformer at half the resolution.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from nndiff.words.errors import NndiffError
 
 
 def begin(trainer: Trainer, path: Path) -> str:
-    """Give the trainer another run's weights; return in words how many, and which parts are trained from scratch."""
+    """Give the trainer the weights of another run.
+
+    Return a sentence with their number and the parts of the network that are trained from scratch.
+    """
     other = checkpoint.load(
         path, "give a fold's folder, a checkpoint, or a configuration that this fold was trained in"
     )

@@ -1,8 +1,8 @@
-"""A training job: the request, the processes that share it, and the plan that holds; it builds what a run needs.
+"""A training job: the request, its processes and its plan, from which it builds the objects that a run needs.
 
     request + plan + run → Trainer, Batches, Validation
 
-The plan is the request's for a new training, the checkpoint's for one that goes on.
+A new training uses the plan of the request, a resumed one the plan of its checkpoint.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ MOST_LOADERS = 8
 
 @dataclass(frozen=True)
 class Job:
+    """One training, as one of its processes sees it."""
+
     request: Request
     ranks: Ranks
     plan: Plan
@@ -35,7 +37,7 @@ class Job:
 
     @classmethod
     def of(cls, request: Request, ranks: Ranks, found: Checkpoint | None) -> Job:
-        """Return the job that goes on from `found`, or a new one."""
+        """Return the job that resumes from `found`, or a new one if it is None."""
         if found is None:
             return cls(request, ranks, request.plan, request.seen)
         return cls(request, ranks, found.plan, found.seen)
@@ -50,22 +52,22 @@ class Job:
 
     @property
     def cases(self) -> Path:
-        """The folder of the prepared cases."""
+        """Return the folder of the prepared cases."""
         return self.request.prepared / self.name
 
     @property
     def share(self) -> Share:
-        """What this process computes of each step."""
+        """Return the samples of each step that this process computes."""
         return share_of(self.configuration, self.ranks)
 
     # ------------------------------------------------------------ what a run needs
 
     def trainer(self, run: Run) -> Trainer:
-        """Build the network with fresh weights, its moving average and its optimiser."""
+        """Return a trainer: the network with fresh weights, its moving average and its optimiser."""
         return Trainer(plan=self.plan, name=self.name, run=run, device=self.request.device, ranks=self.ranks)
 
     def batches(self, run: Run) -> Batches:
-        """Build the training batches of this process, by step."""
+        """Return the training batches of this process, by step."""
         configuration = self.configuration
         return Batches(
             folder=self.cases,
@@ -78,7 +80,7 @@ class Job:
         )
 
     def validation(self, run: Run) -> Validation:
-        """Build the validation on the run's held-out cases."""
+        """Return the validation on the validation cases of the run."""
         memory = self.configuration.budget.memory_bytes
         return Validation(
             folder=self.cases,
@@ -86,12 +88,12 @@ class Job:
             name=self.name,
             cases=run.validation,
             training=run.training,
-            # the plan's memory, not what is free now: a resumed run must not differ
+            # The memory of the plan, not the memory that is free now, because a resumed run must give the same result.
             usable_bytes=usable_bytes(memory, self.request.device.type),
         )
 
     def loaders(self) -> int:
-        """Return how many processes load data: the number asked for, else what device and cores allow."""
+        """Return the number of processes that load data: the requested one, else one that suits device and cores."""
         if self.request.workers is not None:
             return self.request.workers
         cores = available_cores()
@@ -100,7 +102,7 @@ class Job:
     # ------------------------------------------------------------ what a run must agree with
 
     def demand_prepared(self, run: Run) -> None:
-        """Refuse a case that is missing or was prepared by another plan."""
+        """Refuse the run if a case is missing or was prepared by another plan."""
         wanted = digest(self.plan.preparation(self.name))
         for case in (*run.training, *run.validation):
             record = store.read_record(self.cases, case)
@@ -113,7 +115,7 @@ class Job:
                 )
 
     def demand_same_step(self, run: Run) -> None:
-        """Refuse another number of samples per step than the run was begun with."""
+        """Refuse a number of samples per step that differs from that at the start of the run."""
         samples = self.share.samples_a_step
         if samples != run.samples_a_step:
             raise NndiffError(

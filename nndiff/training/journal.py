@@ -1,6 +1,7 @@
-"""What a person sees of a run: progress.csv, progress.png, a picture of one case, and a line an epoch in log.txt.
+"""The records of a run for its user: progress.csv, progress.png, a figure of one case, and log.txt.
 
-Pictures take a twentieth of a run's time at most: where epochs last seconds, some are passed over, but never the last.
+Drawing takes at most a twentieth of the time of a run: where epochs are short, some are not drawn, but the last one
+always is.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from nndiff.pictures import Curve, curves, slices
 from nndiff.training.validation import Example
 from nndiff.words.files import atomic
 
-LEAST_GAIN = 0.01  # dB of the score that tell learning from rounding
-REST = 19.0  # times as long as drawing took, before it is done again
-SETTLED = 0.1  # of the training: from here on a run that is no better than its baseline is said to be not learning
+LEAST_GAIN = 0.01  # dB of the score; a smaller gain over the baseline may be rounding
+REST = 19.0  # waiting time before the next drawing, as a multiple of the duration of the last one
+SETTLED = 0.1  # share of the training after which a run that is no better than its baseline is reported
 
 
 class Journal:
-    """Of one fold's folder. Everything but log.txt is rewritten from the history, so a resumed run has one story."""
+    """The records in the folder of one fold.
+
+    All but log.txt are rewritten from the history, so that they are complete for a resumed run too.
+    """
 
     def __init__(self, folder: Path, quiet: bool):
         self.folder, self.quiet = folder, quiet
@@ -32,6 +36,7 @@ class Journal:
         self.resting_until = 0.0
 
     def say(self, line: str) -> None:
+        """Print the line and append it to log.txt."""
         if self.quiet:
             return
         print(line, file=sys.stderr, flush=True)
@@ -40,7 +45,7 @@ class Journal:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
 
     def write(self, history: Sequence[Epoch], run: Run, stages: Sequence[int]) -> None:
-        """`stages`: the steps at which a stage after the first begins."""
+        """Write progress.csv, and draw the figures if they are due.  stages: first step of each stage but the first."""
         if self.quiet:
             return
         with atomic(self.folder / "progress.csv") as part, open(part, "w", newline="", encoding="utf-8") as stream:
@@ -59,7 +64,7 @@ class Journal:
             self.resting_until = now + REST * (now - began)
 
     def show(self, example: Example, name: str, epoch: Epoch) -> None:
-        """The picture of a case, drawn when the history is written."""
+        """Register the figure of a case; it is drawn by `write`."""
         if not self.quiet:
             self.undrawn["case"] = lambda: self._case(example, name, epoch)
 
@@ -79,7 +84,7 @@ class Journal:
 
 
 def line(epoch: Epoch, run: Run, best: bool, seconds_left: float) -> str:
-    """One epoch in words."""
+    """Return the line of one epoch in the log."""
     parts = [f"step {epoch.step}/{run.training_steps}", f"loss {epoch.loss:.4g}"]
     if epoch.psnr is not None and epoch.ssim is not None:
         parts.append(f"PSNR {epoch.psnr:.2f} dB (without network {epoch.baseline_psnr:.2f}), SSIM {epoch.ssim:.3f}")
@@ -91,7 +96,10 @@ def line(epoch: Epoch, run: Run, best: bool, seconds_left: float) -> str:
 
 
 def not_learning(epoch: Epoch, run: Run, baseline: float, learning_rate: float) -> str | None:
-    """What to say to a run that is no better than no network at all; None while it is, or is still starting."""
+    """Return a warning if the run is no better than its baseline without a network.
+
+    Return None if the run is better, or if it is too early to judge.
+    """
     least = LEAST_GAIN if epoch.psnr is not None else 0.0
     if epoch.step < max(run.warmup_steps, SETTLED * run.training_steps) or epoch.score > baseline + least:
         return None

@@ -1,9 +1,9 @@
-"""The training loop: a generator of Steps. Logging, saving, plotting and stopping belong to whoever asks for them.
+"""The training loop: a generator of steps. Logging, saving, plotting and stopping are left to the caller.
 
-    t ~ the objective's law        eps ~ N(0, I)        loss = objective.loss(network, batch, t, eps, weight)
+    t ~ the objective's distribution        eps ~ N(0, I)        loss = objective.loss(network, batch, t, eps, weight)
 
-All random numbers of step i come from (seed, i), so the loop's whole state is: the weights of network and objectives,
-the network's mean weights, AdamW's moments, and i.
+All random numbers of step i are derived from (seed, i). The whole state of the loop is therefore: the weights of the
+network and of the objectives, the moving average of the network's weights, AdamW's moments, and i.
 """
 
 from __future__ import annotations
@@ -28,26 +28,28 @@ from nndiff.training.ema import EMA
 from nndiff.training.ranks import Ranks
 from nndiff.words.errors import NndiffError
 
-OUTSIDE_MASK = 0.1  # weight of an error outside the mask: not forgotten, since a new case comes without one
+OUTSIDE_MASK = 0.1  # weight of errors outside the mask; not 0, because new cases have no mask
 CLIP_NORM = 1.0
 WEIGHT_DECAY = 1e-4
-LAST_RATE = 0.01  # of the learning rate, where the cosine ends
-TIMES, NOISE = 3, 4  # streams of random numbers, beside those of batches.py
+LAST_RATE = 0.01  # the last learning rate of the cosine, as a share of the full rate
+TIMES, NOISE = 3, 4  # streams of random numbers, different from those of batches.py
 WEIGHTS = 5
 
 
 @dataclass(frozen=True)
 class Step:
+    """The figures of one training step."""
+
     number: int  # counted from 1
     loss: float
     gradient_norm: float
     learning_rate: float
     seconds: float
-    waited: float  # of them, for data
+    waited: float  # seconds of waiting for data, included in `seconds`
 
 
 class Trainer:
-    """Everything that changes while a run goes on."""
+    """The state of a training: network, moving average, objectives, optimiser and step counter."""
 
     def __init__(self, plan: Plan, name: str, run: Run, device: torch.device, ranks: Ranks):
         self.configuration: Configuration = plan.configurations[name]
@@ -79,12 +81,13 @@ class Trainer:
         self.step = found.step
 
     def begin_with(self, weights: dict[str, Tensor]) -> None:
+        """Set the initial weights of the network and of its moving average."""
         self.network.load_state_dict(weights)
         self.ema = EMA(self.network, self.run.ema_half_life)
 
     def steps(self, batches: Iterable[list[Batch]]) -> Iterator[Step]:
-        """One optimiser step for every item of `batches`, which begin at `self.step`."""
-        number: int | None = None  # of the stage
+        """Yield a Step after one optimiser step for every item of `batches`, which begin at `self.step`."""
+        number: int | None = None  # number of the current stage
         clock = time.perf_counter()
         for step_batches in batches:
             ready = time.perf_counter()
@@ -94,12 +97,12 @@ class Trainer:
                 if self.step == first > 0:
                     self._hand_over()
                 set_trained(self.network, self.configuration.stages[now].trains)
-                network = self._parallel()  # anew: it exchanges what had a gradient when it was made
+                network = self._parallel()  # wrapped again: it exchanges the gradients of weights that train now
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.zero_grad(set_to_none=True)
             mean_loss = self._accumulate(network, objective, step_batches)
-            self.ranks.average_gradients(objective)  # the network's own were exchanged on the way
+            self.ranks.average_gradients(objective)  # those of the network were exchanged in the backward pass
             trained = [w for w in (*self.network.parameters(), *objective.parameters()) if w.requires_grad]
             norm = float(nn.utils.clip_grad_norm_(trained, CLIP_NORM))
             if not math.isfinite(norm):
@@ -112,7 +115,7 @@ class Trainer:
             clock = time.perf_counter()
 
     def _hand_over(self) -> None:
-        """A stage builds on the mean of the one before, which is what would have predicted; the mean begins anew."""
+        """Start a stage from the averaged weights of the previous stage, which prediction would use."""
         self.network.load_state_dict(self.ema.values)
 
     def _parallel(self) -> nn.Module:
@@ -127,7 +130,10 @@ class Trainer:
         return found
 
     def _accumulate(self, network: nn.Module, objective: Objective, batches: Sequence[Batch]) -> Tensor:
-        """Leave the gradients of the mean over the batches; ranks exchange them once, with the last."""
+        """Compute the gradients of the mean loss over the batches, and return that loss.
+
+        Ranks exchange gradients only once, with the last batch.
+        """
         total = torch.zeros((), device=self.device)
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
@@ -138,7 +144,7 @@ class Trainer:
         return total
 
     def loss(self, network: nn.Module, objective: Objective, batch: Batch) -> Tensor:
-        """Return the objective's loss of one batch at its own times and noises."""
+        """Return the objective's loss of one batch, at the times and noises of its samples."""
         t = times(objective, batch.numbers, self.run.seed, self.run.samples_a_step)
         eps = torch.stack([noise(batch.target[0].shape, self.run.seed, n, self.device) for n in batch.numbers])
         return self.loss_at(network, objective, batch, t, eps)
@@ -154,7 +160,7 @@ class Trainer:
 
 
 def stage_ends(configuration: Configuration, run: Run) -> list[int]:
-    """The step after each stage's last."""
+    """Return, for each stage, the step after its last one."""
     total, share, ends = sum(stage.share for stage in configuration.stages), 0.0, []
     for stage in configuration.stages:
         share += stage.share
@@ -163,9 +169,9 @@ def stage_ends(configuration: Configuration, run: Run) -> list[int]:
 
 
 def stage_at(configuration: Configuration, run: Run, step: int) -> tuple[int, int, float]:
-    """Return the number of the stage that a step belongs to, its first step, and the learning rate.
+    """Return the number of the stage to which a step belongs, the first step of the stage, and the learning rate.
 
-    The rate of each stage is a warm-up, then half a cosine.
+    The learning rate of each stage is a warm-up followed by half a cosine.
     """
     first = 0
     for number, end in enumerate(stage_ends(configuration, run)):
@@ -177,7 +183,7 @@ def stage_at(configuration: Configuration, run: Run, step: int) -> tuple[int, in
 
 
 def rate_at(k: int, steps: int, warmup: int) -> float:
-    """Of the full rate, at step k of `steps`."""
+    """Return the learning rate at step k of `steps`, as a share of the full rate."""
     warmup = min(warmup, steps // 2)
     if k < warmup:
         return (k + 1) / warmup
@@ -193,7 +199,10 @@ def seed_of(*words: int) -> int:
 
 
 def times(objective: Objective, numbers: Sequence[int], seed: int, samples_a_step: int) -> Tensor:
-    """Return t of each sample, float64 [B]: spread evenly over a step's samples from one random offset."""
+    """Return t of each sample, float64 [B].
+
+    The shares of the samples of one step are spread evenly, beginning with a random offset.
+    """
     shares = []
     for number in numbers:
         step, place = divmod(number, samples_a_step)
@@ -203,7 +212,7 @@ def times(objective: Objective, numbers: Sequence[int], seed: int, samples_a_ste
 
 
 def noise(shape: torch.Size, seed: int, number: int, device: torch.device) -> Tensor:
-    """Of sample `number`, drawn where it is used."""
+    """Return the noise of sample `number`, drawn on the device."""
     generator = torch.Generator(device).manual_seed(seed_of(NOISE, seed, number))
     return torch.randn(shape, generator=generator, device=device)
 
@@ -212,7 +221,10 @@ def noise(shape: torch.Size, seed: int, number: int, device: torch.device) -> Te
 
 
 def share_of(configuration: Configuration, ranks: Ranks) -> Share:
-    """The plan's batch on every rank; ranks replace accumulated batches first, then enlarge the step."""
+    """Return the samples that this rank computes of each step.
+
+    Every rank has the batch size of the plan. More ranks first reduce the accumulated batches, then enlarge the step.
+    """
     accumulate = math.ceil(configuration.accumulate / ranks.world)
     return Share(configuration.batch_size, accumulate, ranks.rank, ranks.world)
 

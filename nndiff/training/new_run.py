@@ -1,7 +1,7 @@
-"""A new run: its cases and numbers of steps, decided once before the first step and stored in every checkpoint.
+"""A new run: its cases and numbers of steps, which are fixed before the first step and stored in every checkpoint.
 
 run = new_run(job)                          cases from the split, steps from the plan
-run = within_time(job, run, began, say)     steps from a rehearsal, where a time budget was given
+run = within_time(job, run, began, say)     steps from a rehearsal if there is a time budget
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ VALIDATION_CASES = 4
 
 
 def new_run(job: Job) -> Run:
-    """Return the run that the plan asks for, without regard to time."""
+    """Return the run that the plan specifies, without a time budget."""
     request, configuration = job.request, job.configuration
     split = _split(job)
     return Run(
@@ -41,7 +41,7 @@ def new_run(job: Job) -> Run:
 
 
 def within_time(job: Job, run: Run, began: float, say: Callable[[str], None]) -> Run:
-    """Return the run with as many steps as fit into the time budget, which counts from `began`."""
+    """Return the run with as many steps as fit into the time budget, which starts at `began`."""
     request = job.request
     if request.time_budget is None:
         return run
@@ -73,7 +73,7 @@ def within_time(job: Job, run: Run, began: float, say: Callable[[str], None]) ->
 def _split(job: Job) -> Split:
     groups = groups_of(job.cases)
     split = None
-    for rank in range(job.ranks.world):  # one rank after the other: the first makes splits.json
+    for rank in range(job.ranks.world):  # one rank after the other, because the first makes splits.json
         if rank == job.ranks.rank:
             split = split_of(job.request.fold, job.request.prepared, groups)
         job.ranks.wait()
@@ -82,6 +82,6 @@ def _split(job: Job) -> Split:
 
 
 def _drawn(cases: Sequence[str], most: int, seed: int) -> tuple[str, ...]:
-    """Return at most `most` cases, drawn at random so that they are not the first few of one scanner."""
+    """Return at most `most` cases, drawn at random so that not all of them come from one scanner."""
     order = np.random.default_rng(seed).permutation(len(cases))[:most]
     return tuple(cases[i] for i in sorted(order))

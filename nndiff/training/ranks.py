@@ -1,4 +1,4 @@
-"""One process or many: what `torchrun` says of this process, and the few things that ranks tell one another."""
+"""Distributed training: the rank of this process as `torchrun` sets it, and the communication between ranks."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ PATIENCE = timedelta(hours=2)  # for a rank that validates a larger volume than 
 
 @dataclass(frozen=True)
 class Ranks:
+    """The rank of this process and the number of processes (`world`)."""
+
     rank: int = 0
     world: int = 1
     local: int = 0
@@ -28,7 +30,7 @@ class Ranks:
         return self.rank == 0
 
     def gathered(self, value: T) -> list[T]:
-        """Every rank's value, in order, on every rank."""
+        """Return the values of all ranks, in order; every rank gets them."""
         if self.world == 1:
             return [value]
         values: list[T | None] = [None] * self.world
@@ -50,7 +52,7 @@ class Ranks:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
-    """This process among its peers: alone, unless torchrun started it."""
+    """Yield the rank of this process among those that torchrun started; without torchrun it is the only one."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Ranks()
@@ -59,7 +61,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     try:
         ranks = Ranks(int(os.environ["RANK"]), world, int(os.environ["LOCAL_RANK"]))
         yield ranks
-        ranks.wait()  # nobody leaves while another still has something to say
+        ranks.wait()  # no rank may leave while another still communicates
     finally:
-        gc.collect()  # a shared network holds the group; left to the interpreter's end, its threads abort the process
+        gc.collect()  # a DDP network holds the group; if it is freed only at exit, its threads abort the process
         distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What a person is told of one run: how it starts, every epoch, a warning while it does not learn."""
+"""The report of one run: its start, every epoch, and a warning while the network does not learn."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from nndiff.training.job import Job
 from nndiff.training.journal import Journal
 from nndiff.training.loop import Trainer, stage_ends
 
-RECENT = 5  # epochs whose median length gives the time left
+RECENT = 5  # number of last epochs whose median duration gives the time left
 
 
 class Report:
-    """Writes one run's reports into its journal; remembers whether the last epoch was warned of."""
+    """A reporter that writes into the journal of one run and remembers whether it warned at the last epoch."""
 
     def __init__(self, journal: Journal, job: Job, trainer: Trainer):
         self.journal, self.job, self.trainer, self.run = journal, job, trainer, trainer.run
-        self.stages = stage_ends(trainer.configuration, trainer.run)[:-1]  # where a stage after the first begins
+        self.stages = stage_ends(trainer.configuration, trainer.run)[:-1]  # first step of each stage but the first
         self.warned = False
 
     def start(self) -> None:
-        """Say what is trained, on which cases, and for how many steps."""
+        """Report what is trained, on which cases, and for how many steps."""
         request, run, trainer = self.job.request, self.run, self.trainer
         size = sum(weight.numel() for weight in trainer.network.parameters())
         held = "" if run.held_out else " (which are training cases too: their scores flatter)"
@@ -40,7 +40,7 @@ class Report:
         )
 
     def epoch(self, history: Sequence[Epoch], ended: Ended, best: bool) -> None:
-        """Write progress.csv and the pictures, and say one line; `history` ends with this epoch."""
+        """Write progress.csv and the figures, and one line to the log; `history` ends with this epoch."""
         epoch, run = ended.epoch, self.run
         if best and ended.example is not None:
             self.journal.show(ended.example, run.validation[0], epoch)
@@ -51,12 +51,12 @@ class Report:
         self._warn(ended)
 
     def already_trained(self, history: Sequence[Epoch]) -> None:
-        """Write progress.csv and progress.png anew, and say that no step is left."""
+        """Write progress.csv and progress.png again, and report that no step is left."""
         self.journal.write(history, self.run, self.stages)
         self.journal.say(f"This fold is trained: {self.trainer.step} of {self.run.training_steps} steps are done.")
 
     def _warn(self, ended: Ended) -> None:
-        """Say once that the network does not learn, and once that it does after all."""
+        """Report once that the network does not learn, and once that it does after a warning."""
         rate = self.trainer.configuration.learning_rate
         warning = journal.not_learning(ended.epoch, self.run, ended.baseline, rate)
         if warning is not None and not self.warned:

@@ -1,4 +1,4 @@
-"""All that a training is asked for."""
+"""The request for a training: plan, configuration, fold, folders, device and options."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from nndiff.plans.plan import Plan
 
 @dataclass(frozen=True)
 class Request:
+    """A request to train one fold of one configuration."""
+
     plan: Plan
     configuration: str
     fold: str
@@ -23,8 +25,8 @@ class Request:
     seed: int = 0
     time_budget: float | None = None  # seconds
     go_on: bool = False
-    workers: int | None = None  # processes that load data
-    begin_with: Path | None = None  # a checkpoint whose weights this one starts from
+    workers: int | None = None  # number of processes that load data
+    begin_with: Path | None = None  # a checkpoint from whose weights the training starts
 
     @property
     def folder(self) -> Path:

@@ -1,10 +1,10 @@
-"""One fold from its first step, or from its last checkpoint, to its end.
+"""The training of one fold, from its first step or its last checkpoint to its end.
 
     plan + prepared cases → results/DATASET/CONFIGURATION/fold_K/
         checkpoint_latest.pt, checkpoint_best.pt, progress.csv, progress.png, log.txt, validation/CASE.png
 
-A time budget becomes a number of steps before the first (budget.py); the number is stored in the first checkpoint, and
-from there on everything depends on the step counter alone.
+A time budget is converted to a number of steps before the first step (budget.py). This number is stored in the first
+checkpoint; from then on everything depends on the step counter alone.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _train(request: Request, ranks: Ranks, began: float) -> None:
     if found is not None:
         checkpoints.restore(trainer, found, request)
         history = found.history
-        del found  # its weights and moments are in the trainer
+        del found  # frees memory: the trainer has copies of its weights and moments
     elif request.begin_with is not None:
         journal.say(begin(trainer, request.begin_with))
     report = Report(journal, job, trainer)
@@ -58,7 +58,7 @@ def _train(request: Request, ranks: Ranks, began: float) -> None:
 
 
 def _settled(job: Job, found: Checkpoint | None, began: float, say: Callable[[str], None]) -> Run:
-    """Return the checkpoint's run, or a new one; either must fit the prepared cases and the processes."""
+    """Return the run of the checkpoint, or a new one; refuse one that does not fit the prepared cases or processes."""
     run = new_run(job) if found is None else found.run
     job.demand_prepared(run)
     job.demand_same_step(run)
@@ -66,12 +66,12 @@ def _settled(job: Job, found: Checkpoint | None, began: float, say: Callable[[st
 
 
 def _train_to_end(job: Job, trainer: Trainer, history: tuple[Epoch, ...], report: Report) -> None:
-    """Train from the trainer's step to the run's last, with a checkpoint and a report after every epoch."""
+    """Train from the trainer's step to the last step of the run, with a checkpoint and a report after every epoch."""
     run, pinned = trainer.run, job.request.device.type == "cuda"
     validation = job.validation(run)
     report.start()
     if not history:
-        validated(trainer, validation)  # whatever is wrong with a whole volume shows now, not after an epoch
+        validated(trainer, validation)  # so that errors on whole volumes show now, not after the first epoch
         checkpoints.save(job, trainer, history, LATEST)
     batches = loader(job.batches(run), trainer.step, run.training_steps, job.loaders(), pinned)
     for ended in epochs(trainer, validation, batches):
@@ -79,5 +79,5 @@ def _train_to_end(job: Job, trainer: Trainer, history: tuple[Epoch, ...], report
         history = (*history, ended.epoch)
         if best:
             checkpoints.save(job, trainer, history, BEST)
-        checkpoints.save(job, trainer, history, LATEST)  # last: whoever is killed before it does this epoch again
+        checkpoints.save(job, trainer, history, LATEST)  # after BEST: if killed in between, this epoch is repeated
         report.epoch(history, ended, best)

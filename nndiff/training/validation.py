@@ -1,10 +1,11 @@
-"""Whole held-out volumes, translated as prediction would, on fixed cases with fixed noise: what "best" is chosen by.
+"""Validation during training: the score by which the best checkpoint is chosen, on fixed cases with fixed noise.
 
-    translation   score = PSNR + 20·SSIM: a hundredth of SSIM counts as a fifth of a decibel, so that blur does not win
+    translation   score = PSNR + 20·SSIM of whole volumes, translated as in prediction; 0.01 of SSIM counts as 0.2 dB,
+                  so that blur does not win
     generation    score = -loss at fixed times and noises
 
-Beside the score stands what needs no network: returning the source, its local mean or one constant, in generation the
-mean volume. A run that is no better than that has not learned.
+The baseline is the best score without a network: the source, its local mean or one constant; in generation, the loss of
+the mean volume. A run that is no better than its baseline has not learned anything.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ VALIDATION = 6  # stream of random numbers
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one case; PSNR, SSIM and MAE in network units, None in generation."""
+    """The scores of one case; PSNR, SSIM and MAE in network units, None in generation."""
 
     case: str
     score: float
-    baseline: float  # the score of what needs no network
+    baseline: float  # the best score without a network
     psnr: float | None = None
     ssim: float | None = None
     mae: float | None = None
@@ -49,7 +50,7 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """What the picture of the first case shows, [C, Z, Y, X] each."""
+    """The volumes in the figure of the first case, [C, Z, Y, X] each."""
 
     source: FloatArray | None
     estimate: FloatArray
@@ -59,7 +60,10 @@ class Example:
 def without_network(
     source: FloatArray, level: FloatArray, kernel: Triple, bounds: Sequence[tuple[float, float]]
 ) -> tuple[FloatArray, ...]:
-    """The source, its local mean as a network that starts there answers, one constant a channel: [C, Z, Y, X] each."""
+    """Return the three results that need no network, [C, Z, Y, X] each.
+
+    They are the source, its local mean (the output of a network that starts from it) and one constant per channel.
+    """
     low, high = (np.array(limits, dtype=np.float32)[:, None, None, None] for limits in zip(*bounds, strict=True))
     mean = np.clip(uniform_filter(source, (0, *kernel), mode="constant"), low, high)
     return source, mean, np.broadcast_to(level[:, None, None, None], source.shape)
@@ -67,6 +71,8 @@ def without_network(
 
 @dataclass(frozen=True)
 class Validation:
+    """The validation of one configuration on fixed cases."""
+
     folder: Path  # of the prepared cases
     plan: Plan
     name: str
@@ -76,13 +82,16 @@ class Validation:
 
     @cached_property
     def sampler(self) -> SamplerPlan:
-        """One step: from the source on a bridge, from the planned starting step otherwise."""
+        """Return a sampler of one step, from the planned start and starting step."""
         planned = self.plan.configurations[self.name].sampler
         layers = tuple(layer for layer in planned.layers if layer.sees_volume)
         return SamplerPlan(planned.start, replace(planned.times, steps=1), First(0.0), layers, caches=())
 
     def of(self, trainer: Trainer, number: int) -> tuple[Scores, Example | None]:
-        """Case `number` with the mean weights, which must be inside the trainer's network."""
+        """Return the scores of case `number`, and an example in translation.
+
+        The trainer's network must hold the averaged weights.
+        """
         trainer.network.eval()
         arrays = store.open_case(self.folder, self.cases[number])
         try:
@@ -128,7 +137,7 @@ class Validation:
 
     @cached_property
     def _level(self) -> FloatArray:
-        """The mean of the training targets, a number a channel."""
+        """Return the mean of at most 20 training targets, one number per channel."""
         means = [store.open_case(self.folder, case)["target"].mean(axis=(1, 2, 3)) for case in self.training[:20]]
         return np.asarray(np.mean(means, axis=0), dtype=np.float32)
 
@@ -149,7 +158,7 @@ class Validation:
 
     @cached_property
     def _mean(self) -> Tensor:
-        """The mean training volume: generation brings all to one shape."""
+        """Return the mean training volume; in generation all volumes have one shape."""
         total = np.zeros(store.open_case(self.folder, self.training[0])["target"].shape)
         for case in self.training:
             total += store.open_case(self.folder, case)["target"]
@@ -157,7 +166,7 @@ class Validation:
 
 
 class _Mean(torch.nn.Module):
-    """A network that knows only the mean volume, and answers in the prediction's own words."""
+    """A network that always predicts the mean volume, in the form of the configuration's prediction."""
 
     def __init__(self, trainer: Trainer, mean: Tensor):
         super().__init__()

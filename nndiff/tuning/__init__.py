@@ -1,6 +1,8 @@
-"""A trained fold and its held-out cases → inference.json: the cheapest sampler that is as good as any.
+"""Tuning of the sampler: from a trained fold and its held-out cases to inference.json.
 
-candidates.py   what is tried, in rounds: each begins from the best so far
-measure.py      one sampler on some cases: figures and seconds
-search.py       rounds within a budget of time; the choice; the report on cases that did not choose
+It chooses the cheapest sampler whose score is as good as the best, within the uncertainty.
+
+candidates.py   the samplers to try, in rounds; each round varies the best sampler so far
+measure.py      the metrics and seconds of one sampler on some cases
+search.py       rounds within a time budget, the choice, and the report on other cases
 """

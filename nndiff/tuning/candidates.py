@@ -3,7 +3,7 @@
     from a late start      starts → starts that cost an evaluation → paces → caches → several draws
     from the source        paces → starts that cost an evaluation → caches → several draws
 
-What is tried of each kind is said by the parts themselves (nndiff/walk).
+A pace is a number of steps. The parts themselves define which of their settings are tried (nndiff/walk).
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from nndiff.walk.rules import RULES, First
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.walk.starts import STARTS, Start
 
-DRAWS = 4
-FROM_SOURCE_LATE = (250, 500)  # starting steps of a draft where the path begins at the source
+DRAWS = 4  # number of draws to average that is tried
+FROM_SOURCE_LATE = (250, 500)  # starting steps of a draft if the process starts at the source
 
 Round = Callable[[SamplerPlan], Iterator[SamplerPlan]]
 
 
 def rounds(setting: Setting) -> list[Round]:
+    """Return the rounds; each is a function from the best sampler so far to the samplers to try."""
+
     def starts(best: SamplerPlan) -> Iterator[SamplerPlan]:
-        """Yield every start walked whole and left in one step: what late noise gains over a regression."""
+        """Yield every start with all steps and with one step, which shows what late noise gains over a regression."""
         for row in _starts(refined=False):
             for first in row.late_steps(best.times.first):
                 late = replace(without_caches(best), start=row(), times=replace(best.times, first=first))
@@ -34,7 +36,7 @@ def rounds(setting: Setting) -> list[Round]:
                     yield replace(late, times=replace(late.times, steps=1))
 
     def refined(best: SamplerPlan) -> Iterator[SamplerPlan]:
-        """Yield starts that need an evaluation, at the best starting step and next to it."""
+        """Yield the starts that need a network evaluation, at the best starting step and the nearest ones."""
         for row in _starts(refined=True):
             late = replace(without_caches(best), start=row())
             if setting.from_source:
@@ -45,7 +47,7 @@ def rounds(setting: Setting) -> list[Round]:
                 yield from (replace(late, times=replace(best.times, first=first).whole()) for first in steps)
 
     def paces(best: SamplerPlan) -> Iterator[SamplerPlan]:
-        """Yield the best path in fewer or more steps, by each step rule that such a walk is long enough for."""
+        """Yield the best path with fewer or more steps, by each step rule that is tried on walks of that length."""
         plain = without_caches(best)
         for times in best.times.paces(setting.from_source):
             if not setting.from_source:
@@ -72,7 +74,7 @@ def rounds(setting: Setting) -> list[Round]:
 
 
 def without_caches(sampler: SamplerPlan) -> SamplerPlan:
-    """Return the sampler with every cache at its defaults, which keep nothing."""
+    """Return the sampler with every cache at its defaults, at which it keeps nothing."""
     caches: tuple[Cache, ...] = tuple(type(cache)() for cache in sampler.caches)
     return replace(sampler, caches=caches)
 

@@ -1,4 +1,4 @@
-"""One sampler on some held-out cases: figures and seconds, as prediction would run it."""
+"""The measurement of one sampler on held-out cases: metrics and seconds, run as in prediction."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ from nndiff.walk.sampler import SamplerPlan
 
 @dataclass(frozen=True)
 class Measured:
+    """The measurement of one sampler."""
+
     sampler: SamplerPlan
-    figures: dict[str, Figures]  # case → what came out
-    seconds: dict[str, float]
+    figures: dict[str, Figures]  # case → metrics
+    seconds: dict[str, float]  # case → seconds
 
     @property
     def cost(self) -> float:
-        """Seconds a volume."""
+        """Return the median of the seconds per volume."""
         return median(self.seconds.values())
 
     def scores(self, texture: float) -> dict[str, float]:
@@ -55,6 +57,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Bench:
+    """A model with its prepared cases, on which samplers are measured."""
+
     model: Model
     plan: Plan
     folder: Path  # of the prepared cases
@@ -74,18 +78,18 @@ class Bench:
         return Measured(sampler, figures, seconds)
 
     def changes(self, sampler: SamplerPlan, case: str, depth: int) -> list[float]:
-        """How the feature of that depth changes from step to step of a whole walk."""
+        """Return the relative change of the feature at `depth` from each step to the next, with every step full."""
         seen: list[Kept] = []
         whole = without_caches(replace(sampler, samples=1)).with_part(Deep(1, depth))
         self._draw(whole, case, np.array(store.open_case(self.folder, case)["source"]), 0, seen)
         return seen[0].changes
 
     def work(self, sampler: SamplerPlan) -> float:
-        """Return what a volume costs, in evaluations of the whole network."""
+        """Return the cost per volume in evaluations of the whole network."""
         return sampler.work(self.share)
 
     def share(self, depth: int) -> float:
-        """Return a shallow step's work over a whole one's, in FLOPs."""
+        """Return the FLOPs of a shallow step as a share of those of a full step."""
         return self._shares[depth - 1]
 
     @cached_property
@@ -94,7 +98,7 @@ class Bench:
         return [shallow_share(work, depth) for depth in range(1, work.network.reuse_depths + 1)]
 
     def estimate(self, sampler: SamplerPlan, case: str, source: np.ndarray) -> np.ndarray:
-        """The mean of the sampler's draws, [C, Z, Y, X] in network units."""
+        """Return the mean of the sampler's draws, [C, Z, Y, X] in network units."""
         draws = [self._draw(sampler, case, source, k) for k in range(sampler.samples)]
         return np.asarray(np.mean(draws, axis=0, dtype=np.float32))
 

@@ -1,4 +1,4 @@
-"""A fold's folder → inference.json and tuning.png beside its checkpoint, and a table for people."""
+"""The tuning of one trained fold: writes inference.json and tuning.png beside its checkpoint, and prints a table."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ from nndiff.words.errors import NndiffError
 from nndiff.words.files import atomic
 from nndiff.words.text_table import text_table
 
-MOST_CASES = 4  # that choose, and as many that report
-SHARE = 0.2  # of the training's time
+MOST_CASES = 4  # the most cases for the choice, and the most other cases for the report
+SHARE = 0.2  # the default time budget, as a share of the training time
 HEADS = ("", "score", "PSNR dB", "SSIM", "MAE", "HF", "s/volume", "cases")
 
 
 @dataclass(frozen=True)
 class Request:
+    """A request to tune the sampler of one checkpoint."""
+
     fold: Path
     prepared: Path  # preprocessed/DATASET
     device: torch.device
-    budget: float | None = None  # seconds; None: a fifth of the training's
+    budget: float | None = None  # seconds; None: a fifth of the training time
     objective: str = "balanced"
     seconds_a_volume: float | None = None
     checkpoint: str = BEST
@@ -64,8 +66,13 @@ def run(request: Request) -> Inference:
     return found
 
 
+def can_be_tuned(fold: Path, name: str = BEST) -> bool:
+    """Return whether the model can be tuned: it needs true targets, so a model that generates cannot."""
+    return checkpoint.load(fold / name).plan.task == "translation"
+
+
 def up_to_date(fold: Path, name: str = BEST) -> bool:
-    """Whether this very checkpoint has been tuned."""
+    """Return whether exactly this checkpoint has been tuned."""
     try:
         trained = checkpoint.load(fold / name)
         return inference.load(fold, name, trained.planned.sampler, digest_of(trained.ema)) is not None
@@ -105,7 +112,10 @@ def _line(row: Row) -> str:
 
 
 def points(search: Search, found: Inference) -> list[Point]:
-    """In a word each: the chosen, the planned, and those than which none is both cheaper and better."""
+    """Return the points of tuning.png.
+
+    The chosen sampler, the planned sampler and the samplers on the Pareto front have a label.
+    """
     front = {row.sampler for row in frontier(search.rows, search.texture)}
     points = []
     for measured in search.rows:
@@ -123,7 +133,7 @@ def _title(found: Inference) -> str:
 
 
 def _cases(request: Request, trained: Checkpoint) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Those that choose, and those that report: held-out ones, halved by a fixed draw."""
+    """Return the cases for the choice and those for the report: a random split of the held-out cases, fixed by seed."""
     folder = request.prepared / trained.configuration
     there = store.cases(folder) if folder.is_dir() else []
     held = sorted(set(there) - set(trained.run.training)) if trained.run.held_out else sorted(trained.run.validation)

@@ -1,7 +1,8 @@
-"""Rounds within a budget of time, the choice, and the report on cases that did not choose.
+"""The search for a sampler: rounds within a time budget, the choice, and the report on cases that did not choose.
 
-best      the highest mean score
-chosen    the cheapest whose score, case by case, is within one standard error of the best's
+best      the sampler with the highest mean score
+chosen    the cheapest sampler that is behind the best, on average over the cases, by at most the standard error of this
+          difference, or by at most 0.05
 """
 
 from __future__ import annotations
@@ -20,35 +21,37 @@ from nndiff.walk.caches import Deep, listed_steps
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
 
-# How much a decibel of wrong texture takes from a score whose unit is a decibel of PSNR.
+# The penalty, in dB of PSNR, for one decibel of error in the power at high frequencies.
 OBJECTIVES = {"fidelity": 0.05, "balanced": 0.25, "texture": 1.0}
-LONG, CASES_OF_LONG = 250, 2  # a walk of more evaluations is measured on so many cases
-NOBODY_SEES = 0.05  # of a score: a smaller loss is no loss, however sure
-LISTS = (0.05, 0.1, 0.2, 0.4)  # relative changes of the kept feature that call for a full step
+LONG, CASES_OF_LONG = 250, 2  # a walk of more steps than LONG is measured on CASES_OF_LONG cases only
+NOBODY_SEES = 0.05  # a difference of scores up to this is invisible and counts as none, however significant it is
+LISTS = (0.05, 0.1, 0.2, 0.4)  # thresholds on the relative change of the kept feature since the last full step
 
 OnMeasured = Callable[[Measured], None]
 
 
 @dataclass
 class Search:
+    """A search within a time budget; it collects the measured samplers in `rows`."""
+
     bench: Bench
-    cases: Sequence[str]  # those that choose
+    cases: Sequence[str]  # the cases for the choice
     budget: float  # seconds
     objective: str = "balanced"
-    at_most: float | None = None  # seconds a volume
+    at_most: float | None = None  # limit on the seconds per volume of the chosen sampler
 
     def __post_init__(self) -> None:
         self.rows: list[Measured] = []
         self.left_out: list[SamplerPlan] = []
         self._began = time.perf_counter()
-        self._evaluation = 0.0  # seconds of one
+        self._evaluation = 0.0  # seconds of one network evaluation, from the last measurement
 
     @property
     def texture(self) -> float:
         return OBJECTIVES[self.objective]
 
     def run(self, planned: SamplerPlan, on_measured: OnMeasured = lambda _: None) -> Measured:
-        """Measure the planned sampler, then all rounds; returns the chosen."""
+        """Measure the planned sampler, then those of all rounds, and return the chosen one."""
         self._measure(planned, on_measured)
         for a_round in rounds(self.bench.model.setting):
             self._round(a_round, on_measured)
@@ -87,7 +90,10 @@ class Search:
             self._try(sampler, on_measured)
 
     def _lists(self, on_measured: OnMeasured) -> None:
-        """Full steps where the feature was measured to change: on two cases, whose lists are put together."""
+        """Try caches whose full steps are listed where the feature was measured to change.
+
+        The changes are the maxima over two cases.
+        """
         best = self.best().sampler
         keeps = self.bench.model.configuration.network.reuse_depths > 0
         if not keeps or best.steps < 4 or best.steps > LONG or not self._affords(without_caches(best), 2):
@@ -122,7 +128,10 @@ class Search:
 
 
 def behind(row: Measured, other: Measured, texture: float) -> tuple[float, float]:
-    """By how much `other` scores higher, mean over the cases of both, and its standard error (0 for one case)."""
+    """Return how much higher `other` scores, and the standard error of this difference (0 for one case).
+
+    The difference is the mean over the cases that both were measured on.
+    """
     a, b = row.scores(texture), other.scores(texture)
     differences = np.array([b[case] - a[case] for case in a if case in b])
     error = float(differences.std(ddof=1)) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
@@ -132,7 +141,7 @@ def behind(row: Measured, other: Measured, texture: float) -> tuple[float, float
 def tune(
     search: Search,
     planned: SamplerPlan,
-    others: Sequence[str],  # cases that did not choose; none: the same ones report
+    others: Sequence[str],  # the cases for the report; if empty, those of the choice are used
     checkpoint: str,
     weights: str,
     on_measured: OnMeasured = lambda _: None,
@@ -165,7 +174,7 @@ def tune(
 
 
 def frontier(rows: Sequence[Measured], texture: float) -> list[Measured]:
-    """Those than which none is both cheaper and better, cheapest first."""
+    """Return the Pareto front of cost and score, cheapest first."""
     ordered = sorted(rows, key=_cost)
     kept = ordered[:1]
     for row in ordered[1:]:

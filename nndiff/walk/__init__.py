@@ -1,1 +1,4 @@
-"""The parts that a walk from source or noise to target is made of, as a plan stores them. Nothing here loads torch."""
+"""The parts of a sampler, as a plan stores them. A walk is one sampling run, from source or noise to the target.
+
+Importing these modules does not load torch.
+"""

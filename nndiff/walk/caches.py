@@ -1,25 +1,27 @@
-"""Caches: what a walk keeps of its network from step to step, and when it computes it anew.
+"""Caches: which network features a sampler keeps from step to step, and at which steps it computes them again.
 
-    deep    LIM's second shortcut. On a full step the whole network runs, and of every tile, fold and shift f is kept:
-            what D_m makes of d'_{m+1}. On the other steps only the shallow part runs, on the kept f and the fresh x_t
+    deep    the second shortcut of LIM. On a full step the whole network runs, and a feature f is kept for every tile,
+            fold and shift: d'_{m+1} after the first half of D_m (networks/unet.py). On the other steps only the shallow
+            part runs, on the kept f and the fresh x_t
 
-                interval     every N-th step is full, from the first
-                listed       the full steps were chosen beforehand, where f was measured to change (`listed_steps`)
-                threshold    a step is full as soon as f is expected to have changed by more, which is k·|Δx|/|x|, with
-                             k = (|Δf|/|f|) / (|Δx|/|x|) between the last two full steps; |·| is a sum over the volume
+                interval     every N-th step is full, beginning with the first
+                listed       the full steps are chosen before the walk, where f was measured to change (`listed_steps`)
+                threshold    a step is full as soon as the expected change of f exceeds the threshold. The expected
+                             change is k·|Δx|/|x|, with k = (|Δf|/|f|) / (|Δx|/|x|) between the last two full steps;
+                             |·| is a sum over the volume
 
-A part of this seam is what a plan stores; `begin` makes what one walk keeps. All tiles advance together, so a decision
-is one for the whole volume.
+A plan stores a Cache; its `begin` returns the object that holds the features of one walk. All tiles advance together,
+so each decision applies to the whole volume.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 from nndiff.walk.layers import Asks, Where
-from nndiff.walk.part import Asked, Part, Setting
+from nndiff.walk.part import Asked, Part, Setting, revised
 from nndiff.words.errors import NndiffError
 from nndiff.words.fields import at_least, option
 from nndiff.words.registry import Registry
@@ -30,14 +32,14 @@ if TYPE_CHECKING:
 
     from nndiff.networks.unet import Cache as Feature
 
-INTERVALS = (2, 3, 5, 10)  # that tuning tries
-DEEPEST_TRIED = 2
+INTERVALS = (2, 3, 5, 10)  # the intervals that tuning tries
+DEEPEST_TRIED = 2  # the largest depth that tuning tries
 
 
 class Keeping(Protocol):
-    """What one walk keeps: told of every step, and wrapped around every network.
+    """The features of one walk. It is informed of every step, and wrapped around every network.
 
-    Several stand around one another: each hands on what follows `where`, which is for the network's core.
+    Several of them nest: each hands on what follows `where`, which is for the network's core.
     """
 
     def begin(self, x: Tensor) -> None: ...
@@ -48,7 +50,7 @@ class Keeping(Protocol):
 
 
 class Cache(Part):
-    """A row: a way to do without part of the network on some steps."""
+    """The base class of every cache: a way to skip part of the network on some steps."""
 
     seam = "cache"
 
@@ -57,27 +59,40 @@ class Cache(Part):
         return CACHES
 
     def begin(self, store: torch.device, measures: bool = False) -> Keeping:
-        """Return what one walk keeps, parked on `store` while its network does not run."""
+        """Return the features of one walk, which are held on the device `store` while their network does not run."""
         raise NotImplementedError
 
-    def full_steps(self, steps: int) -> int:
-        """Return on how many steps of a walk the whole network runs, as far as that is known beforehand."""
+    def work(self, steps: int, share: Callable[[int], float]) -> float:
+        """Return the cost of a walk in evaluations of the whole network, as far as it is known before the walk.
+
+        `share(depth)` is the cost of a step on features kept at that depth, as a share of one evaluation.
+        """
         return steps
 
+    def bytes(self, feature: Callable[[int], int]) -> int:
+        """Return the bytes kept per tile, fold and shift; `feature(depth)` is the size of a feature at that depth."""
+        return 0
+
     def for_walk(self, steps: int) -> Cache:
-        """Return the same cache for another walk than the one that it was chosen for."""
+        """Return this cache as it applies to a walk of `steps` steps that it was not chosen for."""
         return self
+
+    def revised(self, asked: Asked, steps: int, same_walk: bool) -> Cache:
+        """Return the cache that runs on a walk of so many steps, with what was asked for put in."""
+        return revised(self if same_walk else self.for_walk(steps), {**asked, "cache": None})
 
     @classmethod
     def candidates(cls, own: Cache | None, steps: int, depths: int) -> Iterator[Cache]:
-        """Yield the settings that tuning tries on a walk of so many steps."""
+        """Yield the settings that tuning tries on a walk of `steps` steps."""
         return iter(())
 
 
 @dataclass(frozen=True)
 class Deep(Cache):
-    """The deepest features are computed anew on some steps only. A threshold, where above 0, decides while walking;
-    else the listed steps; else every `interval`-th step from the first.
+    """A cache that computes the deepest features only on the full steps.
+
+    If `threshold` is above 0, it decides during the walk which steps are full. Otherwise they are the `listed` steps,
+    or, without a list, every `interval`-th step beginning with the first.
     """
 
     name = "deep"
@@ -126,15 +141,46 @@ class Deep(Cache):
             )
 
     def is_full(self, step: int) -> bool:
-        """Return what was decided beforehand; a threshold decides while walking."""
+        """Return whether a step is a full one, by the list or the interval; a threshold is not considered here."""
         return step == 0 or (step in self.listed if self.listed else step % self.interval == 0)
 
     def full_steps(self, steps: int) -> int:
         return sum(map(self.is_full, range(steps)))
 
+    def work(self, steps: int, share: Callable[[int], float]) -> float:
+        full = self.full_steps(steps)
+        return full + (share(self.depth) * (steps - full) if full < steps else 0)
+
+    def bytes(self, feature: Callable[[int], int]) -> int:
+        if self.is_identity:
+            return 0
+        return feature(self.depth) * (2 if self.threshold > 0 else 1)  # a threshold also keeps the previous feature
+
     def for_walk(self, steps: int) -> Deep:
-        """Return it without its list, which holds for one walk alone, and without an interval longer than the walk."""
+        """Return this cache without its list, which is valid for one walk only.
+
+        An interval longer than the walk becomes 1.
+        """
         return replace(self, listed=(), interval=self.interval if steps >= self.interval else 1)
+
+    def revised(self, asked: Asked, steps: int, same_walk: bool) -> Deep:
+        """Return the cache that runs; an interval that is asked for replaces a list and a threshold, and they it."""
+        deep = self if same_walk else self.for_walk(steps)
+        depth, threshold, interval = (asked.get(f"reuse{flag}") for flag in ("_depth", "_threshold", ""))
+        if depth is not None:
+            deep = replace(deep, depth=depth)
+        if threshold is not None:
+            deep = replace(deep, threshold=threshold, interval=1, listed=())
+        if interval is not None:
+            deep = replace(deep, interval=interval, listed=(), threshold=0.0)
+            if steps > 1 and interval > steps:
+                raise NndiffError(
+                    "No feature would ever be refreshed.",
+                    expected=f"a reuse interval of 1 to {steps}, the steps of the walk",
+                    found=interval,
+                    remedy="a smaller --reuse, or more --steps",
+                )
+        return deep
 
     @classmethod
     def candidates(cls, own: Cache | None, steps: int, depths: int) -> Iterator[Cache]:
@@ -146,20 +192,20 @@ class Deep(Cache):
 
 
 class Kept:
-    """The deep features of one walk, by tile, fold and shift, parked where the volume lives."""
+    """The deep features of one walk, by tile, fold and shift, held on the device `store` of the volume."""
 
     def __init__(self, plan: Deep, store: torch.device, measures: bool = False):
         self.plan, self.store, self.measures = plan, store, measures or plan.threshold > 0
         self.features: dict[Where, Feature] = {}
-        self.full: list[int] = []  # the steps that were
-        self.changes: list[float] = []  # |Δf| / |f| between full steps; one fewer than those
+        self.full: list[int] = []  # the full steps so far
+        self.changes: list[float] = []  # |Δf| / |f| between consecutive full steps
         self._step = 0
-        self._x: Tensor | None = None  # at the last full step
+        self._x: Tensor | None = None  # x at the last full step
         self._moved = self._size = 0.0
         self._sensitivity = 0.0  # k
 
     def begin(self, x: Tensor) -> None:
-        """Decide whether the next step is a full one."""
+        """Decide whether the next step is a full one, and mark all features as stale if so."""
         if self._due(x):
             for feature in self.features.values():
                 feature.stale = True
@@ -207,9 +253,9 @@ class Kept:
 
 
 def listed_steps(changes: Sequence[float], most: float) -> tuple[int, ...]:
-    """Return the full steps of a walk whose kept feature changed by changes[i] from step i to i + 1.
+    """Return the full steps of a walk whose kept feature changes by changes[i] from step i to step i + 1.
 
-    A step is full as soon as the changes since the last full one add up to more than `most`.
+    A step is full as soon as the changes since the last full step sum to more than `most`.
     """
     steps, since = [0], 0.0
     for step, change in enumerate(changes, start=1):
@@ -229,26 +275,6 @@ def _float64() -> torch.dtype:
     import torch
 
     return torch.float64
-
-
-def revised_deep(own: Deep, asked: Asked, steps: int, same_walk: bool) -> Deep:
-    """Return the cache that runs; an interval that is asked for replaces a list and a threshold, and they it."""
-    deep = own if same_walk else own.for_walk(steps)
-    depth, threshold, interval = (asked.get(f"reuse{flag}") for flag in ("_depth", "_threshold", ""))
-    if depth is not None:
-        deep = replace(deep, depth=depth)
-    if threshold is not None:
-        deep = replace(deep, threshold=threshold, interval=1, listed=())
-    if interval is not None:
-        deep = replace(deep, interval=interval, listed=(), threshold=0.0)
-        if steps > 1 and interval > steps:
-            raise NndiffError(
-                "No feature would ever be refreshed.",
-                expected=f"a reuse interval of 1 to {steps}, the steps of the walk",
-                found=interval,
-                remedy="a smaller --reuse, or more --steps",
-            )
-    return deep
 
 
 CACHES: Registry[type[Cache]] = Registry("cache", {"deep": Deep})

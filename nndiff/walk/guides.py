@@ -1,9 +1,9 @@
-"""Guides stand between the network's estimate and the step rule:  (x_t, estimate, t, s) → (x_t, estimate).
+"""Guides, which change the network's estimate before the step rule uses it:  (x_t, estimate, t, s) → (x_t, estimate).
 
     identity   changes nothing
 
-A guide may move the image, its estimate, or both, for instance towards what was measured. They apply in the order in
-which the walk lists them.
+A guide may change the image, the estimate, or both, for instance towards measured data. Guides are applied in the order
+in which the sampler lists them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Guide(Part):
-    """A row: what is done to x_t and the estimate before the step is taken."""
+    """The base class of every guide: a function of x_t and the estimate that is applied before each step."""
 
     seam = "guide"
 
@@ -36,6 +36,8 @@ class Guide(Part):
 
 @dataclass(frozen=True)
 class Identity(Guide):
+    """The guide that changes nothing."""
+
     name = "identity"
 
     @property

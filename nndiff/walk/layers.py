@@ -1,10 +1,10 @@
-"""Layers stand between the sampler and the network, each obeying the network's own contract.
+"""Layers: wrappers between the sampler and the network, such as tiles, each with the interface of a network.
 
     (x_t, t, condition) → output          tiles( folds( shifts( network ) ) )
 
-The order is the table's: the first row is the outermost. Tiles see the whole volume, the mean over folds stands below
-them whatever the plan says, and every other layer is wrapped around the network of each fold. The sampler knows none of
-them, and neither does the network.
+Layers are nested in the order of the table LAYERS, the first one outermost. Tiles process the whole volume. The mean
+over folds always comes directly inside them, and every other layer is wrapped around the network of each fold. Neither
+the sampler nor the network depends on the layers.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ from nndiff.words.volume import Triple
 if TYPE_CHECKING:
     from torch import Tensor
 
-Where = tuple[int, ...]  # which tile, fold, shift, … an evaluation belongs to: what is kept from step to step, by place
+Where = tuple[int, ...]  # the tile, fold, shift, … of an evaluation: the key of the features kept from step to step
 Asks = Callable[..., "Tensor"]  # (x_t, t, condition, where) → output
 
 
 class Layer(Part):
-    """A row: what is wrapped around a network."""
+    """The base class of every layer: a wrapper around a network."""
 
     seam = "layer"
-    sees_volume: ClassVar[bool] = False  # whether it stands outside the mean over folds, around the whole volume
+    sees_volume: ClassVar[bool] = False  # whether it is outside the mean over folds and processes the whole volume
 
     @classmethod
     def table(cls) -> Registry[type[Layer]]:
         return LAYERS
 
     def around(self, network: Asks, puzzle_factor: Triple) -> Asks:
-        """Return the network with this layer around it; it adds one number to `where` per evaluation."""
+        """Return the network with this layer around it; the layer appends one number to `where` per evaluation."""
         raise NotImplementedError
 
     @property
     def passes(self) -> int:
-        """Return how many evaluations of the network one evaluation of the layer takes."""
+        """Return the number of network evaluations per evaluation of the layer."""
         return 1
 
     def bytes(self, network: NetworkSpec, tile: Triple) -> int:
-        """Return what it needs beside the network's own evaluation of a tile."""
+        """Return the bytes that the layer needs in addition to the evaluation of a tile by the network."""
         return 0
 
 
 @dataclass(frozen=True)
 class Tiles(Layer):
-    """A volume goes through in overlapping tiles. Where it fits into memory as one tile, there is one."""
+    """A layer that evaluates the network on overlapping tiles; on one tile where the whole volume fits into memory."""
 
     name = "tiles"
     sees_volume = True
@@ -75,13 +75,13 @@ class Tiles(Layer):
 
 @dataclass(frozen=True)
 class Shifts(Layer):
-    """The mean answer over places of the puzzle's grid, in fp32.
+    """A layer that averages the network's output over shifts of the puzzle's grid, in fp32.
 
-        (1/k) Σ_o S_o⁻¹ f(S_o x_t, t, S_o y)          S_o: the first o voxels cut away, the last one repeated o times
+        (1/k) Σ_o S_o⁻¹ f(S_o x_t, t, S_o y)          S_o: the first o voxels cut off, the last one repeated o times
 
-    Errors that depend on a voxel's place within a piece of the puzzle are averaged out; all other errors stay. What S_o
-    cuts away has the unshifted answer. A network knows both borders from training: patches are cut anywhere, and padded
-    at their far end; a repeated near border cost 0.5 dB on real PET.
+    Errors that depend on the position of a voxel within a piece of the puzzle are averaged out; all other errors stay.
+    Voxels that S_o cuts off take the unshifted output. The network has seen both kinds of border in training, because
+    patches are cut out anywhere and padded at their far end. Repeating the near border instead cost 0.5 dB on real PET.
     """
 
     name = "shifts"
@@ -103,7 +103,7 @@ class Shifts(Layer):
         offsets(self.places, setting.puzzle_factor)
 
     def bytes(self, network: NetworkSpec, tile: Triple) -> int:
-        """Return the bytes of a moved copy of the input, of the sum of the answers so far, and of the next answer."""
+        """Return the bytes of a shifted copy of the input, of the sum of the outputs so far, and of the next output."""
         return 0 if self.is_identity else 4 * prod(tile) * (network.in_channels + 2 * network.out_channels)
 
     def around(self, network: Asks, puzzle_factor: Triple) -> Asks:
@@ -124,7 +124,7 @@ class Shifts(Layer):
 
 
 def offsets(places: int, puzzle_factor: Triple) -> tuple[Triple, ...]:
-    """Return shifts spread evenly along a piece's diagonal, from (0, 0, 0): each place of an axis equally often."""
+    """Return `places` shifts, spread evenly along the diagonal of a puzzle piece and beginning with (0, 0, 0)."""
     most = max(puzzle_factor)
     if not 1 <= places <= most:
         raise NndiffError(
@@ -138,6 +138,7 @@ def offsets(places: int, puzzle_factor: Triple) -> tuple[Triple, ...]:
 
 
 def moved(x: Tensor, by: Triple) -> Tensor:  # [B, C, Z, Y, X] → the same
+    """Return S_o x with o = `by`: the first voxels of each axis cut off, and the last one repeated."""
     import torch
 
     for axis, voxels in enumerate(by, start=2):
@@ -148,7 +149,7 @@ def moved(x: Tensor, by: Triple) -> Tensor:  # [B, C, Z, Y, X] → the same
 
 
 def _back(answer: Tensor, unmoved: Tensor, by: Triple) -> Tensor:
-    """Return the answer in its own place; where it has none, the unmoved one."""
+    """Return the output of a shifted input, shifted back; voxels that it does not cover come from `unmoved`."""
     size = [max(0, n - voxels) for n, voxels in zip(answer.shape[2:], by, strict=True)]
     (z, y, x), (i, j, k), out = size, by, unmoved.clone()
     out[:, :, i : i + z, j : j + y, k : k + x] = answer[:, :, :z, :y, :x]
@@ -156,7 +157,7 @@ def _back(answer: Tensor, unmoved: Tensor, by: Triple) -> Tensor:
 
 
 def ordered(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """Return the layers outermost first: in the order of the table, whatever order they are listed in."""
+    """Return the layers with the outermost first: in the order of the table LAYERS, however they are listed."""
     ranks = {name: rank for rank, name in enumerate(LAYERS)}
     return tuple(sorted(layers, key=lambda layer: ranks[layer.name]))
 

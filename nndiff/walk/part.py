@@ -1,11 +1,12 @@
-"""What every part of a walk has in common.
+"""The base class of every part of a sampler, and what a part may know of the model.
 
-A part is a frozen dataclass. It holds its mathematics, its options (with their range, one sentence of help and, where
-given, a flag), what it costs, what it refuses, how a label names it, and the candidates that tuning tries. Flags, JSON,
-records, checks and the tuning grid are derived from that. A seam (starts, times, rules, layers, caches, guides) is a
-base class and its table in one file; a new part is a class and a row there, or an entry point of another package.
+A part is a frozen dataclass. It defines its mathematics, its options (each with a range, one sentence of help and,
+optionally, a flag), its cost, the models that it refuses, its label, and the candidates that tuning tries. Flags, JSON,
+records, checks and the tuning grid are derived from these. Each kind of part (starts, times, rules, layers, caches,
+guides) is called a seam: a base class and a table in one file. A new part is a class and an entry of that table, or an
+entry point of another package.
 
-Modules of this room import torch inside functions only, so that a command's --help does not wait for it.
+The modules in this folder import torch only inside functions, so that a command's --help does not load it.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from nndiff.words.volume import Triple
 if TYPE_CHECKING:
     from nndiff.diffusion.process import Process
 
-STEPS = 1000  # the starting steps of plans and flags count in thousandths of the whole path
+STEPS = 1000  # the starting steps of plans and flags are counted in thousandths of the whole path
 
-Asked = Mapping[str, Any]  # flag → what the user typed, converted
+Asked = Mapping[str, Any]  # flag → the value that the user gave, converted to its type
 P = TypeVar("P", bound="Part")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a part may know of the model that it walks with."""
+    """The properties of a model that the parts of a sampler may use."""
 
     process: Process
     network: NetworkSpec
@@ -41,35 +42,35 @@ class Setting:
 
     @property
     def from_source(self) -> bool:
-        """Return whether the path begins at the source itself, as a bridge's does."""
+        """Return whether the process starts at the source itself, as a bridge does."""
         return self.process.at(1.0)[1] > 0
 
 
 class Part(Tagged, Checked):
-    """A row of one of the seams' tables."""
+    """The base class of every part of a sampler."""
 
     seam: ClassVar[str]  # start | times | rule | layer | cache | guide
 
     @property
     def is_identity(self) -> bool:
-        """Return whether the walk with this part is bit for bit the walk without it."""
+        """Return whether sampling with this part gives bit for bit the same result as sampling without it."""
         return False
 
     def label(self) -> str:
-        """Return what a label says of it; empty where it does nothing."""
+        """Return the words that name the part in the label of a sampler; empty if the part does nothing."""
         return "" if self.is_identity else self.name
 
     def demand(self, setting: Setting) -> None:
-        """Refuse a model that it cannot walk with."""
+        """Refuse a model with which the part cannot be used."""
 
     @classmethod
     def asked_for(cls, asked: Asked) -> dict[str, Any]:
-        """Return the options of this row that flags of its own set."""
+        """Return the values of this part's options for which the user gave the option's own flag."""
         return {o.field: o.of(asked[o.flag]) for o in options_of(cls) if asked.get(o.flag) is not None}
 
 
 def revised(own: P, asked: Asked) -> P:
-    """Return the part that runs: the row named on the command line, else `own`, with the options that were typed."""
+    """Return the part that runs: the one named on the command line, else `own`, with the options that the user gave."""
     named = asked.get(own.seam)
     if named is not None:
         own = own if named == own.name else typed(type(own), named)
@@ -78,7 +79,7 @@ def revised(own: P, asked: Asked) -> P:
 
 
 def typed(cls: type[P], text: str) -> P:
-    """Return the part that NAME or NAME:option=value,option=value names, of the family that `cls` belongs to."""
+    """Return the part that the text describes: NAME or NAME:option=value,option=value, from the table of `cls`."""
     name = text.partition(":")[0]
     table: Registry[type[P]] = cls.table()
     row = table[name]
@@ -92,7 +93,7 @@ def typed(cls: type[P], text: str) -> P:
                 remedy=nearest(key, known),
             )
         options[key] = _value(value)
-    return decode(row, options, f"{table.kind} {name}")
+    return decode(row, {"name": name, **options}, f"{table.kind} {name}")
 
 
 def written(text: str | None) -> dict[str, str | None]:

@@ -1,4 +1,4 @@
-"""Step rules: how x_t becomes x_s, given what the network estimates at t.
+"""Step rules: how a sampler computes x_s from x_t, given the network's estimate at t.
 
     first   the process's own update (process.py), eta from 0 (deterministic) to 1 (ancestral)
     second  with eta = 0:  + a_s·(e^{-h} + h - 1)·(x̂0_t - x̂0_u)/h2,  λ = log(a/sigma), h = λ_s - λ_t, h2 = λ_t - λ_u
@@ -6,10 +6,11 @@
             x_u = x_t + (a_u - a_t)·x̂0 + (b_u - b_t)·y + (sigma_u - sigma_t)·ε̂
             x_s = c·x_u + (a_s - c·a_u)·x̂0 + (b_s - c·b_u)·y + sqrt(sigma_s² - c²·sigma_u²)·z,  c = a_s/a_u (rddm: 1)
 
-The second order is skipped where λ is infinite: at the first and the last step, and without noise.
-Hot's way up keeps every marginal. Its way down is published as an Euler step of the trigonometric path, which errs by
-second order; the difference of the coefficients does not err, serves every process and is the same to first order.
-Where k steps would lead past the target it takes one; the last one ends at x̂0.
+The second-order correction is skipped where λ is infinite: at the first and the last step, and without noise.
+The step up of `hot` preserves every marginal. Its step down was published as an Euler step along the trigonometric
+path, which has a second-order error. The difference of the coefficients, used here, is exact, applies to every process
+and agrees with the Euler step to first order. Where k steps would lead to the target or past it, `hot` takes one step;
+the last step ends at x̂0.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ if TYPE_CHECKING:
     from nndiff.diffusion.process import Process
     from nndiff.diffusion.walk import Course, Past
 
-ROUNDING = 1e-9  # of a time: k steps that lead to 0 lead past it by as much
-HOT_TRIED = (1, 3)  # beside the planned 2
+ROUNDING = 1e-9  # tolerance in t: k steps that end this close to 0 count as leading to the target
+HOT_TRIED = (1, 3)  # values that tuning tries beside the planned 2
 
 
 class Rule(Part):
-    """A row: one step of a walk."""
+    """The base class of every step rule."""
 
     seam = "rule"
-    order: ClassVar[int] = 1
-    least_steps: ClassVar[int] = 2  # of a walk, below which tuning does not try it
+    order: ClassVar[int] = 1  # order of convergence
+    least_steps: ClassVar[int] = 2  # tuning does not try the rule on walks with fewer steps
 
     @classmethod
     def table(cls) -> Registry[type[Rule]]:
@@ -54,16 +55,16 @@ class Rule(Part):
         raise NotImplementedError
 
     def draws_noise(self, process: Process, times: Sequence[float]) -> bool:
-        """Return whether two walks through these times differ by fresh noise on the way."""
+        """Return whether the rule draws fresh noise in some step between these times."""
         raise NotImplementedError
 
     @classmethod
     def variants(cls, from_source: bool) -> Iterator[Rule]:
-        """Yield the settings of this row that tuning tries on a walk of several steps."""
+        """Yield the settings of this rule that tuning tries on a walk of several steps."""
         return iter(())
 
     def neighbours(self) -> Iterator[Rule]:
-        """Yield other settings of this row that tuning tries where this one was planned."""
+        """Yield other settings of this rule that tuning tries if this one was planned."""
         return iter(())
 
     def label(self) -> str:
@@ -72,7 +73,7 @@ class Rule(Part):
 
 @dataclass(frozen=True)
 class First(Rule):
-    """The family's update; eta mixes fresh noise in."""
+    """The first-order update of the process; eta sets the amount of fresh noise."""
 
     name = "first"
 
@@ -98,7 +99,7 @@ class First(Rule):
 
     @classmethod
     def variants(cls, from_source: bool) -> Iterator[Rule]:
-        """Yield the deterministic step, and on a bridge the ancestral one; elsewhere that is planned already."""
+        """Yield the deterministic step and, on a bridge, the ancestral one; for other processes that one is planned."""
         yield cls(0.0)
         if from_source:
             yield cls(1.0)
@@ -109,7 +110,7 @@ class First(Rule):
 
 @dataclass(frozen=True)
 class Second(Rule):
-    """The deterministic update with a correction of second order from the estimate before."""
+    """The deterministic update with a second-order correction from the previous estimate."""
 
     name = "second"
     order = 2
@@ -139,7 +140,7 @@ class Second(Rule):
 
 @dataclass(frozen=True)
 class Hot(Rule):
-    """Several steps down at once, then noised up again to one step down."""
+    """Several steps down at once; then noise brings x back up, so that the result is one step down."""
 
     name = "hot"
 
@@ -163,7 +164,7 @@ class Hot(Rule):
     def _down(self, course: Course, x_t: Tensor, estimate: Estimate, t: float, u: float) -> Tensor:
         before, after = course.process.at(t), course.process.at(u)
         a, b, sigma = (new - old for new, old in zip(after, before, strict=True))
-        eps = estimate.eps if before[2] > 0 else course.noise_like(x_t)  # a bridge's start holds none yet
+        eps = estimate.eps if before[2] > 0 else course.noise_like(x_t)  # the start of a bridge contains no noise
         x_u = x_t + a * estimate.x0 + sigma * eps
         return x_u if course.y is None else x_u + b * course.y
 
@@ -186,15 +187,16 @@ class Hot(Rule):
 
 
 def _level(process: Process, t: float) -> float:
-    """Return log(a / sigma), infinite at either end."""
+    """Return log(a / sigma); infinite where a or sigma is 0."""
     a, _, sigma = process.at(t)
     return math.log(a / sigma) if a > 0 and sigma > 0 else math.inf
 
 
 def revised_rule(own: Rule, asked: Asked) -> Rule:
-    """Return the rule that runs: `--rule` names it; `--eta`, `--order` and `--hot` each choose the rule they belong to.
+    """Return the rule that runs: `--rule` names it; `--eta`, `--order` and `--hot` each select the rule they belong to.
 
-    A value that every rule has anyway (eta 0, order 1, hot 0) only rules the others out.
+    Neutral values select no rule; they only exclude one: `--eta 0` makes a planned `first` deterministic, and
+    `--order 1` and `--hot 0` replace a planned `second` or `hot` by the deterministic `first`.
     """
     eta: Any = asked.get("eta")
     order, hot = asked.get("order"), asked.get("hot")

@@ -1,9 +1,9 @@
-"""How a volume is made by a trained network: a walk, as the sum of its parts.
+"""The sampler of a plan: the parts by which a trained network produces a volume, and the flags that change them.
 
-    start → times → (network in its layers, with what its caches keep → guides → rule) at each time → draws, averaged
+    start → times → (network with layers and caches → guides → rule) at each time → mean over draws
 
-Everything that is said of a sampler elsewhere (its flags, its label, its cost, whether two draws differ, what it
-refuses) is put together here from what the parts say of themselves.
+The properties of a sampler (its flags, its label, its cost, whether two draws differ, the models that it refuses) are
+derived here from those of its parts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Annotated, Any, TypeVar
 
-from nndiff.walk.caches import Cache, Deep, revised_deep
+from nndiff.walk.caches import Cache, Deep
 from nndiff.walk.guides import Guide
 from nndiff.walk.layers import Layer, Shifts, Tiles, ordered
 from nndiff.walk.part import STEPS, Asked, Part, Setting, revised, typed
@@ -28,7 +28,7 @@ P = TypeVar("P", bound=Part)
 
 @dataclass(frozen=True)
 class SamplerPlan(Checked):
-    """The parts of a walk. Of layers, guides and caches each kind stands at most once."""
+    """A sampler as a plan stores it. Layers, guides and caches may each contain a part of one name at most once."""
 
     start: Start = field(default_factory=Noise)
     times: Times = field(default_factory=Suited)
@@ -36,7 +36,7 @@ class SamplerPlan(Checked):
     layers: tuple[Layer, ...] = field(default_factory=lambda: (Tiles(), Shifts()))
     guides: tuple[Guide, ...] = ()
     caches: tuple[Cache, ...] = field(default_factory=lambda: (Deep(),))
-    samples: Annotated[int, at_least(1)] = 1  # volumes drawn and averaged
+    samples: Annotated[int, at_least(1)] = 1  # number of volumes that are drawn and averaged
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,11 +54,11 @@ class SamplerPlan(Checked):
         return self.times.steps
 
     def part(self, kind: type[P]) -> P:
-        """Return its part of that class; where it has none, the class with its defaults."""
+        """Return the sampler's part of the class `kind`, or a part with the defaults of the class if there is none."""
         return next((part for part in self.parts if isinstance(part, kind)), None) or kind()
 
     def with_part(self, part: Layer | Guide | Cache) -> SamplerPlan:
-        """Return the sampler with this part in the place of the one of the same name, or added."""
+        """Return the sampler with this part, which replaces the part of the same name or is added."""
         seam = {"layer": "layers", "guide": "guides", "cache": "caches"}[part.seam]
         there: tuple[Part, ...] = getattr(self, seam)
         known = any(other.name == part.name for other in there)
@@ -68,7 +68,7 @@ class SamplerPlan(Checked):
     # ------------------------------------------------------------ what follows from the parts
 
     def label(self) -> str:
-        """Return the sampler in a few words."""
+        """Return a short description of the sampler."""
         first = self.times.first
         words = [self.start.label() if first == STEPS else f"{self.start.label()} from {first}", self.times.label()]
         if self.steps > 1:
@@ -83,30 +83,27 @@ class SamplerPlan(Checked):
 
     @property
     def passes(self) -> int:
-        """Return the evaluations of each fold's network in one evaluation of the whole."""
+        """Return the number of evaluations of each fold's network per evaluation of the composed network."""
         return prod(layer.passes for layer in self.layers if not layer.sees_volume)
 
     def work(self, share: Callable[[int], float]) -> float:
-        """Return what a volume costs, in evaluations of the whole network.
+        """Return the cost per volume in evaluations of the whole network.
 
-        `share` says what of that a step costs on features kept at a depth.
+        `share(depth)` is the cost of a step on features kept at that depth, as a share of one evaluation.
         """
-        deep = self.part(Deep)
-        full = deep.full_steps(self.steps)
-        shallow = self.steps - full
-        once = full + self.start.evaluations + (shallow * share(deep.depth) if shallow else 0)
-        return self.samples * self.passes * once
+        walked = min((cache.work(self.steps, share) for cache in self.caches), default=self.steps)
+        return self.samples * self.passes * (walked + self.start.evaluations)
 
     def walking_times(self, setting: Setting) -> list[float]:
         return self.times(setting.process, self.rule)
 
     def is_random(self, setting: Setting) -> bool:
-        """Return whether two draws differ: by noise at the start, or in some step on the way."""
+        """Return whether two draws differ, because of noise at the start or in some step."""
         times = self.walking_times(setting)
         return setting.process.at(times[0])[2] > 0 or self.rule.draws_noise(setting.process, times)
 
     def demand(self, setting: Setting) -> None:
-        """Refuse a model that some part cannot walk with."""
+        """Refuse a model with which some part cannot be used, and several draws that would all be equal."""
         for part in self.parts:
             part.demand(setting)
         if self.samples > 1 and not self.is_random(setting):
@@ -118,7 +115,7 @@ class SamplerPlan(Checked):
             )
 
     def oddities(self) -> list[str]:
-        """Return what is allowed but serves nothing, in words."""
+        """Return warnings about settings that are allowed but have no effect."""
         if self.reuses and self.steps == 1:
             return ["reusing features is pointless in a walk of one step: every step is a full one"]
         return []
@@ -128,7 +125,7 @@ class SamplerPlan(Checked):
 
 
 def revised_sampler(own: SamplerPlan, asked: Asked) -> SamplerPlan:
-    """Return the sampler that runs: `own` with what was asked for put in, and with what follows from that."""
+    """Return the sampler that runs: `own` with the settings that the user gave and all that follows from them."""
     _demand_known(asked)
     start = revised(own.start, asked)
     times = revised_times(own.times, asked, start, own.start)
@@ -143,20 +140,14 @@ def revised_sampler(own: SamplerPlan, asked: Asked) -> SamplerPlan:
     for layer in own.layers:
         changed = changed.with_part(revised(layer, {**asked, "layer": None}))
     for cache in own.caches:
-        changed = changed.with_part(_revised_cache(cache, asked, times.steps, same_walk))
+        changed = changed.with_part(cache.revised(asked, times.steps, same_walk))
     for text in filter(None, asked.get("part") or ()):  # "auto" is read as None
         changed = changed.with_part(_named(text))
     return changed
 
 
-def _revised_cache(cache: Cache, asked: Asked, steps: int, same_walk: bool) -> Cache:
-    if isinstance(cache, Deep):
-        return revised_deep(cache, asked, steps, same_walk)
-    return revised(cache if same_walk else cache.for_walk(steps), {**asked, "cache": None})
-
-
 def _named(text: str) -> Layer | Guide | Cache:
-    """Return the layer, guide or cache that NAME:option=value names, whichever table has it."""
+    """Return the layer, guide or cache that the text NAME:option=value describes."""
     name = text.partition(":")[0]
     bases: tuple[type[Layer] | type[Guide] | type[Cache], ...] = (Layer, Guide, Cache)
     for base in bases:
@@ -168,7 +159,7 @@ def _named(text: str) -> Layer | Guide | Cache:
 
 @dataclass(frozen=True)
 class Flag:
-    """A command-line flag of samplers."""
+    """A command-line flag that sets part of the sampler."""
 
     name: str
     help: str
@@ -179,7 +170,7 @@ class Flag:
 
 
 def flags() -> list[Flag]:
-    """Return the flags that choose parts and set their options, derived from the parts' tables."""
+    """Return the flags that select parts and set their options; they are derived from the tables of the parts."""
     found = [
         Flag("start", "where the path begins", "NAME", str),
         Flag("times", "how the times lie between the start and 0", "NAME", str),
@@ -192,7 +183,7 @@ def flags() -> list[Flag]:
     for base in (Times, Rule, Layer, Cache, Guide):
         table = base.table()
         found = [_with_names(flag, base) if flag.name == base.seam else flag for flag in found]
-        for name in table.table:  # the built-in rows: those of other packages are set by NAME:option=value
+        for name in table.table:  # only the built-in parts: those of other packages are set by NAME:option=value
             known = {flag.name for flag in found}
             found += [Flag(o.flag, o.help, o.metavar, o.type) for o in options_of(table[name]) if o.flag not in known]
     return [_with_names(flag, Start) if flag.name == "start" else flag for flag in found]

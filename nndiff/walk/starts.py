@@ -1,11 +1,11 @@
-"""Where a walk starts: x at the first time t, from which the sampler walks down.
+"""Starts: how a sampler computes x at the first time t.
 
-x_t = a·x + b·y + sigma·eps      with, in the target's place,
+x_t = a·x + b·y + sigma·eps      where x takes the place of the target:
 
-noise     x = 0                  at t = 1: the start of processes without a source
-source    x = y                  at t = 1 a bridge is y itself
-shortcut  x = y                  at a late t: all steps before it are saved (Less Is More)
-draft     x = x̂0 of one step     at a late t: a better start than y, for one evaluation more
+noise     x = 0                  at t = 1, for processes that do not start at the source
+source    x = y                  at t = 1, where a bridge is y itself
+shortcut  x = y                  at a late (smaller) t; this saves all steps before it (Less Is More)
+draft     x = x̂0 of one step     at a late t: a better start than y, for one more evaluation
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ if TYPE_CHECKING:
     from nndiff.diffusion.process import Process
     from nndiff.diffusion.walk import Denoise
 
-LATE = (1, 5, 10, 25, 50, 100, 250, 500)  # starting steps that tuning tries, of 1000
+LATE = (1, 5, 10, 25, 50, 100, 250, 500)  # starting steps, of 1000, that tuning tries
 
 
 class Start(Part):
-    """A row: x at time t, of the shape of `like` [B, C, Z, Y, X]; its noise was drawn once for the whole volume."""
+    """The base class of every start. A call returns x at time t, of the shape of `like`: [B, C, Z, Y, X].
+
+    `noise` has been drawn once for the whole volume.
+    """
 
     seam = "start"
     needs_source: ClassVar[bool] = True
-    whole: ClassVar[bool] = False  # whether it stands for the whole path, from t = 1
-    evaluations: ClassVar[int] = 0  # of the network, before the first step
-    refines: ClassVar[bool] = False  # whether tuning tries it after a start without an evaluation was found
+    whole: ClassVar[bool] = False  # whether the walk covers the whole path, from t = 1
+    evaluations: ClassVar[int] = 0  # network evaluations before the first step
+    refines: ClassVar[bool] = False  # whether tuning tries it only after the best start without evaluations is known
 
     @classmethod
     def table(cls) -> Registry[type[Start]]:
@@ -47,7 +50,7 @@ class Start(Part):
 
     @classmethod
     def late_steps(cls, best: int) -> Iterator[int]:
-        """Yield the starting steps at which tuning tries this row when the best one so far starts at `best`."""
+        """Yield the starting steps at which tuning tries this start if the best start so far is at step `best`."""
         return iter(())
 
     def demand_source(self, source: object) -> None:
@@ -60,6 +63,8 @@ class Start(Part):
 
 @dataclass(frozen=True)
 class Noise(Start):
+    """A start from noise; at t = 1."""
+
     name = "noise"
     needs_source = False
     whole = True
@@ -76,7 +81,7 @@ class Noise(Start):
 
 @dataclass(frozen=True)
 class Source(Start):
-    """At t = 1 x0 has no weight on a bridge; before it, the source stands in for it."""
+    """A start from the source, which takes the place of x0. On a bridge at t = 1, x0 has no weight and x is y."""
 
     name = "source"
     whole = True
@@ -89,6 +94,8 @@ class Source(Start):
 
 @dataclass(frozen=True)
 class Shortcut(Source):
+    """A start from the source, noised to a late t."""
+
     name = "shortcut"
     whole = False
 
@@ -99,7 +106,7 @@ class Shortcut(Source):
 
 @dataclass(frozen=True)
 class Draft(Start):
-    """One evaluation first: from a bridge's own beginning, else from where the walk is to start."""
+    """A start from the estimate of one network evaluation: at t = 1 on a bridge, at the starting time otherwise."""
 
     name = "draft"
     evaluations = 1
@@ -114,7 +121,7 @@ class Draft(Start):
 
     @classmethod
     def late_steps(cls, best: int) -> Iterator[int]:
-        """Yield the best step so far, and the steps of the list that lie nearest to it."""
+        """Yield the best step so far and the three steps of LATE that are nearest to it."""
         near = sorted(LATE, key=lambda step: abs(step - best))[:3]
         yield from (step for step in sorted({best, *near}) if step < STEPS)
 

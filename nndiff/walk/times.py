@@ -1,8 +1,8 @@
-"""The times of a walk: from where it starts down to 0.
+"""The times of a walk: the grid from the starting time down to 0.
 
-suited   as the step rule asks: even, but sine where a rule of second order walks a bridge
+suited   suits the step rule: even, but sine for a second-order rule on a bridge
 even     equal steps in t
-sine     t = sin²(πu/2), u even: dense at both ends, on which a bridge's second order holds
+sine     t = sin²(πu/2) with equal steps in u: dense at both ends, so that second order holds on a bridge
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from nndiff.walk.rules import Rule
     from nndiff.walk.starts import Start
 
-SHARES = (2, 5, 10)  # of a late start's steps that tuning tries to do without
-FROM_SOURCE = (1, 2, 4, 10, 20)  # steps that tuning tries where the path begins at the source
+SHARES = (2, 5, 10)  # for a late start, tuning tries its number of steps divided by each of these
+FROM_SOURCE = (1, 2, 4, 10, 20)  # numbers of steps that tuning tries where the process starts at the source
 
 
 @dataclass(frozen=True)
 class Times(Part):
-    """A row: a grid of times. `first` is where the walk starts, of 1000; `steps` are the network evaluations."""
+    """The base class of every grid of times."""
 
     seam = "times"
 
@@ -39,24 +39,26 @@ class Times(Part):
         return TIMES
 
     def __call__(self, process: Process, rule: Rule) -> list[float]:
-        """Return the times, falling, the last one 0."""
+        """Return the times in decreasing order; the last one is 0."""
         raise NotImplementedError
 
     def label(self) -> str:
         return f"{self.steps} step{'s' if self.steps > 1 else ''}"
 
     def paces(self, from_source: bool) -> Iterator[Times]:
-        """Yield the same path in other numbers of steps, as tuning tries them."""
+        """Yield the same path with the other numbers of steps that tuning tries."""
         counts = FROM_SOURCE if from_source else [self.first // share for share in SHARES]
         yield from (replace(self, steps=steps) for steps in counts if from_source or 1 <= steps < self.first)
 
     def whole(self) -> Times:
-        """Return the same path with every step of it."""
+        """Return the same path with all of its steps."""
         return replace(self, steps=self.first)
 
 
 @dataclass(frozen=True)
 class Even(Times):
+    """Equal steps in t."""
+
     name = "even"
 
     def __call__(self, process: Process, rule: Rule) -> list[float]:
@@ -68,6 +70,8 @@ class Even(Times):
 
 @dataclass(frozen=True)
 class Sine(Times):
+    """t = sin²(πu/2) with equal steps in u."""
+
     name = "sine"
 
     def __call__(self, process: Process, rule: Rule) -> list[float]:
@@ -80,6 +84,8 @@ class Sine(Times):
 
 @dataclass(frozen=True)
 class Suited(Times):
+    """The grid that suits the step rule: sine for a second-order rule on a bridge, else even."""
+
     name = "suited"
 
     def __call__(self, process: Process, rule: Rule) -> list[float]:
@@ -88,9 +94,9 @@ class Suited(Times):
 
 
 def revised_times(own: Times, asked: Asked, start: Start, before: Start) -> Times:
-    """Return the times that run, now that `start` takes the place of the planned start `before`.
+    """Return the times that run when `start` replaces the planned start `before`.
 
-    A start that stands for the whole path begins at 1000, and a walk that took every step takes every step again.
+    A new start of the whole path begins at step 1000. A walk that was planned to take every step takes every step.
     """
     times = revised(own, asked)
     typed_here = written(asked.get("times"))

@@ -130,16 +130,6 @@ def read(folder: Path) -> Dataset:
     )
 
 
-def kind_of(channel_name: str) -> str:
-    """What a channel's numbers mean, from its name: HU (ct), activity (pet), or arbitrary units (mr)."""
-    words = set(re.split(r"[^A-Z0-9]+", channel_name.upper()))
-    if words & {"PET", "PT", "SUV", "NAC", "SPECT"} or "PET" in channel_name.upper():
-        return "pet"
-    if words & {"CT", "CBCT", "HU", "LDCT", "NCCT", "CTA"}:
-        return "ct"
-    return "mr"
-
-
 # ---------------------------------------------------------------- dataset.json
 
 _NNUNET_ONLY = {

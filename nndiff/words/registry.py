@@ -36,7 +36,11 @@ class Registry(Generic[T]):
         yield from (point.name for point in entry_points(group=f"nndiff.{self.kind}") if point.name not in self.table)
 
     def __contains__(self, name: str) -> bool:
-        return name in set(self)
+        return any(name == other for other in self)  # a built-in name is found before packages are looked through
+
+    def values(self) -> list[T]:
+        """Return every row, those of the built-in table first."""
+        return [self[name] for name in self]
 
     def make(self, name: str, options: Mapping[str, Any]) -> Any:
         """Return an object of that row; refuse options that it does not have or that are missing."""

@@ -1,7 +1,9 @@
 """Frozen dataclass ↔ JSON, exactly: unknown keys name the nearest known one, missing keys and wrong types say where.
 
     a dataclass                      {"field": value, …}
-    a class of a `Tagged` family     {"name": "hot", "ahead": 2}: the name says which class of the family it is
+    a class of a `Tagged` family     {"name": "hot", "ahead": 2}: the name says which class of the family it is; where
+                                     only one class is possible it may be left out
+    an object of a table (`Named`)   "ct": its name, by which it is looked up
 
 `decode(encode(value)) == value` for every dataclass that is stored; that is a law.
 """
@@ -13,6 +15,7 @@ import functools
 import reprlib
 import types
 import typing
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, TypeVar
 
 from nndiff.words.errors import NndiffError, nearest
@@ -35,8 +38,21 @@ class Tagged:
         raise NotImplementedError
 
 
+class Named(ABC):
+    """An object that stands in a table under its name: JSON holds the name alone."""
+
+    name: str
+
+    @classmethod
+    @abstractmethod
+    def rows(cls) -> Registry[Any]:
+        """Return the table."""
+
+
 def encode(value: Any) -> Any:
-    """Return plain JSON values: of a dataclass a dict in field order, of a tuple a list."""
+    """Return plain JSON values: of a dataclass a dict in field order, of a tuple a list, of a named object its name."""
+    if isinstance(value, Named):
+        return value.name
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         tag = {"name": value.name} if isinstance(value, Tagged) else {}
         return tag | {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -67,7 +83,7 @@ def type_at(cls: Any, path: str) -> Any:
             current = arguments[0]
         elif origin is tuple and _is_tagged(arguments[0]):
             current = arguments[0].table()[name]
-        elif dataclasses.is_dataclass(current):
+        elif (dataclasses.is_dataclass(current) and not _is_named(current)) or _is_tagged(current):
             hints = _hints_of_all(typing.cast(type, current))
             if name not in hints:
                 raise _unknown(name, hints, ".".join(walked))
@@ -78,14 +94,17 @@ def type_at(cls: Any, path: str) -> Any:
     return current
 
 
-def rules_at(cls: Any, path: str, name: str) -> list[Rule]:
-    """Return the rule of the field `name` of what stands at a dotted path, if there is one."""
+def rules_at(cls: Any, path: str, name: str) -> dict[str, Rule]:
+    """Return the rules of the field `name` of what stands at a dotted path, by class.
+
+    Of a tagged family's base every class that has the field has its own, under its own name.
+    """
     owner = type_at(cls, path) if path else cls
     if _is_tagged(owner) and not owner.name:
-        classes = [owner.table()[row] for row in owner.table()]
+        classes = {row: owner.table()[row] for row in owner.table()}
     else:
-        classes = [owner] if dataclasses.is_dataclass(owner) else []
-    return [rules_of(each)[name] for each in classes if name in rules_of(each)][:1]
+        classes = {"": owner} if dataclasses.is_dataclass(owner) else {}
+    return {row: rules_of(each)[name] for row, each in classes.items() if name in rules_of(each)}
 
 
 def _is_tagged(kind: Any) -> bool:
@@ -109,6 +128,8 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
         return data
     if _is_tagged(kind):
         return _decode_tagged(kind, data, where)
+    if _is_named(kind):
+        return _decode_named(kind, data, where)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _decode_dataclass(kind, data, where)
     if origin in (typing.Union, types.UnionType):
@@ -142,13 +163,30 @@ def _decode_tuple(arguments: tuple[Any, ...], data: Any, where: str) -> tuple[An
     )
 
 
-def _decode_tagged(base: Any, data: Any, where: str) -> Any:
-    _demand(isinstance(data, dict) and isinstance(data.get("name"), str), 'an object with a "name"', data, where)
-    try:
-        cls = base.table()[data["name"]]
-    except NndiffError as error:
-        raise NndiffError(error.what, where=where or None, remedy=error.remedy) from None
+def _decode_tagged(cls: Any, data: Any, where: str) -> Any:
+    if not cls.name:  # the family's base: the name says which class
+        _demand(isinstance(data, dict) and isinstance(data.get("name"), str), 'an object with a "name"', data, where)
+        try:
+            cls = cls.table()[data["name"]]
+        except NndiffError as error:
+            raise NndiffError(error.what, where=where or None, remedy=error.remedy) from None
+    _demand(isinstance(data, dict), "an object", data, where)
+    named = data.get("name", cls.name)  # which one class may leave out
+    _demand(named == cls.name, f'the name "{cls.name}"', named, f"{where}.name".lstrip("."))
     return _decode_dataclass(cls, {key: value for key, value in data.items() if key != "name"}, where)
+
+
+def _is_named(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Named)
+
+
+def _decode_named(cls: type[Named], data: Any, where: str) -> Any:
+    _demand(isinstance(data, str), "a text", data, where)
+    rows = cls.rows()
+    if data not in rows:
+        what = f"There is no {rows.kind} named '{data}'{f' (in {where})' if where else ''}."
+        raise NndiffError(what, expected=" or ".join(rows), found=data, remedy=nearest(data, rows))
+    return rows[data]
 
 
 def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:

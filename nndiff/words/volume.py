@@ -19,7 +19,10 @@ import numpy.typing as npt
 
 Triple = tuple[int, int, int]
 Spacing = tuple[float, float, float]
-FloatArray = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float32]  # volumes
+Floats = npt.NDArray[np.float64]  # intermediate results
+Mask = npt.NDArray[np.bool_]
+Range = tuple[float, float]  # the lowest and the highest intensity
 
 POSITION_TOLERANCE = 1e-2  # of the smallest voxel edge: farthest corners of two grids that are called one
 SPACING_TOLERANCE = 1e-3  # relative
@@ -53,7 +56,7 @@ class Grid:
     direction: tuple[float, ...] = (0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0)  # 3x3, row by row
 
     @property
-    def matrix(self) -> npt.NDArray[np.float64]:
+    def matrix(self) -> Floats:
         return np.array(self.direction, dtype=np.float64).reshape(3, 3)
 
     @property
@@ -61,8 +64,8 @@ class Grid:
         a, b, c = (n * s for n, s in zip(self.shape, self.spacing, strict=True))
         return a, b, c
 
-    def position(self, index: tuple[float, ...]) -> npt.NDArray[np.float64]:
-        offset: npt.NDArray[np.float64] = self.matrix @ (np.array(self.spacing) * np.array(index))
+    def position(self, index: tuple[float, ...]) -> Floats:
+        offset: Floats = self.matrix @ (np.array(self.spacing) * np.array(index))
         return np.array(self.origin) + offset
 
     def moved(self, index: tuple[float, ...], shape: Triple, spacing: Spacing | None = None) -> Grid:

@@ -11,6 +11,7 @@ from nndiff.imaging.crop import foreground
 from nndiff.words import dataset
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import dumps
+from nndiff.words.kind import PET
 from nndiff.words.strict_json import encode
 from tests.conftest import SHAPE, SPACING, make_phantom, save_volume
 
@@ -29,7 +30,7 @@ def test_statistics_against_numpy(raw_dataset):
         assert (case.shape, case.spacing, case.layout) == (SHAPE, SPACING, "LPS")
         path = folder / "imagesTr" / f"{case.name}_0000.nii.gz"
         array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-        inside = array[foreground(array, "pet")]
+        inside = array[foreground(array, PET)]
         assert case.source[0].mean == pytest.approx(inside.mean(), rel=1e-4)
         assert case.source[0].percentiles["99"] == pytest.approx(np.percentile(inside, 99), rel=1e-4)
         assert len(case.links) == 1

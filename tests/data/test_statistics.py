@@ -7,6 +7,7 @@ from nndiff.data import statistics
 from nndiff.data.statistics import channel_statistics, foregrounds, links, noise_share, samples, tidy
 from nndiff.imaging.crop import foreground
 from nndiff.imaging.normalize import Affine
+from nndiff.words.kind import CT, MR, PET
 from nndiff.words.volume import Grid, Volume
 from tests.conftest import make_phantom
 
@@ -56,7 +57,7 @@ def test_no_difference_or_a_constant_one_is_no_noise(shift):
 
 def test_noise_counts_where_the_mask_says():
     x = make_phantom(0, SHAPE)
-    where = foreground(x, "pet")
+    where = foreground(x, PET)
     y = np.where(where, x + white(), x + 100)
     assert noise_share(y, x, where) > 0.8
     z = np.where(where, 1.2 * x, x + 100 * white())
@@ -79,8 +80,8 @@ def test_the_moments_of_both_sides_give_back_the_rmse():
     x = make_phantom(0, SHAPE)
     y = np.clip(0.9 * x + white(1, 0.2), 0, None)
     source, target = volume(y), volume(x)
-    inside = foregrounds(source, ["pet"]), foregrounds(target, ["pet"])
-    ((link,),) = links(source, target, (["pet"], ["pet"]), inside)
+    inside = foregrounds(source, [PET]), foregrounds(target, [PET])
+    ((link,),) = links(source, target, ([PET], [PET]), inside)
     peak = np.percentile(y, 99.99)
     square = (link.source_mean - link.target_mean) ** 2 + link.source_std**2 + link.target_std**2
     square -= 2 * link.correlation * link.source_std * link.target_std
@@ -94,24 +95,24 @@ def test_the_moments_of_both_sides_give_back_the_rmse():
 def test_links_are_by_target_then_source():
     x = make_phantom(0, SHAPE)
     source, target = volume(x, -x, white()), volume(x, -x)
-    kinds = ["mr"] * 3, ["mr"] * 2
+    kinds = [MR] * 3, [MR] * 2
     rows = links(source, target, kinds, (foregrounds(source, kinds[0]), foregrounds(target, kinds[1])))
     assert [len(row) for row in rows] == [3, 3]
     signs = [[round(link.correlation) for link in row] for row in rows]
     assert signs == [[1, -1, 0], [-1, 1, 0]]
-    assert links(None, target, ([], ["mr"] * 2), ([], [])) == ()
+    assert links(None, target, ([], [MR] * 2), ([], [])) == ()
 
 
 def test_each_side_of_another_kind_has_its_own_map():
     ct, pet = make_phantom(0, SHAPE, "ct"), make_phantom(0, SHAPE)
-    ((link,),) = links(volume(ct), volume(pet), (["ct"], ["pet"]), ([EVERYWHERE], [EVERYWHERE]))
+    ((link,),) = links(volume(ct), volume(pet), ([CT], [PET]), ([EVERYWHERE], [EVERYWHERE]))
     y, x = Affine(4095 / 2, -1024 + 4095 / 2).forward(ct), pet / np.percentile(pet, 99.99)
     assert link.rmse == pytest.approx(np.sqrt(np.mean((y - x) ** 2)), rel=1e-3)
 
 
 def test_a_channel_without_range_breaks_nothing():
     flat = volume(np.zeros(SHAPE))
-    ((link,),) = links(flat, volume(make_phantom(0, SHAPE)), (["pet"], ["pet"]), ([EVERYWHERE], [EVERYWHERE]))
+    ((link,),) = links(flat, volume(make_phantom(0, SHAPE)), ([PET], [PET]), ([EVERYWHERE], [EVERYWHERE]))
     assert link.correlation == 0
     assert np.isfinite(link.rmse)
 
@@ -155,7 +156,7 @@ def test_samples_are_as_many_from_every_case_and_span_it():
 def test_an_empty_foreground_becomes_the_whole_volume():
     air = np.full(SHAPE, -1000.0)
     air[0, 0, 0] = -999.0
-    (mask,) = foregrounds(volume(air), ["ct"])
+    (mask,) = foregrounds(volume(air), [CT])
     assert mask.all()
 
 

@@ -24,6 +24,7 @@ from nndiff.metrics.pet import best_gaussian, gaussian
 from nndiff.resources import workers
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import PART
+from nndiff.words.kind import PET
 
 SHAPE = (14, 16, 18)
 SPACING = (2.0, 2.0, 2.0)
@@ -229,7 +230,7 @@ def test_samples_and_uncertainty_are_measured_where_they_are(folders, save) -> N
 def test_ct_is_measured_in_synthrads_range(folders, edition, high) -> None:
     folder = folders(1, kind="ct")
     found = run(folder, edition=edition)
-    assert (found.rows[0].kind, found.rows[0].bounds) == ("ct", (-1024.0, high))
+    assert (found.rows[0].kind.name, found.rows[0].bounds) == ("ct", (-1024.0, high))
     truth, estimate = (load(folder / side / "case_0_0000.nii.gz") for side in ("truth", "prediction"))
     expected = 10 * math.log10((high + 1024) ** 2 / np.square((estimate - truth).astype(float)).mean())
     assert score(found, "PSNR") == pytest.approx(expected, rel=1e-4)
@@ -243,9 +244,9 @@ def test_ct_is_measured_in_synthrads_range(folders, edition, high) -> None:
 def test_the_dataset_says_what_the_truth_is(folders) -> None:
     folder = folders(1, channels=2)
     (folder / "dataset.json").write_text(json.dumps({"target_names": {"0": "CT", "1": "T2"}}))
-    assert [row.kind for row in run(folder).rows] == ["ct", "mr"]
-    assert [row.kind for row in run(folder, kinds="pet").rows] == ["pet", "pet"]
-    assert [row.kind for row in run(folder, kinds=("mr", "auto")).rows] == ["mr", "pet"]
+    assert [row.kind.name for row in run(folder).rows] == ["ct", "mr"]
+    assert [row.kind.name for row in run(folder, kinds="pet").rows] == ["pet", "pet"]
+    assert [row.kind.name for row in run(folder, kinds=("mr", "auto")).rows] == ["mr", "pet"]
     with pytest.raises(NndiffError, match="did you mean 'pet'"):
         run(folder, kinds="pett")
 
@@ -316,7 +317,7 @@ def test_the_summary_is_of_the_rows(folders) -> None:
     ],
 )
 def test_the_worst_case_is_the_worst(name, values, worst) -> None:
-    rows = [Row(str(i), 0, "prediction", "pet", (0, 1), {name: value}) for i, value in enumerate(values)]
+    rows = [Row(str(i), 0, "prediction", PET, (0, 1), {name: value}) for i, value in enumerate(values)]
     figure = summarised(rows, [], {})["metrics"]["prediction"]["0"][name]
     assert (figure["worst"], figure["worst_case"]) == (values[worst], str(worst))
     assert figure["cases"] == sum(not math.isnan(value) for value in values)

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from nndiff.imaging import crop as module
 from nndiff.imaging.crop import body_box, crop, foreground, place
 from nndiff.words.errors import NndiffError
+from nndiff.words.kind import CT, MR, PET, Kind
+from nndiff.words.scheme import Scheme
 from nndiff.words.volume import Box
 
 
@@ -14,14 +18,14 @@ def body(shape: tuple[int, int, int], box: Box, inside: float = 1.0, outside: fl
 
 
 def test_ct_is_what_is_denser_than_lung() -> None:
-    assert foreground(np.array([[[-1000, -501, -499, 3000]]], np.float32), "ct").tolist() == [
+    assert foreground(np.array([[[-1000, -501, -499, 3000]]], np.float32), CT).tolist() == [
         [[False, False, True, True]]
     ]
 
 
 def test_mr_is_above_a_tenth_of_its_range() -> None:
     values = np.linspace(100, 200, 1001, dtype=np.float32).reshape(1, 1, -1)  # P0.5 = 100.5, P99 = 199
-    mask = foreground(values, "mr")
+    mask = foreground(values, MR)
     assert np.array_equal(mask, values > 100.5 + 0.1 * 98.5)
 
 
@@ -29,20 +33,24 @@ def test_pet_line_is_a_share_of_the_peak_whatever_the_unit() -> None:
     box = Box((5, 5, 5), (25, 25, 25))
     for unit in (1.0, 1e4):
         array = body((30, 30, 30), box, inside=unit, outside=0.01 * unit)
-        mask = foreground(array, "pet")
+        mask = foreground(array, PET)
         assert mask[10:20, 10:20, 10:20].all()
         assert not mask[:3].any()
 
 
-@pytest.mark.parametrize("kind", ["ct", "pet", "mr"])
+@pytest.mark.parametrize("kind", [CT, PET, MR], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("value", [0.0, -1024.0, 7.0])
-def test_constant_is_foreground_throughout(kind: str, value: float) -> None:
+def test_constant_is_foreground_throughout(kind: Kind, value: float) -> None:
     assert foreground(np.full((3, 4, 5), value, np.float32), kind).all()
 
 
-def test_unknown_kind() -> None:
-    with pytest.raises(NndiffError, match="did you mean 'pet'"):
-        foreground(np.arange(8, dtype=np.float32).reshape(2, 2, 2), "pett")
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [(Scheme("of_peek", {"share": 0.1}), "did you mean 'of_peak'"), (Scheme("above", {"share": 0.1}), "options level")],
+)
+def test_an_unknown_rule_is_refused(rule: Scheme, words: str) -> None:
+    with pytest.raises(NndiffError, match=words):
+        foreground(np.arange(8, dtype=np.float32).reshape(2, 2, 2), replace(PET, foreground=rule))
 
 
 @pytest.mark.parametrize(("noise", "slack"), [(0.01, 2), (0.03, 3), (0.05, 8)])
@@ -53,7 +61,7 @@ def test_noise_outside_the_body_of_a_low_count_pet(noise: float, slack: int) -> 
     array = body((60, 80, 70), box)
     array[30:33, 40:43, 35:38] = 8.0
     array += rng.normal(0, noise, array.shape) + (array > 0) * rng.normal(0, 0.3, array.shape)
-    found = body_box(array.astype(np.float32)[None], ["pet"], (0, 0, 0))
+    found = body_box(array.astype(np.float32)[None], [PET], (0, 0, 0))
     assert all(a - slack <= b <= a for a, b in zip(box.start, found.start, strict=True))
     assert all(a <= b <= a + slack for a, b in zip(box.stop, found.stop, strict=True))
 
@@ -62,23 +70,23 @@ def test_small_parts_are_left_out_and_large_ones_kept() -> None:
     array = body((40, 40, 40), Box((10, 10, 10), (20, 20, 20)), 0.0, -1000.0)
     array[1, 1, 1] = 0.0  # 0.1 % of the body: a screw
     array[30:34, 10:14, 10:14] = 0.0  # 6 %: an arm
-    assert body_box(array[None], ["ct"], (0, 0, 0)) == Box((10, 10, 10), (34, 20, 20))
+    assert body_box(array[None], [CT], (0, 0, 0)) == Box((10, 10, 10), (34, 20, 20))
 
 
 def test_channels_are_joined_each_after_its_kind() -> None:
     ct = body((30, 30, 30), Box((5, 10, 10), (15, 20, 20)), 0.0, -1000.0)
     mr = body((30, 30, 30), Box((10, 10, 10), (25, 20, 20)), 100.0, 0.0)
-    assert body_box(np.stack([ct, mr]), ["ct", "mr"], (0, 0, 0)) == Box((5, 10, 10), (25, 20, 20))
+    assert body_box(np.stack([ct, mr]), [CT, MR], (0, 0, 0)) == Box((5, 10, 10), (25, 20, 20))
 
 
 def test_margin_stops_at_the_volume() -> None:
     array = body((30, 30, 30), Box((1, 10, 10), (15, 20, 29)), 0.0, -1000.0)
-    assert body_box(array[None], ["ct"], (3, 2, 1)) == Box((0, 8, 9), (18, 22, 30))
+    assert body_box(array[None], [CT], (3, 2, 1)) == Box((0, 8, 9), (18, 22, 30))
 
 
 def test_nothing_found_is_the_whole_volume() -> None:
     air = np.linspace(-1024, -900, 60, dtype=np.float32).reshape(1, 3, 4, 5)
-    assert body_box(air, ["ct"], (0, 0, 0)) == Box((0, 0, 0), (3, 4, 5))
+    assert body_box(air, [CT], (0, 0, 0)) == Box((0, 0, 0), (3, 4, 5))
 
 
 def test_thinned_box_never_cuts_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +97,7 @@ def test_thinned_box_never_cuts_the_body(monkeypatch: pytest.MonkeyPatch) -> Non
         start = rng.integers(0, 15, 3)
         stop = start + rng.integers(10, 25, 3)
         box = Box(tuple(start.tolist()), tuple(stop.tolist()))
-        found = body_box(body((40, 41, 42), box, 0.0, -1000.0)[None], ["ct"], (0, 0, 0))
+        found = body_box(body((40, 41, 42), box, 0.0, -1000.0)[None], [CT], (0, 0, 0))
         assert all(a - 4 < b <= a for a, b in zip(box.start, found.start, strict=True))
         assert all(a <= b < a + 4 for a, b in zip(box.stop, found.stop, strict=True))
 

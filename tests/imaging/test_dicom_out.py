@@ -10,6 +10,7 @@ import pydicom
 import pytest
 
 from nndiff.imaging import dicom, dicom_out
+from nndiff.words.kind import KINDS, PET, Kind
 from nndiff.words.volume import Grid
 from tests.conftest import make_phantom
 from tests.imaging.series import write_frames, write_series
@@ -32,7 +33,7 @@ def source(request, tmp_path):
 @pytest.mark.parametrize("kind", ["ct", "pet", "mr"])
 def test_it_comes_back_as_it_was_written(source, tmp_path, kind) -> None:
     array = make_phantom(5, SHAPE, kind, noise=0.2)
-    dicom_out.write(array, kind, WHAT, source, tmp_path / "made")
+    dicom_out.write(array, KINDS[kind], WHAT, source, tmp_path / "made")
     found, grid = dicom.read(tmp_path / "made")
     assert grid.difference(dicom.read(source)[1]) is None
     np.testing.assert_allclose(grid.origin, GRID.origin, atol=1e-3)
@@ -41,7 +42,7 @@ def test_it_comes_back_as_it_was_written(source, tmp_path, kind) -> None:
 
 @pytest.mark.parametrize("kind", ["ct", "pet", "mr"])
 def test_who_and_where_are_the_sources_and_all_else_is_new(source, tmp_path, kind) -> None:
-    dicom_out.write(make_phantom(5, SHAPE, kind), kind, WHAT, source, tmp_path / "made")
+    dicom_out.write(make_phantom(5, SHAPE, kind), KINDS[kind], WHAT, source, tmp_path / "made")
     theirs, slices = [pydicom.dcmread(path) for path in source.iterdir()], sorted((tmp_path / "made").iterdir())
     ours = [pydicom.dcmread(path) for path in slices]
     for keyword in ("PatientName", "PatientID", "StudyInstanceUID", "StudyDate", "FrameOfReferenceUID"):
@@ -60,7 +61,7 @@ def test_who_and_where_are_the_sources_and_all_else_is_new(source, tmp_path, kin
 
 @pytest.mark.parametrize("kind", ["ct", "pet", "mr"])
 def test_every_value_is_valid_for_its_kind(source, tmp_path, kind, monkeypatch) -> None:
-    dicom_out.write(make_phantom(5, SHAPE, kind), kind, WHAT, source, tmp_path / "made")
+    dicom_out.write(make_phantom(5, SHAPE, kind), KINDS[kind], WHAT, source, tmp_path / "made")
     monkeypatch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.RAISE)
     for path in (tmp_path / "made").iterdir():
         header = pydicom.dcmread(path)
@@ -81,5 +82,25 @@ def test_a_series_that_cannot_be_written_leaves_nothing(source, tmp_path, monkey
 
     monkeypatch.setattr(pydicom.Dataset, "save_as", full)
     with pytest.raises(Exception, match="No space left"):
-        dicom_out.write(make_phantom(5, SHAPE, "ct"), "ct", WHAT, source, tmp_path / "out" / "made")
+        dicom_out.write(make_phantom(5, SHAPE, "ct"), KINDS["ct"], WHAT, source, tmp_path / "out" / "made")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_whole_numbers_keep_their_unit_and_a_true_zero_has_nothing_below(source, tmp_path) -> None:
+    array = make_phantom(5, SHAPE, "ct", noise=0.2)
+    found = {}
+    for name in ("ct", "pet", "mr"):
+        dicom_out.write(array, KINDS[name], WHAT, source, tmp_path / name)
+        found[name] = dicom.read(tmp_path / name)[0]
+    np.testing.assert_array_equal(found["ct"], np.rint(array))
+    assert (found["pet"].min(), found["mr"].min() < -500) == (0, True)
+
+
+def test_a_kind_without_a_class_of_its_own_is_a_secondary_capture(source, tmp_path) -> None:
+    other = Kind("us", "dB", "absolute", PET.source, "as it is", PET.foreground)
+    array = make_phantom(5, SHAPE, noise=0.2)
+    dicom_out.write(array, other, WHAT, source, tmp_path / "made")
+    header = pydicom.dcmread(next((tmp_path / "made").iterdir()))
+    assert (header.Modality, header.SOPClassUID) == ("OT", pydicom.uid.SecondaryCaptureImageStorage)
+    assert header.SeriesDescription == "SYNTHETIC OT (nndiff)"
+    np.testing.assert_allclose(dicom.read(tmp_path / "made")[0], array, atol=array.max() / 60000)

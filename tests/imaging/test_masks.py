@@ -7,6 +7,7 @@ import pytest
 
 from nndiff.imaging import crop
 from nndiff.imaging.masks import mask
+from nndiff.words.kind import CT, MR
 
 SHAPE, SPACING = (24, 60, 70), (4.0, 3.0, 3.0)
 Z, Y, X = np.meshgrid(*(np.arange(n) * s for n, s in zip(SHAPE, SPACING, strict=True)), indexing="ij")
@@ -33,7 +34,7 @@ def ct() -> np.ndarray:
 
 
 def test_a_ct_body_has_its_lungs_and_arms_and_no_table() -> None:
-    found, doubt = mask(ct(), "ct", SPACING, "body")
+    found, doubt = mask(ct(), CT, SPACING, "body")
     assert doubt == ""
     assert agreement(found, BODY) > 0.96
     assert found[LUNG].all()
@@ -47,7 +48,7 @@ def test_a_head_is_one_part_and_has_what_lies_behind_its_dark_skull() -> None:
     image = np.where(brain, 100.0, np.where(skull, 2.0, np.where(head, 60.0, 0.0))) + np.abs(rng.normal(0, 2, SHAPE))
     marker = ball(46, 20, 20, 14, 14, 14)
     image[marker] = 90.0
-    found, doubt = mask(image.astype(np.float32), "mr", SPACING, "head")
+    found, doubt = mask(image.astype(np.float32), MR, SPACING, "head")
     assert doubt == ""
     assert agreement(found, head) > 0.95
     assert found[skull].all()
@@ -57,14 +58,14 @@ def test_a_head_is_one_part_and_has_what_lies_behind_its_dark_skull() -> None:
 def test_nothing_and_everything_are_doubted() -> None:
     wires = np.full(SHAPE, -1000.0, np.float32)
     wires[:, 10, 10] = 500.0
-    assert "fills 0.0% of the volume" in mask(wires, "ct", SPACING, "body")[1]
-    assert "fills 100.0% of the volume" in mask(np.full(SHAPE, 40.0, np.float32), "ct", SPACING, "body")[1]
+    assert "fills 0.0% of the volume" in mask(wires, CT, SPACING, "body")[1]
+    assert "fills 100.0% of the volume" in mask(np.full(SHAPE, 40.0, np.float32), CT, SPACING, "body")[1]
 
 
 def test_a_large_volume_is_looked_at_in_part_and_gets_a_mask_of_its_size(monkeypatch) -> None:
-    whole, _ = mask(ct(), "ct", SPACING, "body")
+    whole, _ = mask(ct(), CT, SPACING, "body")
     monkeypatch.setattr(crop, "SAMPLE", 30_000)
-    found, _ = mask(ct(), "ct", SPACING, "body")
+    found, _ = mask(ct(), CT, SPACING, "body")
     assert found.shape == SHAPE
     assert not np.array_equal(found, whole)
     assert agreement(found, whole) > 0.9
@@ -73,5 +74,5 @@ def test_a_large_volume_is_looked_at_in_part_and_gets_a_mask_of_its_size(monkeyp
 @pytest.mark.parametrize("spacing", [(4.0, 3.0, 3.0), (8.0, 6.0, 6.0)])
 def test_thickness_is_meant_in_mm(spacing) -> None:
     """A sheet of two voxels is a table at 3 mm, and no more where voxels are twice as large."""
-    found, _ = mask(ct(), "ct", spacing, "body")
+    found, _ = mask(ct(), CT, spacing, "body")
     assert found[TABLE].any() == (spacing[0] > 4)

@@ -12,15 +12,16 @@ from scipy import ndimage
 from nndiff.data.prepare import Undo, prepare
 from nndiff.imaging.io import canonical
 from nndiff.plans.channels import Channel, Crop, Preparation
+from nndiff.words.kind import KINDS
 from nndiff.words.scheme import Scheme
 from nndiff.words.strict_json import decode, encode
 from nndiff.words.volume import Grid, Volume
 
-CT = Channel("CT", "ct", Scheme("fixed", {"low": -1024.0, "high": 3071.0}), -1024.0)
-PET = Channel("PET", "pet", Scheme("maximum", {"percentile": 99.99}), 0.0)
-MR = Channel("T1", "mr", Scheme("percentiles", {"low": 0.5, "high": 99.5}), 0.0)
+CT = Channel("CT", KINDS["ct"], Scheme("fixed", {"low": -1024.0, "high": 3071.0}), -1024.0)
+PET = Channel("PET", KINDS["pet"], Scheme("maximum", {"percentile": 99.99}), 0.0)
+MR = Channel("T1", KINDS["mr"], Scheme("percentiles", {"low": 0.5, "high": 99.5}), 0.0)
 TIED_PET = replace(PET, normalization=Scheme("tied", {}))
-FLAIR = Channel("FLAIR", "mr", Scheme("fixed", {"low": 0.0, "high": 400.0}), 0.0)
+FLAIR = Channel("FLAIR", KINDS["mr"], Scheme("fixed", {"low": 0.0, "high": 400.0}), 0.0)
 HALF_ULP = 2.0**-23  # two roundings to float32, of the larger of value and range
 
 
@@ -138,7 +139,8 @@ def test_the_networks_grid_lies_where_the_case_lies() -> None:
     grid = Grid((20, 24, 22), (2.0, 1.5, 1.0), (5.0, -7.0, 11.0))
     z = np.arange(20)[:, None, None] * 2.0 + 11.0 + np.zeros(grid.shape)
     ramp = Volume(z[None].astype(np.float32), grid)
-    identity = Channel("T1", "mr", Scheme("fixed", {"low": 0.0, "high": 1.0, "onto_low": 0.0, "onto_high": 1.0}), 0.0)
+    unchanged = Scheme("fixed", {"low": 0.0, "high": 1.0, "onto_low": 0.0, "onto_high": 1.0})
+    identity = replace(MR, normalization=unchanged)
     prepared = prepare(ramp, None, None, preparation((identity,), (identity,), (1.0, 1.5, 1.0)))
     for index in [(10, 3, 2), (20, 10, 10), (30, 20, 20)]:
         assert prepared.source[(0, *index)] == pytest.approx(prepared.grid.position(index)[2], abs=0.02)

@@ -11,8 +11,9 @@ from scipy.signal import fftconvolve
 from skimage.metrics import structural_similarity
 
 from nndiff.metrics import image
+from nndiff.words.kind import SYNTHRAD_RANGES
 
-CT = image.SYNTHRAD_RANGE["2025"]
+CT = SYNTHRAD_RANGES["2025"]
 
 
 @pytest.fixture

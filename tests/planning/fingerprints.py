@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from nndiff.words.budget import Budget
 from nndiff.words.fingerprint import CaseFingerprint, ChannelStatistics, Fingerprint, Link
-from nndiff.words.dataset import kind_of
+from nndiff.words.kind import kind_of
 
 GB = 10**9
 
@@ -55,8 +55,8 @@ def fingerprint(
     rows = []
     for i in range(cases):
         gain = 1 + 0.02 * i
-        sources = tuple(statistics(kind_of(channel), gain) for channel in source)
-        targets = tuple(statistics(kind_of(channel), gain) for channel in target)
+        sources = tuple(statistics(kind_of(channel).name, gain) for channel in source)
+        targets = tuple(statistics(kind_of(channel).name, gain) for channel in target)
         links = tuple(tuple(link(y, x, 0.02, noise, correlation) for y in sources) for x in targets)
         rows.append(CaseFingerprint(f"case{i}", f"case{i}", shape, spacing, cropped, "LPS", sources, targets, links))
     task = "translation" if source else "generation"
@@ -77,7 +77,7 @@ GOLDEN = {
 
 def budget(gigabytes: float, device: str = "cuda") -> Budget:
     name = {"cuda": "any GPU with bf16", "cpu": "CPU"}[device]
-    return Budget(device, name, int(gigabytes * GB), "-gpu_memory_target", True, 8, 64 * GB, 1000 * GB)
+    return Budget(device, name, int(gigabytes * GB), "-gpu_memory_target", True, 8)
 
 
 def with_spacings(base: Fingerprint, spacings: list[tuple[float, float, float]]) -> Fingerprint:

@@ -8,7 +8,7 @@ import pytest
 
 from nndiff.planning import lifecycle
 from nndiff.planning.planner import plan
-from nndiff.plans.plan import Plan, digest, load
+from nndiff.plans.plan import digest, load_plan
 from nndiff.words.errors import NndiffError
 from tests.laws.test_planner_laws import closed_form
 from tests.planning.fingerprints import budget, fingerprint
@@ -50,7 +50,7 @@ def test_planning_one_configuration_leaves_the_others_byte_for_byte(path) -> Non
     before = section(path, "ddpm")
     settle(path, "bridge", memory=4)
     assert section(path, "ddpm") == before
-    made = load(Plan, path)
+    made = load_plan(path)
     assert made.configurations["bridge"].budget.memory_bytes == 4 * 10**9
     assert made.configurations["ddpm"].budget.memory_bytes == 80 * 10**9
     assert {d.configuration for d in made.decisions} == {"", "bridge", "ddpm"}
@@ -69,22 +69,22 @@ def test_an_edited_configuration_is_kept_until_clean(path) -> None:
     settled = settle(path, "bridge", "ddpm", memory=80)
     assert settled.kept == ("bridge",)
     assert any("edited by hand" in note for note in settled.notes)
-    assert load(Plan, path).configurations["bridge"].batch_size == 7
-    assert load(Plan, path).configurations["ddpm"].budget.memory_bytes == 80 * 10**9
+    assert load_plan(path).configurations["bridge"].batch_size == 7
+    assert load_plan(path).configurations["ddpm"].budget.memory_bytes == 80 * 10**9
     assert settle(path, "bridge", "ddpm", clean=True).kept == ()
-    assert load(Plan, path).configurations["bridge"].batch_size != 7
+    assert load_plan(path).configurations["bridge"].batch_size != 7
 
 
 def test_a_plan_from_before_a_decision_was_invented_was_not_edited_by_hand(path) -> None:
     settle(path, "bridge", "ddpm")
 
     def outdate(data) -> None:
-        del data["configurations"]["bridge"]["shifts"]
+        del data["configurations"]["bridge"]["sampler"]["samples"]
         data["seals"]["bridge"] = digest(data["configurations"]["bridge"])
 
     edit(path, outdate)
     assert settle(path, "bridge").kept == ()
-    assert "shifts" in json.loads(path.read_text())["configurations"]["bridge"]
+    assert json.loads(path.read_text())["configurations"]["bridge"]["sampler"]["samples"] == 1
     edit(path, outdate)
     edit(path, lambda data: data["configurations"]["bridge"].update(batch_size=3))
     assert settle(path, "bridge").kept == ("bridge",)
@@ -94,7 +94,7 @@ def test_edited_dataset_wide_choices_are_kept_and_planned_around(path) -> None:
     settle(path, "bridge", "ddpm")
     edit(path, lambda data: data["crop"].update(margin_mm=25.0))
     settled = settle(path, "bridge", "ddpm")
-    assert load(Plan, path).crop.margin_mm == 25.0
+    assert load_plan(path).crop.margin_mm == 25.0
     assert any("dataset-wide" in note for note in settled.notes)
 
 
@@ -109,7 +109,7 @@ def test_new_data_under_an_old_configuration_is_refused(path) -> None:
 def test_overrides_of_the_others_are_remembered(path) -> None:
     settle(path, "ddpm", overrides={"configurations.ddpm.batch_size": 1})
     settle(path, "bridge", overrides={"configurations.bridge.batch_size": 2})
-    assert load(Plan, path).overrides == {"configurations.ddpm.batch_size": 1, "configurations.bridge.batch_size": 2}
+    assert load_plan(path).overrides == {"configurations.ddpm.batch_size": 1, "configurations.bridge.batch_size": 2}
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from nndiff.planning.overrides import parse
+from nndiff.planning.overrides import parse, put_in
 from nndiff.planning.planner import plan
+from nndiff.resources.memory import training_cost
+from nndiff.walk.layers import Shifts, Tiles
+from nndiff.walk.rules import First, Hot, Rule, Second
+from nndiff.walk.starts import STARTS
+from nndiff.walk.times import Suited
 from nndiff.words.errors import NndiffError
+from nndiff.words.strict_json import encode
 from tests.laws.test_planner_laws import closed_form
 from tests.planning.fingerprints import budget, fingerprint
+from tests.training.tiny import tiny_plan
 
 FOUND = fingerprint("Dataset001_A", (64, 64, 64), (2.0, 2.0, 2.0), ("PET", "CT"), ("PET",))
 
@@ -52,10 +61,13 @@ def test_a_field_inside_a_decision_is_set_and_the_rest_stays() -> None:
     assert "set by hand" in decision.reason
 
 
-def test_what_follows_from_an_override_is_decided_anew() -> None:
-    free, fixed = planned(), planned("configurations.ddpm.start_step=7")
-    assert free.configurations["ddpm"].steps != 7
-    assert fixed.configurations["ddpm"].steps == 7
+@pytest.mark.parametrize("path", ["start_step", "sampler.times.first"])
+def test_what_follows_from_an_override_is_decided_anew(path: str) -> None:
+    """Under the name of today, and under that of version 1."""
+    free, fixed = planned(), planned(f"configurations.ddpm.{path}=7")
+    assert free.configurations["ddpm"].sampler.steps != 7
+    assert fixed.configurations["ddpm"].sampler.times == Suited(7, 7)
+    assert fixed.overrides == {"configurations.ddpm.sampler.times.first": 7}
     wide = planned("configurations.bridge.network.width=128")
     assert wide.configurations["bridge"].network.width == 128
     assert wide.configurations["bridge"].learning_rate < free.configurations["bridge"].learning_rate
@@ -95,7 +107,108 @@ def test_a_prediction_that_says_nothing_where_a_bridge_starts_is_refused_while_p
         plan(FOUND, budget(24), ("bridge",), {"configurations.bridge.prediction": prediction}, closed_form)
 
 
-def test_more_shifts_than_the_puzzle_has_places_are_refused() -> None:
-    assert planned("configurations.bridge.shifts=2").configurations["bridge"].sampler.shifts == 2
-    with pytest.raises(NndiffError, match="so many places"):
-        planned("configurations.bridge.shifts=3")
+@pytest.mark.parametrize("path", ["shifts", "sampler.layers.shifts.places"])
+def test_more_shifts_than_the_puzzle_has_places_are_refused(path: str) -> None:
+    assert planned(f"configurations.bridge.{path}=2").configurations["bridge"].sampler.part(Shifts) == Shifts(2)
+    with pytest.raises(NndiffError, match="fewer places than that"):
+        planned(f"configurations.bridge.{path}=3")
+
+
+# ---------------------------------------------------------------- parts of the sampler
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sampler.rule.etta=1", "did you mean 'eta'"),
+        ("sampler.rule.eta=2", "0 to 1"),
+        ("sampler.rule.name=hott", "did you mean 'hot'"),
+        ("sampler.times.steps=0", "1 to 1000"),
+        ("sampler.layers.tils.overlap=0.5", "did you mean 'tiles'"),
+        ("sampler.layers.tiles.overlap=1.5", "0 to 0.999"),
+        ("sampler.caches.deep.listed=[-1]", "at least 0"),
+        ("sampler.samples=0", "at least 1"),
+        ("eta=2", "0 to 1"),
+        ("network.recompute=all", "prdit: none or blocks; unet: none or norms or blocks"),
+        ("stages.0.share=-3", "above 0"),
+        ("budget.memory_bytes=many", "a whole number"),
+    ],
+)
+def test_a_wrong_assignment_to_a_part_says_what_would_be_right(text: str, words: str) -> None:
+    with pytest.raises(NndiffError, match=words):
+        planned(f"configurations.bridge.{text}")
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("sampler.rule.eta=0.5", First(0.5)),
+        ("eta=0.5", First(0.5)),
+        ('sampler.rule={"name": "second"}', Second()),
+        ("order=2", Second()),
+        ('sampler.rule={"name": "hot", "ahead": 3}', Hot(3)),
+        ("hot=3", Hot(3)),
+    ],
+)
+def test_a_rule_is_set_whole_or_by_its_option(text: str, rule: Rule) -> None:
+    assert planned(f"configurations.bridge.{text}").configurations["bridge"].sampler.rule == rule
+
+
+@pytest.mark.parametrize("mode", ["none", "norms", "blocks"])
+def test_what_one_family_allows_is_not_refused_because_another_does_not(mode: str) -> None:
+    made = planned(f"configurations.bridge.network.recompute={mode}")
+    assert made.configurations["bridge"].network.recompute == mode
+    assert made.configurations["bridge"].network.name == "unet"
+
+
+@pytest.mark.parametrize("name", ["draft", "noise"])
+@pytest.mark.parametrize("path", ["start", "sampler.start.name"])
+def test_a_start_is_set_by_its_name(path: str, name: str) -> None:
+    assert planned(f"configurations.ddpm.{path}={name}").configurations["ddpm"].sampler.start == STARTS[name]()
+
+
+def test_what_no_method_decides_is_set_too_and_recorded() -> None:
+    made = planned("configurations.ddpm.sampler.samples=3")
+    assert made.configurations["ddpm"].sampler.samples == 3
+    assert made.configurations["bridge"].sampler.samples == 1
+    assert made.overrides == {"configurations.ddpm.sampler.samples": 3}
+
+
+def test_draws_that_would_all_be_the_same_are_refused_while_planning() -> None:
+    by_hand = ("configurations.bridge.sampler.samples=2", "configurations.bridge.sampler.times.steps=1")
+    with pytest.raises(NndiffError, match="the same volume"):
+        planned(*by_hand, "configurations.bridge.process.options.gamma=0")
+
+
+# ---------------------------------------------------------------- for one training
+
+
+def test_a_training_changes_fields_of_its_configuration_and_pays_anew_for_what_is_sized_by_them() -> None:
+    plan = tiny_plan(("bridge", "ddpm"))
+    made = put_in(plan, "bridge", ["learning_rate=1e-4", "sampler.layers.tiles.overlap=0.25", "batch_size=3"])
+    changed, before = made.configurations["bridge"], plan.configurations["bridge"]
+    assert (changed.learning_rate, changed.batch_size) == (1e-4, 3)
+    assert changed.sampler == before.sampler.with_part(Tiles(0.25))
+    assert changed.predicted.training_flops == training_cost(changed.workload(), changed.lesson).flops
+    assert made.configurations["ddpm"] == plan.configurations["ddpm"]
+    assert made.overrides["configurations.bridge.sampler.layers.tiles.overlap"] == 0.25
+
+
+@pytest.mark.parametrize("name", ["spacing", "volume_shape", "budget", "predicted"])
+def test_what_the_cases_were_prepared_by_is_too_late_to_change(name: str) -> None:
+    plan = tiny_plan()
+    value = json.dumps(encode(getattr(plan.configurations["bridge"], name)))
+    with pytest.raises(NndiffError, match=f"'{name}' was settled when the cases were prepared"):
+        put_in(plan, "bridge", [f"{name}={value}"])
+
+
+def test_a_part_that_the_sampler_does_not_list_is_refused_in_words() -> None:
+    plan = tiny_plan()
+    bare = put_in(plan, "bridge", ["sampler.caches=[]"])
+    assert bare.configurations["bridge"].sampler.caches == ()
+    with pytest.raises(NndiffError, match=r"no 'deep' in this list\.\n.*the list is empty"):
+        put_in(bare, "bridge", ["sampler.caches.deep.interval=2"])
+    with pytest.raises(NndiffError, match=r"no '1' in this list\.\n.*expected 0"):
+        put_in(plan, "bridge", ["stages.1.share=2"])
+    with pytest.raises(NndiffError, match="no '1' in this list"):
+        planned("configurations.bridge.stages.1.share=2")

@@ -1,4 +1,4 @@
-"""Rules about the method, one by one."""
+"""Rules that all methods share, one by one."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from nndiff.diffusion.process import DDPM, Bridge, Trig
+from nndiff.methods.method import Data
 from nndiff.planning import recipe
-from tests.planning.fingerprints import budget
+from nndiff.plans.channels import TIED
+from nndiff.walk.layers import Shifts, Tiles
+from nndiff.words.kind import KINDS
+from nndiff.words.scheme import Scheme
+from tests.planning.fingerprints import GOLDEN, budget
+from tests.training.tiny import tiny_plan
 
 
-def test_the_starting_step_is_where_the_noise_is_a_multiple_of_the_distance() -> None:
-    # sqrt(1 - abar) / sqrt(abar) at step 50 of the linear schedule is 0.1728
-    assert recipe.start_step("ddpm", "shortcut", "x0_skip", DDPM(), [0.1727], "").value == 50
-    assert recipe.start_step("ddpm", "shortcut", "eps", DDPM(), [0.01727], "").value == 50
-    assert recipe.start_step("ddpm", "shortcut", "x0_skip", DDPM(), [0.0], "").value == 1
-    assert recipe.start_step("prdit", "shortcut", "both", Trig(), [0.4999], "").value == 500  # sigma_eps·tan(pi/4)
-    assert recipe.start_step("bridge", "source", "x0", Bridge(), [0.5], "").value == 1000
+def data(share: float | None = None, anchor: tuple[int, ...] = ()) -> Data:
+    return Data("translation" if anchor else "generation", anchor, (0.1,) if anchor else (), share, "")
 
 
 def test_a_step_that_costs_more_gets_fewer_steps() -> None:
@@ -32,20 +32,6 @@ def test_without_bf16_the_plan_says_fp32() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "start", "steps", "interval"),
-    [("bridge", "source", 1, 1), ("ddpm", "shortcut", 50, 3), ("ddpm", "noise", 1000, 1), ("ddpm", "shortcut", 2, 1)],
-)
-def test_features_are_reused_where_that_was_measured_to_pay(name, start, steps, interval) -> None:
-    assert recipe.reuse_interval(name, start, steps).value == interval
-
-
-def test_wide_networks_learn_more_slowly() -> None:
-    assert recipe.learning_rate("bridge", 32, 50_000).value == recipe.learning_rate("bridge", 64, 50_000).value == 2e-4
-    assert recipe.learning_rate("bridge", 128, 50_000).value == 1e-4
-    assert recipe.learning_rate("bridge", 64, 1000).value == recipe.learning_rate("bridge", 32, 1000).value / 2 == 5e-4
-
-
-@pytest.mark.parametrize(
     ("prediction", "anchor", "share", "skip"),
     [
         ("x0", (0,), 0.9, (1,)),
@@ -53,14 +39,56 @@ def test_wide_networks_learn_more_slowly() -> None:
         ("x0", (0,), 0.3, ()),
         ("eps", (0,), 0.9, ()),
         ("residual", (0,), 0.9, ()),
+        ("both", (0,), 0.9, ()),
         ("x0", (), None, ()),
     ],
 )
 def test_where_noise_is_taken_away_an_image_starts_from_its_anchor(prediction, anchor, share, skip) -> None:
-    """The network sees x_t (a channel a target), then all sources."""
-    assert recipe.skip(prediction, anchor, share) == skip
+    """The network sees x_t (one channel per target), then all sources."""
+    assert recipe.skip(prediction, data(share, anchor)) == skip
 
 
 def test_shifting_the_grid_is_left_to_whoever_sees_one() -> None:
-    assert [recipe.shifts(factor).value for factor in ((1, 1, 1), (1, 2, 2), (4, 4, 4))] == [1, 1, 1]
+    assert [recipe.shifts(factor).value for factor in ((1, 1, 1), (1, 2, 2), (4, 4, 4))] == [Shifts(1)] * 3
     assert [len(recipe.shifts(factor).alternatives) for factor in ((1, 1, 1), (2, 2, 2))] == [0, 1]
+
+
+def test_tiles_overlap_by_half_and_a_generated_volume_has_none() -> None:
+    assert recipe.tiles(whole=True, tiled=True).value == recipe.tiles(whole=False, tiled=True).value == Tiles(0.5)
+    assert recipe.tiles(whole=True, tiled=False).value == Tiles(0.0)
+
+
+def test_a_pair_is_changed_only_where_what_is_true_of_it_stays_true() -> None:
+    plan = tiny_plan()
+    (pet,) = plan.source_channels
+    mr = replace(pet, kind=KINDS["mr"])
+    tied, free = replace(pet, normalization=Scheme(TIED, {})), replace(pet, normalization=Scheme("fixed", {}))
+
+    def names(source, target, share) -> list[str]:  # type: ignore[no-untyped-def]
+        return [row.name for row in recipe.augmentation([source], [target], data(share, (0,))).value]
+
+    assert names(pet, free, 0.9) == ["mirror"]
+    assert names(pet, free, 0.6) == []
+    assert names(pet, tied, 0.1) == ["scale"]
+    assert names(mr, free, 0.1) == ["contrast"]
+
+
+def test_what_methods_are_told_of_source_and_target_is_the_median_over_cases() -> None:
+    found = GOLDEN["brain_mr"]
+    told = recipe.data_of(found, (0,), [0.1, 0.2])
+    assert (told.task, told.anchor, told.distances, told.noise_share) == ("translation", (0,), (0.1, 0.2), 0.1)
+    assert "mostly structure (10%" in told.noise_or_structure
+    alone = recipe.data_of(GOLDEN["chest_ct_generation"], (), [])
+    assert (alone.distances, alone.noise_share, alone.noise_or_structure) == ((), None, "")
+
+
+def test_the_distance_is_the_median_and_never_zero() -> None:
+    assert recipe.source_distance([0.1, 0.3, 0.2]).value == 0.2
+    assert recipe.source_distance([0.0]).value == 1e-4
+    assert recipe.source_distance([]).value == 1.0
+
+
+def test_warm_up_and_memory_are_a_twentieth_of_the_training_within_limits() -> None:
+    assert [recipe.warmup_steps(steps).value for steps in (100, 10_000, 10**6)] == [20, 500, 1000]
+    assert [recipe.ema_half_life(steps).value for steps in (100, 10_000, 10**6)] == [10, 500, 5000]
+    assert [recipe.accumulate(batch).value for batch in (1, 2)] == [2, 1]

@@ -7,9 +7,10 @@ import pytest
 from nndiff.plans.channels import Channel
 from nndiff.prediction.inputs import find
 from nndiff.words.errors import NndiffError
+from nndiff.words.kind import kind_of
 from nndiff.words.scheme import Scheme
 
-PET, CT = (Channel(name, name.lower(), Scheme("fixed", {"low": 0.0, "high": 1.0}), 0.0) for name in ("PET", "CT"))
+PET, CT = (Channel(name, kind_of(name), Scheme("fixed", {"low": 0.0, "high": 1.0}), 0.0) for name in ("PET", "CT"))
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def plan_of(
 def tied(plan: Plan) -> Plan:
     """Targets in their anchors' units, but for CT, which has its own."""
     targets = [
-        channel if channel.kind == "ct" else replace(channel, normalization=Scheme("tied", {}))
+        channel if channel.kind.absolute else replace(channel, normalization=Scheme("tied", {}))
         for channel in plan.target_channels
     ]
     return replace(plan, target_channels=tuple(targets))

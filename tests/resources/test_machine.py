@@ -107,23 +107,23 @@ def test_the_disk_of_a_folder_that_is_not_there_yet(tmp_path):
 
 
 @pytest.mark.parametrize("target", [0.0, -8.0, float("nan"), float("inf")])
-def test_a_memory_target_must_be_a_size(target, tmp_path):
+def test_a_memory_target_must_be_a_size(target):
     with pytest.raises(NndiffError, match="gpu_memory_target") as raised:
-        machine.budget(target, tmp_path)
+        machine.budget(target)
     assert str(target) in str(raised.value)
 
 
-def test_with_a_target_any_machine_plans_for_that_gpu(tmp_path):
-    budget = machine.budget(11, tmp_path)
+def test_with_a_target_any_machine_plans_for_that_gpu():
+    budget = machine.budget(11)
     assert (budget.device, budget.memory_bytes, budget.memory_from) == ("cuda", 11 * 10**9, "-gpu_memory_target")
     assert budget.cores == machine.available_cores()
 
 
-def test_without_a_gpu_the_budget_is_the_ram(tmp_path, monkeypatch):
+def test_without_a_gpu_the_budget_is_the_ram(monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    budget = machine.budget(None, tmp_path)
+    budget = machine.budget(None)
     assert (budget.device, budget.memory_bytes) == ("cpu", machine.available_ram())
     assert budget.bf16 in (True, False)

@@ -16,24 +16,56 @@ from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from nndiff.assemble import build_network
+from nndiff.diffusion.losses import Loss
+from nndiff.diffusion.objectives import OBJECTIVES, Denoising, Network, Objective, Pairs
+from nndiff.diffusion.prediction import Prediction
+from nndiff.diffusion.process import Process
 from nndiff.families import NetworkSpec
+from nndiff.plans.plan import Lesson, Stage, Workload
 from nndiff.resources import memory
-from nndiff.resources.memory import Cost, prediction_cost, total_needed, training_cost, usable_bytes
+from nndiff.resources.memory import (
+    Cost,
+    prediction_cost,
+    reuse_cost,
+    shallow_share,
+    total_needed,
+    training_cost,
+    usable_bytes,
+)
+from nndiff.words.scheme import Scheme
 from nndiff.words.volume import Triple
+from tests.walks import prdit, unet
 
 FULL, HALF = (1, 1, 1), (2, 2, 2)
-SPEC = NetworkSpec("unet", 2, 1, 16, (1, 2), ((3, 3, 3),) * 2, (FULL, HALF), 1, 0, "none")
+SPEC = unet(width=16)
+SQUARED = Scheme("squared", {})
+LESSON = Lesson(Scheme("bridge", {"gamma": 0.1}), "x0", 0.1, (Stage("all", Scheme("gradient", {}), 1.0),))
 
 
-def train(
+def work_of(
     spec: NetworkSpec = SPEC,
     factor: Triple = HALF,
     patch: Triple = (48, 48, 48),
     batch: int = 1,
     precision: str = "bf16",
     device: str = "cuda",
-) -> Cost:
-    return training_cost(spec, factor, patch, batch, precision, device)
+) -> Workload:
+    return Workload(spec, factor, patch, batch, precision, device)
+
+
+def train(*size: Any, **words: Any) -> Cost:
+    return training_cost(work_of(*size, **words), LESSON)
+
+
+def predict(*size: Any, **words: Any) -> Cost:
+    return prediction_cost(work_of(*size, **words))
+
+
+def train_tokens(spec: NetworkSpec, patch: Triple, batch: int, *parts: str) -> Cost:
+    stages = tuple(Stage(part, SQUARED, 1.0) for part in parts or ("all",))
+    return training_cost(
+        Workload(spec, FULL, patch, batch, "fp32", "cpu"), Lesson(Scheme("trig", {}), "both", 1.0, stages)
+    )
 
 
 @pytest.mark.parametrize(("device", "precision"), [("cpu", "fp32"), ("cpu", "bf16"), ("cuda", "bf16")])
@@ -65,7 +97,7 @@ def test_the_puzzle_lowers_it_as_the_method_claims() -> None:
 
 
 def test_prediction_is_cheaper_than_training() -> None:
-    predicted, trained = prediction_cost(SPEC, HALF, (48, 48, 48), "bf16"), train()
+    predicted, trained = predict(), train()
     assert predicted.bytes < trained.bytes / 2
     assert 2.5 < trained.flops / predicted.flops < 3.5
 
@@ -87,12 +119,12 @@ def test_it_never_asks_which_convolution_this_machine_would_take(
     monkeypatch.setattr(torch._C, "_select_conv_backend", asked)
     patch = (48, 48, 56 + 8 * ["bf16", "fp32"].index(precision))  # of no other test: what is cached asks nobody
     assert train(patch=patch, precision=precision, device=device).flops
-    assert prediction_cost(SPEC, HALF, patch, precision, device).flops
+    assert predict(patch=patch, precision=precision, device=device).flops
 
 
 def test_flops_of_the_stem_are_those_of_the_textbook() -> None:
-    wide = prediction_cost(replace(SPEC, in_channels=3), FULL, (16, 16, 16), "fp32").flops
-    narrow = prediction_cost(SPEC, FULL, (16, 16, 16), "fp32").flops
+    wide = predict(replace(SPEC, in_channels=3), FULL, (16, 16, 16), precision="fp32").flops
+    narrow = predict(SPEC, FULL, (16, 16, 16), precision="fp32").flops
     assert wide - narrow == 2 * 27 * 16 * 16**3  # one more channel into a 3³ convolution of width 16
 
 
@@ -108,7 +140,7 @@ def test_one_traced_step_is_as_high_as_the_second_of_two(monkeypatch: pytest.Mon
     """The optimiser's state counted from the start = what a second step finds there."""
     once = train()
 
-    def twice(network: nn.Module, pair: memory.Pair, loss: memory.Loss, precision: str) -> None:
+    def twice(network: nn.Module, objective: Objective, batch: memory.Batch, precision: str) -> None:
         tracer = next(mode for mode in _get_current_dispatch_mode_stack() if isinstance(mode, memory._Tracer))
         weights = list(network.parameters())
         tracer.live -= memory.COPIES_BESIDE_WEIGHTS * sum(weight.nbytes for weight in weights)
@@ -116,17 +148,16 @@ def test_one_traced_step_is_as_high_as_the_second_of_two(monkeypatch: pytest.Mon
         average = [weight.detach().clone() for weight in weights]
         for _ in range(2):
             optimiser.zero_grad()
-            step(network, pair, loss, precision)
+            step(network, objective, batch, precision)
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimiser.step()
             with torch.no_grad():
                 torch._foreach_lerp_(average, weights, 0.01)
 
-    step = memory.backward
-    monkeypatch.setattr(memory, "backward", twice)
-    training_cost.cache_clear()
-    assert train().bytes == pytest.approx(once.bytes, rel=0.005)
-    training_cost.cache_clear()
+    step = memory.teach
+    monkeypatch.setattr(memory, "teach", twice)
+    traced_anew = training_cost.__wrapped__  # type: ignore[attr-defined]
+    assert traced_anew(work_of(), LESSON).bytes == pytest.approx(once.bytes, rel=0.005)
 
 
 def test_usable_and_needed_are_inverse() -> None:
@@ -140,29 +171,103 @@ def test_usable_and_needed_are_inverse() -> None:
 
 
 def test_of_stages_the_dearest_counts_and_what_is_frozen_keeps_nothing_for_its_gradients() -> None:
-    tokens = NetworkSpec("prdit", 2, 2, 48, (1,), ((6, 6, 6),), ((4, 4, 4),), 4, 0, "none", answers=2)
-    local, whole, both = (
-        training_cost(tokens, FULL, (32, 32, 32), 2, "fp32", "cpu", parts)
-        for parts in (("core.local",), ("core.whole",), ("core.local", "core.whole"))
+    tokens = prdit(width=48, depth=4)
+    local, whole, both, joint = (
+        train_tokens(tokens, (32, 32, 32), 2, *parts)
+        for parts in (("core.local",), ("core.whole",), ("core.local", "core.whole"), ("all",))
     )
-    joint = training_cost(tokens, FULL, (32, 32, 32), 2, "fp32", "cpu")
     assert both.bytes == max(local.bytes, whole.bytes) < joint.bytes
     assert both.flops == max(local.flops, whole.flops) < joint.flops
-    alone = training_cost(replace(tokens, blocks=0), FULL, (32, 32, 32), 2, "fp32", "cpu")
+    alone = train_tokens(replace(tokens, depth=0), (32, 32, 32), 2)
     assert local.flops == alone.flops, "while it is frozen the transformer is not run"
 
 
 def test_a_transformers_work_counts_its_attention() -> None:
-    tokens = NetworkSpec("prdit", 2, 2, 64, (1,), ((6, 6, 6),), ((4, 4, 4),), 3, 0, "none", answers=2)
-    few, many = (prediction_cost(tokens, FULL, (size, 32, 32), "fp32", "cpu").flops for size in (32, 64))
+    tokens = prdit(width=64, depth=3)
+    few, many = (predict(tokens, FULL, (size, 32, 32), 1, "fp32", "cpu").flops for size in (32, 64))
     attention = 3 * 4 * 64 * 512**2  # blocks · (scores and mixing, 2 each) · width · tokens²
     assert many - 2 * few == pytest.approx(2 * attention, rel=0.01)
 
 
 def test_a_transformers_memory_grows_no_faster_than_its_tokens() -> None:
-    tokens = NetworkSpec("prdit", 2, 2, 64, (1,), ((6, 6, 6),), ((4, 4, 4),), 3, 0, "none", answers=2)
-    few, more, most = (training_cost(tokens, FULL, (size, 64, 64), 1, "fp32", "cpu").bytes for size in (32, 64, 128))
+    tokens = prdit(width=64, depth=3)
+    few, more, most = (train_tokens(tokens, (size, 64, 64), 1).bytes for size in (32, 64, 128))
     assert (most - more) == pytest.approx(2 * (more - few), rel=0.02)
+
+
+# ---------------------------------------------------------------- kept features
+
+
+def test_a_step_on_kept_features_costs_less_the_shallower_it_is() -> None:
+    work = work_of(replace(SPEC, blocks=2), precision="fp32", device="cpu")
+    shares = [shallow_share(work, depth) for depth in (1, 2, 3)]
+    assert 0 < shares[0] < shares[1] < shares[2] < 1
+    cost, kept = reuse_cost(work, 1)
+    assert cost.flops == pytest.approx(shares[0] * prediction_cost(work).flops)
+    assert kept > 0
+    assert kept % (4 * 24**3) == 0, "whole channels of the puzzle's grid, in fp32"
+
+
+# ---------------------------------------------------------------- what an objective does is counted
+
+
+class Asking(Denoising):
+    """Asks the network several times."""
+
+    def __init__(self, process: Process, prediction: Prediction, measure: Loss, times: float = 1.0):
+        super().__init__(process, prediction, measure)
+        self.times = int(times)
+
+    def loss(self, network: Network, batch: Pairs, t: Any, eps: Any, weight: Any) -> Any:
+        return sum(super(Asking, self).loss(network, batch, t, eps, weight) for _ in range(self.times))
+
+
+class Owning(Denoising):
+    """Owns a second network, trained or frozen, that sees every target."""
+
+    def __init__(
+        self, process: Process, prediction: Prediction, measure: Loss, channels: float = 8, frozen: float = 0.0
+    ):
+        super().__init__(process, prediction, measure)
+        self.second = nn.Conv3d(1, int(channels), 3, padding=1).requires_grad_(not frozen)
+        self.register_buffer("scale", torch.ones(1))
+
+    def loss(self, network: Network, batch: Pairs, t: Any, eps: Any, weight: Any) -> Any:
+        return super().loss(network, batch, t, eps, weight) + (self.scale * self.second(batch.x0)).square().mean()
+
+
+def lesson_of(name: str, **options: float) -> Lesson:
+    return replace(LESSON, stages=(Stage("all", Scheme("gradient", {}), 1.0, Scheme(name, options)),))
+
+
+def test_a_network_asked_twice_is_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OBJECTIVES.table, "asking", Asking)
+    once, twice = (training_cost(work_of(), lesson_of("asking", times=times)) for times in (1.0, 2.0))
+    assert once == train()
+    assert twice.flops == pytest.approx(2 * once.flops)
+    assert twice.bytes > 1.5 * once.bytes
+
+
+def test_an_objectives_own_network_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its forward pass and its weights' gradient: the target itself has none."""
+    monkeypatch.setitem(OBJECTIVES.table, "owning", Owning)
+    words: dict[str, Any] = {"precision": "fp32", "device": "cpu"}
+    plain, owned = train(**words), training_cost(work_of(**words), lesson_of("owning", channels=8.0))
+    assert owned.flops - plain.flops == 2 * (2 * 27 * 8 * 48**3)
+    assert owned.bytes >= plain.bytes
+    wide = training_cost(work_of(patch=(4, 4, 4), **words), lesson_of("owning", channels=10_000.0))
+    narrow = training_cost(work_of(patch=(4, 4, 4), **words), lesson_of("owning", channels=1.0))
+    assert wide.bytes - narrow.bytes >= 5 * 4 * 28 * 9_999, "weights, gradients, AdamW's moments"
+
+
+def test_an_objectives_frozen_network_is_not_trained_in_the_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OBJECTIVES.table, "owning", Owning)
+    words: dict[str, Any] = {"precision": "fp32", "device": "cpu"}
+    frozen = training_cost(work_of(**words), lesson_of("owning", channels=8.0, frozen=1.0))
+    assert frozen.flops - train(**words).flops == 2 * 27 * 8 * 48**3, "forward alone"
+
+
+# ---------------------------------------------------------------- a real step
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak is read from Linux's /proc")
@@ -173,7 +278,7 @@ def test_a_real_step_takes_what_was_predicted(block: int) -> None:
     case = Case("train", HALF, (64, 64, 64), 2, "fp32", "none", width=32, levels=2)
     if block:
         case = Case("train", FULL, (48, 48, 48), 2, "fp32", "none", width=64, block=block)
-    code = f"from benchmarks.memory import *; print(json.dumps(measure({case!r}.work, 'cpu')))"
+    code = f"from benchmarks.memory import *; print(json.dumps(measure({case!r}.work('cpu'))))"
     root = Path(memory.__file__).parents[1]
     output = subprocess.run(
         [sys.executable, "-c", code],
@@ -184,5 +289,5 @@ def test_a_real_step_takes_what_was_predicted(block: int) -> None:
         env=os.environ | KEEP_NOTHING,
     ).stdout
     measured = json.loads(output.splitlines()[-1])["measured"]
-    predicted = training_cost(case.spec, case.puzzle, case.patch, case.batch, case.precision, "cpu").bytes
+    predicted = training_cost(case.workload("cpu"), case.lesson).bytes
     assert within(predicted, measured), (predicted, measured)

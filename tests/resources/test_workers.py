@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -109,7 +110,7 @@ def test_stopping_early_leaves_no_worker_behind():
 
 NEWBORNS = """
 import os, time
-from tests.test_workers import CASES, square
+from tests.resources.test_workers import CASES, square
 from nndiff.resources.workers import run
 if __name__ == "__mp_main__":
     print(os.getpid(), flush=True)
@@ -119,7 +120,7 @@ if __name__ == "__main__":
 """
 ORPHANS = """
 import os, time
-from tests.test_workers import CASES
+from tests.resources.test_workers import CASES
 from nndiff.resources.workers import run
 def announce(case):
     if case.number == 1:
@@ -131,7 +132,7 @@ if __name__ == "__main__":
 """
 BUSY = """
 import os, time
-from tests.test_workers import CASES
+from tests.resources.test_workers import CASES
 from nndiff.resources.workers import run
 def work(case):
     print(os.getpid(), flush=True)
@@ -158,13 +159,13 @@ def test_workers_do_not_outlive_the_process_that_started_them(tmp_path, text, ki
     pressing it twice ends it as well."""
     script = tmp_path / "script.py"
     script.write_text(text)
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = Path(__file__).parents[2]
     process = subprocess.Popen(
         [sys.executable, script],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": here},
+        env={**os.environ, "PYTHONPATH": str(root)},
         start_new_session=True,
     )
     worker = int(process.stdout.readline())

@@ -13,9 +13,9 @@ import torch
 
 from nndiff import assemble
 from nndiff.imaging import store
-from nndiff.words.scheme import Scheme
 from nndiff.training.batches import Batch, Batches, Share, cut_out, loader
 from nndiff.words.errors import NndiffError
+from nndiff.words.scheme import Scheme
 from tests.training.tiny import prepare, tiny_plan
 
 CASES = [f"case_{i}" for i in range(5)]

@@ -7,83 +7,54 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import distributed
 
-from nndiff.assemble import build_loss
+from nndiff import checkpoint
+from nndiff.assemble import build_objective, formulation_of, set_trained
 from nndiff.checkpoint import Run
-from nndiff.diffusion.process import PROCESSES
+from nndiff.diffusion.losses import Squared
+from nndiff.diffusion.objectives import AT_THE_SOURCE, Denoising
+from nndiff.diffusion.prediction import PREDICTIONS
+from nndiff.diffusion.process import PROCESSES, Process
 from nndiff.plans.plan import Configuration, Plan, Stage
-from nndiff.words.scheme import Scheme
 from nndiff.training.batches import Batch
 from nndiff.training.loop import (
-    AT_THE_SOURCE,
     LAST_RATE,
     OUTSIDE_MASK,
     Trainer,
     noise,
     rate_at,
-    set_trained,
     share_of,
     stage_at,
     stage_ends,
-    time_of,
     times,
 )
 from nndiff.training.ranks import Ranks
 from nndiff.words.errors import NndiffError
-from tests.training.tiny import CPU, SHAPE, arrays, batch_of, run_of, tiny_plan, trainer_of
+from nndiff.words.scheme import Scheme
+from tests.training.tiny import CPU, SHAPE, arrays, batch_of, run_of, state_of, tiny_plan, trainer_of
 
-FROM_SOURCE = ("bridge", "i2sb", "rddm")
-FROM_NOISE = ("rectified", "trig")
 GRADIENT, SQUARED = Scheme("gradient", {}), Scheme("squared", {})
 
 
 # ---------------------------------------------------------------- times
 
 
-def test_the_rows_are_all_known_here() -> None:
-    assert {*FROM_SOURCE, *FROM_NOISE, "ddpm"} == set(PROCESSES)
-
-
-@pytest.mark.parametrize("name", FROM_SOURCE)
-def test_a_quarter_of_the_draws_starts_exactly_at_the_source_and_the_rest_is_even(name) -> None:
-    process = PROCESSES[name]()
-    drawn = [time_of(process, share) for share in np.linspace(0, 1, 1000, endpoint=False)]
-    assert drawn.count(1.0) == pytest.approx(1000 * AT_THE_SOURCE, abs=2)
-    rest = [t for t in drawn if t < 1]
-    assert 0 < min(rest) < 2e-3
-    assert np.histogram(rest, 10, (0, 1))[0] == pytest.approx(75, abs=2)
-
-
-@pytest.mark.parametrize("name", FROM_NOISE)
-def test_without_a_source_times_are_even_and_never_zero(name) -> None:
-    process = PROCESSES[name]()
-    drawn = [time_of(process, share) for share in np.linspace(0, 1, 1000, endpoint=False)]
-    assert min(drawn) > 0
-    assert max(drawn) == 1.0
-    assert np.histogram(drawn, 10, (0, 1))[0] == pytest.approx(100, abs=1)
-
-
-def test_a_process_of_steps_is_trained_on_each_of_its_steps_alike() -> None:
-    process = PROCESSES["ddpm"](steps=10)
-    drawn = [time_of(process, share) for share in np.linspace(0, 1, 1000, endpoint=False)]
-    assert sorted(set(drawn)) == [k / 10 for k in range(1, 11)]
-    assert [drawn.count(k / 10) for k in range(1, 11)] == [100] * 10
-    assert time_of(process, math.nextafter(1, 0)) == 1.0
+def denoising(process: Process) -> Denoising:
+    return Denoising(process, PREDICTIONS["x0"](), Squared())
 
 
 @pytest.mark.parametrize("name", sorted(PROCESSES))
 def test_one_steps_samples_are_spread_over_all_times_however_they_are_shared_out(name) -> None:
     """Stratified: sorted by share, neighbours lie 1/G apart."""
     process, group = PROCESSES[name](), 8
-    whole = times(process, range(16, 24), seed=3, samples_a_step=group)
+    whole = times(denoising(process), range(16, 24), seed=3, samples_a_step=group)
     assert whole.dtype == torch.float64
-    parts = [times(process, [n], seed=3, samples_a_step=group) for n in range(16, 24)]
+    parts = [times(denoising(process), [n], seed=3, samples_a_step=group) for n in range(16, 24)]
     assert torch.equal(torch.cat(parts), whole)
-    at_once = time_of(process, 0.0) == time_of(process, 0.2)
+    at_once = denoising(process).time_of(0.0) == denoising(process).time_of(0.2)  # a bridge's
     assert len(set(whole.tolist())) == (7 if at_once else 8)
     ranked = sorted(t for t in whole.tolist() if t < 1) if at_once else sorted(whole.tolist())
     gap = 1 / group / (1 - AT_THE_SOURCE) if at_once else 1 / group
@@ -93,7 +64,7 @@ def test_one_steps_samples_are_spread_over_all_times_however_they_are_shared_out
 
 def test_times_and_noises_come_from_seed_and_sample_number() -> None:
     process, shape = PROCESSES["rectified"](), torch.Size((1, 4, 4, 4))
-    assert len({float(times(process, [n], seed, 1)) for n in range(20) for seed in range(3)}) == 60
+    assert len({float(times(denoising(process), [n], seed, 1)) for n in range(20) for seed in range(3)}) == 60
     assert torch.equal(noise(shape, 0, 7, CPU), noise(shape, 0, 7, CPU))
     assert len({float(noise(shape, seed, n, CPU)[0, 0, 0, 0]) for n in range(20) for seed in range(3)}) == 60
     assert float(noise(torch.Size((1, 40, 40, 40)), 0, 0, CPU).std()) == pytest.approx(1, abs=0.02)
@@ -127,7 +98,7 @@ def test_stages_divide_the_steps_by_their_shares_each_with_its_own_warm_up() -> 
     first, second = Stage("all", GRADIENT, 3.0), Stage("all", SQUARED, 1.0)
     configuration, run = staged(first, second, steps=40)
     found = [stage_at(configuration, run, step) for step in range(40)]
-    assert [stage for stage, _, _ in found] == [first] * 30 + [second] * 10
+    assert [configuration.stages[number] for number, _, _ in found] == [first] * 30 + [second] * 10
     assert [begun for _, begun, _ in found] == [0] * 30 + [30] * 10
     full = configuration.learning_rate
     assert [rate for _, _, rate in found] == pytest.approx(
@@ -143,7 +114,7 @@ def test_a_stage_ends_with_the_step_nearest_to_its_share() -> None:
 @pytest.mark.parametrize("shares", [(0.1,) * 10, (1, 1e-9), (1 / 3, 1 / 3, 1 / 3)])
 def test_every_step_belongs_to_a_stage_and_the_last_ends_with_the_run(shares) -> None:
     configuration, run = staged(*(Stage("all", GRADIENT, share) for share in shares), steps=7)
-    order = [configuration.stages.index(stage_at(configuration, run, step)[0]) for step in range(7)]
+    order = [stage_at(configuration, run, step)[0] for step in range(7)]
     assert order == sorted(order)
     assert all(stage_at(configuration, run, step)[2] > 0 for step in range(7))
 
@@ -162,8 +133,9 @@ def test_what_a_stage_does_not_train_stays_bit_by_bit_and_the_loss_changes_with_
         before = {name: value.clone() for name, value in trainer.weights.items()}
         for _ in range(steps):
             batch = batch_of(plan, [2 * trainer.step, 2 * trainer.step + 1])
-            scheme = GRADIENT if part == "core.head." else SQUARED
-            expected = trainer.loss(trainer.network, build_loss(scheme), batch).item()
+            stage = Stage("all", GRADIENT if part == "core.head." else SQUARED, 1.0)
+            objective = build_objective(stage, formulation_of(trainer.configuration))
+            expected = trainer.loss(trainer.network, objective, batch).item()
             assert next(step).loss == expected
         moved = {name for name, value in trainer.weights.items() if not torch.equal(value, before[name])}
         assert moved == {name for name in before if name.startswith(part)}
@@ -228,22 +200,29 @@ def test_training_all_thaws_what_an_earlier_stage_froze() -> None:
 # ---------------------------------------------------------------- a step
 
 
-def masked(plan: Plan, mask: torch.Tensor) -> float:
+def masked(plan: Plan, loss: Scheme, mask: torch.Tensor | None) -> float:
     trainer = trainer_of(plan)
-    return trainer.loss(trainer.network, build_loss(SQUARED), batch_of(plan, [0, 1], mask)).item()
+    objective = build_objective(Stage("all", loss, 1.0), trainer.formulation)
+    return trainer.loss(trainer.network, objective, batch_of(plan, [0, 1], mask)).item()
 
 
-def test_an_error_outside_the_mask_counts_a_tenth() -> None:
-    """The weights multiply the error, so a squared loss sees their square."""
-    plan = tiny_plan()
+@pytest.mark.parametrize("loss", [GRADIENT, SQUARED], ids=lambda loss: loss.name)
+@pytest.mark.parametrize("name", ["bridge", "prdit"])
+def test_an_error_outside_the_mask_counts_a_tenth(name: str, loss: Scheme) -> None:
+    """Whatever the loss, and however many answers there are per target."""
+    plan = tiny_plan((name,))
+    plan = replace(plan, configurations={"bridge": plan.configurations[name]})
     everywhere = torch.ones(2, 1, *SHAPE, dtype=torch.bool)
     half = everywhere.clone()
     half[..., 4:] = False
-    plain = masked(plan, None)  # type: ignore[arg-type]
-    assert masked(plan, everywhere) == pytest.approx(plain)
-    assert masked(plan, ~everywhere) == pytest.approx(OUTSIDE_MASK**2 * plain)
-    inside, outside = masked(plan, half), masked(plan, ~half)
-    assert inside + outside == pytest.approx((1 + OUTSIDE_MASK**2) * plain)
+    plain = masked(plan, loss, None)
+    assert masked(plan, loss, everywhere) == pytest.approx(plain)
+    assert masked(plan, loss, ~everywhere) == pytest.approx(OUTSIDE_MASK * plain)
+    inside, outside = masked(plan, loss, half), masked(plan, loss, ~half)
+    if loss == SQUARED:
+        assert inside + outside == pytest.approx((1 + OUTSIDE_MASK) * plain)
+    else:  # of the pairs across the rim both count a tenth
+        assert inside + outside < (1 + OUTSIDE_MASK) * plain
 
 
 def test_two_batches_of_one_make_the_step_of_one_batch_of_two() -> None:
@@ -292,7 +271,7 @@ def test_the_loop_goes_on_from_where_it_was_put_back() -> None:
     whole, begun, resumed = trainer_of(plan), trainer_of(plan), trainer_of(plan)
     expected = [step.loss for step in whole.steps(batches)]
     losses = [step.loss for step in begun.steps(batches[:3])]
-    resumed.restore(3, begun.weights, begun.ema.values, begun.optimizer.state_dict())
+    resumed.restore(state_of(begun, plan))
     losses += [step.loss for step in resumed.steps(batches[3:])]
     assert losses == expected
     assert all(torch.equal(value, whole.weights[name]) for name, value in resumed.weights.items())
@@ -306,7 +285,7 @@ def test_within_a_stage_and_between_two_it_goes_on_from_where_it_was_put_back(at
     whole, begun, resumed = trainer_of(plan), trainer_of(plan), trainer_of(plan)
     expected = [step.loss for step in whole.steps(batches)]
     losses = [step.loss for step in begun.steps(batches[:at])]
-    resumed.restore(at, begun.weights, begun.ema.values, begun.optimizer.state_dict())
+    resumed.restore(state_of(begun, plan))
     losses += [step.loss for step in resumed.steps(batches[at:])]
     assert losses == expected
     assert all(torch.equal(value, whole.weights[name]) for name, value in resumed.weights.items())
@@ -327,6 +306,18 @@ def test_it_learns() -> None:
     batches = ([Batch([0], case["source"], case["target"], None)] for _ in range(150))
     losses = [step.loss for step in trainer.steps(batches)]
     assert losses[-1] < 0.25 * losses[0]  # 0.04 to 0.17 over twelve seeds
+
+
+def test_what_was_put_back_is_a_copy_of_nothing(tmp_path: Path) -> None:
+    """A trainer that goes on never changes the checkpoint that it was put back from."""
+    plan = tiny_plan()
+    begun, resumed = trainer_of(plan), trainer_of(plan, seed=1)
+    assert len(list(begun.steps([[batch_of(plan, [0, 1])]]))) == 1
+    found = state_of(begun, plan)
+    checkpoint.save(tmp_path / "x.pt", found)
+    resumed.restore(loaded := checkpoint.load(tmp_path / "x.pt"))
+    assert len(list(resumed.steps([[batch_of(plan, [2, 3])]]))) == 1
+    assert all(torch.equal(value, found.weights[name]) for name, value in loaded.weights.items())
 
 
 def test_ranks_replace_accumulated_batches_then_enlarge_the_step() -> None:

@@ -19,13 +19,14 @@ import pytest
 import torch
 
 from nndiff import checkpoint
-from nndiff.checkpoint import BEST, LATEST, Checkpoint, Seen
-from nndiff.cli.train import _seen, main
-from nndiff.plans.plan import Plan
+from nndiff.checkpoint import BEST, LATEST, Checkpoint, Seen, seen_of
+from nndiff.cli.train import main
+from nndiff.plans.plan import Plan, load
 from nndiff.training import journal
 from nndiff.training.loop import stage_ends
 from nndiff.training.run import train
 from nndiff.words.files import PART
+from nndiff.words.fingerprint import Fingerprint
 from tests.training.tiny import NAME, prepare, request, run_of, tiny_plan
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +71,7 @@ def demand_same_folders(one: Path, other: Path) -> None:
     for name in (LATEST, BEST):
         a, b = checkpoint.load(one / name), checkpoint.load(other / name)
         assert words(a) == words(b), name
-        for part in ("weights", "ema", "optimizer"):
+        for part in ("weights", "ema", "optimizer", "objectives"):
             demand_same(getattr(a, part), getattr(b, part), f"{name}: {part}")
     assert rows(one) == rows(other)
     assert files(one) == files(other)
@@ -194,7 +195,7 @@ def ended(process: int) -> int:
 def test_asked_to_stop_it_says_how_to_go_on_and_does(tmp_path, roots, run_cli, monkeypatch) -> None:
     plan = tiny_plan(training_steps=5)
     prepare(tmp_path, plan)
-    whole = train(replace(request(tmp_path, plan), results=tmp_path / "whole", seen=seen_of(tmp_path)))
+    whole = train(replace(request(tmp_path, plan), results=tmp_path / "whole", seen=seen_in(tmp_path)))
     folder = roots.results / NAME / "bridge" / "fold_0"
     before, line = signal.getsignal(signal.SIGTERM), journal.line
 
@@ -227,5 +228,5 @@ def test_going_on_keeps_what_was_seen_at_the_start(tmp_path) -> None:
     assert checkpoint.load(folder / LATEST).seen == seen
 
 
-def seen_of(root: Path) -> Any:
-    return _seen(root / "preprocessed" / NAME)
+def seen_in(root: Path) -> Any:
+    return seen_of(load(Fingerprint, root / "preprocessed" / NAME / "fingerprint.json"))

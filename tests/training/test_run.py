@@ -16,7 +16,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nndiff import checkpoint
-from nndiff.assemble import multiple, nearby
 from nndiff.checkpoint import BEST, LATEST
 from nndiff.cli.train import main, seconds_of
 from nndiff.imaging import store
@@ -217,7 +216,7 @@ def test_patches_are_cut_from_the_volume_as_the_network_pads_it(tmp_path, monkey
 
     monkeypatch.setattr(job, "Batches", Seen)
     train(request(tmp_path, plan))
-    steps = multiple(planned.network, (2, 2, 2))
+    steps = planned.network.multiple((2, 2, 2))
     assert {batches.multiple for batches in made} == {steps} != {(1, 1, 1)}
 
 
@@ -275,7 +274,7 @@ def test_what_needs_no_network_is_the_source_a_constant_and_where_a_network_star
     with torch.no_grad():
         start = trainer.network(source, torch.ones(1), source)[0]
     low, high = plan.target_range[0]
-    kernel = nearby(trainer.configuration.network, trainer.configuration.puzzle_factor)
+    kernel = trainer.configuration.network.local_mean_kernel(trainer.configuration.puzzle_factor)
     answers = without_network(source[0].numpy(), np.array([0.5]), kernel, plan.target_range)
     for found, expected in zip(answers, (source[0], start.clamp(low, high), torch.full_like(start, 0.5)), strict=True):
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)

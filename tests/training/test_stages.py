@@ -9,13 +9,13 @@ import torch
 
 from nndiff import checkpoint
 from nndiff.checkpoint import LATEST
-from nndiff.walk.sampler import SamplerPlan
 from nndiff.sampling.translate import arrangements, build_model, translate
 from nndiff.training import journal, new_run, run
 from nndiff.training.loop import Trainer
 from nndiff.training.ranks import Ranks
 from nndiff.training.run import train
 from tests.training.tiny import CPU, prepare, request, run_of, tiny_plan
+from tests.walks import walk_of
 
 
 def test_a_prdit_trains_its_local_part_then_its_whole_part_and_translates(tmp_path) -> None:
@@ -29,9 +29,16 @@ def test_a_prdit_trains_its_local_part_then_its_whole_part_and_translates(tmp_pa
     model = build_model(plan, "prdit", [found.ema], CPU)
     source = torch.zeros(1, 8, 8, 8)
     shape = (8, 8, 8)
-    sampler = SamplerPlan("noise", 1000, 4, 0.0, 1, hot=2)
+    sampler = walk_of("noise", 1000, 4, hot=2)
     draws = [
-        translate(model, source, shape, sampler, torch.Generator().manual_seed(seed), arrangements(model, shape, 10**9))
+        translate(
+            model,
+            source,
+            shape,
+            sampler,
+            torch.Generator().manual_seed(seed),
+            arrangements(model, shape, 10**9, sampler),
+        )
         for seed in (0, 0, 1)
     ]
     assert torch.equal(draws[0], draws[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nndiff.checkpoint import Run
+from nndiff.checkpoint import Checkpoint, Run
 from nndiff.families import NetworkSpec
 from nndiff.families.unet import UNetSpec
 from nndiff.imaging import store
@@ -124,6 +125,22 @@ def run_of(configuration: Configuration, **words: Any) -> Run:
 
 def trainer_of(plan: Plan, name: str = "bridge", **words: Any) -> Trainer:
     return Trainer(plan, name, run_of(plan.configurations[name], **words), CPU, Ranks())
+
+
+def state_of(trainer: Trainer, plan: Plan, /, **words: Any) -> Checkpoint:
+    """What a checkpoint holds of a trainer; copied, since training goes on in place."""
+    found = Checkpoint(
+        plan=plan,
+        configuration="bridge",
+        run=trainer.run,
+        seen=(),
+        step=trainer.step,
+        weights=trainer.weights,
+        ema=trainer.ema.values,
+        optimizer=trainer.optimizer.state_dict(),
+        objectives=dict(trainer.objectives.state_dict()),
+    )
+    return replace(copy.deepcopy(found), **words)
 
 
 def batch_of(plan: Plan, numbers: Sequence[int], mask: Any = None) -> Batch:

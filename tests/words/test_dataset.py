@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nndiff.words.dataset import DatasetJson, kind_of, read
+from nndiff.words.dataset import DatasetJson, read
 from nndiff.words.errors import NndiffError
 
 WORDS = {"channel_names": {"0": "PET"}, "target_names": {"0": "PET"}, "file_ending": ".nii.gz"}
@@ -264,24 +264,3 @@ def test_a_full_dataset_json_decodes():
 
     words = {**WORDS, "task": "translation", "numTraining": 1, "name": "x", "licence": "CC0", "release": "1"}
     assert decode(DatasetJson, words).licence == "CC0"
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("PET", "pet"),
-        ("low-count PET", "pet"),
-        ("FDGPET", "pet"),
-        ("SUV", "pet"),
-        ("NAC", "pet"),
-        ("CT", "ct"),
-        ("CBCT", "ct"),
-        ("ct_attenuation", "ct"),
-        ("T1", "mr"),
-        ("FLAIR", "mr"),
-        ("contrast", "mr"),
-        ("ADC", "mr"),
-    ],
-)
-def test_what_a_channel_means_by_its_name(name, kind):
-    assert kind_of(name) == kind

@@ -31,6 +31,7 @@ def test_every_name_is_listed_once(offered):
     assert list(offered) == ["red", "blue", "green"]
     assert "green" in offered
     assert "yellow" not in offered
+    assert offered.values() == ["our red", "our blue", "loaded green"]
 
 
 def test_another_kind_sees_nothing_of_it(offered):

@@ -8,15 +8,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nndiff.plans import plan
-from nndiff.words import dataset, strict_json
-from nndiff.words.checks import CHECKS
+from nndiff.families.prdit import PRDiTSpec
+from nndiff.families.unet import UNetSpec
+from nndiff.plans import channels, plan
+from nndiff.walk.sampler import SamplerPlan
+from nndiff.words import budget, dataset, fingerprint, strict_json
 from nndiff.words.errors import NndiffError
+from nndiff.words.fields import Checked, Rule, at_least, one_of, option, rules_of
 from nndiff.words.files import dumps
-from nndiff.words.strict_json import decode, encode, type_at
+from nndiff.words.registry import Registry
+from nndiff.words.strict_json import Tagged, decode, encode, rules_at, type_at
 
-WORDS = [plan.Fingerprint, plan.Budget, plan.Preparation, plan.Configuration, plan.Decision, plan.Plan]
-WORDS += [dataset.DatasetJson, dataset.InPlace]
+WORDS = [fingerprint.Fingerprint, budget.Budget, channels.Preparation, plan.Configuration, plan.Decision, plan.Plan]
+WORDS += [dataset.DatasetJson, dataset.InPlace, plan.Stage, SamplerPlan, UNetSpec, PRDiTSpec]
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
@@ -30,11 +34,18 @@ def words_of(kind: Any) -> st.SearchStrategy[Any]:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return json_values
+    if isinstance(kind, type) and issubclass(kind, strict_json.Named):
+        return st.sampled_from(kind.rows().values())
+    if isinstance(kind, type) and issubclass(kind, Tagged) and not kind.name:
+        return st.one_of([words_of(kind.table()[name]) for name in kind.table()])
     if dataclasses.is_dataclass(kind):
-        fields = {name: valid(name, hint) for name, hint in strict_json.hints_of(kind).items()}
+        rules = rules_of(kind)
+        fields = {name: valid(rules.get(name), hint) for name, hint in strict_json.hints_of(kind).items()}
         if kind is plan.Plan:  # its channels and anchor must fit one another: none of either
             fields |= {name: st.just(()) for name in ("source_channels", "target_channels", "anchor")}
         return st.builds(kind, **fields)
+    if origin is tuple and arguments[1:] == (...,) and issubclass(arguments[0], Tagged):
+        return st.lists(words_of(arguments[0]), max_size=2, unique_by=lambda part: part.name).map(tuple)
     if origin is tuple and arguments[1:] == (...,):
         return st.lists(words_of(arguments[0]), max_size=2).map(tuple)
     if origin is tuple:
@@ -48,16 +59,19 @@ def words_of(kind: Any) -> st.SearchStrategy[Any]:
     return plain.get(kind, st.text(max_size=5))
 
 
-def valid(name: str, kind: Any) -> st.SearchStrategy[Any]:
-    """Of a field that the plan's words check, a value that they let through."""
-    if name not in CHECKS or type(None) in typing.get_args(kind):
+def valid(rule: Rule | None, kind: Any) -> st.SearchStrategy[Any]:
+    """Of a field with a rule, a value that the rule lets through."""
+    arguments = typing.get_args(kind)
+    if rule is None:
         return words_of(kind)
-    if name == "target_range":
+    if rule is plan.RISING:
         return st.lists(st.tuples(st.floats(-9, 0), st.floats(1, 9)), max_size=2).map(tuple)
-    if " or " in CHECKS[name][1]:
-        return st.sampled_from([kind(word) for word in CHECKS[name][1].split(" or ")])
+    if kind is str:
+        return st.sampled_from(rule.words.split(" or "))
+    if arguments[1:] == (...,):
+        return st.lists(valid(rule if arguments[0] is int else None, arguments[0]), min_size=1, max_size=2).map(tuple)
     numbers = st.integers(4, 1000) if "int" in str(kind) else st.floats(0.01, 0.9)
-    return st.tuples(numbers, numbers, numbers) if typing.get_origin(kind) is tuple else numbers
+    return st.tuples(numbers, numbers, numbers) if arguments else numbers
 
 
 @pytest.mark.parametrize("cls", WORDS, ids=lambda cls: cls.__name__)
@@ -156,6 +170,47 @@ def test_something_else_than_an_object_at_the_top(top):
     assert raised.value.expected == "an object"
 
 
+# ---------------------------------------------------------------- objects that stand in a table
+
+
+@dataclasses.dataclass(frozen=True)
+class Colour(strict_json.Named):
+    name: str
+    red: float
+
+    @classmethod
+    def rows(cls):
+        return Registry("colour", {"ruby": Colour("ruby", 0.9), "sky": Colour("sky", 0.2)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    top: Colour
+    stripes: tuple[Colour, ...] = ()
+
+
+def test_an_object_of_a_table_is_written_as_its_name():
+    ruby, sky = Colour.rows().values()
+    assert encode(Flag(ruby, (sky, ruby))) == {"top": "ruby", "stripes": ["sky", "ruby"]}
+    assert decode(Flag, {"top": "ruby", "stripes": ["sky", "ruby"]}) == Flag(ruby, (sky, ruby))
+
+
+def test_a_name_that_the_table_lacks_says_where_and_the_nearest():
+    with pytest.raises(NndiffError, match=r"'stripes\[1\]' names no colour") as raised:
+        decode(Flag, {"top": "sky", "stripes": ["sky", "rubi"]})
+    assert (raised.value.expected, raised.value.found) == ("ruby or sky", "rubi")
+    assert raised.value.remedy == "did you mean 'ruby'?"
+    with pytest.raises(NndiffError, match="'top' has the wrong type") as raised:
+        decode(Flag, {"top": {"name": "sky", "red": 0.2}})
+    assert raised.value.expected == "a text"
+
+
+def test_an_object_of_a_table_has_no_parts_to_be_set():
+    assert type_at(Flag, "stripes.0") is Colour
+    with pytest.raises(NndiffError, match="'top' has no parts"):
+        type_at(Flag, "top.red")
+
+
 # ---------------------------------------------------------------- types by path
 
 
@@ -172,3 +227,111 @@ def test_the_type_at_a_dotted_path():
 def test_a_path_that_leads_nowhere_is_refused(path, words):
     with pytest.raises(NndiffError, match=words):
         type_at(Outer, path)
+
+
+# ---------------------------------------------------------------- families told apart by a name
+
+
+class Shape(Tagged, Checked):
+    @classmethod
+    def table(cls):
+        return SHAPES
+
+
+@dataclasses.dataclass(frozen=True)
+class Ball(Shape):
+    name = "ball"
+    radius: float = option(1.0, at_least(0), help="in mm")
+    colour: typing.Annotated[str, one_of("red", "blue")] = "red"
+
+
+@dataclasses.dataclass(frozen=True)
+class Box(Shape):
+    name = "box"
+    sides: tuple[int, int] = (1, 1)
+    colour: typing.Annotated[str, one_of("red", "green")] = "red"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    first: Shape
+    others: tuple[Shape, ...] = ()
+    box: Box = Box()
+
+
+SHAPES = Registry("shape", {"ball": Ball, "box": Box})
+
+
+def test_a_class_of_a_family_is_stored_with_its_name_first():
+    scene = Scene(Ball(2.0), (Box((2, 3)), Ball()))
+    stored = encode(scene)
+    assert list(stored["first"].items()) == [("name", "ball"), ("radius", 2.0), ("colour", "red")]
+    assert decode(Scene, stored) == scene
+    assert type(decode(Scene, stored).others[0]) is Box
+
+
+def test_what_a_part_does_not_say_has_its_default():
+    assert decode(Scene, {"first": {"name": "box"}}) == Scene(Box())
+
+
+def test_another_packages_class_is_read_too(monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Cone(Shape):
+        name = "cone"
+        height: int = 1
+
+    monkeypatch.setitem(SHAPES.table, "cone", Cone)
+    assert decode(Scene, {"first": {"name": "cone", "height": 4}}).first == Cone(4)
+    assert type_at(Scene, "first.height") is int
+
+
+def test_where_one_class_is_possible_its_name_may_be_left_out_and_no_other_may_stand_there():
+    assert decode(Box, {"sides": [2, 2]}) == decode(Box, {"name": "box", "sides": [2, 2]}) == Box((2, 2))
+    assert decode(Scene, {"first": {"name": "ball"}, "box": {"sides": [2, 2]}}).box == Box((2, 2))
+    with pytest.raises(NndiffError, match=r"'box.name'.*\n.*\"box\"; found 'ball'"):
+        decode(Scene, {"first": {"name": "ball"}, "box": {"name": "ball"}})
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"first": {"name": "bal"}}, r"no shape named 'bal'(.|\n)*where: first(.|\n)*did you mean 'ball'"),
+        ({"first": {"radius": 1}}, r"'first'(.|\n)*an object with a \"name\""),
+        ({"first": {"name": 3}}, 'an object with a "name"'),
+        ({"first": None}, 'an object with a "name"'),
+        ({"first": {"name": "ball", "sides": [1, 1]}}, "Unknown key 'sides' in first"),
+        ({"first": {"name": "ball", "raduis": 1}}, "did you mean 'radius'"),
+        ({"first": {"name": "ball"}, "others": [{"name": "box", "sides": [1]}]}, r"'others\[0\].sides'"),
+        ({"first": {"name": "ball", "radius": -1}}, "'radius' is out of range"),
+        ({"first": {"name": "box", "colour": "blue"}}, "red or green"),
+        ({"first": {"name": "ball"}, "box": [1]}, r"'box'(.|\n)*an object"),
+    ],
+)
+def test_a_part_that_does_not_fit_is_refused_in_words(data, words):
+    with pytest.raises(NndiffError, match=words):
+        decode(Scene, data)
+
+
+def test_a_path_leads_through_any_class_of_a_family_and_an_item_goes_by_its_name():
+    assert type_at(Scene, "first") is Shape
+    assert type_at(Scene, "first.name") is str
+    assert type_at(Scene, "first.radius") is float
+    assert type_at(Scene, "first.sides") == tuple[int, int]
+    assert type_at(Scene, "others.box") is Box
+    assert type_at(Scene, "others.box.sides.1") is int
+    assert type_at(Scene, "others.0.sides") == tuple[int, int]
+    for path, words in (("first.radus", "did you mean 'radius'"), ("others.bx", "did you mean 'box'")):
+        with pytest.raises(NndiffError, match=words):
+            type_at(Scene, path)
+    with pytest.raises(NndiffError, match=r"Unknown key 'radius' in others\.box"):
+        type_at(Scene, "others.box.radius")
+
+
+def test_the_rules_of_a_field_are_those_of_every_class_that_it_may_be_of():
+    def words(path, name):
+        return {row: rule.words for row, rule in rules_at(Scene, path, name).items()}
+
+    assert words("first", "colour") == {"ball": "red or blue", "box": "red or green"}
+    assert words("first", "radius") == {"ball": "at least 0"}
+    assert words("others.box", "colour") == {"": "red or green"}
+    assert words("first", "sides") == words("", "first") == words("others.0.sides", "0") == {}

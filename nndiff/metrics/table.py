@@ -1,0 +1,202 @@
+"""The figures of an estimate, one row each: how it is measured, how bad a value is, how a terminal shows it.
+
+    Comparison (estimate, truth, mask, …) ─ METRICS ─▶ name → value      columns of metrics.csv, entries of summary.json
+
+What a figure means for a reader: documentation/reference/metrics.md. A new one is a row of METRICS or, from another
+package, an entry point of the group nndiff.metric that names a `Metric`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from nndiff.metrics.ensemble import crps, uncertainty_correlation
+from nndiff.metrics.grid import GridIndex, grid_index
+from nndiff.metrics.image import high_frequency_ratio, mae, ms_ssim, nrmse, psnr, ssim
+from nndiff.metrics.pet import Labels, Region, region_biases
+from nndiff.words.registry import Registry
+from nndiff.words.volume import FloatArray, Mask, Range, Spacing, Triple
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """An estimate of one channel beside the truth, and what some figures need besides. Arrays are [Z, Y, X]."""
+
+    estimate: FloatArray
+    truth: FloatArray
+    spacing: Spacing
+    bounds: Range  # to which some figures clip, and of which they are relative
+    mask: Mask | None = None
+    labels: Labels | None = None  # regions whose mean and maximum are compared
+    puzzle_factor: Triple = (1, 1, 1)
+    samples: tuple[FloatArray, ...] = ()  # drawn from the model that made the estimate
+    deviation: FloatArray | None = None  # the model's map of its own standard deviation
+    fwhm: float | None = None  # mm, of the Gaussian that made the estimate
+
+    @cached_property
+    def grid(self) -> GridIndex:
+        """What the puzzle left. Its lines must be whole: outside the mask the estimate is taken as right."""
+        inside = self.estimate if self.mask is None else np.where(self.mask, self.estimate, self.truth)
+        return grid_index(inside, self.truth, self.puzzle_factor)
+
+    @cached_property
+    def regions(self) -> tuple[Region, ...]:
+        return () if self.labels is None else region_biases(self.estimate, self.truth, self.labels)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure: a column of metrics.csv and an entry of summary.json."""
+
+    name: str
+    measure: Callable[[Comparison], float | None]  # None: it does not apply; NaN: it is not defined
+    meaning: str
+    badness: Callable[[float], float] | None  # the largest is the worst case; None: neither good nor bad
+    heading: str = ""  # of its column in the terminal's table; without one it is not shown there
+    percent: bool = False  # in that table
+
+
+def measured(comparison: Comparison) -> dict[str, float]:
+    """Return every figure that applies, by its name."""
+    found = ((metric.name, metric.measure(comparison)) for metric in METRICS.values())
+    return {name: float(value) for name, value in found if value is not None}
+
+
+# ---------------------------------------------------------------- how bad a value is
+
+
+def low_is_good(value: float) -> float:
+    return value
+
+
+def high_is_good(value: float) -> float:
+    return -value
+
+
+def near_zero_is_good(value: float) -> float:
+    return abs(value)
+
+
+def near_one_is_good(value: float) -> float:
+    """As a ratio: a half is as bad as two."""
+    return abs(math.log(value)) if value > 0 else math.inf
+
+
+# ---------------------------------------------------------------- figures that do not always apply
+
+
+def _crps(c: Comparison) -> float | None:
+    return crps(c.samples, c.truth, c.mask) if len(c.samples) >= 2 else None
+
+
+def _uncertainty_correlation(c: Comparison) -> float | None:
+    return None if c.deviation is None else uncertainty_correlation(c.deviation, c.estimate, c.truth, c.mask)
+
+
+def _mean_over_regions(values: list[float]) -> float | None:
+    """Return the mean over the labels that have a figure, each with equal weight, signs kept."""
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else None
+
+
+# ---------------------------------------------------------------- the table
+
+ROWS = (
+    Metric(
+        "PSNR",
+        lambda c: psnr(c.estimate, c.truth, c.bounds, c.mask),
+        "the range's width over the root mean square error, in dB",
+        high_is_good,
+        heading="PSNR",
+    ),
+    Metric(
+        "SSIM",
+        lambda c: ssim(c.estimate, c.truth, c.bounds, c.mask),
+        "luminance, contrast and structure of 7³ windows",
+        high_is_good,
+        heading="SSIM",
+    ),
+    Metric(
+        "MS_SSIM",
+        lambda c: ms_ssim(c.estimate, c.truth, c.bounds, c.mask),
+        "SSIM over five scales",
+        high_is_good,
+        heading="MS_SSIM",
+    ),
+    Metric(
+        "MAE",
+        lambda c: mae(c.estimate, c.truth, c.mask),
+        "mean absolute error, in the image's unit",
+        low_is_good,
+        heading="MAE",
+    ),
+    Metric(
+        "NRMSE",
+        lambda c: nrmse(c.estimate, c.truth, c.mask),
+        "root mean square error over the truth's root mean square",
+        low_is_good,
+    ),
+    Metric(
+        "HF",
+        lambda c: high_frequency_ratio(c.estimate, c.truth, c.mask),
+        "power above half the Nyquist frequency over the truth's: below 1 is blur, above 1 is noise",
+        near_one_is_good,
+        heading="HF",
+    ),
+    Metric(
+        "grid_bias",
+        lambda c: c.grid.phase_bias,
+        "how far the puzzle's phases differ in their mean error, over the root mean square error",
+        low_is_good,
+        heading="grid_bias",
+    ),
+    Metric(
+        "grid_imbalance",
+        lambda c: c.grid.phase_imbalance,
+        "how far the puzzle's phases differ in the size of their error",
+        low_is_good,
+    ),
+    Metric(
+        "grid_excess",
+        lambda c: c.grid.excess_power,
+        "power at the puzzle's frequencies beyond the truth's",
+        low_is_good,
+    ),
+    Metric(
+        "CRPS",
+        _crps,
+        "distance of the samples' distribution from the truth, in the image's unit",
+        low_is_good,
+        heading="CRPS",
+    ),
+    Metric(
+        "uncertainty_correlation",
+        _uncertainty_correlation,
+        "rank correlation of the map of standard deviations with the absolute error",
+        high_is_good,
+    ),
+    Metric(
+        "SUVmean_bias",
+        lambda c: _mean_over_regions([region.mean_bias for region in c.regions]),
+        "relative error of the regions' means",
+        near_zero_is_good,
+        heading="SUVmean_bias",
+        percent=True,
+    ),
+    Metric(
+        "SUVmax_bias",
+        lambda c: _mean_over_regions([region.max_bias for region in c.regions]),
+        "relative error of the regions' largest voxels",
+        near_zero_is_good,
+        heading="SUVmax_bias",
+        percent=True,
+    ),
+    Metric("FWHM_mm", lambda c: c.fwhm, "width of the best Gaussian", None),
+)
+
+METRICS: Registry[Metric] = Registry("metric", {metric.name: metric for metric in ROWS})  # in the columns' order

@@ -1,0 +1,158 @@
+"""What the numbers of a channel mean: CT, PET or MR, each with all that the rest of nndiff must know of it.
+
+    channel name ─ kind_of ─▶ Kind ─▶ its normaliser, foreground, background, range of the metrics, DICOM class, …
+
+No other file knows one modality from another: each asks the object. JSON holds its name (`Channel.kind`: "ct"). A new
+modality is one row of KINDS at the foot of this file or, from another package, an entry point of the group nndiff.kind
+that names a `Kind`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nndiff.words.registry import Registry
+from nndiff.words.scheme import Scheme
+from nndiff.words.strict_json import Named
+from nndiff.words.volume import Range
+
+SYNTHRAD_RANGES: dict[str, Range] = {"2025": (-1024.0, 3071.0), "2023": (-1024.0, 3000.0)}  # HU, as in each year's code
+
+
+@dataclass(frozen=True)
+class Lowest:
+    """What the lowest value of a scan says about its modality and its units."""
+
+    certain: float  # a scan that goes below is of this modality, where nothing else says so
+    doubtful: float  # a scan that stays above is in other units
+    because: str
+
+
+@dataclass(frozen=True)
+class Kind(Named):
+    """One modality. A field without a value says that the modality is not special in that respect."""
+
+    name: str  # in plans, in metrics.csv and after --kind
+    units: str
+    meaning: str  # of the values; the plan's reason begins with it
+    source: Scheme  # how a source channel is normalised: a row of imaging.normalize.NORMALIZERS
+    source_reason: str
+    foreground: Scheme  # where the body is: a row of imaging.crop.FOREGROUNDS
+    words: tuple[str, ...] = ()  # of a channel's name, in capitals: any of them announces this modality
+    parts: tuple[str, ...] = ()  # the same, also inside a longer word
+    background: float = 0.0  # the value of nothing
+    window: Scheme | None = None  # of every target, where values are absolute
+    generation_window: Scheme | None = None  # in its place, where the task is generation
+    true_zero: bool = False  # 0 is none: nothing lies below it, and a map keeps it
+    ratios: bool = True  # whether a quotient of two values means something
+    lowest: Lowest | None = None
+    dtype: type[np.int16 | np.float32] = np.float32  # of predicted files
+    metric_range: Range | None = None  # of PSNR, SSIM and MS-SSIM; None: the truth's own
+    metric_ranges: Mapping[str, Range] = field(default_factory=dict)  # an edition of SynthRAD that has its own
+    scale_varies: bool = False  # augmentation: one factor for source and target, where they share a scale
+    contrast_varies: bool = False  # augmentation: the contrast of the source alone
+    rim: int = 0  # how clearly the body's rim shows: masks are drawn from the highest
+    dicom_modality: str = "OT"
+    dicom_class: str = "SecondaryCaptureImageStorage"  # as pydicom.uid names it
+
+    @classmethod
+    def rows(cls) -> Registry[Any]:
+        return KINDS
+
+    @property
+    def title(self) -> str:
+        """The name as sentences have it."""
+        return self.name.upper()
+
+    @property
+    def absolute(self) -> bool:
+        """Whether a value means the same in every scan."""
+        return self.window is not None
+
+    @property
+    def whole_numbers(self) -> bool:
+        return np.issubdtype(self.dtype, np.integer)
+
+    def announced_by(self, channel_name: str) -> bool:
+        text = channel_name.upper()
+        return bool({*self.words} & {*re.split(r"[^A-Z0-9]+", text)}) or any(part in text for part in self.parts)
+
+    def window_of(self, task: str) -> Scheme | None:
+        """Return the fixed map of a target; None where values are not absolute."""
+        return self.generation_window or self.window if task == "generation" else self.window
+
+    def range_of(self, edition: str) -> Range | None:
+        """Return the range in which metrics are measured; None for the truth's own."""
+        return self.metric_ranges.get(edition, self.metric_range)
+
+
+def kind_of(channel_name: str) -> Kind:
+    """Return the modality that a channel's name announces; without any it is MR, whose units are arbitrary.
+
+    Of several the last one of the table counts: "PET/CT" is PET, and another package may take a name for its own.
+    """
+    announced = [kind for kind in KINDS.values() if kind.announced_by(channel_name)]
+    return announced[-1] if announced else KINDS["mr"]
+
+
+def kind_by_values(lowest: float) -> Kind:
+    """Return the modality of a scan whose name is not known, from its lowest value; PET where that says nothing."""
+    certain = [kind for kind in KINDS.values() if kind.lowest is not None and lowest < kind.lowest.certain]
+    return certain[-1] if certain else KINDS["pet"]
+
+
+CT = Kind(
+    name="ct",
+    units="HU",
+    meaning="Hounsfield units are absolute",
+    source=Scheme("fixed", {"low": -1024.0, "high": 3071.0}),
+    source_reason="one fixed window for all cases, wide enough for bone and metal",
+    foreground=Scheme("above", {"level": -500.0}),  # half way from air to water
+    words=("CT", "CBCT", "HU", "LDCT", "NCCT", "CTA"),
+    background=-1024.0,
+    window=Scheme("fixed", {"low": -1024.0, "high": 3071.0}),
+    generation_window=Scheme("fixed", {"low": -1000.0, "high": 1000.0}),  # as published for PRDiT
+    ratios=False,
+    lowest=Lowest(certain=-500.0, doubtful=-200.0, because="Hounsfield units reach -1000 in air"),
+    dtype=np.int16,
+    metric_ranges=SYNTHRAD_RANGES,
+    rim=3,
+    dicom_modality="CT",
+    dicom_class="CTImageStorage",
+)
+
+PET = Kind(
+    name="pet",
+    units="SUV",
+    meaning="activity spans orders of magnitude between scans",
+    source=Scheme("maximum", {"percentile": 99.99}),
+    source_reason="each is divided by its own P99.99, never clipped",
+    foreground=Scheme("of_peak", {"share": 0.02}),
+    words=("PET", "PT", "SUV", "NAC", "SPECT"),
+    parts=("PET",),
+    true_zero=True,
+    scale_varies=True,
+    rim=1,
+    dicom_modality="PT",
+    dicom_class="PositronEmissionTomographyImageStorage",
+)
+
+MR = Kind(
+    name="mr",
+    units="arbitrary units",
+    meaning="MR units are arbitrary",
+    source=Scheme("percentiles", {"low": 0.5, "high": 99.5}),
+    source_reason="each scan's foreground P0.5 and P99.5 go to -1 and 1",
+    foreground=Scheme("of_span", {"share": 0.10}),
+    contrast_varies=True,
+    rim=2,
+    dicom_modality="MR",
+    dicom_class="MRImageStorage",
+)
+
+KINDS: Registry[Kind] = Registry("kind", {kind.name: kind for kind in (CT, PET, MR)})

@@ -1,0 +1,3 @@
+"""The version of nndiff."""
+
+VERSION = "0.1.0"

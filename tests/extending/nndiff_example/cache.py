@@ -1,0 +1,51 @@
+"""A cache: the network's whole answer is kept, and asked for again on every N-th step only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nndiff.walk.caches import Cache
+from nndiff.walk.layers import Asks, Where
+from nndiff.words.fields import at_least, option
+
+
+@dataclass(frozen=True)
+class Answers(Cache):
+    name = "answers"
+
+    every: int = option(2, at_least(1), help="ask the network every N-th step only")
+
+    @property
+    def is_identity(self) -> bool:
+        return self.every == 1
+
+    def work(self, steps: int, share: Callable[[int], float]) -> float:
+        return -(-steps // self.every)
+
+    def begin(self, store: torch.device, measures: bool = False) -> KeptAnswers:
+        return KeptAnswers(self.every, store)
+
+
+class KeptAnswers:
+    def __init__(self, every: int, store: torch.device):
+        self.every, self.store, self.step = every, store, 0
+        self.answers: dict[Where, Tensor] = {}
+
+    def begin(self, x: Tensor) -> None:
+        if self.step % self.every == 0:
+            self.answers.clear()
+
+    def end(self, x: Tensor) -> None:
+        self.step += 1
+
+    def around(self, network: Asks) -> Asks:
+        def ask(x_t: Tensor, t: Tensor, condition: Tensor | None, where: Where, *kept: object) -> Tensor:
+            if where not in self.answers:
+                self.answers[where] = network(x_t, t, condition, where, *kept).to(self.store)
+            return self.answers[where].to(x_t.device)
+
+        return ask

@@ -1,0 +1,97 @@
+"""The UNet's ladder, and the topology on each rung."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nndiff.families.unet import SMALLEST_FEATURE, UNetSpec, first_puzzle, topology
+from nndiff.words.errors import NndiffError
+from tests.laws.test_planner_laws import shapes, spacings
+from tests.walks import unet
+
+# ---------------------------------------------------------------- the ladder
+
+
+@given(shapes, spacings, st.booleans(), st.sampled_from(["cuda", "cpu", "mps"]))
+def test_down_the_ladder_the_patch_never_grows_and_the_puzzle_never_shrinks(shape, spacing, tiled, device) -> None:
+    rungs = list(UNetSpec.ladder(shape, spacing, tiled, device))
+    for above, below in itertools.pairwise(rungs):
+        assert math.prod(below.patch_size) <= math.prod(above.patch_size)
+        assert all(b >= a for a, b in zip(above.puzzle_factor, below.puzzle_factor, strict=True))
+    assert rungs[0].patch_size == shape
+    assert len(set(rungs)) == len(rungs)
+
+
+@given(shapes, spacings)
+def test_untiled_the_extent_stays(shape, spacing) -> None:
+    for rung in UNetSpec.ladder(shape, spacing, False, "cuda"):
+        extents = zip(shape, spacing, rung.patch_size, rung.spacing, strict=True)
+        assert all(n * s == pytest.approx(m * t, rel=1e-4) for n, s, m, t in extents)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "puzzle"),
+    [
+        ((100, 100, 100), (1.0, 1.0, 1.0), (2, 2, 2)),
+        ((28, 448, 448), (5.0, 0.5, 0.5), (1, 2, 2)),
+        ((100, 100, 100), (1.9, 1.0, 1.0), (2, 2, 2)),
+        ((8, 100, 100), (1.0, 1.0, 1.0), (1, 2, 2)),
+    ],
+)
+def test_the_first_puzzle_follows_spacing_and_length(shape, spacing, puzzle) -> None:
+    assert first_puzzle(shape, spacing) == puzzle
+
+
+# ---------------------------------------------------------------- levels
+
+
+def test_thick_slices_are_pooled_in_plane_first_with_flat_kernels() -> None:
+    multipliers, kernels, strides = topology((25, 400, 400), (1, 2, 2), (5.0, 0.5, 0.5))
+    assert strides[:4] == ((1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2))
+    assert kernels[0] == (1, 3, 3)
+    assert kernels[-1] == (3, 3, 3)
+    assert multipliers == (1, 2, 4, 4, 4)
+
+
+@given(shapes, spacings)
+def test_no_axis_is_pooled_below_its_smallest_feature(shape, spacing) -> None:
+    _, _, strides = topology(shape, (1, 1, 1), spacing)
+    for n, steps in zip(shape, zip(*strides, strict=True), strict=True):
+        pooled = math.prod(steps)
+        assert pooled == 1 or n / pooled >= SMALLEST_FEATURE / 2
+
+
+def test_features_are_kept_at_the_depth_of_any_decoder_block() -> None:
+    assert unet().reuse_depths == 2
+    assert unet(blocks=2, multipliers=(1, 2, 4)).reuse_depths == 6
+
+
+# ---------------------------------------------------------------- weights of another run
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"multipliers": (1, 4)},
+        {"kernels": ((1, 3, 3), (3, 3, 3))},
+        {"strides": ((1, 1, 1), (1, 2, 2))},
+        {"head_width": 8},
+        {"mix": "haar"},
+        {"skip": (1,)},
+    ],
+)
+def test_a_unet_begins_with_its_own_kind_alone(changes) -> None:
+    with pytest.raises(NndiffError, match=next(iter(changes))):
+        unet().inherit({}, replace(unet(), **changes), {})
+
+
+@pytest.mark.parametrize("recompute", ["none", "norms", "blocks"])
+def test_the_same_unet_is_taken_whole_whatever_it_computes_twice(recompute) -> None:
+    theirs = {"core.stem.weight": object()}
+    assert unet().inherit({}, unet(recompute=recompute), theirs) == theirs  # type: ignore[arg-type]
