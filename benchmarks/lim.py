@@ -1,13 +1,14 @@
-"""Starting late and recomputing little, against a thousand steps: one model, one run, all beside each other.
+"""Late starts and feature reuse against sampling in 1000 steps: one model, one run, all samplers side by side.
 
     python -m benchmarks.lim [-o FOLDER] [--time_budget 5m] [--raw RAW/DATASET] [--doses 0.25 0.1 0.05 0.02]
 
-A conditional DDPM (linear beta, T = 1000, predicted as planned) and a bridge are trained for the same time on the
-demo's low-count PET, or on a raw dataset of your own; then every sampler translates the same held-out volumes. Figures
-are means over cases, in network units; seconds are medians of a volume's wall time; TFLOPs are counted by tracing.
-What takes 250 steps or more is measured on two cases, from 100 steps on four; every figure is also given on those two.
+A conditional DDPM (linear beta, T = 1000, with the planned prediction) and a bridge are trained for the same time on
+the demo's low-count PET, or on a raw dataset of your own; then every sampler translates the same held-out volumes.
+Figures are means over cases, in network units; seconds are the median wall time per volume; TFLOPs are counted by
+tracing. Samplers of 250 steps or more are measured on two cases and samplers of 100 steps or more on four; PSNR2 and
+SSIM2 are those of the two cases that every row includes.
 
-With several doses one model is trained on scans of all of them, and each dose has a table of its own.
+With several doses one model is trained on scans of all doses, and each dose has a table of its own.
 """
 
 from __future__ import annotations
@@ -22,17 +23,13 @@ from statistics import fmean
 
 import numpy as np
 
-from benchmarks.trials import PLAIN, Data, baseline, device, figures_of, pair, prepared, simulated
+from benchmarks.trials import PLAIN, Data, baseline, device, figures_of, in_steps, pair, prepared, simulated
 from nndiff import checkpoint
 from nndiff.checkpoint import LATEST
 from nndiff.cli.train import seconds_of
-from nndiff.diffusion.process import DDPM, noise_ratio
-from nndiff.methods.common import NOISE_MULTIPLE
-from nndiff.walk.part import STEPS
-from nndiff.diffusion.process import noise_matched_step
+from nndiff.diffusion.process import DDPM, noise_matched_step, noise_ratio
 from nndiff.imaging import store
-from nndiff.walk.caches import ReusePlan
-from nndiff.walk.sampler import SamplerPlan
+from nndiff.methods.common import NOISE_MULTIPLE
 from nndiff.resources.memory import prediction_cost
 from nndiff.sampling.scoring import Figures
 from nndiff.sampling.translate import build_model
@@ -41,13 +38,20 @@ from nndiff.training.request import Request
 from nndiff.training.run import train
 from nndiff.tuning.measure import Bench, Measured
 from nndiff.tuning.search import OBJECTIVES
+from nndiff.walk.caches import Deep
+from nndiff.walk.layers import Tiles
+from nndiff.walk.part import STEPS
+from nndiff.walk.rules import First
+from nndiff.walk.sampler import SamplerPlan
+from nndiff.walk.starts import Draft, Noise, Shortcut
+from nndiff.walk.times import Suited
 from nndiff.words.files import atomic, write_json
 
 HEADS = ("sampler", "cases", "PSNR", "SSIM", "MAE", "HF", "score", "TFLOPs", "seconds", "faster", "PSNR2", "SSIM2")
-FEWER = {250: 2, 100: 4}  # a walk of so many steps is measured on so many cases
+FEWER = {250: 2, 100: 4}  # steps of a sampler from which on it is measured on so many cases
 TS = (1, 5, 10, 25, 50, 100, 250)
-ALL = SamplerPlan("noise", STEPS, STEPS, 1.0, 1)
-HUNDRED = replace(ALL, steps=100)
+ALL = SamplerPlan(start=Noise(), times=Suited(STEPS, STEPS), rule=First(1.0))
+HUNDRED = in_steps(ALL, 100)
 
 
 @dataclass(frozen=True)
@@ -71,56 +75,64 @@ class Row:
 
 
 def samplers(ts: int) -> Iterator[tuple[str, SamplerPlan]]:
-    """Of the full table; the first is what all others are compared with."""
+    """Yield the samplers of the full table; all others are compared with the first."""
     yield "1000 steps", ALL
     yield "DDPM-100", HUNDRED
-    yield "DDIM-250", replace(ALL, steps=250, eta=0.0)
+    yield "DDIM-250", replace(in_steps(ALL, 250), rule=First(0.0))
     yield from _starts(ts)
     yield from _paces(ts)
     for start in sorted({ts, 25, 10}):
         for interval in (3, 5, 10, 25):
             if interval < start and (interval == 3 or start == ts):
-                yield f"shortcut {start}, N = {interval}", replace(_late(start), reuse=ReusePlan(interval))
-    yield f"shortcut {ts}, N = 3, depth 2", replace(_late(ts), reuse=ReusePlan(3, 2))
-    yield "draft 25", replace(_late(25), start="draft")
+                yield f"shortcut {start}, N = {interval}", _late(start).with_part(Deep(interval))
+    yield f"shortcut {ts}, N = 3, depth 2", _late(ts).with_part(Deep(3, 2))
+    yield "draft 25", replace(_late(25), start=Draft())
     yield "shortcut 25, mean of 4", replace(_late(25), samples=4)
 
 
 def few_samplers(ts: int) -> Iterator[tuple[str, SamplerPlan]]:
+    """Yield the samplers of the short table."""
     yield "DDPM-100", HUNDRED
     yield from _starts(ts, most=50)
     yield from _paces(ts)
-    yield f"shortcut {ts}, N = 3", replace(_late(ts), reuse=ReusePlan(3))
+    yield f"shortcut {ts}, N = 3", _late(ts).with_part(Deep(3))
 
 
 def _starts(ts: int, most: int = STEPS) -> Iterator[tuple[str, SamplerPlan]]:
-    """Walked whole, and left in one step."""
+    """Yield every late start, first with every step down to 0, then with one step."""
     starts = sorted({ts, *(start for start in TS if start <= most)})
     for start in starts:
         yield f"shortcut {start}", _late(start)
     for start in starts:
-        yield f"one step from {start}", replace(_late(start), steps=1)
+        yield f"one step from {start}", in_steps(_late(start), 1)
 
 
 def _paces(ts: int) -> Iterator[tuple[str, SamplerPlan]]:
-    """In fewer steps than there are."""
+    """Yield the matched start in fewer steps than every one, with and without feature reuse."""
     for steps in (5, 10, 25):
         if steps < ts:
-            fewer = replace(_late(ts), steps=steps)
+            fewer = in_steps(_late(ts), steps)
             yield f"shortcut {ts} in {steps}", fewer
-            yield f"shortcut {ts} in {steps}, N = 3", replace(fewer, reuse=ReusePlan(3))
+            yield f"shortcut {ts} in {steps}, N = 3", fewer.with_part(Deep(3))
 
 
 def _late(ts: int) -> SamplerPlan:
-    return SamplerPlan("shortcut", ts, ts, 1.0, 1)
+    return SamplerPlan(start=Shortcut(), times=Suited(ts, ts), rule=First(1.0))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("-o", "--output", type=Path, default=Path("lim"), metavar="FOLDER")
-    parser.add_argument("--time_budget", type=seconds_of, default=300.0, metavar="TIME", help="of each training (5m)")
+    parser.add_argument("--time_budget", type=seconds_of, default=300.0, metavar="TIME", help="per training (5m)")
     parser.add_argument("--raw", type=Path, default=None, metavar="RAW/DATASET", help="instead of simulated scans")
-    parser.add_argument("--doses", nargs="+", type=float, default=[0.1], metavar="SHARE", help="of the counts (0.1)")
+    parser.add_argument(
+        "--doses",
+        nargs="+",
+        type=float,
+        default=[0.1],
+        metavar="SHARE",
+        help="of the counts (0.1)",
+    )
     parser.add_argument("--held_out", type=int, default=8, metavar="N", help="volumes to measure on (8)")
     parser.add_argument("--no_bridge", action="store_true", help="train the DDPM alone")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the plan, as in nndiff_plan")
@@ -149,7 +161,7 @@ def _trained(arguments: argparse.Namespace, data: Data, name: str) -> Bench:
     request = Request(plan, name, "0", data.prepared, folder, device(), (), time_budget=arguments.time_budget)
     if not (request.folder / LATEST).exists():
         train(request)
-    found = checkpoint.load(request.folder / LATEST)  # the best were chosen on the cases that measure here
+    found = checkpoint.load(request.folder / LATEST)  # the best one was chosen on the cases that are measured here
     minutes = sum(epoch.seconds for epoch in found.history) / 60
     print(f"{name}: {found.step} steps, {minutes:.0f} minutes of training", flush=True)
     return Bench(build_model(plan, name, [found.ema], device()), plan, data.prepared / name)
@@ -170,7 +182,9 @@ def _table(benches: dict[str, Bench], cases: Sequence[str], few: bool) -> list[l
         add(_mean(kind, {case: _plain(bench, case, kind) for case in cases}))
     distance = fmean(_distance(bench, case) for case in cases)
     matched = noise_matched_step(distance)
-    for label, sampler in (few_samplers if few else samplers)(matched):
+    tiles = bench.model.configuration.sampler.part(Tiles)
+    for label, plain in (few_samplers if few else samplers)(matched):
+        sampler = plain.with_part(tiles)
         add(_row(label, bench, bench.measure(sampler, cases[: _count(sampler)])))
         if label == "1000 steps" and bench.plan.configurations["ddpm"].budget.bf16:
             other = _other(bench)
@@ -178,7 +192,7 @@ def _table(benches: dict[str, Bench], cases: Sequence[str], few: bool) -> list[l
             add(_row(name, other, other.measure(sampler, cases[:2])))
     if "bridge" in benches:
         for steps in (1, 4):
-            planned = replace(benches["bridge"].model.configuration.sampler, steps=steps)
+            planned = in_steps(benches["bridge"].model.configuration.sampler, steps)
             measured = benches["bridge"].measure(planned, cases)
             add(_row(f"bridge, {steps} step{'s' * (steps > 1)}", benches["bridge"], measured))
     for word in ("shortcut", "one step from"):
@@ -205,8 +219,8 @@ def _other(bench: Bench) -> Bench:
 def _row(label: str, bench: Bench, measured: Measured) -> Row:
     cases, planned = list(measured.figures), bench.model.configuration
     shape = store.open_case(bench.folder, cases[0])["target"].shape[1:]
-    words = planned.network, planned.puzzle_factor, shape, planned.precision
-    flops = bench.work(measured.sampler) * prediction_cost(*words, bench.model.device.type).flops
+    whole = replace(planned.workload(bench.model.device.type), patch_size=shape)
+    flops = bench.work(measured.sampler) * prediction_cost(whole).flops
     return _mean(label, measured.figures, flops / 1e12, measured.cost)
 
 

@@ -1,12 +1,15 @@
-"""Peak memory, predicted against measured: one row a case, each measured in a fresh process over two real steps.
+"""Predicted against measured peak memory: one row per case, each measured in a fresh process over two real steps.
 
     python -m benchmarks.memory [--device cuda] [--quick | --only WORD]
 
-On a CPU measured = the process's peak resident memory (VmHWM) over what it held after imports and a tiny warm-up step.
-The child's malloc returns every freed block of 64 KiB or more to the system at once: with glibc's default, a threshold
-that grows to 32 MiB, the peak would also hold what was freed and kept for later. MKL likewise gives its packing buffers
-back (it would keep some 10 MB a thread as long as the process lives: memory.HOST_BYTES covers that).
-On CUDA measured = torch.cuda.max_memory_allocated; what the allocator reserved stands beside it.
+A training case runs `memory.teach` with the objective of its stage, then clipping, AdamW and the moving average; a
+prediction case runs `memory.evaluate`. The prediction is `training_cost` or `prediction_cost` of the same work.
+
+On a CPU measured = the process's peak resident memory (VmHWM) over what it held after imports and a small warm-up step.
+The process's malloc returns every freed block of 64 KiB or more to the system at once: with glibc's default, a
+threshold that grows to 32 MiB, the peak would also hold blocks that were freed and kept for later. MKL likewise returns
+its packing buffers (it would otherwise keep some 10 MB per thread as long as the process lives; memory.HOST_BYTES
+covers that). On CUDA measured = torch.cuda.max_memory_allocated; what the allocator reserved is shown beside it.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +30,7 @@ import numpy as np
 from nndiff.families import NetworkSpec
 from nndiff.families.prdit import PRDiTSpec, token_of
 from nndiff.families.unet import UNetSpec
-from nndiff.plans.plan import Lesson, Stage, Workload
+from nndiff.plans.plan import Configuration, Lesson, Stage, Workload
 from nndiff.words.scheme import Scheme
 from nndiff.words.strict_json import decode, encode
 from nndiff.words.volume import Triple
@@ -43,14 +46,17 @@ KEEP_NOTHING = {
 }
 FULL, HALF, SLICES, QUARTER = (1, 1, 1), (2, 2, 2), (1, 2, 2), (4, 4, 4)
 
+# What the methods that plan these networks teach, with all weights trained at once.
+BRIDGE = Lesson(Scheme("bridge", {"gamma": 0.1}), "x0", 1.0, (Stage("all", Scheme("gradient", {"weight": 0.3}), 1.0),))
+PRDIT = Lesson(Scheme("trig", {"noise": 0.5}), "both", 1.0, (Stage("all", Scheme("squared", {}), 1.0),))
+
 
 @dataclass(frozen=True)
 class Work:
-    """What a fresh process does to be measured."""
+    """What a fresh process does to be measured: training steps of a lesson's only stage, else evaluations."""
 
-    trains: bool
-    workload: Workload
-    lesson: Lesson  # of one stage
+    load: Workload
+    lesson: Lesson | None = None
 
 
 @dataclass(frozen=True)
@@ -64,13 +70,14 @@ class Case:
     width: int = 32
     levels: int = 3
     head_width: int = 0
-    flat: bool = False  # thick slices: level 0 does not look across them, level 1 does not pool them
-    block: int = 0  # voxels an axis of a transformer's tokens; 0: a UNet
+    flat: bool = False  # thick slices: level 0 does not convolve across them, level 1 does not pool them
+    block: int = 0  # voxels per axis of the block that a transformer's token answers for; 0: a UNet
+    device: str = "cpu"
 
     @property
     def spec(self) -> NetworkSpec:
         if self.block:
-            block = (self.block, self.block, self.block)
+            block = (self.block,) * 3
             return PRDiTSpec(
                 in_channels=2,
                 out_channels=2,
@@ -97,17 +104,10 @@ class Case:
     def tokens(self) -> int:
         return math.prod(self.patch) // self.block**3 if self.block else 0
 
-    def workload(self, device: str) -> Workload:
-        return Workload(self.spec, self.puzzle, self.patch, self.batch, self.precision, device)
-
     @property
-    def lesson(self) -> Lesson:
-        if self.block:
-            return Lesson(Scheme("trig", {}), "both", 1.0, (Stage("all", Scheme("squared", {}), 1.0),))
-        return Lesson(Scheme("bridge", {}), "x0", 1.0, (Stage("all", Scheme("gradient", {}), 1.0),))
-
-    def work(self, device: str) -> Work:
-        return Work(self.step == "train", self.workload(device), self.lesson)
+    def work(self) -> Work:
+        load = Workload(self.spec, self.puzzle, self.patch, self.batch, self.precision, self.device)
+        return Work(load, (PRDIT if self.block else BRIDGE) if self.step == "train" else None)
 
     def __str__(self) -> str:
         if self.block:
@@ -170,25 +170,27 @@ QUICK = (1, 8, 12, 22)
 
 
 def run_steps(work: Work, steps: int = 2) -> None:
+    """Run training steps or evaluations, as a training loop or a sampler would."""
     import torch
 
     from nndiff.assemble import build_formulation, build_network, build_objective, set_trained
     from nndiff.resources import memory
 
-    load, lesson, (stage,) = work.workload, work.lesson, work.lesson.stages
+    load, lesson = work.load, work.lesson
     network = build_network(load.network, load.puzzle_factor).to(load.device)
     batch = memory.Batch.empty(load, load.device)
     for tensor in (batch.x0, batch.condition):
         if tensor is not None:
             tensor.normal_()
-    if not work.trains:
+    if lesson is None:
         for _ in range(steps):
             memory.evaluate(network, batch, load.precision)
         return
+    (stage,) = lesson.stages
     formulation = build_formulation(lesson.process, lesson.prediction, lesson.source_distance)
     objective = build_objective(stage, formulation).to(load.device)
     set_trained(network, stage.trains)
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    weights: list[torch.Tensor] = [w for module in (network, objective) for w in module.parameters() if w.requires_grad]
     optimiser = torch.optim.AdamW(weights, fused=True)
     average = [weight.detach().clone() for weight in weights]
     for _ in range(steps):
@@ -201,15 +203,16 @@ def run_steps(work: Work, steps: int = 2) -> None:
 
 
 def measure(work: Work) -> dict[str, float]:
+    """Return peak, reserved bytes and seconds of the work in this process, after a small warm-up step."""
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    spec, device = work.workload.network, work.workload.device
-    head_width = spec.head_width if isinstance(spec, UNetSpec) else 0
-    tiny = Case("train", HALF, (16, 16, 16), 2, work.workload.precision, spec.recompute, 8, 2, head_width)
-    run_steps(tiny.work(device), 1)
+    load = work.load
+    head = load.network.head_width if isinstance(load.network, UNetSpec) else 0
+    small = Case("train", HALF, (16, 16, 16), 2, load.precision, load.network.recompute, 8, 2, head, device=load.device)
+    run_steps(small.work, 1)
     start = time.perf_counter()
-    if device == "cuda":
+    if load.device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -232,25 +235,35 @@ def _status(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-# ---------------------------------------------------------------- the table
+# ---------------------------------------------------------------- measured from another process
 
 
 def measured(work: Work) -> dict[str, float]:
-    """`measure` in a fresh process."""
+    """Return what `measure` returns in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.memory", "--work", json.dumps(encode(work))]
     output = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | KEEP_NOTHING).stdout
     found: dict[str, float] = json.loads(output.splitlines()[-1])
     return found
 
 
-def compare(case: Case, device: str) -> dict[str, object]:
+def training_peak(configuration: Configuration, device: str) -> float:
+    """Return the measured peak of a configuration's training step in bytes: that of the stage that needs the most."""
+    load, lesson = configuration.workload(device), configuration.lesson
+    works = [Work(load, replace(lesson, stages=(stage,))) for stage in lesson.stages]
+    return max(measured(work)["measured"] for work in works)
+
+
+# ---------------------------------------------------------------- the table
+
+
+def compare(case: Case) -> dict[str, object]:
+    """Return a row of the table."""
     from nndiff.resources.memory import prediction_cost, training_cost
 
-    start = time.perf_counter()
-    load = case.workload(device)
-    cost = training_cost(load, case.lesson) if case.step == "train" else prediction_cost(load)
+    start, work = time.perf_counter(), case.work
+    cost = prediction_cost(work.load) if work.lesson is None else training_cost(work.load, work.lesson)
     traced = time.perf_counter() - start
-    found = measured(case.work(device))
+    found = measured(work)
     error = cost.bytes - found["measured"]
     return {
         "case": str(case),
@@ -266,15 +279,17 @@ def compare(case: Case, device: str) -> dict[str, object]:
 
 
 def within(predicted: float, measured: float) -> bool:
+    """Return whether a prediction is close enough: in bytes for a small case, else as a share of the measured peak."""
     if measured < SMALL_BYTES:
         return abs(predicted - measured) <= SMALL_TOLERANCE_BYTES
     return BELOW <= predicted / measured - 1 <= ABOVE
 
 
 def table(indices: tuple[int, ...], device: str) -> list[dict[str, object]]:
+    """Return the rows of these cases; print each as soon as it is measured."""
     rows = []
     for index in indices:
-        row = compare(CASES[index], device)
+        row = compare(replace(CASES[index], device=device))
         rows.append(row)
         print(
             f"{row['case']:84} {row['predicted_mb']:>8} {row['measured_mb']:>8} MB {row['error_percent']:>6} %"
@@ -285,7 +300,7 @@ def table(indices: tuple[int, ...], device: str) -> list[dict[str, object]]:
 
 
 def kept(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    """The rows measured now in the place of those before, in the order of the cases."""
+    """Return the rows of the CSV with those measured now in their places, in the order of the cases."""
     with RESULTS.open(newline="") as file:
         before = {row["case"]: row for row in csv.DictReader(file)}
     now = before | {row["case"]: row for row in rows}
@@ -293,7 +308,7 @@ def kept(rows: list[dict[str, object]]) -> list[dict[str, object]]:
 
 
 def exponent(rows: list[dict[str, object]]) -> float:
-    """Of the tokens, in what they add to a training step's peak beside the weights: fitted to the differences."""
+    """Return the power of the number of tokens with which a training step's peak grows, fitted to its differences."""
     growing = [case for case in CASES if case.tokens and case.step == "train" and case.recompute == "none"]
     peaks = {row["case"]: float(str(row["measured_mb"])) for row in rows}
     tokens = np.array([case.tokens for case in growing])
@@ -304,8 +319,8 @@ def exponent(rows: list[dict[str, object]]) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--quick", action="store_true", help="a handful of cases; the CSV is left alone")
-    parser.add_argument("--only", metavar="WORD", help="the cases whose names say this; the CSV keeps the others")
+    parser.add_argument("--quick", action="store_true", help="four cases; the CSV is not written")
+    parser.add_argument("--only", metavar="WORD", help="only cases whose names contain this; the CSV keeps the others")
     parser.add_argument("--work", help="measure this (JSON) in this process and print JSON")
     arguments = parser.parse_args()
     if arguments.work is not None:

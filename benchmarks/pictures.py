@@ -1,4 +1,7 @@
-"""The documentation's pictures: python -m benchmarks.pictures CASE.nii.gz, one volume of any modality."""
+"""Draw the documentation's picture of the puzzle.
+
+python -m benchmarks.pictures CASE.nii.gz       # one volume of any modality
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ FACTOR = (1, 2, 2)
 
 
 def main(path: Path) -> int:
-    """The middle slice, its four pieces, and the four bands that the Haar mix makes of them."""
+    """Draw the middle slice, its four pieces, and the four bands that the Haar mix makes of them."""
     volume = io.read([path]).array[0]
     middle = volume[volume.shape[0] // 2]
     even = torch.from_numpy(middle[: middle.shape[0] // 2 * 2, : middle.shape[1] // 2 * 2].copy())

@@ -1,16 +1,17 @@
-"""PRDiT taken apart: volumes made by a local denoiser, a transformer, both; hot and cold; beside UNets as large.
+"""Ablations of PRDiT: its local denoiser, its transformer, both; hot and cold walks; beside UNets of equal size.
 
     python -m benchmarks.prdit [-o FOLDER] [--minutes 6] [--generated 64] [--steps 100] [--quick]
-    python -m benchmarks.prdit --crops SCAN.nii.gz …           # of real volumes, cut anew, patients apart
+    python -m benchmarks.prdit --crops SCAN.nii.gz …           # parts of real scans; held-out parts are of other scans
     python -m benchmarks.prdit --raw RAW/DATASET --planned --minutes 20000 --generated 1000 --steps 1000 \\
-        --features medicalnet --weights resnet_50.pth          # a whole dataset, the plan's own size: days of a GPU
+        --features medicalnet --weights resnet_50.pth          # a whole dataset, the planned size: days on a GPU
 
-Without --raw or --crops: simulated bodies as CT. Every variant trains for equally long: as many steps as fit by step
-times measured in turn, side by side, each stage by its share; no validation in between. A UNet has the width that makes
-its weights as many as the transformer's. All volumes come from the same noises, N of them beside N held-out scans;
-intervals are of 95 %, by bootstrap over both sets. An order is claimed where the interval of the difference, both
-models against the same redrawn scans, leaves out 0. One training of each: how much a second would differ is not in it.
-What is done is not done again: run the same command to go on.
+Without --raw or --crops the data are simulated bodies as CT. Every variant trains equally long: as many steps as fit,
+by step times that are measured with the variants taking turns, each stage by its share. There is no validation in
+between. The width of a UNet is chosen so that it has about as many weights as the transformer. Every model makes N
+volumes from the same noises, which are compared with N held-out scans; intervals are 95 %, by bootstrap over both sets.
+Two models are said to differ where the interval of their difference, computed against the same resampled scans,
+excludes 0. Each model is trained once; the variation between trainings is not included in the intervals. Finished
+trainings and sets are not repeated: run the same command to continue.
 """
 
 from __future__ import annotations
@@ -22,33 +23,34 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.memory import Work, measured
-from benchmarks.trials import FACTORS, Data, begun, device, prepared, step_seconds
+from benchmarks.memory import training_peak
+from benchmarks.trials import FACTORS, Data, begun, device, in_steps, prepared, resized, step_seconds
 from nndiff.assemble import build_network
 from nndiff.demo.bodies import SOFT, random_body
 from nndiff.evaluation.generation import features_of
+from nndiff.families import NetworkSpec
+from nndiff.families.family import Rung
+from nndiff.families.prdit import PRDiTSpec
+from nndiff.families.unet import UNetSpec
 from nndiff.imaging import io, store
 from nndiff.metrics.distribution import bootstrap, frechet, mmd, nearest, sliced_wasserstein
 from nndiff.metrics.features import EXTRACTORS
 from nndiff.planning.overrides import cost_of
-from nndiff.families.family import Rung
-from nndiff.families.unet import network
-from nndiff.families import NetworkSpec
-from nndiff.plans.plan import Plan
+from nndiff.plans.plan import Configuration, Plan
 from nndiff.resources.machine import free_memory
 from nndiff.resources.memory import usable_now
 from nndiff.sampling.translate import arrangements, build_model, draw_seed, translate
+from nndiff.walk.rules import First, Hot, Rule
 from nndiff.words.files import atomic, write_json
 from nndiff.words.volume import FloatArray, Floats, Grid, Triple, Volume
 
 PRDIT, DDPM = "prdit", "ddpm"
-SMALL = (f"configurations.{PRDIT}.network.width=96", f"configurations.{PRDIT}.network.blocks=4")
+SMALL = (f"configurations.{PRDIT}.network.width=96", f"configurations.{PRDIT}.network.depth=4")
 SHAPE: Triple = (32, 32, 32)
 BODY_SPACING, CROP_SPACING = 12.0, 4.0  # mm: a torso, or a part of one, in 32 voxels
 NOISE_HU = 15.0
@@ -59,8 +61,13 @@ SHOWN = 8  # volumes of a set in the picture
 TRAINING_SCANS = "training scans"
 
 MODELS = ("both", "local", "global", "no overlap", "unet", "haar unet")
-WALKS = {"hot 2": 2, "hot 1": 1, "hot 3": 3, "ddim": 0}  # of "both"; the others take the first, a UNet its plan's own
-CLAIMS = (  # the better one by the paper, and the worse
+WALKS: dict[str, Rule] = {  # of "both"; the other transformers take the first, a UNet its planned rule
+    "hot 2": Hot(2),
+    "hot 1": Hot(1),
+    "hot 3": Hot(3),
+    "ddim": First(0.0),
+}
+CLAIMS = (  # which is better according to the paper, and which is worse
     (("both", "hot 2"), ("global", "hot 2")),
     (("both", "hot 2"), ("local", "hot 2")),
     (("both", "hot 2"), ("no overlap", "hot 2")),
@@ -70,7 +77,7 @@ CLAIMS = (  # the better one by the paper, and the worse
     (("both", "hot 2"), ("unet", "its own")),
     (("both", "hot 2"), ("haar unet", "its own")),
 )
-HEADS = (
+HEADS = (  # columns of the CSV
     "model",
     "walk",
     "weights",
@@ -106,28 +113,34 @@ class Trained:
 
 @dataclass(frozen=True)
 class Set:
-    """Volumes of one model by one walk, as features."""
+    """The features of the volumes that one model makes by one walk."""
 
     model: str
     walk: str
     features: Floats
-    seconds: float  # a volume
-    trained: Trained | None = None  # none for what stands beside the models
+    seconds: float  # per volume
+    trained: Trained | None = None  # None for the rows that need no model
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("-o", "--output", type=Path, default=Path("prdit"), metavar="FOLDER")
-    parser.add_argument("--raw", type=Path, metavar="RAW/DATASET", help="a dataset without sources, not simulated")
-    parser.add_argument("--crops", type=Path, nargs="+", metavar="FILE", help="cut parts of these scans")
+    parser.add_argument(
+        "--raw", type=Path, metavar="RAW/DATASET", help="a dataset without sources, instead of simulated bodies"
+    )
+    parser.add_argument(
+        "--crops", type=Path, nargs="+", metavar="FILE", help="parts cut from these scans, instead of simulated bodies"
+    )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL")
-    parser.add_argument("--minutes", type=float, default=6.0, help="of each training (6)")
-    parser.add_argument("--generated", type=int, default=64, metavar="N", help="volumes a set, as many held out (64)")
-    parser.add_argument("--steps", type=int, default=100, help="of a walk (100)")
+    parser.add_argument("--minutes", type=float, default=6.0, help="length of each training (6)")
+    parser.add_argument(
+        "--generated", type=int, default=64, metavar="N", help="volumes per set, and held-out scans (64)"
+    )
+    parser.add_argument("--steps", type=int, default=100, help="sampling steps (100)")
     parser.add_argument("--features", default="random", metavar="NAME")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="MedicalNet's")
-    parser.add_argument("--planned", action="store_true", help="the plan's own transformer, not a small one")
-    parser.add_argument("--quick", action="store_true", help="half a minute each, 8 volumes, 20 steps")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="of MedicalNet")
+    parser.add_argument("--planned", action="store_true", help="the planned transformer instead of a small one")
+    parser.add_argument("--quick", action="store_true", help="half a minute per training, 8 volumes, 20 steps")
     arguments = parser.parse_args(argv)
     if arguments.quick:
         arguments.minutes, arguments.generated, arguments.steps = 0.5, 8, 20
@@ -158,8 +171,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             sets.append(found)
             rows.append(_cells(found, real, seen))
             print(_line(rows[-1]), flush=True)
-    print(f"\n{raw.name}: {n} volumes a side, {arguments.steps} steps, features {extractor.name}\n")
-    print("\n".join([_line(HEADS), "|" + "---|" * len(HEADS), *map(_line, rows)]))
+    print(f"\n{raw.name}: {n} volumes per set, {arguments.steps} steps, features {extractor.name}\n")
+    heads = [name.replace("s a ", "s per ") for name in HEADS]
+    print("\n".join([_line(heads), "|" + "---|" * len(heads), *map(_line, rows)]))
     with atomic(output / f"{raw.name}.csv") as part, open(part, "w", newline="", encoding="utf-8") as stream:
         csv.writer(stream, lineterminator="\n").writerows([HEADS, *rows])
     _orders(sets, real)
@@ -179,7 +193,7 @@ def _file(model: str) -> str:
 
 
 def _made(output: Path, held_out: int, scans: Sequence[Path] | None) -> Path:
-    """A raw dataset without sources, the last `held_out` cases of other bodies than the rest."""
+    """Write a raw dataset without sources and return its folder; its last `held_out` cases are of other bodies."""
     raw = output / "raw" / ("Dataset903_Crops" if scans else "Dataset902_Bodies")
     if (raw / "dataset.json").exists():  # written last
         return raw
@@ -200,12 +214,12 @@ def _body(number: int) -> Volume:
 
 
 def _crops(scans: Sequence[Path], held_out: int) -> list[Volume]:
-    """Cut at random where there is a body; a quarter of the scans are for the held-out ones only."""
+    """Return parts cut at random where there is a body; a quarter of the scans serve the held-out cases only."""
     every = [_coarse(path) for path in sorted(scans)]
     coarse = [scan for scan in every if all(n >= s for n, s in zip(scan.shape, SHAPE, strict=True))]
     print(f"{len(coarse)} of {len(every)} scans are large enough at {CROP_SPACING:g} mm")
     if len(coarse) < 4:
-        raise SystemExit("--crops needs four of them or more: a quarter is held out")
+        raise SystemExit("--crops needs at least four scans that are large enough: a quarter of them is held out")
     first_held = len(coarse) - max(1, len(coarse) // 4)
     generator = np.random.default_rng(0)
     volumes = []
@@ -223,7 +237,7 @@ def _part(whole: FloatArray, generator: np.random.Generator) -> FloatArray:
 
 
 def _coarse(path: Path) -> FloatArray:
-    """[Z, Y, X] at 4 mm, by the mean over whole voxels."""
+    """Return the scan at 4 mm, [Z, Y, X], by the mean over whole voxels."""
     volume = io.read([path])
     factors = [max(1, round(CROP_SPACING / s)) for s in volume.grid.spacing]
     array = volume.array[0]
@@ -245,30 +259,33 @@ def _targets(data: Data, cases: Sequence[str]) -> list[FloatArray]:
 
 def _varied(data: Data, model: str) -> tuple[Data, Plan]:
     name = DDPM if model.endswith("unet") else PRDIT
-    planned = data.plan.configurations[name]
-    spec = planned.network
+    planned, transformer = data.plan.configurations[name], data.plan.configurations[PRDIT].network
+    assert isinstance(transformer, PRDiTSpec)
     if model == "local":
-        planned = replace(planned, network=replace(spec, blocks=0), stages=(replace(planned.stages[0], share=1.0),))
+        local = (replace(planned.stages[0], share=1.0),)
+        planned = replace(planned, network=replace(transformer, depth=0), stages=local)
     elif model == "global":  # the local part stays untrained: it answers zero
         planned = replace(planned, stages=(replace(planned.stages[1], share=1.0),))
     elif model == "no overlap":
-        planned = replace(planned, network=replace(spec, kernels=spec.strides))
+        planned = replace(planned, network=replace(transformer, token=transformer.block))
     elif name == DDPM:
         factor = FACTORS["haar" if model == "haar unet" else "r1"]
-        as_large = _numbers(data.plan.configurations[PRDIT].network, (1, 1, 1))
-        spec = min(
-            (_unet(spec, factor, planned.patch_size, planned.spacing, width) for width in range(4, 512, 4)),
-            key=lambda spec: abs(_numbers(spec, factor) - as_large),
+        as_large = _numbers(transformer, (1, 1, 1))
+        network = min(
+            (_unet(planned, factor, width) for width in range(4, 512, 4)),
+            key=lambda network: abs(_numbers(network, factor) - as_large),
         )
-        planned = replace(planned, puzzle_factor=factor, network=spec)
+        planned = replace(planned, puzzle_factor=factor, network=network)
     planned = replace(planned, predicted=cost_of(planned))
     own = replace(data, name=name)
     return own, replace(data.plan, configurations={name: planned})
 
 
-def _unet(spec: NetworkSpec, factor: Triple, patch: Triple, spacing: Any, width: int) -> NetworkSpec:
-    sized = network(Rung(factor, patch, spacing, 1, width, spec.recompute), spec.in_channels, spec.out_channels)
-    return replace(sized, skip=spec.skip, mix="haar" if max(factor) > 1 else "none")
+def _unet(planned: Configuration, factor: Triple, width: int) -> UNetSpec:
+    spec = planned.network
+    assert isinstance(spec, UNetSpec)
+    sized = resized(spec, Rung(factor, planned.patch_size, planned.spacing, 1, width, spec.recompute))
+    return replace(sized, mix="haar" if max(factor) > 1 else "none")
 
 
 def _numbers(spec: NetworkSpec, factor: Triple) -> int:
@@ -278,7 +295,6 @@ def _numbers(spec: NetworkSpec, factor: Triple) -> int:
 
 def _trained(data: Data, plan: Plan, steps: int, seconds: float, path: Path) -> Trained:
     planned = plan.configurations[data.name]
-    words = planned.network, planned.puzzle_factor, planned.patch_size, planned.batch_size, planned.precision
     if path.exists():
         kept = torch.load(path, weights_only=True)
     else:
@@ -287,8 +303,7 @@ def _trained(data: Data, plan: Plan, steps: int, seconds: float, path: Path) -> 
         losses = [step.loss for step in walk]
         last = float(np.mean(losses[-20:]))
         print(f"{path.stem}: {time.perf_counter() - clock:.0f} s, loss {losses[0]:.3f} → {last:.4f}", file=sys.stderr)
-        peak = max(measured(Work(True, *words, stage.trains), device().type)["measured"] for stage in planned.stages)
-        kept = {"weights": trainer.ema.values, "megabytes": peak / 1e6}
+        kept = {"weights": trainer.ema.values, "megabytes": training_peak(planned, device().type) / 1e6}
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as part:
             torch.save(kept, part)
@@ -309,11 +324,12 @@ def _set(
     features: str,
     folder: Path,
 ) -> tuple[Set, list[FloatArray]]:
-    """Features of N volumes of this walk, and the first few volumes."""
+    """Return the features of N volumes made by this walk, and the first few volumes."""
     path = folder / f"{trained.plan.dataset}_{_file(model)}_{_file(walk)}_{trained.steps}_{steps}_{n}_{features}.npz"
     if not path.exists():
         built = build_model(trained.plan, trained.data.name, [dict(trained.weights)], device())
-        sampler = replace(built.configuration.sampler, steps=steps, **({"hot": WALKS[walk]} if walk in WALKS else {}))
+        sampler = in_steps(built.configuration.sampler, steps)
+        sampler = replace(sampler, rule=WALKS.get(walk, sampler.rule))
         shape = built.configuration.volume_shape
         options = arrangements(built, shape, usable_now(free_memory(device().type), device().type))
         volumes, seconds = [], []
@@ -351,22 +367,27 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _orders(sets: Sequence[Set], real: Floats) -> None:
-    """The paper's orders: by each measure whether they hold here, or are the other way round, or cannot be told."""
+    """Print for each of the paper's claims, by each measure, whether it holds here, is reversed, or cannot be told."""
     features = {(found.model, found.walk): found.features for found in sets}
-    print("\n| better by the paper | than | " + " | ".join(MEASURES) + " |\n|" + "---|" * (2 + len(MEASURES)))
+    print(
+        "\n| better in the paper | worse in the paper | "
+        + " | ".join(MEASURES)
+        + " |\n|"
+        + "---|" * (2 + len(MEASURES))
+    )
     for better, worse in CLAIMS:
         if better not in features or worse not in features:
             continue
         cells = []
         for measure in MEASURES.values():
             low, high = _difference(measure, real, features[better], features[worse])
-            verdict = "holds" if high < 0 else "the other way round" if low > 0 else "not told apart"
+            verdict = "holds" if high < 0 else "reversed" if low > 0 else "not distinguishable"
             cells.append(f"{verdict} ({low:+.3g} to {high:+.3g})")
         print(_line([", ".join(better), ", ".join(worse), *cells]))
 
 
 def _difference(measure: Measure, real: Floats, first: Floats, second: Floats) -> tuple[float, float]:
-    """Of a measure, the first's less the second's: both from the same noises and against the same redrawn scans."""
+    """Return the interval of the first set's measure minus the second's: same noises, same resampled scans."""
     generator, n = np.random.default_rng(0), len(real)
     values = []
     for _ in range(DRAWS):
@@ -377,7 +398,7 @@ def _difference(measure: Measure, real: Floats, first: Floats, second: Floats) -
 
 
 def _picture(rows: Mapping[str, Sequence[FloatArray]], limits: tuple[float, float], path: Path) -> None:
-    """Coronal middles, a set a row."""
+    """Draw the middle coronal slices, one row per set."""
     figure = Figure(figsize=(1.3 * SHOWN + 1.2, 1.4 * len(rows)), layout="constrained", dpi=100)
     grid = figure.subplots(len(rows), SHOWN)
     for axes, (name, volumes) in zip(grid, rows.items(), strict=True):

@@ -1,10 +1,10 @@
-"""Resampling by matrices against scipy and skimage, side by side in one run: seconds and largest difference.
+"""Resampling by matrices against scipy and skimage, measured side by side: seconds and largest difference.
 
     python benchmarks/preprocess.py [--quick]
 
 Each row resamples one volume with cubic splines to another spacing; ratios are medians over the repetitions. The
 difference is against scipy.ndimage's own order-3 result on the same grid, relative to the volume's range. Down-sampling
-is compared without anti-aliasing, as both others do it; nndiff's default, which anti-aliases, is timed beside it.
+is compared without anti-aliasing, as the other two do it; nndiff's default, which anti-aliases, is timed beside it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def measure(name: str, shape: tuple[int, ...], factor: tuple[float, ...], quick:
     new = tuple(round(n * f) for n, f in zip(shape, factor, strict=True))
     volume = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=shape).astype(np.float32), 1.0)
     ours, antialiased, scipys, skimages = [], [], [], []
-    resample(volume[None], new, antialias=False), resample(volume[None], new)  # matrices are made once a process
+    resample(volume[None], new, antialias=False), resample(volume[None], new)  # matrices are made once per process
     for _ in range(1 if quick else 3):
         seconds, result = timed(lambda: resample(volume[None], new, antialias=False)[0])
         ours.append(seconds)
@@ -74,13 +74,13 @@ def measure(name: str, shape: tuple[int, ...], factor: tuple[float, ...], quick:
 
 
 def as_scipy(volume: np.ndarray, new: tuple[int, ...]) -> np.ndarray:
-    """Order 3, outer faces aligned."""
+    """Return scipy's result of order 3, with the outer faces aligned."""
     zoom = [m / n for n, m in zip(volume.shape, new, strict=True)]
     return ndimage.zoom(volume, zoom, order=3, mode="nearest", grid_mode=True)
 
 
 def as_skimage(volume: np.ndarray, new: tuple[int, ...]) -> np.ndarray:
-    """As nnU-Net resamples images."""
+    """Return skimage's result, called as nnU-Net calls it for images."""
     return resize(volume, new, order=3, mode="edge", anti_aliasing=False)
 
 

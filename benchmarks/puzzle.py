@@ -1,16 +1,17 @@
-"""The puzzle's price: one recipe at several factors on the same patches, at equal time and at equal steps.
+"""The price of the puzzle: one recipe at several factors on the same patches, at equal time and at equal steps.
 
     python -m benchmarks.puzzle [-o FOLDER] [--quick] [--raw RAW/DATASET …] [--variants r1 r2 …] [--equal time steps]
 
-Every variant is the plan of this machine with another puzzle: patch, batch, width, loss and rates stay, levels follow.
-A variant may change more of the plan: r2+network.width=48. Equal time is as many steps as fit into it by step times
-measured in turn, side by side. No validation is run in between. Figures are of whole held-out volumes, in network
-units, by the mean weights. A training that is done is not done again: run the same command to go on, or to add to it.
+Every variant is this machine's plan with another puzzle: patch, batch, width, loss and rates stay, and the levels
+follow. A variant may change more of the plan: r2+network.width=48. Equal time means as many steps as fit into it, by
+step times that are measured with the variants taking turns. There is no validation in between. Figures are of whole
+held-out volumes, in network units, with the moving average of the weights. A finished training is not repeated: run
+the same command to continue, or to add variants.
 
-Differences to the first variant are paired over the volumes, each the mean over the seeds; ± is a 95 % interval over
-the volumes (Student's t), and beside it stands the range over the seeds. The grid index of a variant is that of its own
-factor (2 where it has none), beside what it reads where there is none, of the input and of the filter; a second table
-has what each differs by.
+Differences from the first variant are paired over the volumes, each the mean over the seeds; ± is a 95 % interval over
+the volumes (Student's t), and beside it stands the range over the seeds. The grid index of a variant is computed for
+its own factor (2 where it has none). The same index of the input and of the filtered input, which have no grid, shows
+what it reads there; a second table lists the differences.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
-from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -29,7 +29,7 @@ from statistics import fmean, median, stdev
 import numpy as np
 from scipy.stats import t as student
 
-from benchmarks.memory import Work, measured
+from benchmarks.memory import training_peak
 from benchmarks.trials import (
     FACTORS,
     NAME,
@@ -39,6 +39,7 @@ from benchmarks.trials import (
     begun,
     device,
     figures_of,
+    in_steps,
     pair,
     prepared,
     simulated,
@@ -48,14 +49,15 @@ from benchmarks.trials import (
 from nndiff.imaging import store
 from nndiff.metrics.grid import grid_index
 from nndiff.plans.plan import Configuration, Plan
+from nndiff.resources.memory import remembered
 from nndiff.sampling.translate import build_model
 from nndiff.tuning.measure import Bench
 from nndiff.words.files import atomic
 from nndiff.words.volume import FloatArray, Triple
 
 NFE = (1, 4, 10)
-HEADS = ("variant", "steps", "s a step", "training MB", "steps walked", "s a volume", "PSNR", "SSIM", "MAE", "HF")
-HEADS += ("phase bias", "imbalance", "excess", "PSNR to the first", "over seeds")
+HEADS = ("variant", "steps", "s per step", "training MB", "sampling steps", "s per volume", "PSNR", "SSIM", "MAE", "HF")
+HEADS += ("phase bias", "imbalance", "excess", "PSNR difference to the first", "range over seeds")
 GRID = {"bias": 4, "imbalance": 4, "excess": 3}  # digits
 
 
@@ -85,14 +87,16 @@ class Row:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("-o", "--output", type=Path, default=Path("puzzle"), metavar="FOLDER")
-    parser.add_argument("--raw", type=Path, nargs="+", default=[], metavar="RAW/DATASET", help="instead of simulated")
+    parser.add_argument(
+        "--raw", type=Path, nargs="+", default=[], metavar="RAW/DATASET", help="instead of simulated scans"
+    )
     parser.add_argument("--variants", nargs="+", default=list(FACTORS), metavar="VARIANT")
     parser.add_argument("--equal", nargs="+", choices=("time", "steps"), default=["time", "steps"])
-    parser.add_argument("--minutes", type=float, default=3.0, help="of a training at equal time (3)")
-    parser.add_argument("--steps", type=int, default=300, help="of a training at equal steps (300)")
+    parser.add_argument("--minutes", type=float, default=3.0, help="length of a training at equal time (3)")
+    parser.add_argument("--steps", type=int, default=300, help="training steps at equal steps (300)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--held_out", type=int, default=8, metavar="N", help="volumes to measure on (8)")
-    parser.add_argument("--quick", action="store_true", help="low counts alone, r1 r2 haar, a minute, one seed")
+    parser.add_argument("--quick", action="store_true", help="low counts only, r1 r2 haar, one minute, one seed")
     arguments = parser.parse_args(argv)
     raws = arguments.raw or simulated(arguments.output, arguments.held_out, [0.1])
     if arguments.quick:
@@ -129,28 +133,27 @@ def _run(data: Data, plan: Plan, label: Row) -> list[Row]:
     trainer, walk = begun(data, plan, label.steps, label.seed)
     losses = [step.loss for step in walk]
     took = time.perf_counter() - clock
+    tenth = len(losses) // 10
     print(
         f"{label.dataset} {label.variant} seed {label.seed}: {label.steps} steps in {took:.0f} s, loss {losses[0]:.4f}"
-        f" → {fmean(losses[len(losses) // 10 : len(losses) // 5]):.4f} at a tenth → {fmean(losses[-10:]):.4f}",
+        f" → {fmean(losses[tenth : max(tenth + 1, len(losses) // 5)]):.4f} at a tenth → {fmean(losses[-10:]):.4f}",
         file=sys.stderr,
     )
-    planned = plan.configurations[NAME]
-    words = planned.network, planned.puzzle_factor, planned.patch_size, planned.batch_size, planned.precision
-    peak = _peak_mb(Work(True, *words))
+    peak = _peak_mb(plan.configurations[NAME], device().type)
     bench = Bench(build_model(plan, NAME, [trainer.ema.values], device()), plan, data.folder)
     return [_measured(bench, replace(label, training_mb=peak, case=case, nfe=nfe)) for nfe in NFE for case in data.held]
 
 
-@lru_cache
-def _peak_mb(work: Work) -> float:
-    return measured(work, device().type)["measured"] / 1e6
+@remembered
+def _peak_mb(configuration: Configuration, device: str) -> float:
+    return training_peak(configuration, device) / 1e6
 
 
 def _measured(bench: Bench, label: Row) -> Row:
     planned: Configuration = bench.model.configuration
     source = np.array(store.open_case(bench.folder, label.case)["source"])
     clock = time.perf_counter()
-    estimate = bench.estimate(replace(planned.sampler, steps=label.nfe), label.case, source)
+    estimate = bench.estimate(in_steps(planned.sampler, label.nfe), label.case, source)
     label = replace(label, seconds=time.perf_counter() - clock)
     return _figures(bench.plan, bench.folder, label, estimate, _grid(bench.plan))
 
@@ -163,7 +166,7 @@ def _figures(plan: Plan, folder: Path, label: Row, estimate: FloatArray, factor:
 
 
 def _grid(plan: Plan) -> Triple:
-    """Whose index is taken."""
+    """Return the factor whose grid index is computed."""
     factor = plan.configurations[NAME].puzzle_factor
     return factor if max(factor) > 1 else (2, 2, 2)
 
@@ -172,7 +175,7 @@ def _grid(plan: Plan) -> Triple:
 
 
 def _plain(data: Data, plans: Iterable[Plan]) -> list[Row]:
-    """What needs no network, once for each grid that is looked for."""
+    """Return the rows of the baselines, once for each grid whose index is computed."""
     rows = []
     for kind in PLAIN:
         made = {case: baseline(data.plan, NAME, data.folder, case, kind) for case in data.held}
@@ -195,7 +198,8 @@ def _print(rows: Sequence[Row], title: str, plain: Sequence[Row], variants: Sequ
             taken = f"{median(row.seconds for row in some):.3g}"
             print("| " + " | ".join([variant, *work, taken, *_quality(some), *_difference(some, first)]) + " |")
     print(
-        "\n| | steps walked | phase bias | over seeds | imbalance | over seeds | excess | over seeds |\n|" + "---|" * 8
+        "\n| | sampling steps | phase bias | over seeds | imbalance | over seeds | excess | over seeds |\n|"
+        + "---|" * 8
     )
     for nfe in NFE:
         first = [row for row in rows if (row.variant, row.nfe) == (variants[0], nfe)]
@@ -215,7 +219,7 @@ def _quality(rows: Sequence[Row]) -> list[str]:
 
 
 def _difference(rows: Sequence[Row], first: Sequence[Row], name: str = "psnr", digits: int = 2) -> list[str]:
-    """Paired: over the volumes with its interval, and the range over the seeds."""
+    """Return the mean difference over the volumes with its interval, and its range over the seeds."""
     if rows[0].variant == first[0].variant:
         return ["", ""]
     reference = {(row.case, row.seed): getattr(row, name) for row in first}

@@ -1,9 +1,9 @@
-"""What a step on kept features costs, over a whole step: FLOPs by tracing, seconds side by side.
+"""The cost of a step on kept features relative to a whole step: FLOPs by tracing, seconds measured side by side.
 
     python -m benchmarks.reuse [--device cuda] [--width 32] [--size 48]
 
 Full and shallow steps alternate; the ratio is the median of their ratios. The network is as planned: three levels, two
-blocks a level on each side, with the puzzle a light head at full resolution, which every step computes.
+blocks per level on each side, and with the puzzle a light head at full resolution, which every step computes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from statistics import median
 
 import torch
 
-from nndiff.assemble import build_network
+from nndiff.assemble import autocast, build_network
+from nndiff.families.unet import UNetSpec
 from nndiff.networks.unet import Cache
-from nndiff.families import NetworkSpec
-from nndiff.assemble import autocast
-from nndiff.resources.memory import prediction_cost, reuse_cost
+from nndiff.plans.plan import Workload
+from nndiff.resources.memory import shallow_share
 from nndiff.words.volume import Triple
 
 REPEATS = 9
@@ -43,10 +43,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measured(arguments: argparse.Namespace, puzzle: Triple, depth: int) -> list[str]:
     pooled = ((1, 1, 1), (2, 2, 2), (2, 2, 2))
     head = 16 if puzzle != (1, 1, 1) else 0
-    spec = NetworkSpec("unet", 2, 1, arguments.width, (1, 2, 4), ((3, 3, 3),) * 3, pooled, 2, head, "none")
+    spec = UNetSpec(
+        in_channels=2,
+        out_channels=1,
+        width=arguments.width,
+        multipliers=(1, 2, 4),
+        kernels=((3, 3, 3),) * 3,
+        strides=pooled,
+        blocks=2,
+        head_width=head,
+        recompute="none",
+    )
     tile = (arguments.size,) * 3
-    words = spec, puzzle, tile, arguments.precision
-    work = reuse_cost(*words, depth, arguments.device)[0].flops / prediction_cost(*words, arguments.device).flops
+    work = shallow_share(Workload(spec, puzzle, tile, 1, arguments.precision, arguments.device), depth)
     device = torch.device(arguments.device)
     network = build_network(spec, puzzle).to(device).eval()
     x, t = torch.randn(1, 1, *tile, device=device), torch.rand(1, device=device)

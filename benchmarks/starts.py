@@ -1,10 +1,11 @@
-"""Does a training leave its start? Twenty plans, each for the first tenth of its run at most.
+"""Does a training improve on its initial output? Ten plans per dataset, each for at most a tenth of its steps.
 
     python -m benchmarks.starts [-o FOLDER] [--minutes M] [--plans r2 r4+network.width=96 …]
 
-A run is as long as planned, or as fits into M minutes. A plan passes if, a fortieth, a twentieth or a tenth into it,
-one step from the source scores better on the held-out volumes than returning the source, its local mean or one constant
-(what `NOT LEARNING` looks at), and no gradient was NaN; the rates are those of the whole run.
+A run is as long as planned, or as long as fits into M minutes. After a fortieth, a twentieth and a tenth of its steps
+the held-out volumes are predicted in one step from the source. A plan passes as soon as this scores higher than
+returning the source, its local mean or one constant (the baseline of `NOT LEARNING` in training), and if no gradient
+was NaN. The learning rates are those of the whole run.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from statistics import fmean
 import numpy as np
 
 from benchmarks.trials import NAME, Data, begun, device, figures_of, pair, prepared, simulated, step_seconds, varied
-from nndiff.assemble import nearby
 from nndiff.planning import recipe
 from nndiff.plans.plan import Plan
 from nndiff.sampling.scoring import Figures
@@ -32,16 +32,18 @@ from nndiff.words.errors import NndiffError
 LARGER = "patch_size=[48,48,48]+batch_size=2"
 PLANS = ("r1", "r1+network.width=16", "r2", "r2+network.width=16", "r2+network.width=48", "r2+network.width=64")
 PLANS += ("r122", "r4", "r4+network.width=96", f"r2+{LARGER}")
-SHARES = (40, 20, 10)  # where it is looked at: the last is the first tenth's end
+SHARES = (40, 20, 10)  # the steps over these are where a run is measured; it ends at the last
 HEADS = ("dataset", "plan", "steps", "of", "PSNR", "score", "score without network", "verdict")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("-o", "--output", type=Path, default=Path("starts"), metavar="FOLDER")
-    parser.add_argument("--raw", type=Path, nargs="+", default=[], metavar="RAW/DATASET", help="instead of simulated")
+    parser.add_argument(
+        "--raw", type=Path, nargs="+", default=[], metavar="RAW/DATASET", help="instead of simulated scans"
+    )
     parser.add_argument("--plans", nargs="+", default=PLANS, metavar="PLAN")
-    parser.add_argument("--minutes", type=float, default=None, help="of a whole training (as planned)")
+    parser.add_argument("--minutes", type=float, default=None, help="length of a whole training (as planned)")
     parser.add_argument("--held_out", type=int, default=4, metavar="N", help="volumes to measure on (4)")
     arguments = parser.parse_args(argv)
     failed = 0
@@ -89,7 +91,7 @@ def _started(data: Data, plan: Plan, steps: int) -> tuple[str, list[str]]:
 def _plain(data: Data, plan: Plan, case: str, level: np.ndarray) -> list[Figures]:
     source, target = pair(plan, data.folder, case)
     planned = plan.configurations[NAME]
-    kernel = nearby(planned.network, planned.puzzle_factor)
+    kernel = planned.network.local_mean_kernel(planned.puzzle_factor)
     return [figures_of(plan, array, target) for array in without_network(source, level, kernel, plan.target_range)]
 
 

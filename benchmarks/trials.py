@@ -1,4 +1,4 @@
-"""What the benchmarks of trained models share: data, variants of a plan, bare trainings, what needs no network."""
+"""What benchmarks that train models share: data, variants of a plan, trainings without validation, baselines."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from statistics import median
 import numpy as np
 import torch
 
-from nndiff.assemble import build_augmentations, multiple
+from nndiff.assemble import build_augmentations
 from nndiff.checkpoint import Run
 from nndiff.cli import plan_and_preprocess
 from nndiff.demo.cases import DATASETS, simulate
+from nndiff.families.family import Channels, Rung
+from nndiff.families.unet import UNetSpec
 from nndiff.imaging import store
+from nndiff.methods import METHODS
 from nndiff.metrics.pet import best_gaussian
 from nndiff.planning import recipe
 from nndiff.planning.overrides import cost_of, put_in
-from nndiff.families.family import Rung
-from nndiff.families.unet import network
-from nndiff.plans.plan import Plan, load
+from nndiff.plans.plan import Plan, load_plan
 from nndiff.sampling.scoring import Figures, bounds_of, compare
 from nndiff.training.batches import Batches, loader
 from nndiff.training.loop import Step, Trainer, share_of
 from nndiff.training.ranks import Ranks
+from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.files import read_json, write_json
 from nndiff.words.volume import FloatArray, Triple
 
@@ -32,7 +34,7 @@ NAME = "bridge"
 FACTORS: dict[str, Triple] = {"r1": (1, 1, 1), "r2": (2, 2, 2), "r122": (1, 2, 2), "haar": (2, 2, 2), "r4": (4, 4, 4)}
 TRAINING = 16  # simulated bodies
 PLAIN = ("input", "best Gaussian")
-TIMED, WARMED = 5, 2  # steps of each variant, after some that warm up
+TIMED, WARMED = 5, 2  # steps per variant that are timed, and steps before them that warm up
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def device() -> torch.device:
 
 
 def simulated(folder: Path, held_out: int, doses: Sequence[float]) -> list[Path]:
-    """The demo's raw datasets: low-count PET, and uncorrected low-count PET."""
+    """Return the demo's raw datasets, simulated if need be: low-count PET, and uncorrected low-count PET."""
     found = [folder / "raw" / name for name in DATASETS]
     if all((path / "ceiling.json").exists() for path in found):  # written last
         return found
@@ -66,13 +68,13 @@ def simulated(folder: Path, held_out: int, doses: Sequence[float]) -> list[Path]
 def prepared(
     raw: Path, output: Path, held_out: int, names: Sequence[str] = (NAME,), by_hand: Sequence[str] = ()
 ) -> Data:
-    """Planned for this machine and preprocessed; the last cases are held out."""
+    """Plan for this machine, preprocess, and return the data; the last cases are held out."""
     plans = output / "preprocessed"
     flags = ["--raw", str(raw.parent), "--preprocessed", str(plans), *(["--set", *by_hand] if by_hand else [])]
     if plan_and_preprocess.main(["-d", raw.name[7:10], "-c", *names, *flags]):
         raise SystemExit(1)
     cases = store.cases(plans / raw.name / names[0])
-    plan = load(Plan, plans / raw.name / "plan.json", "")
+    plan = load_plan(plans / raw.name / "plan.json")
     return Data(plan, plans / raw.name, tuple(cases[:-held_out]), tuple(cases[-held_out:]), names[0])
 
 
@@ -80,21 +82,34 @@ def prepared(
 
 
 def varied(plan: Plan, variant: str) -> Plan:
-    """FACTOR[+KEY=VALUE…]: the plan with another puzzle on the same patches, and fields of its own changed."""
+    """Return the plan that FACTOR[+KEY=VALUE…] names: another puzzle on the same patches, and other fields changed."""
     name, *changes = variant.split("+")
     planned = plan.configurations[NAME]
     spec, patch = planned.network, planned.patch_size
+    assert isinstance(spec, UNetSpec)
     rung = Rung(FACTORS[name], patch, planned.spacing, planned.batch_size, spec.width, spec.recompute)
-    sized = network(rung, spec.in_channels, spec.out_channels)
-    changed = replace(planned, puzzle_factor=rung.puzzle_factor, network=replace(sized, skip=spec.skip))
+    changed = replace(planned, puzzle_factor=rung.puzzle_factor, network=resized(spec, rung))
     mixed = ["network.mix=haar"] if name == "haar" else []
     plan = put_in(replace(plan, configurations={NAME: changed}), NAME, [*mixed, *changes])
     changed = plan.configurations[NAME]
     return replace(plan, configurations={NAME: replace(changed, predicted=cost_of(changed))})
 
 
+def resized(spec: UNetSpec, rung: Rung) -> UNetSpec:
+    """Return a UNet of another size with the same inputs, outputs and starting point of its answer."""
+    return UNetSpec.on(rung, Channels(spec.in_channels, spec.out_channels, spec.answers, spec.skip))
+
+
+def in_steps(sampler: SamplerPlan, steps: int) -> SamplerPlan:
+    """Return the sampler with the same path walked in another number of steps."""
+    return replace(sampler, times=replace(sampler.times, steps=steps))
+
+
 def step_seconds(runs: Mapping[str, tuple[Data, Plan]], known: Path) -> dict[str, float]:
-    """Of each variant, measured in turn, once: a later run keeps what it finds, and times new ones beside the first."""
+    """Return the seconds per training step of every variant, measured with the variants taking turns.
+
+    Results are kept in the file `known`: a later run measures new variants only, beside the first.
+    """
     seconds: dict[str, float] = read_json(known) if known.exists() else {}
     first = next(iter(runs))
     new = [variant for variant in runs if variant not in seconds]
@@ -113,7 +128,7 @@ def step_seconds(runs: Mapping[str, tuple[Data, Plan]], known: Path) -> dict[str
 
 
 def _stages(data: Data, plan: Plan) -> list[tuple[float, Plan]]:
-    """Each stage alone, with its share of the steps."""
+    """Return each stage alone, with its share of the steps."""
     name, planned = data.name, plan.configurations[data.name]
     total = sum(stage.share for stage in planned.stages)
     return [
@@ -123,17 +138,24 @@ def _stages(data: Data, plan: Plan) -> list[tuple[float, Plan]]:
 
 
 def begun(data: Data, plan: Plan, steps: int, seed: int) -> tuple[Trainer, Iterator[Step]]:
-    """The trainer of a run of so many steps, as a plan of that length would have it, and its steps; no validation."""
+    """Return the trainer of a run of so many steps, with the rates of a plan of that length, and its steps."""
     name, planned = data.name, plan.configurations[data.name]
     by_hand = f"configurations.{name}.learning_rate" in plan.overrides
-    rate = planned.learning_rate if by_hand else recipe.learning_rate(name, planned.network.width, steps).value
+    rate = planned.learning_rate if by_hand else METHODS[name].learning_rate(planned.network, steps).value
     plan = replace(plan, configurations={name: replace(planned, learning_rate=rate)})
     share = share_of(planned, Ranks())
     warmup, half_life = recipe.warmup_steps(steps).value, recipe.ema_half_life(steps).value
     run = Run("0", seed, data.training, (), True, steps, steps, warmup, half_life, share.samples_a_step)
     trainer = Trainer(plan, name, run, device(), Ranks())
-    words = planned.patch_size, share, build_augmentations(planned.augmentation), seed
-    batches = Batches(data.folder, data.training, *words, multiple(planned.network, planned.puzzle_factor))
+    batches = Batches(
+        folder=data.folder,
+        cases=data.training,
+        patch=planned.patch_size,
+        share=share,
+        augmentations=build_augmentations(planned.augmentation),
+        seed=seed,
+        multiple=planned.network.multiple(planned.puzzle_factor),
+    )
     return trainer, trainer.steps(loader(batches, 0, steps, 0, pinned=device().type == "cuda"))
 
 
@@ -141,13 +163,13 @@ def begun(data: Data, plan: Plan, steps: int, seed: int) -> tuple[Trainer, Itera
 
 
 def pair(plan: Plan, folder: Path, case: str) -> tuple[FloatArray, FloatArray]:
-    """Anchor and target of a prepared case, [C, Z, Y, X] in network units."""
+    """Return anchor and target of a prepared case, [C, Z, Y, X] in network units."""
     arrays = store.open_case(folder, case)
     return np.array(arrays["source"])[list(plan.anchor)], np.array(arrays["target"])
 
 
 def baseline(plan: Plan, name: str, folder: Path, case: str, kind: str) -> FloatArray:
-    """Input or filtered input; the filter's width is the best for each volume, with the truth at hand."""
+    """Return the input, or the input under the Gaussian filter with the highest PSNR for this volume."""
     source, target = pair(plan, folder, case)
     if kind == "input":
         return source

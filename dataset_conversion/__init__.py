@@ -1,1 +1,1 @@
-"""Public collections → raw datasets: one script a collection. Nothing in nndiff imports them."""
+"""Convert public collections to raw datasets, with one script per collection. Nothing in nndiff imports them."""

@@ -1,12 +1,12 @@
-"""nndiff_convert: any folder of volumes → a raw dataset, by patterns; the files stay where they are.
+"""nndiff_convert: convert any folder of volumes to a raw dataset by file name patterns; the files stay where they are.
 
     nndiff_convert -d 12 -n T1toFLAIR --source 'T1=scans/{case}/t1.nii.gz' --target 'FLAIR=scans/{case}/flair.nii.gz'
     nndiff_convert -d 13 -n Low --source 'PET=low/{patient}_*.nii.gz' --target 'PET=full/{patient}_*.nii.gz'
     nndiff_convert -d 14 -n Chests --target 'CT=archive/**/{case}_chest.nrrd'
 
-Several --source or --target are several channels, in that order. A name before the = says what kind of image it is;
-without one it is looked for in the file's name. --register writes sources on the target's grid, --mask body or head
-draws masks; whoever is in doubt is left out.
+Several --source or --target become several channels, in that order. The name before the = is the channel's name;
+without it, the name is searched for in the file's name. --register writes the sources on the target's grid, --mask body
+or head draws masks; cases with a doubtful registration or mask are excluded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataset_conversion.base import WILD, Role, add_flags, add_naming, dataset_o
 from nndiff.cli.command import Command, add_workers
 from nndiff.words.errors import NndiffError
 
-NAMES = ("CBCT", "CT", "NAC", "PET", "SPECT", "FLAIR", "T1c", "T1", "T2", "PD", "MR")  # looked for in this order
+NAMES = ("CBCT", "CT", "NAC", "PET", "SPECT", "FLAIR", "T1c", "T1", "T2", "PD", "MR")  # searched for in this order
 NAMED = re.compile(r"(?P<name>[^=/*{}]+)=(?P<pattern>.+)")
 
 

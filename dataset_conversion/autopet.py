@@ -1,7 +1,7 @@
-"""autoPET, FDG-PET-CT-Lesions → low-count and uncorrected PET, counts simulated on the PET and its CT (see low_count).
+"""autopet: convert autoPET (FDG-PET-CT-Lesions) to low-count and uncorrected PET with simulated counts (see low_count).
 
-FOLDER/PETCT_01140d52d8/08-13-2005-NA-…/SUV.nii.gz  CTres.nii.gz  …         as the collection's own scripts write it
-FOLDER/imagesTr/fdg_01140d52d8_08-13-2005…_0000.nii.gz (CT)  _0001.nii.gz (PET)        as nnU-Net has it, PSMA too
+FOLDER/PETCT_01140d52d8/08-13-2005-NA-…/SUV.nii.gz  CTres.nii.gz  …         as the scripts of the collection write it
+FOLDER/imagesTr/fdg_01140d52d8_08-13-2005…_0000.nii.gz (CT)  _0001.nii.gz (PET)        in nnU-Net's format, also PSMA
 
 Dataset950_AutoPET    low-count PET → full-count PET
 Dataset951_AutoNAC    uncorrected low-count PET → corrected full-count PET, of the same scans

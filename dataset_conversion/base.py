@@ -1,13 +1,13 @@
-"""What converters that leave files in place share: patterns find files, files become cases, cases a dataset.json.
+"""Common code of converters that leave files in place: find files by patterns, group them to cases, write dataset.json.
 
-    '{case}/mr.mha', '{case}/ct.mha' ─ what {case} stands for ─▶ case → its files, all there → a row of dataset.json
-                                                                            one missing → left out, and said why
+    '{case}/mr.mha', '{case}/ct.mha' ─ the text of {case} ─▶ case → its files: complete → a row of dataset.json
+                                                                               incomplete → excluded, with the reason
 
-In a pattern * stands for anything within a name, ** for any folders, {case} and {patient} for the parts of a path that
-name them; {patient} and * are as short as can be, so that scans rather share a patient than not. A case is called by
-{patient} and {case}; where there is no {case}, by {patient} and all that * stands for. A pattern that ends with / or
-.zip finds DICOM series. conversion.json tells who was left out, and why; where cases are called by numbers,
-case_numbers.json tells which path has which.
+In a pattern * matches any text within a name, ** any folders, {case} and {patient} the parts of a path that name them.
+{patient} and * match the shortest possible text, so that scans are assigned to one patient rather than to two. The name
+of a case joins the texts of {patient} and {case}; without {case}, the texts of {patient} and of every *. A pattern that
+ends with / or .zip finds DICOM series. conversion.json lists the excluded cases with the reasons; if cases are named by
+numbers, case_numbers.json lists the path of each number.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from nndiff.words.paths import FOLDER
 
 REPORT, NUMBERS = "conversion.json", "case_numbers.json"
 SERIES = ("/", ".zip")
-NAMED = 3  # of those left out, by name on the terminal
+NAMED = 3  # excluded cases that are printed by name
 WILD = re.compile(r"\*\*/|\*|\{case\}|\{patient\}")
-UNFIT = re.compile(r"[^\w.-]+")  # for the name of a case, which names files
+UNFIT = re.compile(r"[^\w.-]+")  # characters that the name of a case, and so of its files, must not contain
 
 
 @dataclass(frozen=True)
 class Role:
-    """What a file is to its case, and how it is found."""
+    """The role of a file in its case, and the pattern by which it is found."""
 
     side: str  # images | targets | mask
-    name: str  # of the channel; of a mask none
+    name: str  # of the channel; empty for a mask
     pattern: str
-    fits: re.Pattern[str] | None = None  # what the case's name must look like
+    fits: re.Pattern[str] | None = None  # the name of the case must match it
 
 
 @dataclass
 class Gathered:
     cases: dict[str, dict[Role, Path]] = field(default_factory=dict)
     patients: dict[str, str] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)  # case → why
+    left_out: dict[str, str] = field(default_factory=dict)  # excluded case → the reason
 
 
 def add_flags(command: Command, number: int | None, name: str | None) -> None:
-    """-d, -n and --overwrite; without a number of its own a converter asks for both."""
+    """Add -d, -n and --overwrite; -d and -n are required if the converter has no default number and name."""
     asks = number is None
     shown = "" if asks else f" (Dataset{number:03d}_{name})"
     command.flag("dataset", short="d", type=int, required=asks, default=number, metavar="ID", help=f"its number{shown}")
@@ -62,25 +62,25 @@ def add_flags(command: Command, number: int | None, name: str | None) -> None:
 
 
 def add_channels(command: Command, holds: str, what: str) -> None:
-    """-i, --source and --target by name."""
+    """Add -i, and --source and --target, which take names of channels."""
     command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help=holds)
     command.flag("source", nargs="+", default=[], metavar="NAME", help=f"{what}; none for generation")
     command.flag("target", nargs="+", required=True, metavar="NAME", help="what it becomes")
 
 
 def dataset_of(arguments: argparse.Namespace) -> Path:
-    """The dataset's folder, by -d, -n and the roots."""
+    """Return the dataset's folder from -d, -n and the root of raw data."""
     return folder_of(paths_of(arguments).raw, arguments.dataset, arguments.name)
 
 
 def add_naming(command: Command) -> None:
-    """--case_names, where patterns make cases of paths."""
+    """Add --case_names, for converters that derive the names of cases from paths."""
     words = "what cases are called by (paths, unless a patient's name is in one)"
     command.flag("case_names", choices=("paths", "numbers"), default=None, help=words)
 
 
 def wanted(arguments: argparse.Namespace) -> list[tuple[str, str]]:
-    """(side, name) of every channel; none can be on both sides."""
+    """Return (side, name) of every channel; refuse a channel that is both source and target."""
     if both := set(arguments.source) & set(arguments.target):
         raise NndiffError("A channel cannot be translated to itself.", found=", ".join(sorted(both)))
     return [("images", name) for name in arguments.source] + [("targets", name) for name in arguments.target]
@@ -90,7 +90,7 @@ def wanted(arguments: argparse.Namespace) -> list[tuple[str, str]]:
 
 
 def gather(roles: Sequence[Role]) -> Gathered:
-    """Every case that all roles have a file of; the others with the reason."""
+    """Return every case that has one file for each role, and the other cases with the reason for their exclusion."""
     found: dict[str, dict[Role, list[Path]]] = {}
     gathered = Gathered()
     for role in roles:
@@ -128,7 +128,10 @@ def gather(roles: Sequence[Role]) -> Gathered:
 
 
 def named(gathered: Gathered, folder: Path, by: str | None) -> Gathered:
-    """Under the names of their paths, or numbers: a number once given stays. A patient's name must be asked for."""
+    """Return the cases named by their paths or by numbers; a case keeps its number in later conversions.
+
+    A case name that contains a patient's name is refused, unless `by` says explicitly how cases are named.
+    """
     from nndiff.imaging import dicom
 
     if by is None:
@@ -162,13 +165,13 @@ def named(gathered: Gathered, folder: Path, by: str | None) -> Gathered:
 def _names_patient(path: Path, case: str) -> bool:
     from nndiff.imaging import dicom
 
-    with suppress(NndiffError):  # what cannot be read is told by whoever needs it
+    with suppress(NndiffError):  # an unreadable file is reported later, by the code that needs it
         return dicom.names_patient(path, case)
     return False
 
 
 def _matches(pattern: str) -> list[tuple[Path, str, str]]:
-    """(file, case, patient) of every file that fits."""
+    """Return (file, case, patient) of every file that matches."""
     whole = os.path.abspath(os.path.expanduser(pattern)) + "/" * pattern.endswith("/")
     expression = re.compile(_expression(whole))
     matches = []
@@ -187,7 +190,7 @@ def _globbed(whole: str) -> list[str]:
 
 
 def _expression(pattern: str) -> str:
-    """A regular expression; {case} or {patient} a second time must be the same text again."""
+    """Return the regular expression of a pattern; a repeated {case} or {patient} must match the same text again."""
     seen: set[str] = set()
     named = "{case}" in pattern
 
@@ -206,7 +209,7 @@ def _expression(pattern: str) -> str:
 
 
 def _pieced(pattern: str, plain: Callable[[str], str], wild: Callable[[str], str]) -> str:
-    """The pattern with its plain parts and its wild ones each in their own words."""
+    """Return the pattern with `plain` applied to its literal parts and `wild` to its placeholders."""
     pieces, end = [], 0
     for found in WILD.finditer(pattern):
         pieces += [plain(pattern[end : found.start()]), wild(found[0])]
@@ -227,7 +230,7 @@ def _remedy(patterns: Sequence[str]) -> str:
 
 
 def _nearby(pattern: str) -> str:
-    """What does lie in the last folder of a pattern that exists."""
+    """Return a description of the contents of the deepest existing folder of a pattern."""
     folder = Path(os.path.abspath(os.path.expanduser(WILD.split(pattern)[0] + "x"))).parent
     while not folder.is_dir():
         folder = folder.parent
@@ -241,7 +244,7 @@ def _nearby(pattern: str) -> str:
 
 
 def folder_of(raw: Path, number: int, name: str) -> Path:
-    """Of the dataset; the number may not be another's."""
+    """Return the folder of the dataset; refuse a number that another dataset has."""
     folder = raw / f"Dataset{number:03d}_{name}"
     if not (FOLDER.match(folder.name) and number > 0):
         raise NndiffError(
@@ -260,7 +263,7 @@ def folder_of(raw: Path, number: int, name: str) -> Path:
 def write(
     folder: Path, roles: Sequence[Role], gathered: Gathered, words: Mapping[str, Any], overwrite: bool = False
 ) -> None:
-    """dataset.json and conversion.json; says what was done."""
+    """Write dataset.json and conversion.json, and print a summary."""
     sides = {side: [role for role in roles if role.side == side] for side in ("images", "targets", "mask")}
     first = next(iter(gathered.cases.values()))
     data = {
@@ -286,7 +289,7 @@ def write(
 
 
 def _row(files: Mapping[Role, Path], sides: Mapping[str, Sequence[Role]], folder: Path) -> dict[str, Any]:
-    """What lies in the dataset's own folder is named from there, so that the folder can be moved."""
+    """Return a case's row of dataset.json; paths in the dataset's folder are relative, so that it can be moved."""
 
     def name(role: Role) -> str:
         path = files[role]

@@ -1,9 +1,10 @@
-"""A BIDS dataset → a raw dataset: one kind of image to another, of the same session, on one grid.
+"""bids: convert a BIDS dataset to a raw dataset that translates one kind of image to another of the same session.
 
     FOLDER/sub-01/ses-02/anat/sub-01_ses-02_T1w.nii.gz        FOLDER/sub-01/pet/sub-01_trc-FDG_pet.nii.gz
 
-A kind is a suffix, with entities before it where a session has several: T1w, acq-iso_T1w, trc-FDG_pet. All sessions of
-a subject form a group; the files stay where they are (bids-specification.readthedocs.io).
+Both images must lie on one grid. A kind is a suffix, preceded by entities if a session has several such images: T1w,
+acq-iso_T1w, trc-FDG_pet. All sessions of a subject form a group; the files stay where they are
+(bids-specification.readthedocs.io).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataset_conversion.base import Role, add_channels, add_flags, dataset_of, g
 from nndiff.cli.command import Command
 from nndiff.words.errors import NndiffError, nearest
 
-SUFFIXES = {  # → folder, the channel's name
+SUFFIXES = {  # suffix → its folder, the channel's name
     "T1w": ("anat", "T1"),
     "T2w": ("anat", "T2"),
     "FLAIR": ("anat", "FLAIR"),

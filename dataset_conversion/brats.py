@@ -1,10 +1,10 @@
-"""BraTS → a raw dataset: any of T1, T1c, T2, FLAIR to any other; co-registered and skull-stripped by the challenge.
+"""brats: convert BraTS, co-registered and skull-stripped, to a raw dataset: any of T1, T1c, T2, FLAIR to any other.
 
     FOLDER/…/BraTS2021_00000/BraTS2021_00000_{t1,t1ce,t2,flair}.nii.gz             2017 to 2021 (2020: .nii)
     FOLDER/…/BraTS-GLI-00000-000/BraTS-GLI-00000-000-{t1n,t1c,t2w,t2f}.nii.gz      from 2023 on
 
-The last number of a name from 2023 on is the time point: scans of one patient form a group. The tumour's labels are not
-used; the files stay where they are.
+From 2023 on, the last number of a name is the time point, and the scans of one patient form a group. The tumour labels
+are not used; the files stay where they are.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""CT → CBCT-like volumes of the same patients: pairs for CBCT → CT where there are none (see cbct_simulation).
+"""cbct: simulate CBCT from CT, for CBCT → CT translation of patients without a real CBCT (see cbct_simulation).
 
     python -m dataset_conversion.cbct -d 970 -n Pelvis --ct 'planning/{patient}/{case}/'
 
-The CT stays where it is as the target; imagesTr has the simulated CBCT on its grid, cbct/CASE.png shows both.
+The CT is the target and stays where it is; imagesTr holds the simulated CBCT on its grid, cbct/CASE.png shows both.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""CT → what a cone-beam CT of the same patient is like: slice by slice, parallel beams instead of a cone.
+"""Simulate a cone-beam CT from a CT of the same patient, per slice, with parallel beams instead of a cone.
 
     mu   = mu_water · (1 + HU / 1000)                     at the beam's mean energy
     I    = I0 · (exp(-A mu) + scatter)                    scatter: primaries · path, spread widely over the detector
-    y    ~ Poisson(I)                                     what a detector of `field_mm` sees; the rest is guessed
+    y    ~ Poisson(I)                                     measured within `field_mm`; beyond it, lines are extrapolated
     CBCT = (Aᵀ ramp * -log(y / I0)) in HU                 filtered back-projection; outside the field there is air
 
-Few counts make noise and streaks, scatter makes the middle dark (cupping) and edges weak, the small detector cuts the
-body off and leaves a bright rim. One angle at a time is projected, measured and put back, so memory is a few volumes
-and the price is linear in slices.
+Few counts cause noise and streaks, scatter darkens the centre (cupping) and weakens edges, and the small detector
+truncates the body and causes a bright rim. Angles are projected, measured and back-projected one at a time, so the
+memory is a few volumes and the time is linear in the number of slices.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from nndiff.words.volume import FloatArray, Floats, Grid, Mask, Volume
 
 WATER = 0.0206  # mu per mm at 60 keV
 AIR, HIGHEST = -1000.0, 3071.0  # HU
-RIM_MM = 60.0  # beyond the detector, where a body is taken to end
-FEWEST = 0.5  # counts: where none arrive there is no logarithm
+RIM_MM = 60.0  # distance beyond the detector at which the body is assumed to end
+FEWEST = 0.5  # counts: replaces 0 counts, which have no logarithm
 
 
 @dataclass(frozen=True)
 class Beam:
-    """How the CBCT is taken."""
+    """The acquisition parameters of a CBCT."""
 
     photons: float = 2e4  # that reach a bin of 1 mm² without a patient, at each angle
     angles: int = 300
-    scatter: float = 0.02  # of the primaries, for each length in which a beam falls to 1/e; what correction left
+    scatter: float = 0.02  # share of the primaries per attenuation length (a fall to 1/e) that remains after correction
     spread_mm: float = 60.0  # of scatter, sigma
-    field_mm: float = 450.0  # what the detector sees, at the patient
-    cutoff: float = 0.8  # of the filter, of the Nyquist frequency
+    field_mm: float = 450.0  # width that the detector measures, at the patient
+    cutoff: float = 0.8  # of the filter, as a share of the Nyquist frequency
 
 
 def simulate(ct: Volume, beam: Beam, generator: np.random.Generator) -> FloatArray:
-    """[Z, Y, X] in HU on the CT's own grid."""
+    """Return a simulated CBCT [Z, Y, X] in HU on the grid of the CT."""
     around, box = squared(ct.grid)
     density = into(np.maximum(ct.array[0] - AIR, 0), around, box) / -AIR  # of water, 0 in air
     scanner = Scanner(around.shape[2], around.spacing[2], beam.angles)
@@ -60,12 +60,12 @@ def simulate(ct: Volume, beam: Beam, generator: np.random.Generator) -> FloatArr
 
 
 def per_bin(grid: Grid, beam: Beam) -> float:
-    """Photons that reach a bin of one slice without a patient."""
+    """Return the photons that reach a bin of one slice without a patient."""
     return beam.photons * grid.spacing[0] * grid.spacing[2]
 
 
 def expected(paths: FloatArray, grid: Grid, beam: Beam) -> Floats:
-    """Mean counts [bin, Z] behind so many lengths of attenuation."""
+    """Return the mean counts [bin, Z] of line integrals of attenuation `paths`, with scatter."""
     primary = np.exp(-paths.astype(np.float64))
     sigma = beam.spread_mm / grid.spacing[2], beam.spread_mm / grid.spacing[0]
     scattered = ndimage.gaussian_filter(primary * paths, sigma, mode=("constant", "nearest"))
@@ -74,7 +74,7 @@ def expected(paths: FloatArray, grid: Grid, beam: Beam) -> Floats:
 
 
 def ramp(bins: int, bin_mm: float, cutoff: float) -> Floats:
-    """The filter of back-projection at the frequencies of a real transform long enough for no wrap-around."""
+    """Return the filter of back-projection at the frequencies of a real transform, long enough to avoid wrap-around."""
     length = 1 << int(np.ceil(np.log2(2 * bins)))
     n = np.fft.fftfreq(length, 1 / length)
     odd = n % 2 == 1
@@ -88,7 +88,10 @@ def ramp(bins: int, bin_mm: float, cutoff: float) -> Floats:
 
 
 def continued(lines: Floats, scanner: Scanner, beam: Beam) -> Floats:
-    """What the detector does not see falls to nothing like the rim of a cylinder: cut off, it would shine."""
+    """Return the lines with an extrapolation beyond the detector, where they fall to 0 like the edge of a cylinder.
+
+    An abrupt end would be reconstructed as a bright rim.
+    """
     beyond = np.abs(np.arange(scanner.bins) - (scanner.bins - 1) / 2) - beam.field_mm / 2 / scanner.pixel_mm
     seen = np.flatnonzero(beyond <= 0)
     nearest = np.clip(np.arange(scanner.bins), seen[0], seen[-1])
@@ -98,6 +101,6 @@ def continued(lines: Floats, scanner: Scanner, beam: Beam) -> Floats:
 
 
 def inside(grid: Grid, beam: Beam) -> Mask:
-    """[Y, X]: within the field of view."""
+    """Return the mask of the field of view: [Y, X]."""
     axis = (np.arange(grid.shape[2]) - (grid.shape[2] - 1) / 2) * grid.spacing[2]
     return np.asarray(np.add.outer(axis**2, axis**2) <= (beam.field_mm / 2) ** 2)

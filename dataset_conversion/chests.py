@@ -1,8 +1,8 @@
-"""CTs of chests for generation: all on one grid, as published models have them.
+"""Convert chest CTs to one common grid for generation, as in published models.
 
-    HU within ±1000 → voxels of SPACING mm (nothing aliased) → the middle cube of SIZE, air where none is
+    clip HU to ±1000 → resample to SPACING mm with anti-aliasing → crop the central cube of SIZE, pad with air
 
-1 mm and 256 as WDM-3D has it; 2 mm and 128 is the same field at PRDiT's size.
+1 mm and 256 voxels are the grid of WDM-3D; 2 mm and 128 voxels cover the same field at PRDiT's size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nndiff.words.errors import NndiffError
 from nndiff.words.volume import FloatArray, Grid, Volume
 
 LOW, HIGH = -1000.0, 1000.0  # HU
-LEAST_INSIDE = 0.5  # of each side of the field: a shorter scan is no chest
+LEAST_INSIDE = 0.5  # of each side of the field: a shorter scan does not cover a chest
 CHEST = Role("targets", "CT", "")
 
 
@@ -46,7 +46,7 @@ def add_grid_flags(command: Command) -> None:
 def convert(
     arguments: argparse.Namespace, gathered: Gathered, read: Callable[[Path], Volume], words: Mapping[str, str]
 ) -> None:
-    """Every case of `gathered`, on one grid."""
+    """Convert every case of `gathered` to one grid and write the dataset."""
     if not (0.1 <= arguments.spacing <= 50 and 8 <= arguments.size <= 2048):
         found = f"--spacing {arguments.spacing} --size {arguments.size}"
         raise NndiffError("There is no such grid.", expected="spacing 0.1 to 50, size 8 to 2048", found=found)
@@ -83,14 +83,18 @@ def crop(chest: Chest, picture: Path) -> Record:
 
 
 def middle(volume: Volume, mm: float, size: int) -> FloatArray:
-    """Blurred where its voxels grow, so that nothing is aliased, then linear: no edge rings."""
+    """Return the central cube of a volume [Z, Y, X].
+
+    It is blurred along axes whose voxels become larger, against aliasing, and then interpolated linearly, which avoids
+    ringing at edges.
+    """
     sigmas = [np.sqrt(max(0.0, mm**2 - own**2)) / FWHM / own for own in volume.grid.spacing]
     smooth = ndimage.gaussian_filter(np.clip(volume.array[0], LOW, HIGH), sigmas, mode="nearest")
     return laid(Volume(smooth[None], volume.grid), field(volume.grid, mm, size), LOW)
 
 
 def field(grid: Grid, mm: float, size: int) -> Grid:
-    """A cube around the same middle, along the same axes."""
+    """Return the grid of a cube with the same centre and axes."""
     a, b, c = ((n - 1) / 2 - (size - 1) / 2 * mm / own for n, own in zip(grid.shape, grid.spacing, strict=True))
     return grid.moved((a, b, c), (size,) * 3, (mm,) * 3)
 

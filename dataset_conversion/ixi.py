@@ -1,9 +1,9 @@
-"""IXI → a raw dataset: T1, T2 or PD of healthy brains to another of them, registered here.
+"""ixi: convert IXI (healthy brains) to a raw dataset that translates T1, T2 or PD to another of them; register them.
 
     FOLDER/…/IXI-T1/IXI002-Guys-0828-T1.nii.gz        IXI-T2/IXI002-Guys-0828-T2.nii.gz        IXI-PD/…-PD.nii.gz
 
-The sequences of a session lie on grids of their own: sources are laid over the (first) target by a rigid motion and
-written on its grid; the target stays where it is, untouched. Whoever is in doubt is left out and said
+The sequences of a session have different grids: sources are registered rigidly to the target and written on its grid;
+the target stays where it is, unchanged. Cases with a doubtful registration are excluded and listed
 (brain-development.org/ixi-dataset).
 """
 

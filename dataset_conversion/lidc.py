@@ -1,8 +1,8 @@
-"""LIDC-IDRI → CTs of chests for generation, all on one grid.
+"""lidc: convert LIDC-IDRI to chest CTs for generation, all on one grid.
 
-    FOLDER/…/LIDC-IDRI-0001/STUDY/SERIES/*.dcm          whatever studies and series are called
+    FOLDER/…/LIDC-IDRI-0001/STUDY/SERIES/*.dcm          with any names of studies and series
 
-Radiographs are passed over; a patient with two CTs has two cases (cancerimagingarchive.net/collection/lidc-idri).
+Radiographs are skipped; a patient with two CTs has two cases (cancerimagingarchive.net/collection/lidc-idri).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _work(arguments: argparse.Namespace) -> None:
 
 
 def found(folder: Path) -> Gathered:
-    """Every CT series of every patient."""
+    """Return every CT series of every patient; patients without one are excluded."""
     gathered = Gathered()
     patients = [path for path in sorted(folder.rglob("LIDC-IDRI-*")) if PATIENT.fullmatch(path.name) and path.is_dir()]
     for patient in patients:

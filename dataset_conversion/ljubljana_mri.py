@@ -1,4 +1,4 @@
-"""T1 → FLAIR (or T2) of multiple sclerosis patients, from the Laboratory of Imaging Technologies, Ljubljana.
+"""ljubljana_mri: convert MR of multiple sclerosis (Laboratory of Imaging Technologies, Ljubljana), T1 → FLAIR or T2.
 
 FOLDER/patient01_s1_{T1,T2,FLAIR}.nii.gz          registered within a scan; scans of one patient form a group
 

@@ -1,12 +1,12 @@
-"""Full-count PET, with or without CT → low-count and uncorrected PET of the same patients: counts are simulated.
+"""low_count: simulate low-count and uncorrected PET from full-count PET of the same patients, with or without CT.
 
     python -m dataset_conversion.low_count -d 940 -n Clinic --pet '{patient}/{case}/pet/' --ct '{patient}/{case}/ct/'
 
     Dataset940_ClinicPET    low-count PET → full-count PET
     Dataset941_ClinicNAC    uncorrected low-count PET → corrected full-count PET (needs the CT)
 
-The last patients may be held out (imagesTs, targetsTs); ceiling.json says how near a reconstruction without noise comes
-to each of their targets. Where there is no CT, the body counts as water.
+The last patients can be held out (imagesTs, targetsTs); for each of them, ceiling.json holds the PSNR between a
+noiseless reconstruction and the target. Without a CT, the body is assumed to be water.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ KINDS = (
     ("PET", "PET", "low-count PET to full-count PET"),
     ("NAC", "NAC PET", "uncorrected low-count PET to corrected"),
 )
-BRIGHTEST_SUV = 1000.0  # a bladder has some hundred at most; Bq/mL has tens of thousands
-HIGHEST_MEDIAN_SUV = 5.0  # of a body, whose mean is about 1
-FARTHEST_HU = 500.0  # from water, the median where there is activity
+BRIGHTEST_SUV = 1000.0  # a bladder reaches a few hundred at most; values in Bq/mL reach tens of thousands
+HIGHEST_MEDIAN_SUV = 5.0  # of the body, whose mean SUV is about 1
+FARTHEST_HU = 500.0  # largest distance from water of the median CT value in voxels with activity
 MOST_COUNTS, LARGEST_PIXEL = 1e9, 20.0
-LEAST_INSIDE = 0.9  # of the activity, where the CT reaches
+LEAST_INSIDE = 0.9  # least share of the activity that the CT must cover
 
 
 @dataclass(frozen=True)
 class Patient(Job):
-    """A scan of one, to be scanned again; `files`: the PET and, where there is one, the CT."""
+    """The simulation of one real scan; `files`: the PET and, if there is one, the CT."""
 
     part: str  # Tr | Ts
     seed: int
@@ -56,7 +56,7 @@ class Patient(Job):
 
     @property
     def generator(self) -> np.random.Generator:
-        """Of the seed and the name alone: who else is converted makes no difference."""
+        """Return a generator that depends only on the seed and the case's name, not on the other cases."""
         return np.random.default_rng([self.seed, *self.case.encode()])
 
     def file(self, folder: Path, side: str) -> Path:
@@ -90,7 +90,7 @@ def add_scan_flags(command: Command, held_out: int, pixel_mm: float) -> None:
 
 
 def convert(arguments: argparse.Namespace, pet: str, ct: str | None, words: Mapping[str, str]) -> None:
-    """Both datasets, from patterns."""
+    """Simulate the scans that the patterns find, and write the low-count and, with a CT, the uncorrected dataset."""
     raw, number, name = paths_of(arguments).raw, arguments.dataset, arguments.name
     kinds = KINDS if ct else KINDS[:1]
     folders = tuple(folder_of(raw, number + i, f"{name}{kind}") for i, (kind, *_) in enumerate(kinds))
@@ -122,7 +122,7 @@ def convert(arguments: argparse.Namespace, pet: str, ct: str | None, words: Mapp
 def patients_of(
     gathered: Gathered, roles: Sequence[Role], held_out: int, seed: int, folders: tuple[Path, ...], protocol: Protocol
 ) -> list[Patient]:
-    """Everybody, by name; the scans of the last `held_out` patients are held out."""
+    """Return one job per case, sorted by name; the scans of the last `held_out` patients are held out."""
     everybody = list(dict.fromkeys(gathered.patients.get(case, case) for case in sorted(gathered.cases)))
     if not 0 <= held_out < len(everybody):
         raise NndiffError(
@@ -145,7 +145,7 @@ def _file(folder: Path, side: str, part: str, case: str) -> Path:
 
 
 def _bytes_needed(patients: Sequence[Patient]) -> int:
-    """By the first that can be read; who cannot is told when its turn comes."""
+    """Return the memory of the first readable scan; unreadable scans are reported when they are processed."""
     for patient in patients:
         with suppress(NndiffError):
             return bytes_needed(io.read_header(patient.files[0]), patient.protocol)
@@ -153,7 +153,7 @@ def _bytes_needed(patients: Sequence[Patient]) -> int:
 
 
 def scan(patient: Patient, picture: Path) -> Record:
-    """Write the files of one patient, unless what there is cannot be PET in SUV and CT in HU."""
+    """Write the files of one scan and return its record; only a doubt if the PET is not in SUV or the CT not in HU."""
     pet, *others = map(read, patient.files)
     ct = others[0] if others else None
     if doubt := _doubt(pet, ct):

@@ -1,9 +1,9 @@
-"""What converters that write files share: a job a case, taken up where it stopped; who is in doubt is left out.
+"""Common code of converters that write files: one resumable job per case, and the exclusion of doubtful cases.
 
-    gathered ─ a job ─▶ files, last STEP/CASE.json: what was found, and a doubt or none ─▶ gathered without the doubtful
+    gathered ─ a job ─▶ files, last STEP/CASE.json: the results and any doubt ─▶ gathered without doubtful cases
 
-A record stands for finished work: while the files it was made of stay as they are, it is not done again.
-STEP/_settings.json says what all of it was made with; other settings are refused unless everything shall be made anew.
+A record marks finished work, which is not repeated while the input files stay unchanged. STEP/_settings.json holds the
+settings of all jobs; other settings are refused unless --overwrite repeats everything.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json, sweep, write_json
 from nndiff.words.volume import FloatArray, Volume
 
-SETTINGS = "_settings.json"  # no case begins with _
+SETTINGS = "_settings.json"  # no case name begins with _
 AIR_IS_BELOW = -300.0  # HU
-SEEN = "files"  # in a record: what each of them was made of
+SEEN = "files"  # key of a record: the state of the files that it was made from
 
 
 @dataclass(frozen=True)
 class Job:
-    """A case's work; what more it needs is a subclass's."""
+    """The work on one case; subclasses add its parameters."""
 
     case: str
-    files: tuple[Path, ...]  # of what
-    made: tuple[Path, ...]  # what
+    files: tuple[Path, ...]  # that it reads
+    made: tuple[Path, ...]  # that it writes
 
     @property
     def name(self) -> str:
@@ -47,10 +47,10 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Step(Generic[J]):
-    """What is done to every case, and with what."""
+    """One step of a conversion: the function that is applied to every case, and its settings."""
 
     name: str  # of the folder of records
-    do: Callable[[J, Path], Record]  # the files of a job; a picture, if any, goes to the path. May say a doubt
+    do: Callable[[J, Path], Record]  # writes a job's files, and a picture to the path; its record may hold a doubt
     settings: Mapping[str, Any] = field(default_factory=dict)
     bytes_a_job: int = 10**9
 
@@ -58,7 +58,7 @@ class Step(Generic[J]):
 def make(
     step: Step[J], jobs: Sequence[J], gathered: Gathered, folder: Path, workers: int | None, overwrite: bool
 ) -> None:
-    """Do all jobs; whoever fails or is in doubt goes from `gathered.cases` to `left_out`, and has no files."""
+    """Run all jobs; move failed and doubtful cases from `gathered.cases` to `left_out`, and remove their files."""
     records = folder / step.name
     _settle(records, step.settings, overwrite)
     for holds in {path.parent for job in jobs for path in job.made}:
@@ -84,7 +84,7 @@ def make(
 
 
 def records_of(step: str, folder: Path) -> Iterator[tuple[str, Record]]:
-    """(job, record) of all finished work."""
+    """Yield (name of the job, record) of all finished jobs of a step."""
     for path in _records(folder / step):
         yield path.stem, read_json(path)
 
@@ -94,7 +94,7 @@ def _records(records: Path) -> list[Path]:
 
 
 def read(path: Path) -> Volume:
-    """One image, all of whose voxels are numbers."""
+    """Return one image; refuse NaN and infinite voxels."""
     volume = io.read([path])
     bad = int(np.count_nonzero(~np.isfinite(volume.array)))
     if bad:
@@ -108,7 +108,7 @@ def read(path: Path) -> Volume:
 
 
 def no_hu(ct: Volume) -> str:
-    """Why a CT cannot be in HU, or nothing: there is air, and there is water."""
+    """Return why a CT cannot be in HU, or an empty text: in HU it has values of air and of water."""
     low, high = float(ct.array.min()), float(ct.array.max())
     if low <= AIR_IS_BELOW and high >= 0:
         return ""
@@ -120,7 +120,7 @@ def _one_line(message: str) -> str:
 
 
 def grey(array: FloatArray) -> FloatArray:
-    """For pictures: what matters of any kind of image in 0 to 1."""
+    """Return an image scaled for pictures: its P1 becomes 0 and its P99.8 becomes 1."""
     low, high = np.percentile(array, (1, 99.8))
     return np.asarray((array - low) / max(float(high - low), 1e-9), dtype=np.float32)
 
@@ -151,7 +151,7 @@ def _done(task: _Task[Any]) -> Record:
 
 
 def _marks(path: Path) -> list[str]:
-    """By which a file, or each of a series, is known again; its name stays out."""
+    """Return a digest of the path, size and time of a file, or of all files of a series, which hides their names."""
     try:
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
         marks = [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
@@ -161,7 +161,7 @@ def _marks(path: Path) -> list[str]:
 
 
 def _forget(records: Sequence[Path]) -> None:
-    """Finished work that nobody asks for any more, and what was made by it."""
+    """Remove records that are no longer needed, and the files that their jobs wrote."""
     for record in records:
         for name in read_json(record).get("made", []):
             (record.parent.parent / name).unlink(missing_ok=True)

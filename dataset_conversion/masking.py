@@ -1,4 +1,4 @@
-"""Masks of body or head, made from one image of each case: masksTr/CASE.nii.gz, and a picture of each in masks/."""
+"""Draw masks of the body or the head from one image per case: masksTr/CASE.nii.gz, with a picture of each in masks/."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Image(Job):
 def add_masks(
     gathered: Gathered, roles: Sequence[Role], folder: Path, region: str, workers: int | None, overwrite: bool
 ) -> Role:
-    """`region`: body | head. The role of the masks; cases in doubt are left out."""
+    """Add a mask to every case, exclude doubtful cases, and return the role of the masks.  `region`: body | head."""
     shows = max(sorted(roles, key=lambda role: role.side != "targets"), key=lambda role: kind_of(role.name).rim)
     images = [
         Image(case, (files[shows],), (folder / "masksTr" / f"{case}.nii.gz",), kind_of(shows.name), region)

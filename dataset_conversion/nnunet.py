@@ -1,4 +1,4 @@
-"""A dataset of nnU-Net v2 → a raw dataset: some of its channels become the source, others the target.
+"""nnunet: convert a dataset of nnU-Net v2 to a raw dataset: some channels become the source, others the target.
 
     FOLDER/dataset.json    FOLDER/imagesTr/CASE_0000.nii.gz, CASE_0001.nii.gz, …
 

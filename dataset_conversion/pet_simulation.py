@@ -1,10 +1,11 @@
-"""A scan of a real patient, counts simulated: the PET is the activity, the CT the attenuation.
+"""Simulate the PET counts of a real patient: the PET gives the activity, the CT the attenuation.
 
     x    = Gaussian * SUV               a clinical PET is a noisy reconstruction: smoothed, it serves as the activity
     mu   = a · (HU + 1000) + b          at 511 keV, one line below a break point and one above; without a CT, water
     ybar = s · exp(-A mu) · A x + scatter and randoms           y ~ Poisson(ybar); low dose: each count kept or not
 
-The scanner is the demo's, with as many angles as a slice needs. Images are reconstructions of y, thinned and whole.
+The scanner is that of the demo, with as many angles as a slice needs. The images are reconstructions of y, before and
+after thinning.
 """
 
 from __future__ import annotations
@@ -27,26 +28,26 @@ SOFT_SLOPE = 9.6e-6
 BONE_SLOPE, BONE_OFFSET, BREAK = 5.10e-6, 4.71e-3, 47.0  # from BREAK upwards
 AIR_HU, WATER = -1000.0, 0.0096  # per mm
 LEAST_ANGLES, ANGLES_A_PIXEL = 60, 0.94
-SINOGRAMS = 16  # that a scan and its reconstructions hold at a time, at most
+SINOGRAMS = 16  # most sinograms that a scan and its reconstructions hold in memory
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the patients are scanned; README.md has the table that these values were chosen from."""
+    """The parameters of the scan; README.md has the table from which these values were chosen."""
 
-    # True counts at full dose for each SUV and mL that attenuation lets through. A mL at SUV 1 holds about 4 kBq an
-    # hour after 400 MBq; in 3D mode a scanner counts some 7 of 1000 decays: this is about two minutes a bed.
+    # True counts at full dose, per SUV and mL, that pass the attenuation. One mL at SUV 1 holds about 4 kBq one hour
+    # after 400 MBq; in 3D mode a scanner counts about 7 of 1000 decays: this is about two minutes per bed position.
     counts: float = 3600.0
-    smooth_mm: float = 5.0  # FWHM over the clinical PET: about its own resolution
+    smooth_mm: float = 5.0  # FWHM of the filter on the clinical PET: about its own resolution
     iterations: int = Scanner.iterations
     filter_mm: float = 4.0
     dose: float = 0.1  # share of the counts that the low-count scan keeps
-    pixel_mm: float = 0.0  # finer pixels become this large; 0: they stay
+    pixel_mm: float = 0.0  # smaller pixels are enlarged to this size; 0 keeps them
 
 
 @dataclass(frozen=True, eq=False)
 class Exam:
-    """The images of one scan, all [Z, Y, X] on `grid` in SUV (uncorrected: as if nothing attenuated)."""
+    """The images of one scan, all [Z, Y, X] on `grid` in SUV; `uncorrected` assumes no attenuation."""
 
     low: FloatArray
     uncorrected: FloatArray
@@ -56,7 +57,7 @@ class Exam:
 
 
 def simulate(pet: Volume, ct: Volume | None, protocol: Protocol, generator: np.random.Generator) -> Exam:
-    """One scan of a patient: PET in SUV, CT in HU on any grid."""
+    """Return the images of a simulated scan of a patient: PET in SUV, CT in HU on any grid."""
     grid = _seen(pet.grid, protocol.pixel_mm)
     around, box = squared(grid)
     activity = Volume(_smoothed(pet.array[0], pet.grid, protocol.smooth_mm)[None], pet.grid)
@@ -76,14 +77,14 @@ def simulate(pet: Volume, ct: Volume | None, protocol: Protocol, generator: np.r
 
 
 def scanner_for(pixels: int, pixel_mm: float, protocol: Protocol) -> Scanner:
-    """As many angles as pixels, nearly: with fewer, rays show far from the middle."""
+    """Return a scanner with nearly as many angles as pixels; with fewer, streaks appear far from the centre."""
     subsets = Scanner.subsets
     angles = max(LEAST_ANGLES, subsets * round(ANGLES_A_PIXEL * pixels / subsets))
     return Scanner(pixels, pixel_mm, angles, subsets, protocol.iterations, protocol.filter_mm)
 
 
 def bytes_needed(header: Header, protocol: Protocol) -> int:
-    """Of the scan of such a PET, while it is at work."""
+    """Return the memory that the simulation of a PET with this header needs."""
     axes = {letter in "SI": i for i, letter in enumerate(header.layout[::-1])}  # True: along the slices
     slices = header.shape[axes[True]]
     side, pixel = max(
@@ -95,7 +96,7 @@ def bytes_needed(header: Header, protocol: Protocol) -> int:
 
 
 def _attenuating(pet: Volume, ct: Volume | None) -> FloatArray:
-    """mu per mm on the PET's grid."""
+    """Return mu per mm on the grid of the PET."""
     if ct is None:
         return mask(pet.array[0], PET, pet.grid.spacing, "body")[0] * np.float32(WATER)
     if ct.grid.difference(pet.grid) is None:
@@ -105,7 +106,7 @@ def _attenuating(pet: Volume, ct: Volume | None) -> FloatArray:
 
 
 def _seen(grid: Grid, pixel_mm: float) -> Grid:
-    """The same slices with pixels no finer than that, around the same middle."""
+    """Return a grid with the same slices and centre, and with pixels of at least `pixel_mm`."""
     (z, y, x), (dz, dy, dx) = grid.shape, grid.spacing
     if max(dy, dx) >= pixel_mm:
         return grid
@@ -115,7 +116,7 @@ def _seen(grid: Grid, pixel_mm: float) -> Grid:
 
 
 def attenuation(hu: FloatArray) -> FloatArray:
-    """Attenuation at 511 keV per mm: below the break point as mixtures of air and water, above it as bone."""
+    """Return the attenuation at 511 keV per mm: of mixtures of air and water below the break point, of bone above."""
     above_air = hu.astype(np.float64) + 1000
     mu = np.where(hu < BREAK, SOFT_SLOPE * above_air, BONE_SLOPE * above_air + BONE_OFFSET)
     return np.maximum(mu, 0).astype(np.float32)
@@ -132,7 +133,7 @@ def _ceil(value: float) -> int:
 
 
 def surviving_ml(scanner: Scanner, activity: FloatArray, mu: FloatArray, grid: Grid) -> float:
-    """SUV · mL that attenuation lets through, the mean over the angles."""
+    """Return the SUV · mL that pass the attenuation, as the mean over the angles."""
     slices, _, _ = grid.shape
-    suv_mm = slices / scanner.expected(activity, mu, 1.0).sensitivity  # one count a slice: 1 / their mean
+    suv_mm = slices / scanner.expected(activity, mu, 1.0).sensitivity  # at one count per slice: slices / sum of lines
     return suv_mm / scanner.angles * scanner.pixel_mm * grid.spacing[0] / 1000

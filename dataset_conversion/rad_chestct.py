@@ -1,9 +1,9 @@
-"""RAD-ChestCT → CTs of chests for generation, all on one grid.
+"""rad_chestct: convert RAD-ChestCT to chest CTs for generation, all on one grid.
 
     FOLDER/trn00001.npz, val…, tst…          "ct": int16, 0.8 mm, slices from the neck down, rows front to back,
                                              columns right to left (zenodo.org/records/6406114, Draelos et al.)
 
-CT_Scan_Metadata_Complete_35747.csv beside them tells whose scans they are.
+CT_Scan_Metadata_Complete_35747.csv in the same folder assigns the scans to patients.
 """
 
 from __future__ import annotations

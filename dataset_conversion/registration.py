@@ -1,6 +1,6 @@
-"""Sources laid over the (first) target of their case and written on its grid; the target stays where it is.
+"""Register sources to the first target of their case and write them on its grid; the target stays where it is.
 
-registration/CASE_0000.json has the motion and what the images share, CASE_0000.png shows them laid over one another.
+registration/CASE_0000.json holds the motion and the mutual information of the images; CASE_0000.png shows the overlay.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from nndiff.imaging.register import register
 from nndiff.pictures import slices
 from nndiff.words.kind import kind_of
 
-FIELD = 16  # voxels of the chequered picture
+FIELD = 16  # voxels per field of the chequerboard picture
 FIGURES = ("shift_mm", "degrees", "stretch", "before", "after", "overlap")
 
 
 @dataclass(frozen=True)
 class Pair(Job):
-    """`files`: the source and the target."""
+    """The registration of one source channel; `files`: the source and the target."""
 
     channel: int
     source: str  # its name
-    outside: float  # what the source has where it does not reach
+    outside: float  # the value of the result where the source does not reach
     stretched: bool
 
     @property
@@ -39,7 +39,10 @@ class Pair(Job):
 def register_sources(
     gathered: Gathered, roles: Sequence[Role], folder: Path, motion: str, workers: int | None, overwrite: bool
 ) -> None:
-    """`motion`: rigid | affine. Cases in doubt are left out; the others have their sources where they were written."""
+    """Register the sources of every case; exclude doubtful cases, and replace the other sources by the written files.
+
+    `motion`: rigid | affine.
+    """
     sources = [role for role in roles if role.side == "images"]
     target = next(role for role in roles if role.side == "targets")
     pairs = [

@@ -1,12 +1,12 @@
-"""Which scan leaves room to learn: the table that `pet_simulation.Protocol` was chosen from.
+"""sarcoma_calibration: print the table from which `pet_simulation.Protocol` was chosen: how much a network can learn.
 
 For each setting, the mean over the held-out patients of
 
     input      PSNR and SSIM of the low-count image, range 0 … the full-count image's maximum
-    Gaussian   PSNR after the best filter of its kind, isotropic in mm, its width chosen for each case by the truth
-    ceiling    PSNR of the reconstruction without noise: what is left is the full-count image's own noise
+    Gaussian   PSNR after the best Gaussian filter, isotropic in mm, whose width is chosen per case with the truth
+    ceiling    PSNR of the reconstruction without noise: the remaining difference is the full-count image's own noise
 
-A network must beat the second and cannot much pass the third.
+A network must exceed the second and can hardly exceed the third.
 """
 
 from __future__ import annotations

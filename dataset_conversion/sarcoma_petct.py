@@ -1,10 +1,10 @@
-"""PET/CT of soft-tissue sarcomas → low-count and uncorrected PET, counts simulated (see low_count).
+"""sarcoma_petct: convert PET/CT of soft-tissue sarcomas to low-count and uncorrected PET with simulated counts.
 
     Dataset910_SarcomaPET    low-count PET → full-count PET
     Dataset911_SarcomaNAC    uncorrected low-count PET → corrected full-count PET, of the same patients
 
-Input: a folder of STS_NNN_PET_SUV.nii.gz and STS_NNN_CT.nii.gz on one grid (Vallières et al., The Cancer Imaging
-Archive, resampled).
+The simulation is that of low_count. Input: a folder of STS_NNN_PET_SUV.nii.gz and STS_NNN_CT.nii.gz on one grid
+(Vallières et al., The Cancer Imaging Archive, resampled).
 """
 
 from __future__ import annotations

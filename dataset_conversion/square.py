@@ -1,4 +1,4 @@
-"""Scanners here see square slices: what is not square is laid into what is."""
+"""Pad slices to squares, because the simulated scanners only handle square slices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nndiff.words.volume import SPACING_TOLERANCE, Box, FloatArray, Grid
 
 
 def squared(grid: Grid) -> tuple[Grid, Box]:
-    """The smallest grid with square slices around this one, and where in it this one lies."""
+    """Return the smallest grid with square slices around this one, and the box of this one in it."""
     z, y, x = grid.shape
     _, dy, dx = grid.spacing
     if abs(dy / dx - 1) > SPACING_TOLERANCE:
@@ -24,7 +24,7 @@ def squared(grid: Grid) -> tuple[Grid, Box]:
 
 
 def into(array: FloatArray, grid: Grid, box: Box) -> FloatArray:
-    """Zero around it: neither activity nor attenuation."""
+    """Return the array in a larger grid, surrounded by zeros: no activity and no attenuation."""
     whole = np.zeros(grid.shape, dtype=np.float32)
     whole[box.slices] = array
     return whole

@@ -1,10 +1,10 @@
-"""SynthRAD2023 and SynthRAD2025 → a raw dataset: MR → CT (task 1) or CBCT → CT (task 2), with the body's mask.
+"""synthrad: convert SynthRAD2023 or SynthRAD2025 to a raw dataset, MR → CT (task 1) or CBCT → CT (task 2), with masks.
 
     FOLDER/…/Task1/{brain,pelvis}/1BA001/{mr,ct,mask}.nii.gz           2023: doi.org/10.5281/zenodo.7260705
     FOLDER/…/Task2/{AB,HN,TH}/2ABA001/{cbct,ct,mask}.mha               2025: doi.org/10.5281/zenodo.14918089
 
-The images are registered and masked by the challenge; they stay where they are. A case's name says its task, region (B
-brain, P pelvis, AB abdomen, HN head and neck, TH thorax), centre (A to E) and number.
+The challenge provides registered images and masks of the body; all files stay where they are. The name of a case
+contains its task, region (B brain, P pelvis, AB abdomen, HN head and neck, TH thorax), centre (A to E) and number.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Ultra-Low Dose PET challenge → a raw dataset: PET of a part of the counts to PET of all, DICOM series in place.
+"""udpet: convert the Ultra-Low Dose PET challenge to a raw dataset, low-count → full-count PET, DICOM series in place.
 
     FOLDER/…/SCAN/{Full_dose, 1-2 dose, 1-4 dose, 1-10 dose, …, 1-100 dose}/*      Biograph Vision Quadra
     FOLDER/…/SCAN/{…NORMAL, …D2 or …DRF_2, …, …D100 or …DRF_100}/*              uExplorer
 
-Each reduction factor of a scan is a case of its own, all of one scan a group. Activities become SUV by each series' own
-headers, when it is read (udpet-challenge.github.io).
+Each reduction factor of a scan is a separate case; all cases of a scan form a group. Activities are converted to SUV by
+the headers of each series, when it is read (udpet-challenge.github.io).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _work(arguments: argparse.Namespace) -> None:
 
 
 def found(folder: Path, factors: Sequence[int]) -> Gathered:
-    """Every wanted factor of every scan beside its full counts."""
+    """Return a case for every requested reduction factor of every scan, paired with its full counts."""
     scans: dict[Path, dict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(folder.rglob("*")):
         factor = _factor(path.name)
@@ -77,7 +77,7 @@ def found(folder: Path, factors: Sequence[int]) -> Gathered:
 
 
 def _factor(name: str) -> int | None:
-    """Of a series by its folder's name; 1: the full counts."""
+    """Return the reduction factor in the name of a series' folder: 1 for full counts, None for other folders."""
     if FULL.fullmatch(name):
         return 1
     match = PART.fullmatch(name)

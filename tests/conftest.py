@@ -1,4 +1,4 @@
-"""Small phantoms, raw datasets in a temporary folder, and commands run in this process."""
+"""Fixtures of all tests: small phantoms, raw datasets in a temporary folder, and commands run in this process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ class Outcome(NamedTuple):
 
 
 def make_phantom(seed: int = 0, shape: Triple = SHAPE, kind: str = "pet", noise: float = 0.0) -> FloatArray:
-    """[Z, Y, X]: a smooth body with two lesions, placed by the seed; `noise` is relative to the level of the body."""
+    """Return a smooth body with two lesions whose positions follow from the seed: [Z, Y, X].
+
+    `noise` is relative to the level of the body.
+    """
     generator = np.random.default_rng(seed)
     positions = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
 
@@ -50,7 +53,7 @@ def make_phantom(seed: int = 0, shape: Triple = SHAPE, kind: str = "pet", noise:
 def save_volume(
     path: Path, array: FloatArray, spacing: Spacing = SPACING, origin: Spacing = ORIGIN, dtype: Any = np.float32
 ) -> Path:
-    """One [Z, Y, X] array as a file in canonical axes."""
+    """Write one array [Z, Y, X] to a file in canonical axes, and return its path."""
     shape: Triple = array.shape  # type: ignore[assignment]
     io.write(Volume(np.asarray(array, dtype=np.float32)[None], Grid(shape, spacing, origin)), path, dtype)
     return path
@@ -71,7 +74,10 @@ def make_raw_dataset(
     ending: str = ".nii.gz",
     **words: Any,
 ) -> Path:
-    """Dataset00N_Tiny: case_0, case_1, …; sources are the noisy targets. `words` go into dataset.json as they stand."""
+    """Write Dataset00N_Tiny with case_0, case_1, …, and return its folder; the sources are the targets with noise.
+
+    `words` are added to dataset.json unchanged.
+    """
     folder = raw / f"Dataset{number:03d}_Tiny"
     where = {"images": "imagesTr", "targets": "targetsTr", "masks": "masksTr"}
     if in_place:
@@ -106,14 +112,14 @@ def make_raw_dataset(
 
 @pytest.fixture(autouse=True)
 def no_roots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The developer's own folders never leak into a test."""
+    """Remove the developer's own root folders from the environment."""
     for kind in ("raw", "preprocessed", "results"):
         monkeypatch.delenv(f"nndiff_{kind}", raising=False)
 
 
 @pytest.fixture
 def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    """The three roots in a temporary folder, and in the environment."""
+    """Return three root folders in a temporary folder, and set them in the environment."""
     for kind in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nndiff_{kind}", str(tmp_path / kind))
     return Paths(tmp_path / "raw", tmp_path / "preprocessed", tmp_path / "results")
@@ -131,7 +137,7 @@ def save() -> Callable[..., Path]:
 
 @pytest.fixture
 def raw_dataset(tmp_path: Path) -> Callable[..., Path]:
-    """raw_dataset(cases=3, sources=("PET",), …) → the dataset's folder below tmp_path/raw."""
+    """Return a function: raw_dataset(cases=3, sources=("PET",), …) → the dataset's folder below tmp_path/raw."""
 
     def make(number: int = 1, cases: int = 3, **words: Any) -> Path:
         return make_raw_dataset(tmp_path / "raw", number, cases, **words)
@@ -141,7 +147,7 @@ def raw_dataset(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """offer("kind", us=object) → as if an installed package had entry points of the group nndiff.kind."""
+    """Return a function: offer("kind", us=object) acts like an installed package with an entry point of nndiff.kind."""
     groups: dict[str, list[Any]] = {}
 
     def add(group: str, **rows: Any) -> None:
@@ -154,7 +160,7 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture
 def run_cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """run_cli(main, *argv) → exit code, stdout, stderr, as a shell would see them."""
+    """Return a function: run_cli(main, *argv) → exit code, stdout and stderr, as in a shell."""
 
     def run(main: Callable[[Sequence[str]], int], *argv: object) -> Outcome:
         capfd.readouterr()

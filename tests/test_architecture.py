@@ -1,7 +1,7 @@
-"""Floors are folders, and imports go down only: those inside functions, and those by name (importlib), included.
+"""Tests of the architecture: folders form floors, and imports go down only, also inside functions and by name.
 
-0 words · 1 mechanisms, which never import one another · 2 what a plan is made of · 3 shared core
-4 stages, which talk through files · 5 commands, and the public functions of nndiff/__init__.py
+0 words · 1 mechanisms, which never import one another · 2 parts of a plan · 3 the plan · 4 methods · 5 shared core
+6 stages, which communicate through files · 7 commands, and the public functions of nndiff/__init__.py
 """
 
 from __future__ import annotations

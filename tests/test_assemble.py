@@ -1,4 +1,4 @@
-"""Plan → network: channels before and after the puzzle, the head, the multiple, and a name that nobody knows."""
+"""Tests of building a network from a plan: channels with and without the puzzle, head, multiple, and unknown names."""
 
 from __future__ import annotations
 

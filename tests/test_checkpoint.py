@@ -1,4 +1,4 @@
-"""A checkpoint comes back as it went; whatever is not one is refused in words, and nothing in it is ever run."""
+"""Tests of checkpoints: exact round trips, refusal of other files, and no execution of code in a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samplers and networks for tests, in a line each."""
+"""Short constructors of samplers and networks for tests."""
 
 from __future__ import annotations
 

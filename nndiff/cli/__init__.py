@@ -1,1 +1,1 @@
-"""One thin file a command: parse, call one stage, print."""
+"""The command-line programs, one module per command: parse the arguments, call one stage, print its results."""

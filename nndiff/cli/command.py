@@ -1,4 +1,4 @@
-"""What all commands share: flags with one dash or two, the roots, errors in words, nnU-Net's flags explained."""
+"""The base of all commands: flags with one or two dashes, root folders, error messages, advice on nnU-Net's flags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from nndiff.words.errors import NndiffError, nearest
 from nndiff.words.paths import Paths
 
-# Flags that nnU-Net's users type and that mean nothing here → what to use instead.
+# Flags of nnU-Net that nndiff does not have → what to use instead.
 NNUNET_FLAGS = {
     "-fpe": "one fingerprint serves all plans; drop the flag",
     "-npfp": "use -np: one number of workers for every stage",
@@ -33,7 +33,7 @@ NNUNET_FLAGS = {
 
 
 class Command:
-    """A command line under construction; `run` parses it, calls the work and turns errors into words."""
+    """A command and its flags; `run` parses the arguments, calls the work and prints errors as messages."""
 
     def __init__(self, name: str, description: str):
         self.parser = _Parser(
@@ -59,12 +59,12 @@ class Command:
         self.flag("debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
 
     def flag(self, name: str, short: str | None = None, **options: Any) -> None:
-        """A flag that works as -name and as --name."""
+        """Add a flag that can be written as -name and as --name."""
         first = [f"-{short}"] if short else []
         self.parser.add_argument(*first, f"-{name}", f"--{name}", dest=name.replace("-", "_"), **options)
 
     def switch(self, name: str, default: bool, help: str) -> None:
-        """--name and --no-name."""
+        """Add the two flags --name and --no-name."""
         self.parser.add_argument(f"-{name}", f"--{name}", dest=name, action="store_true", default=default, help=help)
         self.parser.add_argument(
             f"-no-{name}",
@@ -80,7 +80,7 @@ class Command:
         _refuse_nnunet_flags(self.parser, words)
         arguments = self.parser.parse_args(words)
         debug = getattr(arguments, "debug", False)
-        with contextlib.suppress(ValueError):  # called from a thread: whoever runs it minds the signals
+        with contextlib.suppress(ValueError):  # in a thread, where Python allows no signal handler
             signal.signal(signal.SIGTERM, _terminated)
         try:
             work(arguments)
@@ -89,7 +89,7 @@ class Command:
                 traceback.print_exc()
             print(f"\nError: {error}", file=sys.stderr)
             return 1
-        except BrokenPipeError:  # whoever read has gone, as `head` does
+        except BrokenPipeError:  # the reader of the output has ended, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except KeyboardInterrupt:
@@ -134,7 +134,7 @@ def add_configurations(command: Command) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse that names the nearest flag."""
+    """A parser whose error about an unknown flag names the nearest known one."""
 
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ").split()
@@ -147,7 +147,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _OneSpelling(argparse.HelpFormatter):
-    """Help lists a long flag once, with two dashes; one dash works as well."""
+    """A help format that lists each long flag once, with two dashes, although one dash works too."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         flags = [

@@ -1,6 +1,6 @@
-"""nndiff_demo: the whole line on simulated PET scans, from a raw folder to a table and a picture.
+"""nndiff_demo: simulate PET scans, then plan, train, predict and evaluate on them, and show a table and a picture.
 
-It runs the commands that you would type for your own scans, and shows each.
+It runs the same commands as for real scans, and prints each before it runs.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _show(arguments: argparse.Namespace, numbers: Sequence[int]) -> None:
 
 
 def _call(name: str, run: Callable[[Sequence[str]], int], *words: object) -> None:
-    """What a person would type, shown and done."""
+    """Print a command as a user would type it, then run it."""
     line = [str(word) for word in words]
     print(f"\n$ {name} {shlex.join(line)}\n", flush=True)
     if code := run(line):

@@ -1,4 +1,4 @@
-"""nndiff_evaluate: compare predictions with the truth, and with what a plain filter would have made of the input."""
+"""nndiff_evaluate: compare predictions with the truth, and if given also their input and its best Gaussian filter."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _work(arguments: argparse.Namespace) -> None:
 
 
 def table(evaluation: Evaluation) -> str:
-    """A block a channel, a line a method: mean ± std, and the case with the lowest PSNR."""
+    """Return one block per channel with one line per method: mean ± std, and the case with the lowest PSNR."""
     summary = evaluation.summary
     parts = []
     for channel, kinds in summary["settings"]["kinds"].items():
@@ -105,7 +105,7 @@ def _spread(figure: dict[str, Any] | None, percent: bool = False) -> str:
 
 
 def _number(value: float | None, percent: bool = False) -> str:
-    """None stands for an infinite PSNR."""
+    """Return a value as text; None is an infinite PSNR, because JSON has no infinity."""
     if value is None:
         return "inf"
     return f"{value:+.1%}" if percent else f"{value:.4g}"

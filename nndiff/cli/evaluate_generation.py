@@ -1,4 +1,4 @@
-"""nndiff_evaluate_generation: how far generated volumes are from scans that the model never saw."""
+"""nndiff_evaluate_generation: measure the distance between generated volumes and held-out scans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""nndiff_extract_fingerprint: look at every file of a raw dataset; write fingerprint.json."""
+"""nndiff_extract_fingerprint: check every file of a raw dataset and write its properties to fingerprint.json."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _work(arguments: argparse.Namespace) -> None:
 
 
 def extract(paths: Paths, name: str, workers: int | None, verify: bool, write: bool = True) -> Fingerprint:
-    """The stage, with what a person sees of it."""
+    """Extract a fingerprint, print its warnings and its table, save it if `write`, and return it."""
     from nndiff.cli.tables import fingerprint_table
     from nndiff.data import fingerprint
     from nndiff.plans.plan import save

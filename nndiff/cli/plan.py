@@ -1,4 +1,4 @@
-"""nndiff_plan: fingerprint.json and this machine (or -gpu_memory_target) → plan.json, each decision with its reason."""
+"""nndiff_plan: plan the training from fingerprint.json, for this machine or another GPU; plan.json has the reasons."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _work(arguments: argparse.Namespace) -> None:
 
 
 def request(paths: Paths, name: str, task: str, arguments: argparse.Namespace) -> Request:
-    """Return what the command line asks of the planner; refuse what cannot be planned."""
+    """Return the request of the command line to the planner; refuse what cannot be planned."""
     from nndiff.methods import planned_for
     from nndiff.planning import request as stage
 
@@ -77,7 +77,7 @@ def request(paths: Paths, name: str, task: str, arguments: argparse.Namespace) -
 
 
 def make_plan(request: Request, fingerprint: Fingerprint, arguments: argparse.Namespace) -> Plan:
-    """Plan, and print every decision."""
+    """Make and print the plan, save it unless this is a dry run, and return it."""
     from nndiff.cli.tables import plan_table
     from nndiff.planning.request import planned
 

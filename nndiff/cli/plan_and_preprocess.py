@@ -1,4 +1,4 @@
-"""nndiff_plan_and_preprocess: fingerprint, plan and preprocess a raw dataset, in one go."""
+"""nndiff_plan_and_preprocess: extract the fingerprint of a raw dataset, plan its training and preprocess its cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""nndiff_predict: translate a folder of scans with a trained model (or generate volumes)."""
+"""nndiff_predict: translate a folder of scans with a trained model, or generate volumes."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def _add_where(command: Command) -> None:
 
 def _add_how(command: Command) -> None:
     for flag in flags():
-        values = {"choices": flag.choices} if flag.choices else {"metavar": flag.metavar}
+        metavar = "|".join(["auto", *map(str, flag.choices)]) if flag.choices else flag.metavar
         many: dict[str, Any] = {"nargs": "+"} if flag.many else {}
-        command.flag(flag.name, type=_or_auto(flag), default=None, help=flag.help, **values, **many)
+        command.flag(flag.name, type=_or_auto(flag), default=None, help=flag.help, metavar=metavar, **many)
     command.flag("save_uncertainty", action="store_true", help="their standard deviation, in uncertainty/")
     command.flag("save_samples", action="store_true", help="each draw, in samples/")
     command.flag("dicom_out", action="store_true", help="also as derived DICOM series, in dicom/; of DICOM scans")
@@ -49,16 +49,20 @@ def _add_how(command: Command) -> None:
 
 
 def _or_auto(flag: Flag) -> Callable[[str], Any]:
-    """Return how a flag's text is read; `auto` takes what was planned or tuned, as leaving it out does."""
+    """Return the parser of a flag's value; `auto` means the planned or tuned value, as if the flag were omitted."""
 
     def read(text: str) -> Any:
         if text == "auto":
             return None
         try:
-            return flag.type(text)
+            value = flag.type(text)
         except ValueError:
+            value = None
+        if value is None or (flag.choices and value not in flag.choices):
             expected = "a whole number" if flag.type is int else "a number"
-            raise argparse.ArgumentTypeError(f"expected auto or {expected}; found {text}") from None
+            expected = ", ".join(map(str, flag.choices)) if flag.choices else expected
+            raise argparse.ArgumentTypeError(f"expected auto or {expected}; found {text}")
+        return value
 
     return read
 

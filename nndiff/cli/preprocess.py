@@ -1,4 +1,4 @@
-"""nndiff_preprocess: bring every case to the plan's grid and range, ready to be read by patch."""
+"""nndiff_preprocess: crop, normalise and resample every case as planned, and store it for training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _work(arguments: argparse.Namespace) -> None:
 
 
 def prepare_cases(paths: Paths, plan: Plan, configurations: Sequence[str], workers: int | None) -> None:
-    """The stage, with what a person sees of it."""
+    """Preprocess a dataset for the given configurations, and print a summary of each."""
     from nndiff.data.preprocess import preprocess
     from nndiff.words import dataset
 

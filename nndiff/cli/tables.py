@@ -1,4 +1,4 @@
-"""How a fingerprint and a plan look in a terminal."""
+"""Format a fingerprint and a plan as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nndiff.plans.plan import Decision, Plan
 from nndiff.words.fingerprint import Fingerprint
 from nndiff.words.text_table import text_table
 
-NAMES = 22  # columns of a decision's name
+NAMES = 22  # width in characters of the column of names
 
 
 def fingerprint_table(fingerprint: Fingerprint) -> str:
@@ -46,7 +46,7 @@ def fingerprint_table(fingerprint: Fingerprint) -> str:
 
 
 def plan_table(plan: Plan, configurations: Sequence[str], verbose: bool = False, width: int | None = None) -> str:
-    """Every decision, its value and its reason; with `verbose` also what was passed over."""
+    """Return every decision with its value and reason, and with `verbose` also the rejected alternatives."""
     width = width or max(72, min(120, shutil.get_terminal_size((100, 24)).columns))
     parts = [f"Plan for {plan.dataset}"]
     for configuration in ("", *configurations):

@@ -1,4 +1,4 @@
-"""nndiff_train: train one fold of a planned and preprocessed dataset.  On many GPUs: torchrun … -m nndiff.cli.train"""
+"""nndiff_train: train one fold of a preprocessed dataset.  On several GPUs: torchrun … -m nndiff.cli.train"""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def add_device(command: Command) -> None:
 
 
 def seconds_of(text: str) -> float:
-    """'8h' → 28800."""
+    """Return the seconds of a time such as '8h' (28800); refuse other texts."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
     if not match or float(match[1]) <= 0:
         raise argparse.ArgumentTypeError(f"expected a time such as 90s, 30m, 8h or 2d; found {text}")
@@ -90,7 +90,7 @@ def _work(arguments: argparse.Namespace) -> None:
 
 
 def _tune(folder: Path, prepared: Path, arguments: argparse.Namespace) -> None:
-    """Choose a sampler in a fifth of the training's time, unless this very checkpoint was tuned before."""
+    """Tune the sampler in a fifth of the training time, unless the same checkpoint is already tuned."""
     from nndiff.resources.machine import training_device
     from nndiff.tuning.run import SHARE, Request, can_be_tuned, run, up_to_date
 

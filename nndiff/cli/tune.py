@@ -1,4 +1,4 @@
-"""nndiff_tune: choose a trained fold's sampler on its held-out cases, by quality against seconds."""
+"""nndiff_tune: choose the sampler of a trained fold by quality and time per volume, measured on its held-out cases."""
 
 from __future__ import annotations
 

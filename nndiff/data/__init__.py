@@ -1,1 +1,1 @@
-"""Raw cases in, prepared cases out: checks, statistics, fingerprint, preparation."""
+"""From raw cases to prepared cases: integrity checks, statistics, fingerprint, preparation."""

@@ -1,4 +1,7 @@
-"""A raw dataset → fingerprint.json: spacings, shapes, intensities, what ties source to target. Data, no machine."""
+"""Extract the fingerprint of a raw dataset: spacings, shapes, intensities, and the relation of source and target.
+
+A fingerprint depends only on the data, not on the machine.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ from nndiff.words.fingerprint import CaseFingerprint, ChannelStatistics, Fingerp
 from nndiff.words.kind import Kind, kind_of
 from nndiff.words.volume import FloatArray, Mask
 
-BYTES_A_VOXEL = 60  # of a case in flight: volumes, masks and temporaries
+BYTES_A_VOXEL = 60  # memory of a case with two files: volumes, masks and temporaries
 
 
 def extract(dataset: Dataset, workers: int | None = None, verify: bool = True) -> tuple[Fingerprint, list[Finding]]:
-    """Open every file once; return the fingerprint and the warnings. Errors end here, all of them in one report."""
+    """Return the fingerprint and the warnings; open every file once, and raise all errors together as one report."""
     if not verify:
         dataset.demand_sound()
     findings = list(dataset.findings)
@@ -50,7 +53,7 @@ def extract(dataset: Dataset, workers: int | None = None, verify: bool = True) -
 
 
 def report(dataset: Dataset, findings: Sequence[Finding]) -> str:
-    """Every finding, each with its case, file and remedy."""
+    """Return a text of all findings, errors first, each with its case, file and remedy."""
     errors = [finding for finding in findings if finding.severity == "error"]
     warnings = [finding for finding in findings if finding.severity != "error"]
     counts = [
@@ -69,15 +72,15 @@ def report(dataset: Dataset, findings: Sequence[Finding]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Row:
-    """What a worker sends back for a case."""
+    """The result of one case, which a worker process returns."""
 
     name: str
     findings: tuple[Finding, ...]
     content: Content | None
-    case: CaseFingerprint | None  # None: unsound
+    case: CaseFingerprint | None  # None: the case has errors
     source_samples: FloatArray  # [C, n]
     target_samples: FloatArray
-    shares: tuple[float, ...] = ()  # of each pair of channels
+    shares: tuple[float, ...] = ()  # mutual information of each pair of channels, see integrity.tells
 
     def bright(self, side: str) -> list[float]:
         assert self.case is not None
@@ -86,7 +89,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Task:
-    """A case's whole pass, picklable: integrity, then statistics of what was read."""
+    """The picklable work on one case: check its integrity, then compute the statistics of its volumes."""
 
     dataset: Dataset
     verify: bool
@@ -175,7 +178,7 @@ def _assembled(dataset: Dataset, rows: Sequence[_Row]) -> Fingerprint:
 def _pooled(
     samples: Sequence[FloatArray], statistics: Sequence[tuple[ChannelStatistics, ...]]
 ) -> tuple[ChannelStatistics, ...]:
-    """All cases together, each with equal weight; peak is the median of the cases' peaks."""
+    """Return the statistics of all cases together, each with equal weight; peak is the median of the cases' peaks."""
     together = np.concatenate(samples, axis=1)  # [C, cases · POOLED_SAMPLES]
     pooled = []
     for channel, values in enumerate(together):
@@ -198,7 +201,7 @@ def _demand_sound(dataset: Dataset, findings: Sequence[Finding]) -> None:
 
 
 def _bytes_a_case(dataset: Dataset) -> int:
-    """Of the first readable case: enough to know how many fit into RAM side by side."""
+    """Return the memory of the first readable case, from which the number of parallel workers is derived."""
     for case in dataset.cases:
         try:
             shape = read_header(case.files[0]).shape

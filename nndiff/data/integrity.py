@@ -1,10 +1,9 @@
-"""Open every file of a case once; say everything that is wrong with it.
+"""Check the integrity of raw cases: open every file once and report all problems.
 
 Geometry may differ between the files of a case by SPACING_TOLERANCE (relative) and, at the corners, by
-POSITION_TOLERANCE of the smallest voxel edge (`volume.py`). Between cases everything may differ: spacing, shape,
-orientation.
+POSITION_TOLERANCE of the smallest voxel edge (`volume.py`). Between cases spacing, shape and orientation may differ.
 
-The volumes that this pass has read go on to the fingerprint, so that no file is opened twice.
+The volumes are passed on to the fingerprint, so that no file is opened twice.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from nndiff.words.errors import NndiffError
 from nndiff.words.kind import kind_of
 from nndiff.words.volume import FloatArray, Volume
 
-FLOAT32_EXACT = 2**24  # whole numbers beyond this lose their last digit in float32
-STRANGER = 0.4  # of the median: of real PET/CT, heads and simulated PET none is below 0.47, swapped ones are at 0.2
+FLOAT32_EXACT = 2**24  # larger whole numbers lose their last digit in float32
+STRANGER = 0.4  # of the median: real PET/CT, heads and simulated PET all have at least 0.47, swapped pairs have 0.2
 MEASURE = "mutual information (normalised, - 1)"
-ALL_STRANGERS = 0.05  # real PET of a tenth of the counts and their full counts have 0.2, of other patients 0.03
+ALL_STRANGERS = 0.05  # real PET with a tenth of the counts and its full counts have 0.2, of other patients 0.03
 LOOKED_AT = 200_000  # voxels
-OTHER_UNITS = 50.0  # a case whose P99 is this many times off the others' has other units
+OTHER_UNITS = 50.0  # factor between the P99 of a case and the median P99: beyond it, other units are suspected
 
 
 @dataclass(frozen=True)
 class Content:
-    """Digests of the voxels: they tell what is there twice."""
+    """Digests of a case's voxels, from which duplicates are found."""
 
     source: str
     target: str
@@ -42,13 +41,13 @@ class Content:
 
 @dataclass(frozen=True, eq=False)
 class Examined:
-    """One case after its files were opened: the volumes if it is sound, and what is wrong if not."""
+    """One case after its files were opened: the volumes if it has no errors, and the findings."""
 
     source: Volume | None
     target: Volume | None
     mask: Volume | None
     findings: tuple[Finding, ...]
-    content: Content | None  # None: unsound
+    content: Content | None  # None: the case has errors
 
     @property
     def sound(self) -> bool:
@@ -56,7 +55,10 @@ class Examined:
 
 
 def examine(case: Case, dataset: Dataset, verify: bool = True) -> Examined:
-    """Read a case; with `verify`, judge its voxels too. Unreadable files, clashing grids, NaN always count."""
+    """Return a case with its volumes and findings.
+
+    Unreadable files, differing grids and NaN in images are always reported, other problems only with `verify`.
+    """
     findings: list[Finding] = []
     volumes = {path: _read(case, path, findings) for path in case.files}
     reference = next((volume for volume in volumes.values() if volume is not None), None)
@@ -88,8 +90,11 @@ def examine(case: Case, dataset: Dataset, verify: bool = True) -> Examined:
 
 
 def across_cases(contents: Mapping[str, Content], groups: Mapping[str, str]) -> list[Finding]:
-    """Cases that share voxels, case → digests. In two groups the same target is a leak from training into validation,
-    whatever its source; in one group only a case that is wholly the same is a waste."""
+    """Return a finding for each case that repeats the voxels of another one (`contents`: case → digests).
+
+    The same target in two groups leaks from training into validation, whatever its source, and is an error. Within one
+    group, only a case with the same source and target is reported, as a warning.
+    """
     same = defaultdict(list)
     for case, content in sorted(contents.items()):
         same[content.target].append(case)
@@ -107,7 +112,10 @@ def across_cases(contents: Mapping[str, Content], groups: Mapping[str, str]) -> 
 
 
 def other_units(bright: Mapping[str, Sequence[float]], names: Sequence[str]) -> list[Finding]:
-    """Channels whose brightness (P99, case → channels) is far off the other cases': Bq/ml among SUV, say."""
+    """Return a warning for each channel whose P99 is far from that of the other cases, e.g. Bq/ml among SUV.
+
+    `bright` maps a case to the P99 of its channels.
+    """
     findings = []
     for channel, name in enumerate(names):
         values = {case: rows[channel] for case, rows in bright.items() if rows[channel] > 0}
@@ -120,7 +128,11 @@ def other_units(bright: Mapping[str, Sequence[float]], names: Sequence[str]) -> 
 
 
 def strangers(shares: Mapping[str, Sequence[float]], pairs: Sequence[str]) -> list[Finding]:
-    """Sources that tell far less of their target than the other cases' do (`tells`, a number a pair of channels)."""
+    """Return warnings about cases whose source and target have unusually little mutual information.
+
+    A case is compared with the median over all cases; if both channels have one name, the median itself is checked.
+    `shares` maps a case to the result of `tells`, one number per pair of channels.
+    """
     findings = []
     for index, pair in enumerate(pairs):
         values = {case: rows[index] for case, rows in shares.items()}
@@ -140,10 +152,10 @@ def strangers(shares: Mapping[str, Sequence[float]], pairs: Sequence[str]) -> li
 
 
 def tells(source: Volume | None, target: Volume) -> list[float]:
-    """Normalised mutual information - 1 of each pair of channels: 0 for strangers, whatever the grey values."""
+    """Return the normalised mutual information - 1 of each pair of channels: 0 for unrelated images."""
     if source is None:
         return []
-    step = target.array[0].size // LOOKED_AT | 1  # odd: in step with no row
+    step = target.array[0].size // LOOKED_AT | 1  # odd: a multiple of an even row length would sample one column only
     first, second = (volume.array.reshape(volume.channels, -1)[:, ::step] for volume in (source, target))
     return [shared(a, b) - 1 for b in second for a in first]
 
@@ -199,7 +211,11 @@ def _intensities(case: Case, path: Path, array: FloatArray, dataset: Dataset) ->
 
 
 def _integer_limits(case: Case, path: Path, array: FloatArray) -> Iterable[Finding]:
-    """A 16-bit scan that touches the ends of its type was clipped or wrapped around; 32 bits may not fit float32."""
+    """Yield findings about integers that overflow.
+
+    A 16-bit scan with values at the limits of its type was clipped or wrapped around; 32-bit values may exceed what
+    float32 represents exactly.
+    """
     kind = io.read_header(path).pixel_type
     if "integer" not in kind:
         return

@@ -1,11 +1,10 @@
-"""One case → what a network sees, and the way back.
+"""Convert a case to the input of a network, and an estimate of the network back to the case's grid and units.
 
     prepared = prepare(source, target, mask, preparation)      crop → normalise → resample (→ one shape, in generation)
     volume   = prepared.undo(estimate)                         the source's grid, the target's units
 
-Training has source and target, prediction a source alone, generation a target alone. Neither the crop, nor the maps,
-nor `undo` ever look at the target when there is a source: what cannot be known at test time is not used in training
-either.
+Training has source and target, prediction only a source, generation only a target. If there is a source, the crop, the
+maps and `undo` do not depend on the target: what is unknown at test time is not used in training either.
 """
 
 from __future__ import annotations
@@ -24,23 +23,23 @@ from nndiff.words.kind import Kind
 from nndiff.words.scheme import Scheme
 from nndiff.words.volume import Box, FloatArray, Grid, Layout, Mask, Triple, Volume
 
-CROP_MARGIN_MM = 10.0  # around the body: room for what a threshold misses
+CROP_MARGIN_MM = 10.0  # around the body, for parts that the threshold misses
 
 
 @dataclass(frozen=True)
 class Undo:
-    """All that brings an estimate home; plain words, so that it is kept beside the preprocessed case."""
+    """Everything that converts an estimate back to the case's grid and units; stored as JSON with the prepared case."""
 
     original: Grid
     layout: Layout | None
-    box: Box  # of the original, what was kept
+    box: Box  # the part of the original grid that was kept
     resampled: Grid  # the box at the plan's spacing
-    offset: Triple  # of the resampled box inside the network's volume; (0, 0, 0) unless generation fits one shape
-    maps: tuple[Affine, ...]  # a target channel each
+    offset: Triple  # of the resampled box in the network's volume; (0, 0, 0) unless generation requires one shape
+    maps: tuple[Affine, ...]  # one per target channel
     background: tuple[float, ...]
 
     def __call__(self, estimate: FloatArray) -> Volume:
-        """Normalised [C, z, y, x] on the network's grid → the target's units on the original grid."""
+        """Return an estimate in the target's units on the original grid, from [C, z, y, x] on the network's grid."""
         back = (-self.offset[0], -self.offset[1], -self.offset[2])
         nothing = _normalised(self.maps, self.background)
         fitted = place(estimate, back, self.resampled.shape, nothing)
@@ -50,7 +49,7 @@ class Undo:
         return Volume(whole, self.original, self.layout)
 
     def of_spread(self) -> Undo:
-        """For a standard deviation: it has the target's scale, no offset, and is 0 where nothing was estimated."""
+        """Return the undo of a standard deviation: the target's scale, no offset, and 0 outside the estimate."""
         maps = tuple(Affine(m.scale, 0.0) for m in self.maps)
         return replace(self, maps=maps, background=(0.0,) * len(maps))
 
@@ -60,12 +59,12 @@ class Prepared:
     source: FloatArray | None  # [C, z, y, x], normalised
     target: FloatArray | None  # [C', z, y, x], normalised
     mask: Mask | None  # [z, y, x]
-    grid: Grid  # on which all three lie
+    grid: Grid  # of all three arrays
     undo: Undo
 
 
 def prepare(source: Volume | None, target: Volume | None, mask: Volume | None, preparation: Preparation) -> Prepared:
-    """Bring one case to the plan's grid and range. Translation needs a source, generation a target."""
+    """Return one case on the plan's grid and in its range. Translation needs a source, generation a target."""
     reference = source if preparation.source_channels else target
     assert reference is not None, "translation needs a source, generation a target"
     _demand_channels(source, preparation.source_channels, "source")
@@ -107,7 +106,7 @@ def prepare(source: Volume | None, target: Volume | None, mask: Volume | None, p
 
 
 def empty(preparation: Preparation) -> Prepared:
-    """What generation begins with: no image, only the grid that every volume takes, and the way to the file's units."""
+    """Return the start of generation: no image, only the grid of all volumes and the undo to the file's units."""
     shape = preparation.volume_shape
     assert shape is not None, "only generation begins with nothing"
     spacing = preparation.spacing
@@ -127,20 +126,20 @@ def empty(preparation: Preparation) -> Prepared:
 
 
 def body(volume: Volume, kinds: Sequence[Kind], margin_mm: float) -> Box:
-    """The box around the patient, with a margin; found in the source, since a target is not always there."""
+    """Return the box around the body, with a margin; callers pass the source if there is one."""
     a, b, c = (round(margin_mm / spacing) for spacing in volume.spacing)
     return body_box(volume.array, kinds, (a, b, c))
 
 
 def fit(scheme: Scheme, channel: FloatArray, kind: Kind) -> Affine:
-    """The affine map of one channel [Z, Y, X] under a scheme of the plan."""
+    """Return the affine map of one channel [Z, Y, X] under a scheme of the plan."""
     made = normalizer(scheme)
     inside = foreground(channel, kind) if made.looks_inside else np.broadcast_to(np.bool_(True), channel.shape)
     return made.fit(channel, inside)
 
 
 def normalizer(scheme: Scheme) -> Normalizer:
-    """The scheme as an object; options that it does not have are refused."""
+    """Return the normaliser of a scheme; refuse options that it does not have."""
     made: Normalizer = NORMALIZERS.make(scheme.name, scheme.options)
     return made
 
@@ -162,7 +161,7 @@ def _source_maps(source: Volume | None, channels: tuple[Channel, ...]) -> tuple[
 
 
 def _target_maps(source_maps: tuple[Affine, ...], preparation: Preparation) -> tuple[Affine, ...]:
-    """A target's map is fixed or its anchor's: never fitted to the target, which prediction does not have."""
+    """Return the map of each target: fixed, or its anchor's. It never depends on the target, unknown in prediction."""
     nothing = np.zeros((1, 1, 1), dtype=np.float32)
     return tuple(
         source_maps[preparation.anchor[i]]

@@ -1,7 +1,8 @@
-"""Raw cases → the store of each configuration, by the plan.
+"""Prepare all raw cases of a dataset for each configuration of its plan, and store them.
 
-Parallel, bounded by RAM, resumable: a case is done when its arrays are whole and its record names this preparation and
-these very files. Configurations with one preparation share one set of files: the second folder gets hard links.
+Cases are prepared in parallel, as many as RAM allows. Finished cases are skipped: a case is finished if its arrays are
+complete and its record names the same preparation, files and group. Configurations with equal preparations share one
+set of files: the second folder gets hard links.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from nndiff.words.files import sweep
 from nndiff.words.strict_json import encode
 from nndiff.words.volume import FloatArray, Volume
 
-BYTES_A_VOXEL_AND_CHANNEL = 24  # of the larger grid, in a worker: raw, normalised, resampled, undone, temporaries
+BYTES_A_VOXEL_AND_CHANNEL = 24  # of the larger grid, per worker: raw, normalised, resampled, undone, temporaries
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,16 @@ class Summary:
     folder: Path
     done: int
     skipped: int
-    removed: int  # of cases that the dataset no longer has
-    worst_error: float  # of undo, over the target's normalised range
+    removed: int  # prepared cases that the dataset no longer has
+    worst_error: float  # largest error of undo, in normalised units
     worst_case: str
-    cut: tuple[str, ...]  # cases that do not fit the one shape of generation
+    cut: tuple[str, ...]  # cases that are larger than the one shape of generation
 
 
 def preprocess(
     dataset: Dataset, plan: Plan, configurations: Sequence[str], folder: Path, workers: int | None = None
 ) -> list[Summary]:
-    """Bring every case to every configuration's folder below `folder`."""
+    """Prepare every case for every configuration in its folder below `folder`; return one summary per configuration."""
     dataset.demand_sound()
     summaries: list[Summary] = []
     for name in configurations:
@@ -92,7 +93,7 @@ class _Task:
             record = store.read_record(self.folder, case.name)
             if record is not None:
                 store.open_case(self.folder, case.name)
-        except NndiffError:  # damaged, and this very run mends it
+        except NndiffError:  # the stored case is damaged: this run prepares it again
             return False
         return (
             record is not None
@@ -128,7 +129,7 @@ class _Task:
 
 
 def undo_error(prepared: Prepared, target: Volume) -> float:
-    """rms of undo(prepared target) - target inside the crop, in normalised units: what resampling costs."""
+    """Return the rms of undo(prepared target) - target inside the crop, in normalised units: the resampling error."""
     assert prepared.target is not None
     home = prepared.undo(prepared.target)
     inside = (slice(None), *prepared.undo.box.slices)
@@ -140,12 +141,12 @@ def undo_error(prepared: Prepared, target: Volume) -> float:
 
 
 def cut_away(prepared: Prepared) -> float:
-    """Share of the case that does not fit the one shape of generation; 0 in translation."""
+    """Return the share of the case that does not fit the one shape of generation; 0 in translation."""
     kept = [min(n, m) / n for n, m in zip(prepared.undo.resampled.shape, prepared.grid.shape, strict=True)]
     return 1 - math.prod(kept)
 
 
-# ---------------------------------------------------------------- around it
+# ---------------------------------------------------------------- records and checks
 
 
 def _remove_strangers(folder: Path, known: set[str]) -> int:
@@ -172,19 +173,19 @@ def _summary(name: str, folder: Path, dataset: Dataset, done: int, removed: int)
 
 
 def _signatures(case: Case) -> dict[str, list[int]]:
-    """Size and time of each file: a changed scan is prepared again."""
+    """Return size and modification time of each file, so that a changed scan is prepared again."""
     stats = {path: path.stat() for path in case.files}
     return {str(path): [stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()}
 
 
 def _voxels(cases: Sequence[Case], preparation: Preparation) -> int:
-    """Of the first readable case as it is prepared, without opening it."""
+    """Return the voxels of the first readable case from its header: before or after resampling, the larger number."""
     if preparation.volume_shape:
         return math.prod(preparation.volume_shape)
     for case in cases:
         try:
             header = io.read_header(case.files[0])
-        except NndiffError:  # this case will fail by itself, and alone
+        except NndiffError:  # this case fails later, without stopping the others
             continue
         grown = math.prod(header.spacing) / math.prod(preparation.spacing)
         return int(math.prod(header.shape) * max(1.0, grown))

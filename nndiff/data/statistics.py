@@ -1,8 +1,8 @@
-"""What a fingerprint measures on one case: intensities of each channel, and what links source to target.
+"""Statistics of one case for the fingerprint: the intensities of each channel, and the relation of source and target.
 
-**Noise or structure?** Of the difference d between source and target, noise is what (a) local averaging removes and
-(b) does not follow the target's own detail. With G a Gaussian of 1.5 voxels, which leaves the share KEPT of white
-noise's power,
+**Noise or structure?** The noise in the difference d of source and target is the part that (a) local averaging removes
+and (b) does not correlate with the detail of the target. With a Gaussian G of 1.5 voxels, which leaves the share KEPT
+of the power of white noise,
 
     noise_share = (1 - |G d|² / |d|²) / (1 - KEPT) · (1 - corr²(d - G d, x - G x))
 
@@ -26,9 +26,9 @@ from nndiff.words.kind import Kind
 from nndiff.words.volume import FloatArray, Mask, Volume
 
 PERCENTILES = ("0.5", "1", "5", "25", "50", "75", "95", "99", "99.5")
-POOLED_SAMPLES = 20_000  # voxels a case gives to the pooled percentiles
+POOLED_SAMPLES = 20_000  # voxels per case in the pooled percentiles
 SMOOTHING = 1.5  # voxels
-KEPT = 1 / (8 * np.pi**1.5 * SMOOTHING**3)  # of white noise's power after that Gaussian, in 3D
+KEPT = 1 / (8 * np.pi**1.5 * SMOOTHING**3)  # share of the power of white noise that remains after that Gaussian, in 3D
 
 
 def foregrounds(volume: Volume | None, kinds: Sequence[Kind]) -> list[Mask]:
@@ -66,7 +66,7 @@ def channel_statistics(channel: FloatArray, values: FloatArray, share: float) ->
 
 
 def samples(volume: Volume | None, inside: Sequence[Mask]) -> FloatArray:
-    """Evenly spaced foreground voxels of each channel, the same number from every case: [C, POOLED_SAMPLES]."""
+    """Return evenly spaced foreground voxels of each channel, the same number for every case: [C, POOLED_SAMPLES]."""
     if volume is None:
         return np.zeros((0, POOLED_SAMPLES), dtype=np.float32)
     rows = []
@@ -94,7 +94,7 @@ def links(
 
 
 def _link(source: FloatArray, target: FloatArray, source_kind: Kind, target_kind: Kind, where: Mask) -> Link:
-    """y and x are both sides in normalised units; equal kinds share the source's map, as they share units."""
+    """Return the link of two channels, both normalised; channels of one kind share units, so they share a map."""
     source_map = _default_map(source, source_kind)
     target_map = source_map if source_kind == target_kind else _default_map(target, target_kind)
     y, x = source_map.forward(source), target_map.forward(target)
@@ -107,17 +107,17 @@ def _link(source: FloatArray, target: FloatArray, source_kind: Kind, target_kind
         target_std=tidy(target[where].std(dtype=np.float64)),
         noise_share=round(noise_share(y, x, where), 3),
         rmse=tidy(np.sqrt(np.square(difference, dtype=np.float64).mean())),
-        matched_step=0,  # the process is torch's: filled by the fingerprint
+        matched_step=0,  # set by the fingerprint, because the diffusion process needs torch
     )
 
 
 def noise_share(y: FloatArray, x: FloatArray, where: Mask) -> float:
-    """How much of (y - x)'s power is noise; the module's docstring has the formula.  y, x, where: [Z, Y, X]."""
+    """Return the share of the power of y - x that is noise, by the formula above.  y, x, where: [Z, Y, X]."""
     difference = y - x
     difference = np.where(where, difference - difference[where].mean(), 0)
     power = float(np.square(difference[where], dtype=np.float64).mean())
     largest = max(float(np.abs(side[where]).max()) for side in (x, y))
-    if power <= (np.finfo(np.float32).eps * largest) ** 2:  # rounding
+    if power <= (np.finfo(np.float32).eps * largest) ** 2:  # the difference is only rounding error
         return 0.0
     smooth = ndimage.gaussian_filter(difference, SMOOTHING, mode="nearest")
     removed = 1 - float(np.square(smooth[where], dtype=np.float64).mean()) / power
@@ -129,7 +129,7 @@ def noise_share(y: FloatArray, x: FloatArray, where: Mask) -> float:
 def _default_map(channel: FloatArray, kind: Kind) -> Affine:
     try:
         return fit(kind.source, channel, kind)
-    except NndiffError:  # a channel without range, let through by --no-verify_dataset_integrity
+    except NndiffError:  # a constant channel, which --no-verify_dataset_integrity accepts
         return Affine(1.0, float(channel.flat[0]))
 
 
@@ -140,5 +140,5 @@ def _correlation(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> fl
 
 
 def tidy(value: object) -> float:
-    """Six significant digits: what a person can read, and the same on every machine."""
+    """Return the value with six significant digits: readable, and the same on every machine."""
     return float(f"{float(value):.6g}")  # type: ignore[arg-type]

@@ -1,12 +1,12 @@
-"""Predictions and the truth → metrics.csv (a row a case, channel and method) and summary.json.
+"""Compare predictions with the truth: metrics.csv (one row per case, channel and method) and summary.json.
 
-    folders ─ cases ─▶ who is compared with whom ─ scores ─▶ rows ─ summary ─▶ two files
+    folders ─ cases ─▶ the files of each case ─ scores ─▶ rows ─ summary ─▶ two files
 
-Beside the prediction stand what it started from (`input`) and the most that a Gaussian filter could have made of that
-(`best Gaussian`, which knows the truth): a model that does not beat both has learned nothing worth its cost.
+Two baselines are measured in the same way: the `input` of the prediction, and the `best Gaussian`, the filter of the
+input with the highest PSNR, which is chosen with the truth. A model that is not better than both is not worth its cost.
 
-What cannot be compared is named and never guessed: a case without a partner, another grid, a voxel that is no number.
-What each figure means: documentation/reference/metrics.md.
+A case that cannot be compared is reported as a failure and never repaired: a missing file, another grid, NaN or
+infinite voxels. documentation/reference/metrics.md explains the metrics.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from nndiff.words.kind import KINDS, SYNTHRAD_RANGES, Kind, kind_of
 from nndiff.words.volume import Triple
 
 AUTO = "auto"
-PUZZLE_FACTOR: Triple = (2, 2, 2)  # when neither the caller nor predict.json says
+PUZZLE_FACTOR: Triple = (2, 2, 2)  # if neither the caller nor predict.json gives one
 BOUNDS_RULE = "min(0, the truth's minimum) to the truth's maximum, per volume and channel"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was written, and what could not be compared: whoever has shown the first asks `demand_success`."""
+    """The results that were written, and the cases that failed. After showing the results, call `demand_success`."""
 
     folder: Path
     rows: tuple[Row, ...]
@@ -58,10 +58,10 @@ def evaluate(
     puzzle_factor: Triple | None = None,
     workers: int | None = None,
 ) -> Evaluation:
-    """Compare every case, write metrics.csv and summary.json into `output_folder`.
+    """Compare every case, write metrics.csv and summary.json into `output_folder`, and return the results.
 
-    `kinds`: names of KINDS or "auto", one for all channels or one per channel. Cases that fail are in `failures` and in
-    summary.json; an error is raised here only when no other is left.
+    `kinds`: names of KINDS or "auto", one for all channels or one per channel. Cases that fail are listed in `failures`
+    and in summary.json; an error about them is raised here only if all cases fail.
     """
     _demand_edition(edition)
     factor = _puzzle_factor(puzzle_factor, prediction_folder)
@@ -99,7 +99,7 @@ def _settings(folders: Folders, scorer: Scorer, input_channel: int | None) -> di
 
 
 def _bounds_rules(edition: str) -> dict[str, str]:
-    """Return names of kinds, joined, → the range in which they are measured, in words."""
+    """Return joined names of kinds → a description of the range in which their metrics are computed."""
     names: dict[str, list[str]] = {}
     for kind in KINDS.values():
         names.setdefault(_bounds_rule(kind, edition), []).append(kind.name)
@@ -122,7 +122,7 @@ def _demand_edition(edition: str) -> None:
 
 
 def _channel_kinds(kinds: str | Sequence[str], truth_folder: Path) -> tuple[Kind | None, ...]:
-    """Return the kinds asked for; "auto" follows the target names of the truth's dataset, else it is None."""
+    """Return the requested kinds; "auto" uses the target names in the dataset.json of the truth, otherwise None."""
     asked = tuple(map(_asked, (kinds,) if isinstance(kinds, str) else kinds))
     description = truth_folder.absolute().parent / "dataset.json"
     if asked != (None,) or not description.is_file():
@@ -141,8 +141,8 @@ def _asked(name: str) -> Kind | None:
 
 
 def _puzzle_factor(asked: Sequence[int] | None, prediction_folder: Path) -> Triple:
-    """As asked, else what predict noted beside its volumes."""
-    records = sorted(prediction_folder.glob("predict*.json"))  # one a part, where the work was shared: all of one model
+    """Return the requested puzzle factor, otherwise the one in predict.json, otherwise the default."""
+    records = sorted(prediction_folder.glob("predict*.json"))  # one per part if the work was split; all have one model
     factor = asked
     if factor is None and records:
         words = read_json(records[0])

@@ -1,9 +1,9 @@
-"""Folders → cases: who is compared with whom, by name. No image is opened.
+"""Collect the files of each case to evaluate from the folders, by name. No image is opened.
 
     GT/CASE_0000      PRED/CASE_0000      PRED/samples/CASE_sampleK_0000      PRED/uncertainty/CASE_0000
     INPUT/CASE_0000   MASKS/CASE          REGIONS/CASE                        each with any ending that nndiff reads
 
-A case that lacks a partner becomes a failure that says which; the others go on.
+A case with a missing file becomes a failure that names the file; the other cases are evaluated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Channels = dict[str, dict[int, Path]]  # case → channel → file
 @dataclass(frozen=True)
 class Case:
     name: str
-    truth: tuple[Path, ...]  # one file a channel, as are these three
+    truth: tuple[Path, ...]  # one file per channel, as in the next three fields
     prediction: tuple[Path, ...]
     samples: tuple[tuple[Path, ...], ...]
     uncertainty: tuple[Path | None, ...]
@@ -36,7 +36,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Folders:
-    """The files of every side by the name of their case; a side that was not asked for is None."""
+    """The files of every folder by the name of their case; None for a folder that was not given."""
 
     paths: dict[str, str | None]
     truth: Channels
@@ -46,7 +46,7 @@ class Folders:
     regions: dict[str, Path] | None
     samples: dict[str, dict[int, dict[int, Path]]]  # case → channel → sample → file
     uncertainty: Channels
-    strangers: tuple[Path, ...]  # images whose names say no channel
+    strangers: tuple[Path, ...]  # images without a channel number in their names
 
     @classmethod
     def read(
@@ -69,7 +69,7 @@ class Folders:
         )
 
     def cases(self, input_channel: int) -> tuple[list[Case], list[Failure]]:
-        """The whole ones; a failure for every other."""
+        """Return the complete cases, and a failure for every other case."""
         cases = []
         failures = [_failure(path.name, "The name says no channel: name it CASE_0000.") for path in self.strangers]
         for name in sorted(self.truth.keys() | self.prediction.keys()):
@@ -137,7 +137,7 @@ class Folders:
 
 
 def images_of(folder: Path, side: str, optional: bool = False) -> dict[str, Path]:
-    """Name without the ending → file."""
+    """Return the images of a folder: name without the ending → file; refuse two files with one name."""
     if not folder.is_dir():
         if optional:
             return {}

@@ -1,9 +1,10 @@
-"""A folder of generated volumes beside the scans that the model never saw → generation.json.
+"""Compare a set of generated volumes with held-out scans, which the model has not seen, and write generation.json.
 
     generated ─ the plan's map ─▶ [-1, 1] ─ extractor ─▶ features ─ distances to those of as many held-out scans
 
-Beside them stand as many training scans, as if they had been generated: what another set of real scans would score. No
-figure means anything without that row. Every figure depends on the number of volumes and carries its features' name.
+The same number of training scans is evaluated in the same way: this row gives the values of another set of real scans,
+and the values of the generated volumes can only be judged relative to it. Every value depends on the number of volumes
+and is recorded with the name of its features.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ FEWEST = 2
 
 @dataclass(frozen=True)
 class Compared:
-    """One set against the held-out scans."""
+    """The comparison of one set with the held-out scans."""
 
     name: str
     figures: Figures
     fid_interval: tuple[float, float]  # 95 %, by bootstrap
-    memorised: Nearest  # of the generated volumes; in the training scans' row of the held-out ones, which are fresh
+    memorised: Nearest  # of the generated volumes; in the row of the training scans, of the held-out scans
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def judge(
     extractor: Extractor,
     most: int | None = None,
 ) -> list[Judged]:
-    """A block a target channel; at most `most` volumes a side, and as many on both."""
+    """Return the comparison of each target channel, with equally many volumes in both sets, at most `most`."""
     if plan.task != "generation":
         raise NndiffError(
             "This compares sets of volumes, for models that generate.",
@@ -99,7 +100,7 @@ def judge(
 
 
 def features_of(volumes: Iterable[FloatArray], limits: tuple[float, float], extractor: Extractor) -> Floats:
-    """Of volumes in network units; the extractor sees the plan's range as [-1, 1]."""
+    """Return the features [N, D] of volumes in network units, after mapping the range `limits` to [-1, 1]."""
     low, high = limits
     onto_one = (np.clip(2 * (np.asarray(volume) - low) / (high - low) - 1, -1, 1) for volume in volumes)
     return np.stack([extractor(volume.astype(np.float32)) for volume in onto_one])
@@ -111,7 +112,7 @@ def _compared(name: str, real: Floats, other: Floats, extractor: Extractor, memo
 
 
 def _files(folder: Path, channels: int) -> list[list[Path]]:
-    """A list of channels for every volume."""
+    """Return the files of the channels of every volume."""
     found = channels_of(images_of(folder, "generated volumes"))
     if not found:
         raise NndiffError(

@@ -1,8 +1,8 @@
-"""One case → its rows: every method on every channel, one channel in memory at a time.
+"""Compute the metrics of one case: one row per method and channel, with one channel in memory at a time.
 
-prediction      what is evaluated
-input           what it started from, in the target's units
-best Gaussian   the most that a Gaussian filter could have made of the input; it knows the truth
+prediction      the volume that is evaluated
+input           the source that it was predicted from, in the target's units
+best Gaussian   the Gaussian filter of the input with the highest PSNR, which is chosen with the truth
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from nndiff.words.kind import Kind, kind_by_values
 from nndiff.words.volume import FloatArray, Grid, Mask, Range, Triple
 
 PREDICTION, INPUT, BEST_GAUSSIAN = "prediction", "input", "best Gaussian"
-BYTES_A_VOXEL = 130  # in a worker: volumes, and MS-SSIM's temporaries, which are the most
-SMALLEST_VOXELS = 97**3  # MS-SSIM pads what is smaller
+BYTES_A_VOXEL = 130  # per worker: volumes, and the temporaries of MS-SSIM, which take the most
+SMALLEST_VOXELS = 97**3  # MS-SSIM pads smaller volumes
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one channel of one case."""
+    """The metrics of one method on one channel of one case."""
 
     case: str
     channel: int
     method: str
     kind: Kind
     bounds: Range
-    scores: dict[str, float]  # the names of METRICS; what does not apply is absent, what is undefined NaN
+    scores: dict[str, float]  # by name in METRICS; absent if a metric does not apply, NaN if it is undefined
     regions: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True)
 class Scorer:
-    kinds: tuple[Kind | None, ...]  # one per channel, the last one for all that follow; None: as the values say
+    kinds: tuple[Kind | None, ...]  # one per channel, the last one also for later ones; None: determined by the values
     edition: str
     puzzle_factor: Triple
 
@@ -94,7 +94,7 @@ class Scorer:
 
 
 def _comparisons(case: Case, channel: int, grid: Grid, itself: Comparison) -> Iterator[tuple[str, Comparison]]:
-    """Yield each method's volume beside the truth, one in memory at a time. `itself`: the truth beside the truth."""
+    """Yield each method and its comparison, with one volume in memory at a time; `itself` compares truth with truth."""
     yield PREDICTION, _predicted(case, channel, grid, itself)
     if case.source is not None:
         source = _read(case.source, grid, "input")
@@ -104,7 +104,7 @@ def _comparisons(case: Case, channel: int, grid: Grid, itself: Comparison) -> It
 
 
 def _predicted(case: Case, channel: int, grid: Grid, itself: Comparison) -> Comparison:
-    """Return the prediction beside the truth, with the samples and the uncertainty that it alone may have."""
+    """Return the comparison of the prediction, which alone may have samples and an uncertainty."""
     prediction = _read(case.prediction[channel], grid, "prediction")
     samples = tuple(_read(path, grid, "sample") for path in case.samples[channel])
     uncertainty = case.uncertainty[channel]
@@ -116,7 +116,7 @@ def _predicted(case: Case, channel: int, grid: Grid, itself: Comparison) -> Comp
 
 
 def _read(path: Path, grid: Grid, side: str) -> FloatArray:
-    """[Z, Y, X] on the truth's grid, all numbers."""
+    """Return the array [Z, Y, X] of a file; refuse another grid than the truth's, and NaN or infinite voxels."""
     volume = io.read([path])
     difference = grid.difference(volume.grid)
     if difference is not None:
@@ -162,12 +162,12 @@ def _read_regions(path: Path | None, grid: Grid, mask: Mask | None) -> Labels | 
 
 
 def bytes_each(cases: Sequence[Case]) -> int:
-    """Of the largest case, from its header."""
+    """Return the memory that the largest case needs, from the headers."""
     largest = 0
     for case in cases:
         try:
             voxels = math.prod(io.read_header(case.truth[0]).shape)
-        except NndiffError:  # this case will fail by itself, and alone
+        except NndiffError:  # this case fails later, without stopping the others
             continue
         samples = max(len(paths) for paths in case.samples)
         largest = max(largest, BYTES_A_VOXEL * max(voxels, SMALLEST_VOXELS) + 4 * samples * voxels)

@@ -1,4 +1,4 @@
-"""Rows → metrics.csv, and summary.json: mean, std, median and the worst case of every figure, with what was assumed."""
+"""Write all rows to metrics.csv, and summarise them for summary.json: mean, std, median and worst case per metric."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nndiff.words.files import atomic
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:
-    """What does not apply is an empty cell, an infinite PSNR is inf, everything else six digits."""
+    """Write one line per row: six digits, inf for an infinite PSNR, an empty cell for metrics that have no value."""
     names = [metric.name for metric in METRICS.values()]
     with atomic(path) as part, open(part, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
@@ -54,7 +54,7 @@ def summarised(rows: Sequence[Row], failures: Sequence[Failure], settings: Mappi
 
 
 def _figures(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Name → mean, std (of n - 1), median and worst over the cases that have it."""
+    """Return metric → mean, std (divisor n - 1), median and worst case, over the cases that have a value."""
     figures = {}
     for metric in METRICS.values():
         scores = [(row.scores.get(metric.name, math.nan), row.case) for row in rows]
@@ -76,7 +76,7 @@ def _figures(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN and no infinity: null."""
+    """Return the data with None for NaN and infinity, which JSON does not have."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in data.items()
     }

@@ -84,7 +84,16 @@ class PRDiTSpec(NetworkSpec):
             for width, depth in VARIANTS[device]:
                 for batch in BATCHES[device]:
                     for recompute in ("none", "blocks"):
-                        yield TokenRung((1, 1, 1), patch, grain, batch, width, recompute, depth, block)
+                        yield TokenRung(
+                            puzzle_factor=(1, 1, 1),
+                            patch_size=patch,
+                            spacing=grain,
+                            batch_size=batch,
+                            width=width,
+                            recompute=recompute,
+                            depth=depth,
+                            block=block,
+                        )
 
     @classmethod
     def on(cls, rung: Rung, channels: Channels) -> PRDiTSpec:
@@ -146,7 +155,15 @@ class PRDiTSpec(NetworkSpec):
 
         pieces = math.prod(puzzle_factor)
         inputs, outputs = self.in_channels * pieces, self.out_channels * pieces
-        core = PRDiT(inputs, outputs, self.width, self.depth, self.token, self.block, self.recompute)
+        core = PRDiT(
+            in_channels=inputs,
+            out_channels=outputs,
+            width=self.width,
+            depth=self.depth,
+            patch=self.token,
+            stride=self.block,
+            recompute=self.recompute,
+        )
         network = Puzzled(core, puzzle_factor, self.multiple(puzzle_factor), None)
         return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 

@@ -60,7 +60,14 @@ class UNetSpec(NetworkSpec):
         rung = None
         for puzzle, patch, coarser in dict.fromkeys(_sizes(shape, spacing, tiled, FLOOR_PATCH[device])):
             for width, batch, recompute in _variants(device, puzzle):
-                rung = Rung(puzzle, patch, coarser, batch, width, recompute)
+                rung = Rung(
+                    puzzle_factor=puzzle,
+                    patch_size=patch,
+                    spacing=coarser,
+                    batch_size=batch,
+                    width=width,
+                    recompute=recompute,
+                )
                 yield rung
         assert rung is not None
         if rung != (last := replace(rung, batch_size=1, width=NARROWEST, recompute="blocks")):
@@ -125,19 +132,26 @@ class UNetSpec(NetworkSpec):
         pieces = math.prod(puzzle_factor)
         out = HEAD_CHANNELS if self.head_width else self.out_channels
         core = UNet(
-            self.in_channels * pieces,
-            out * pieces,
-            self.width,
-            self.multipliers,
-            self.kernels,
-            self.strides,
-            self.blocks,
-            self.recompute,
+            in_channels=self.in_channels * pieces,
+            out_channels=out * pieces,
+            width=self.width,
+            multipliers=self.multipliers,
+            kernels=self.kernels,
+            strides=self.strides,
+            blocks=self.blocks,
+            recompute=self.recompute,
         )
         head = Head(HEAD_CHANNELS + self.in_channels, self.out_channels, self.head_width) if self.head_width else None
         kernel = self.local_mean_kernel(puzzle_factor)
         skip = averaging(self.in_channels, self.skip, kernel) if self.skip else None
-        network = Puzzled(core, puzzle_factor, self.multiple(puzzle_factor), head, self.mix == "haar", skip)
+        network = Puzzled(
+            core=core,
+            factor=puzzle_factor,
+            multiple=self.multiple(puzzle_factor),
+            head=head,
+            haar=self.mix == "haar",
+            skip=skip,
+        )
         return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
     def _demand_buildable(self, puzzle_factor: Triple) -> None:

@@ -1,1 +1,1 @@
-"""Volumes in and out: files, crop, intensities, grid, tiles, store. Each map comes with its exact inverse."""
+"""Operations on volumes: files, cropping, normalisation, resampling, tiles, storage; each map has an exact inverse."""

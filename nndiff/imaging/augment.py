@@ -1,12 +1,12 @@
-"""Changes to a training pair that leave it true: one sample in, one sample out.
+"""Random augmentations of a training pair that keep source and target consistent: one sample in, one sample out.
 
     mirror     source, target and mask along any axis                      batchgenerators' MirrorTransform
-    scale      source and target times one number: where both share a scale
+    scale      source and target times one number, if both share a scale
     contrast   the source alone: brightness, contrast and gamma            batchgenerators' colour transforms
 
-batchgenerators draws from numpy's global state, so that state is set from the sample's own seed and put back after:
-a sample depends on its seed alone, in whatever process it is made. Source and target travel together as `data`; a
-float target given as `seg` would be resampled label by label.
+batchgenerators draws from numpy's global random state. The state is therefore set from the sample's own seed and
+restored afterwards, so that a sample depends only on its seed, whichever process makes it. Source and target are passed
+together as `data`; a float target passed as `seg` would be resampled label by label.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Augmentation(Protocol):
 
 @dataclass(frozen=True)
 class Mirror:
-    """Each axis that is 1 is reversed in every second sample."""
+    """A random reflection: each axis that is 1 is reversed with probability 1/2."""
 
     z: float = 0.0
     y: float = 0.0
@@ -66,7 +66,7 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Scale:
-    """Uniform in log between low and high; zero stays zero."""
+    """One random factor for source and target, log-uniform between `low` and `high`; zero stays zero."""
 
     low: float = 0.8
     high: float = 1.25
@@ -79,7 +79,10 @@ class Scale:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Each of three changes with a probability, by up to `strength`, channel by channel."""
+    """Random changes of the source's brightness, contrast and gamma.
+
+    Each is applied with `probability`, by a factor within 1 ± `strength` that is drawn per channel.
+    """
 
     probability: float = 0.3
     strength: float = 0.15
@@ -99,7 +102,7 @@ class Contrast:
 
 
 def augmented(rows: Sequence[Augmentation], sample: Sample, seed: Sequence[int]) -> Sample:
-    """Every row in order, all random numbers from `seed`."""
+    """Return the sample after all augmentations in order, with every random number drawn from `seed`."""
     with _numpy_seeded(seed):
         for row in rows:
             sample = row(sample)

@@ -1,8 +1,8 @@
-"""The part of a volume worth computing: the body's box.
+"""Crop a volume to the bounding box of the body, and place the result back.
 
     foreground → union over channels → components ≥ 1 % of the largest → bounding box + margin
 
-`crop` is a view; `place` lays it back: the identity inside the box, outside it the channel's background value.
+`crop` returns a view. `place` undoes it: inside the box it is the identity, outside it fills the channel's background.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from nndiff.words.kind import Kind
 from nndiff.words.registry import Registry
 from nndiff.words.volume import Box, FloatArray, Mask, Triple
 
-SAMPLE = 4_000_000  # voxels at most, for levels and for labelling: enough for a box, and a second at most
-SMALLEST_PART = 0.01  # of the largest component: what is smaller is noise or a bed screw
+SAMPLE = 4_000_000  # most voxels used for percentiles and labelling: enough for a box, and at most a second
+SMALLEST_PART = 0.01  # of the largest component: smaller ones are noise or a bed screw
 
 
 # ---------------------------------------------------------------- foreground
 
 
 def foreground(channel: FloatArray, kind: Kind) -> Mask:
-    """Return where there is something, by the rule of the channel's kind; everywhere in a constant channel."""
+    """Return the foreground mask by the rule of the channel's kind; all voxels if the channel is constant."""
     assert channel.ndim == 3, channel.shape
     if channel.min() == channel.max():
         return np.ones(channel.shape, dtype=np.bool_)
@@ -37,7 +37,7 @@ def foreground(channel: FloatArray, kind: Kind) -> Mask:
 
 @dataclass(frozen=True)
 class Above:
-    """Values above a level, in the channel's units."""
+    """A foreground of all values above a level, in the channel's units."""
 
     level: float
 
@@ -47,9 +47,9 @@ class Above:
 
 @dataclass(frozen=True)
 class OfPeak:
-    """Values above a share of the peak, which is P99.9, after a mean of 27 voxels.
+    """A foreground of all values above a share of the peak (P99.9), after a mean filter over 27 voxels.
 
-    That mean carries a fifth of the noise: counts scattered outside the body fall below the level.
+    The filter reduces the noise to a fifth, so that counts scattered outside the body fall below the level.
     """
 
     share: float
@@ -63,7 +63,7 @@ class OfPeak:
 
 @dataclass(frozen=True)
 class OfSpan:
-    """Values above a share of the way from the darkest (P0.5) to the brightest (P99)."""
+    """A foreground of all values above dark + share · (bright - dark), where dark is P0.5 and bright is P99."""
 
     share: float
 
@@ -80,7 +80,7 @@ def _levels(channel: FloatArray, *percents: float) -> list[float]:
 
 
 def body_box(array: FloatArray, kinds: Sequence[Kind], margin_voxels: Triple) -> Box:
-    """The box of all that is foreground in any channel of `array` [C, Z, Y, X]; the whole volume when nothing is."""
+    """Return the box of the foreground of all channels of `array` [C, Z, Y, X]; the whole volume if there is none."""
     shape = array.shape[1:]
     strides = strides_of(shape)
     masks = [foreground(every(channel, strides), kind) for channel, kind in zip(array, kinds, strict=True)]
@@ -93,7 +93,7 @@ def body_box(array: FloatArray, kinds: Sequence[Kind], margin_voxels: Triple) ->
 
 
 def large_parts(mask: Mask, least: float = SMALLEST_PART) -> Mask:
-    """Components that are at least so large beside the largest."""
+    """Return the connected components with at least the share `least` of the largest component's voxels."""
     labels, count = ndimage.label(mask)
     if count < 2:
         return mask
@@ -105,14 +105,14 @@ def large_parts(mask: Mask, least: float = SMALLEST_PART) -> Mask:
 
 
 def _span(hits: npt.NDArray[np.intp], stride: int, margin: int, length: int) -> tuple[int, int]:
-    """From the first hit to the last on one axis; between two sampled voxels the body may reach up to the next."""
+    """Return start and stop on one axis; between two sampled voxels the body may reach up to the next sample."""
     start = int(hits[0]) * stride - (stride - 1) - margin
     stop = int(hits[-1]) * stride + stride + margin
     return max(0, start), min(length, stop)
 
 
 def strides_of(shape: Sequence[int]) -> Triple:
-    """Thin the longest axis first, until SAMPLE voxels are left."""
+    """Return the strides that leave at most SAMPLE voxels; the stride of the longest remaining axis grows first."""
     steps = [1, 1, 1]
     while np.prod(left := [-(-n // step) for n, step in zip(shape, steps, strict=True)]) > SAMPLE:
         steps[int(np.argmax(left))] += 1
@@ -131,14 +131,14 @@ def _thinned(channel: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def crop(array: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
-    """A view of `array` [..., Z, Y, X]."""
+    """Return the view of `array` [..., Z, Y, X] inside `box`."""
     return array[(..., *box.slices)]
 
 
 def place(array: npt.NDArray[Any], offset: Triple, shape: Triple, background: Sequence[float]) -> npt.NDArray[Any]:
-    """[C, z, y, x] laid at `offset` into a volume [C, *shape] of background; what sticks out is cut off.
+    """Return a volume [C, *shape] of background with `array` [C, z, y, x] placed at `offset`.
 
-    `place(place(a, o, ...), -o, a's shape, ...)` is `a` wherever nothing stuck out.
+    Parts beyond the border are cut off. `place(place(a, o, ...), -o, a's shape, ...)` equals `a` where nothing was cut.
     """
     if offset == (0, 0, 0) and array.shape[1:] == shape:
         return array
@@ -151,7 +151,7 @@ def place(array: npt.NDArray[Any], offset: Triple, shape: Triple, background: Se
 
 
 def _overlap(offset: int, length: int, room: int) -> tuple[slice, slice]:
-    """On one axis: where the piece lands, and which part of it that is."""
+    """Return, for one axis, the slice of the volume that the piece fills, and the slice of the piece that fills it."""
     start, stop = max(0, offset), max(0, min(room, offset + length))
     return slice(start, stop), slice(start - offset, max(start, stop) - offset)
 

@@ -1,10 +1,11 @@
-"""A DICOM series, in a folder or a zip → one volume: whole, sorted by position, in units that mean something.
+"""Read a DICOM series, in a folder or a zip file, as one complete volume, sorted by position, in physical units.
 
     headers (pydicom) ─▶ one series, one orientation, even distances      slices (GDCM) · slope + intercept ─▶ [Z, Y, X]
-    PET in Bq/ml ─▶ SUV (suv.py)                                          else as the scanner says: CT in HU
+    PET in Bq/ml ─▶ SUV (suv.py)                                          other units stay as stored: CT in HU
 
-Every slice has its own slope and intercept. Nothing of the headers but geometry, units and the kind of image leaves
-this module. What is no volume (a slice missing, a tilted gantry, two series) is refused with what was found.
+Every slice has its own slope and intercept. Of the headers, `read` and `describe` return only the geometry and the
+pixel type; `headers` returns them in full, to write a derived series. A series that does not form a volume (a missing
+slice, a tilted gantry, two series together) is refused, and the error says what was found.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from nndiff.words.volume import FloatArray, Grid, Spacing
 sitk: Any = SimpleITK
 
 PREAMBLE = 128  # bytes before the letters DICM
-UNEVEN = 0.01  # of the distance of two slices: what one of them may be off
+UNEVEN = 0.01  # of the distance of two slices: the largest deviation of one distance
 DIRECTION_TOLERANCE = 1e-3
-TILT_TOLERANCE = 1e-3  # of the distance of two slices, sideways
+TILT_TOLERANCE = 1e-3  # of the distance of two slices: the largest sideways shift
 LARGEST_ZIP = 16 * 10**9  # bytes, unpacked
-HIGHEST_RATIO = 200  # of a member's sizes; images are compressed two to twenty times
+HIGHEST_RATIO = 200  # of a member's unpacked to its packed size; images are compressed two to twenty times
 NAMED = 5
-SHORT = 3  # letters: so short a name counts only as a word of its own
+SHORT = 3  # letters: a name of at most so many is only matched as a whole word
 SPELT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ø": "oe", "å": "aa", "æ": "ae"})
 NO_NAMES = {"anon", "anonymous", "anonymized", "anonymised", "patient", "subject", "unknown", "phantom", "test", "case"}
 REMEDY = "export the series again, whole"
@@ -46,7 +47,7 @@ REMEDY = "export the series again, whole"
 @dataclass(frozen=True)
 class Slice:
     file: Path
-    frame: int  # of a multi-frame file; -1: the file is one slice
+    frame: int  # index in a multi-frame file; -1: the file holds one slice
     position: tuple[float, float, float]
     orientation: tuple[float, ...]  # direction cosines of a row, then of a column
     spacing: tuple[float, float]  # of rows, of columns
@@ -59,28 +60,28 @@ class Slice:
 class Series:
     slices: tuple[Slice, ...]
     grid: Grid
-    factor: float  # to SUV; 1 for what is no PET, or SUV already
+    factor: float  # converts the values to SUV; 1 for other modalities, and for PET that is stored in SUV
     pixel_type: str
 
 
 def is_series(path: Path) -> bool:
-    """Whether a path can only mean DICOM: a folder or a zip."""
+    """Return whether a path must be a DICOM series, because it is a folder or a zip file."""
     return path.is_dir() or path.suffix.lower() == ".zip"
 
 
 def holds_dicom(folder: Path) -> bool:
-    """Whether any file right in a folder is DICOM."""
+    """Return whether any file directly in a folder is DICOM."""
     return any(path.is_file() and _is_dicom(path) for path in folder.iterdir())
 
 
 def modality(folder: Path) -> str:
-    """Of the first file right in a folder: CT, PT, MR, DX, …"""
+    """Return the DICOM modality of the first DICOM file directly in a folder: CT, PT, MR, DX, …"""
     first = next(path for path in sorted(folder.iterdir()) if path.is_file() and _is_dicom(path))
     return str(_header(first, folder).get("Modality", ""))
 
 
 def names_patient(path: Path, text: str) -> bool:
-    """Whether the patient's name stands in a text; what de-identification leaves is no name."""
+    """Return whether a text contains the patient's name; placeholders of de-identification do not count as names."""
     with _files(path) as files:
         header = _header(files[0], path) if files else {}
     name, number = (str(header.get(keyword, "")).lower() for keyword in ("PatientName", "PatientID"))
@@ -92,7 +93,7 @@ def names_patient(path: Path, text: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Without accents, in small letters."""
+    """Return the text without accents, in lower case."""
     return "".join(
         letter for letter in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(letter)
     )
@@ -106,13 +107,13 @@ def read(path: Path) -> tuple[FloatArray, Grid]:
 
 
 def describe(path: Path) -> tuple[Grid, str]:
-    """Where it lies and the type of its numbers, without the voxels."""
+    """Return the grid and the pixel type of a series, without reading its voxels."""
     series, _ = headers(path)
     return series.grid, series.pixel_type
 
 
 def headers(path: Path) -> tuple[Series, list[Any]]:
-    """The series, and of each of its slices the header, in that order."""
+    """Return the series and the headers of its slices, in the order of the slices."""
     with _files(path) as files:
         return _series(files, path)
 
@@ -136,7 +137,7 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _unpacked(path: Path, folder: Path) -> list[Path]:
-    """Every member under a number of its own: no name of the archive becomes a path."""
+    """Unpack every member under a running number, so that no name in the archive becomes a path; return the files."""
 
     def refuse(found: str, remedy: str) -> NndiffError:
         return NndiffError(f"{path.name} is no archive to be trusted.", found=found, where=path, remedy=remedy)
@@ -228,7 +229,7 @@ def _slices(file: Path, header: Any, path: Path) -> list[Slice]:
 
 
 def _functional(group: Any) -> list[Any]:
-    """The items of a functional group: what of a slice stands one level deeper in a multi-frame file."""
+    """Return the items of a functional group, which hold a slice's attributes in a multi-frame file."""
     return [element.value[0] for element in group if element.VR == "SQ" and element.value] if group else []
 
 
@@ -260,7 +261,7 @@ def _slice(file: Path, frame: int, places: Sequence[Any], shape: tuple[int, int]
 
 
 def _ordered(slices: Sequence[Slice], path: Path) -> tuple[tuple[Slice, ...], Grid]:
-    """Sorted along their normal, at even distances; where the stack lies."""
+    """Return the slices sorted along their normal, and their grid; refuse slices that do not form a regular stack."""
 
     def refuse(what: str, expected: str, found: str, remedy: str = REMEDY) -> NndiffError:
         return NndiffError(what, expected=expected, found=found, where=path, remedy=remedy)
@@ -321,7 +322,7 @@ def _rounded(values: Sequence[float]) -> str:
 
 
 def _pixels(part: Slice, path: Path) -> FloatArray:
-    """[Y, X]: stored number · slope + intercept."""
+    """Return the values of one slice, stored number · slope + intercept: [Y, X]."""
     try:
         if part.frame < 0:
             return sitk.GetArrayFromImage(sitk.ReadImage(str(part.file), sitk.sitkFloat32))[0]  # type: ignore[no-any-return]

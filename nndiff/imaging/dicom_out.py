@@ -1,8 +1,9 @@
-"""A volume → a derived DICOM series on its source's slices: same patient, study and frame of reference, new UIDs.
+"""Write a volume as a DICOM series on the slices of its source: same patient, study and frame of reference, new UIDs.
 
     source series ─ patient, study, place ─▶ header of each slice ◀─ numbers: 16 bits, one slope   SYNTHETIC in its name
 
-Only what is named here is taken from the source: no private tags, no settings of a scanner that never made this image.
+Only the attributes listed here are copied from the source: no private tags, and no settings of the scanner, which did
+not acquire this image.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ if TYPE_CHECKING:
 PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge", "PatientSize", "PatientWeight")
 STUDY = ("StudyInstanceUID", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber")
 PLACE = ("FrameOfReferenceUID", "PositionReferenceIndicator", "PatientPosition", "Laterality", "StudyDescription")
-EMPTY_WHERE_UNKNOWN = {*PATIENT[:4], *STUDY[1:], *PLACE[1:4]}  # must be there, may say nothing
+EMPTY_WHERE_UNKNOWN = {*PATIENT[:4], *STUDY[1:], *PLACE[1:4]}  # must be present, may be empty
 OF_PET = ("CorrectedImage", "DecayCorrection", "SeriesType", "RadiopharmaceuticalInformationSequence")
 LARGEST = 32767
-SERIES_NUMBER = 9000  # and the source's: far from what a scanner counts
+SERIES_NUMBER = 9000  # added to the source's series number: far above the numbers that scanners assign
 
 
 def write(array: FloatArray, kind: Kind, what: str, source: Path, folder: Path) -> None:
-    """`array` [Z, Y, X] in the slices of `source`, a DICOM series; `what`: for people, who made it from what.
+    """Write `array` [Z, Y, X] on the slices of the DICOM series `source`; `what` describes its origin for readers.
 
-    Whole numbers have a slope of 1. The folder appears whole or not at all.
+    Kinds with whole numbers are stored with a slope of 1. The folder is written completely or not at all.
     """
     series, headers = dicom.headers(source)
     assert array.shape == series.grid.shape, (array.shape, series.grid.shape)
@@ -62,7 +63,7 @@ def write(array: FloatArray, kind: Kind, what: str, source: Path, folder: Path) 
 
 
 def _common(source: Dataset, kind: Kind, what: str, slope: float, slices: int) -> Dataset:
-    """What all slices say."""
+    """Return the attributes that all slices share."""
     from pydicom import uid
     from pydicom.dataset import Dataset, FileMetaDataset
 
@@ -110,7 +111,7 @@ def _pet(made: Dataset, source: Dataset, slices: int) -> None:
     made.AcquisitionTime = source.get("AcquisitionTime") or source.get("SeriesTime") or made.ContentTime
     made.FrameReferenceTime, made.ActualFrameDuration = "0", source.get("ActualFrameDuration") or "1"
     made.PatientOrientationCodeSequence, made.PatientGantryRelationshipCodeSequence = [], []
-    del made.PatientPosition  # which the two stand in for
+    del made.PatientPosition  # replaced by these two sequences
 
 
 def _mr(made: Dataset, source: Dataset, slices: int) -> None:
@@ -147,9 +148,9 @@ def _slice(common: Dataset, place: dicom.Slice, source: Dataset, k: int, thickne
 
 
 def _decimal(value: float) -> str:
-    """A decimal string: sixteen characters at most."""
+    """Return a DICOM decimal string, which has at most sixteen characters."""
     return f"{value:.9g}" if len(f"{value:.9g}") <= 16 else f"{value:.7g}"
 
 
-# storage class → what its slices must say beside what all say
+# storage class → the function that sets the attributes which only this class requires
 MODULES = {"CTImageStorage": _ct, "PositronEmissionTomographyImageStorage": _pet, "MRImageStorage": _mr}

@@ -1,13 +1,13 @@
-"""Files ↔ volumes, with the geometry kept.
+"""Read and write image files and keep their geometry.
 
-A file lies in any of 48 orientations; in memory a volume is canonical (S, P, L). Both differ by an axis permutation and
-flips alone, so that going back is exact:
+A file has one of 48 orientations; in memory a volume is canonical (S, P, L). The two differ only by an axis permutation
+and flips, so the conversion is exact in both directions:
 
     canonical[k] = file[axes[k]], reversed where flips[k]          write ∘ read = identity on voxels and on geometry
 
-Geometry survives exactly in MHA, to 1e-14 in NRRD (it stores direction · spacing), and within 1e-4 mm and 1e-6 in
-NIfTI, whose header is float32. The NIfTI reader and writer of ITK say nothing of files cut short and of full disks, so
-both are checked here. The one module that knows SimpleITK.
+Geometry is preserved exactly in MHA, to 1e-14 in NRRD (it stores direction · spacing), and within 1e-4 mm and 1e-6 in
+NIfTI, whose header is float32. ITK's NIfTI reader and writer do not report truncated files and full disks, so both are
+checked here.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from nndiff.words.errors import NndiffError
 from nndiff.words.files import atomic
 from nndiff.words.volume import FloatArray, Grid, Layout, Triple, Volume
 
-sitk: Any = SimpleITK  # its Python side is not annotated
-sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters is raised; the rest would break the progress bars
+sitk: Any = SimpleITK  # SimpleITK has no type annotations
+sitk.ProcessObject.SetGlobalWarningDisplay(False)  # errors are raised; warnings would break the progress bars
 
 NIFTI = (".nii.gz", ".nii")
 WRITABLE = (*NIFTI, ".nrrd", ".mha", ".mhd")
@@ -45,21 +45,21 @@ READ_REMEDY = "export or copy the file again"
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself. Shapes and spacings are slowest axis first, in the file's own axes."""
+    """The header of an image file. Shape and spacing are in the file's own axes, slowest axis first."""
 
     dimension: int
-    components: int  # numbers a voxel: 3 for colour, 2 for complex
+    components: int  # numbers per voxel: 3 for colour, 2 for complex
     pixel_type: str
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
-    layout: str  # where the axes run to, fastest first, e.g. LPS; empty unless 3D
+    layout: str  # directions of the axes, fastest first, e.g. LPS; empty unless 3D
 
 
 # ---------------------------------------------------------------- reading
 
 
 def read(paths: Sequence[Path]) -> Volume:
-    """One 3D file or DICOM series a channel, stacked: float32, canonical. The layout is the first channel's."""
+    """Return one 3D file or DICOM series per channel, stacked: float32, canonical, with the first channel's layout."""
     first, grid, layout = _read_channel(paths[0])  # [Z, Y, X]
     array = np.empty((len(paths), *grid.shape), dtype=np.float32)  # [C, Z, Y, X]
     array[0] = first
@@ -78,7 +78,7 @@ def read(paths: Sequence[Path]) -> Volume:
 
 
 def read_header(path: Path) -> Header:
-    """The header alone: no voxel is loaded."""
+    """Return the header of a file or DICOM series without loading its voxels."""
     if dicom.is_series(path):
         grid, pixel_type = dicom.describe(path)
         return Header(
@@ -93,8 +93,8 @@ def read_header(path: Path) -> Header:
     dimension = reader.GetDimension()
     spacing = tuple(reader.GetSpacing()[::-1])
     if _is_nifti(path, reader):
-        # ITK drops trailing axes of length 1 and puts 1 mm where a size is missing: ask the file itself
-        if reader.GetNumberOfComponents() == 1:  # else the fifth axis holds the components
+        # ITK drops trailing axes of length 1 and replaces a missing voxel size by 1 mm, so both are read from the file
+        if reader.GetNumberOfComponents() == 1:  # otherwise the fifth axis holds the components
             dimension = max(dimension, int(reader.GetMetaData("dim[0]")))
         stored = _stored_spacing(path)
         spacing = spacing if _positive(stored) else stored
@@ -120,7 +120,7 @@ def _read_channel(path: Path) -> tuple[FloatArray, Grid, Layout]:
     grid = _grid(image)
     _accept_direction(grid, path)
     array = sitk.GetArrayFromImage(image)
-    array.reshape(-1)[no_numbers] = np.nan  # the NIfTI library has read them as 0
+    array.reshape(-1)[no_numbers] = np.nan  # the NIfTI library reads NaN and infinity as 0
     return canonical(array, grid)
 
 
@@ -166,7 +166,7 @@ def _accept_direction(grid: Grid, path: Path) -> None:
 
 
 def canonical(array: FloatArray, grid: Grid) -> tuple[FloatArray, Grid, Layout]:
-    """A view of `array` [..., Z, Y, X] with its axes running to S, P, L as nearly as they can, and what undoes it."""
+    """Return a view of `array` [..., Z, Y, X] with axes as near to S, P, L as possible, its grid, and the layout."""
     axes = _nearest_axes(grid)
     flips = tuple(bool(grid.matrix[2 - k, axis] < 0) for k, axis in enumerate(axes))  # row 2 - k of LPS: S, P, L
     layout = Layout(axes, (flips[0], flips[1], flips[2]), grid)
@@ -174,7 +174,7 @@ def canonical(array: FloatArray, grid: Grid) -> tuple[FloatArray, Grid, Layout]:
 
 
 def canonical_grid(layout: Layout) -> Grid:
-    """Where the canonical volume lies: voxel (0, 0, 0) is the file's corner at the inferior, anterior, right end."""
+    """Return the grid of the canonical volume: voxel (0, 0, 0) is the file's inferior, anterior, right corner."""
     grid, axes = layout.grid, layout.axes
     corner = [0, 0, 0]
     for axis, flip in zip(axes, layout.flips, strict=True):
@@ -188,7 +188,7 @@ def canonical_grid(layout: Layout) -> Grid:
 
 
 def layout_letters(grid: Grid) -> str:
-    """Where the axes run to, fastest first: LPS for a canonical grid, RAS for the commonest NIfTI."""
+    """Return the directions of the axes, fastest first: LPS for a canonical grid, RAS for most NIfTI files."""
     letters = ["", "", ""]
     for k, axis in enumerate(_nearest_axes(grid)):
         positive = grid.matrix[2 - k, axis] >= 0
@@ -197,7 +197,10 @@ def layout_letters(grid: Grid) -> str:
 
 
 def _nearest_axes(grid: Grid) -> Triple:
-    """The permutation with the largest total cosine; rounded, so that grids at 45° that differ by noise agree."""
+    """Return the axis permutation with the largest sum of cosines to S, P, L.
+
+    The sum is rounded, so that two grids at 45° that differ only by noise get the same permutation.
+    """
     cosines = np.abs(grid.matrix[::-1])  # [S P L, array axis]
     a, b, c = max(
         itertools.permutations(range(3)),
@@ -217,7 +220,7 @@ def _flipped(array: npt.NDArray[Any], flips: tuple[bool, bool, bool]) -> npt.NDA
 
 
 def as_stored(array: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
-    """A canonical array in its file's own axes."""
+    """Return a canonical array in the axes of its file."""
     a, b, c = (int(axis) for axis in np.argsort(layout.axes))
     return _permuted(_flipped(array, layout.flips), (a, b, c))
 
@@ -226,7 +229,7 @@ def as_stored(array: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
 
 
 def write(volume: Volume, path: Path, dtype: npt.DTypeLike = np.float32) -> None:
-    """One channel, in its file's own axes and geometry, compressed. Integers are rounded and held to their range."""
+    """Write one channel, compressed, in the axes and geometry of its layout; integers are rounded and clipped."""
     assert volume.channels == 1, "one file a channel"
     ending = next((ending for ending in WRITABLE if path.name.endswith(ending)), None)
     if ending is None:
@@ -244,7 +247,7 @@ def write(volume: Volume, path: Path, dtype: npt.DTypeLike = np.float32) -> None
 
 
 def _write_image(image: Any, part: Path) -> None:
-    # an .mhd names its voxels' file: as .mha both are one, which every reader of .mhd takes
+    # an .mhd header names a separate voxel file; written as .mha it is one file, which every reader of .mhd accepts
     target = part.with_suffix(".mha") if part.suffix == ".mhd" else part
     try:
         sitk.WriteImage(image, str(target), True)
@@ -273,7 +276,7 @@ def _cast(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 
 def _grid(image: Any) -> Grid:
-    """ITK counts x first; its direction is row by row with columns x, y, z."""
+    """Return the grid of an ITK image, whose axes are in the order x, y, z and whose direction is stored row by row."""
     x, y, z = (int(value) for value in image.GetSize()[:3])
     u, v, w = (float(value) for value in image.GetSpacing()[:3])
     matrix = np.array(image.GetDirection()).reshape(image.GetDimension(), -1)[:3, :3][:, ::-1]
@@ -290,7 +293,7 @@ def _positive(spacing: Sequence[float]) -> bool:
 
 
 def _stored_spacing(path: Path) -> tuple[float, ...]:
-    """pixdim[3..1] of a NIfTI-1 header, float32 from byte 76; its first number, 348, tells the byte order."""
+    """Return pixdim[3..1] of a NIfTI-1 header, float32 from byte 76; its first number, 348, gives the byte order."""
     with _opened(path) as stream:
         start = stream.read(108)
     order = "<" if struct.unpack_from("<i", start) == (348,) else ">"
@@ -298,9 +301,10 @@ def _stored_spacing(path: Path) -> tuple[float, ...]:
 
 
 def _check_whole(path: Path) -> npt.NDArray[np.intp]:
-    """NIfTI: every byte that the header promises, and for .gz the checksum. ITK returns garbage for what is missing.
+    """Refuse a NIfTI file with fewer bytes than its header states, or with a wrong checksum in .gz.
 
-    Returns which voxels, in the file's order, are NaN or infinite: ITK's NIfTI library returns 0 for them.
+    ITK returns arbitrary values for missing bytes. Return the indices, in the file's order, of the voxels that are NaN
+    or infinite, for which ITK's NIfTI library returns 0. Other formats are not checked.
     """
     reader = _information(path)
     if not _is_nifti(path, reader):
@@ -358,7 +362,7 @@ def _sheared(path: Path, direction: object) -> NndiffError:
 
 
 def _last_words(error: RuntimeError) -> str:
-    """One line out of ITK's many: the innermost cause, without addresses in memory."""
+    """Return the line of an ITK error that gives the innermost cause, without memory addresses."""
     tail = str(error).split("ERROR:")[-1]
     lines = [line.strip() for line in tail.splitlines() if line.strip()]
     line = lines[-1] if lines and "nrrd" in lines[-1] else (lines or ["unknown"])[0]

@@ -1,8 +1,8 @@
-"""Where the body is: a threshold and morphology.
+"""Compute a mask of the body or the head by a threshold and morphology.
 
-    foreground → (a head: closed, filled) → opened: sheets of a table and wires go → large parts → closed, filled
+    foreground → (head: close, fill) → open, which removes table sheets and wires → large parts → close, fill
 
-Large volumes are looked at in every second or third voxel: the rim is as precise as that.
+Of large volumes only every second or third voxel is used, which limits the precision of the mask's border.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from nndiff.imaging.crop import every, foreground, large_parts, strides_of
 from nndiff.words.kind import Kind
 from nndiff.words.volume import FloatArray, Mask, Spacing
 
-LEAST_SHARE, MOST_SHARE = 0.01, 0.95  # of the volume: less or more than that is doubted
+LEAST_SHARE, MOST_SHARE = 0.01, 0.95  # of the volume: a mask outside this range is reported as doubtful
 
 
 @dataclass(frozen=True)
 class Region:
-    """What is looked for: how thick it is at least, how wide its gaps are, and which parts belong to it."""
+    """A region to find: its least thickness, the width of the gaps to close, and the smallest part to keep."""
 
     thick_mm: float
     gap_mm: float
-    part: float  # of the largest part's voxels
-    hollow: bool = False  # a thin shell around a gap, as the scalp is around the skull in MR
+    part: float  # the smallest part to keep, as a share of the largest part's voxels
+    hollow: bool = False  # whether the region has a thin shell around a gap, as the scalp around the skull in MR
 
 
 REGIONS = {
@@ -36,7 +36,7 @@ REGIONS = {
 
 
 def mask(channel: FloatArray, kind: Kind, spacing: Spacing, region: str) -> tuple[Mask, str]:
-    """Of [Z, Y, X]; and why not to trust it, or nothing."""
+    """Return the mask of a channel [Z, Y, X] and the reason to doubt it, which is empty if there is none."""
     wanted, strides = REGIONS[region], strides_of(channel.shape)
     steps = tuple(s * stride for s, stride in zip(spacing, strides, strict=True))
     found = foreground(every(channel, strides), kind)
@@ -53,7 +53,7 @@ def mask(channel: FloatArray, kind: Kind, spacing: Spacing, region: str) -> tupl
 
 
 def _solid(found: Mask, by_mm: float, spacing: tuple[float, ...]) -> Mask:
-    """Gaps closed, and what is enclosed in a plane filled."""
+    """Return the mask with its gaps closed and with the holes filled that are enclosed in a plane of any axis."""
     found = _shrunk(_grown(found, by_mm, spacing), by_mm, spacing)
     for axis in range(3):
         found = np.stack([ndimage.binary_fill_holes(plane) for plane in np.moveaxis(found, axis, 0)], axis)
@@ -61,7 +61,7 @@ def _solid(found: Mask, by_mm: float, spacing: tuple[float, ...]) -> Mask:
 
 
 def _shrunk(found: Mask, by_mm: float, spacing: tuple[float, ...]) -> Mask:
-    """What lies deeper than that; where the volume ends, the body is taken to go on."""
+    """Return the voxels deeper than `by_mm` in the mask; the body is assumed to continue beyond the volume."""
     if found.all():
         return found
     return np.asarray(ndimage.distance_transform_edt(found, spacing) > by_mm)

@@ -1,7 +1,8 @@
-"""Intensities → network units, and back without the target: n = (x - offset) / scale, x = n · scale + offset.
+"""Map intensities to network units and back: n = (x - offset) / scale, x = n · scale + offset.
 
-Every map is affine and none clips, so a lesion's maximum survives the way there and back. A normaliser looks at a
-channel (or at nothing) and returns its map; at test time the target's map comes from `Fixed` or from its anchor's fit.
+Every map is affine and none clips, so the maximum of a lesion is preserved in both directions. A normaliser is fitted
+to a channel (`Fixed` needs no data) and returns its map. No map is fitted to the target, which is unknown at test time:
+the target's map comes from `Fixed` or from the fit to its anchor, a source channel.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from nndiff.words.errors import NndiffError
 from nndiff.words.registry import Registry
 from nndiff.words.volume import FloatArray, Floats, Mask
 
-FLAT = 1e-6  # of the magnitude: a range below it is rounding in float32
+FLAT = 1e-6  # of the magnitude: a smaller range of values is rounding error of float32
 
 
 @dataclass(frozen=True)
 class Affine:
-    """Computed in float64 and rounded once, so that inverse(forward(x)) differs from x by float32's rounding alone."""
+    """An affine map of intensities.
+
+    It is computed in float64 and rounded once, so that inverse(forward(x)) differs from x only by float32 rounding.
+    """
 
     scale: float
     offset: float
@@ -34,7 +38,7 @@ class Affine:
 
 
 def _by_plane(array: FloatArray, function: Callable[[Floats], Floats]) -> FloatArray:
-    """[..., Y, X] plane by plane: float64 costs no second volume."""
+    """Return `function` of an array [..., Y, X], applied per plane, so that float64 needs no second volume."""
     result = np.empty(array.shape, dtype=np.float32)
     for index in np.ndindex(array.shape[:-2]):
         result[index] = function(array[index].astype(np.float64))
@@ -42,16 +46,16 @@ def _by_plane(array: FloatArray, function: Callable[[Floats], Floats]) -> FloatA
 
 
 class Normalizer(Protocol):
-    looks_inside: ClassVar[bool]  # whether it needs the foreground, which costs a pass over the volume
+    looks_inside: ClassVar[bool]  # whether it needs the foreground, which takes a pass over the volume
 
     def fit(self, channel: FloatArray, foreground: Mask) -> Affine:
-        """The map of one channel [Z, Y, X]."""
+        """Return the map of one channel [Z, Y, X]."""
         ...
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """low → onto_low, high → onto_high, whatever the data: CT's window, or a whole dataset's range."""
+    """The map low → onto_low, high → onto_high for any data: the window of CT, or the range of a whole dataset."""
 
     low: float
     high: float
@@ -65,7 +69,7 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Maximum:
-    """n = x / P99.99 of the whole volume: PET, whose scale differs by dose and patient and whose zero is zero."""
+    """The map n = x / P99.99 of the whole volume, for PET: its scale depends on dose and patient, and 0 stays 0."""
 
     percentile: float = 99.99
     looks_inside: ClassVar[bool] = False
@@ -77,7 +81,7 @@ class Maximum:
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Foreground percentiles → [-1, 1]: MR, whose units are the scanner's own."""
+    """The map of two foreground percentiles to [-1, 1], for MR, whose units depend on the scanner."""
 
     low: float = 0.5
     high: float = 99.5
@@ -92,7 +96,7 @@ class Percentiles:
 
 
 def _between(low: float, high: float, onto_low: float, onto_high: float, where: Any) -> Affine:
-    """The affine map low → onto_low, high → onto_high."""
+    """Return the affine map low → onto_low, high → onto_high; refuse an empty range."""
     width = high - low
     if not (np.isfinite(width) and width > FLAT * max(abs(low), abs(high)) and onto_high > onto_low):
         raise NndiffError(
@@ -107,7 +111,7 @@ def _between(low: float, high: float, onto_low: float, onto_high: float, where: 
 
 
 def _percentiles(values: FloatArray, *percents: float) -> list[float]:
-    # float64 percents: in float32 the rank of the last 0.01 % of 10^8 voxels would be off
+    # float64 percents: in float32 the rank of the last 0.01 % of 10^8 voxels would be inexact
     return [float(value) for value in np.percentile(values, np.array(percents, dtype=np.float64))]
 
 

@@ -1,11 +1,12 @@
-"""Two images of one body, of any kinds, laid over one another; and whether that can be trusted.
+"""Register two images of one patient, of any modalities, and judge whether the result can be trusted.
 
     moving ─ motion that maximises mutual information (Mattes 2003), from coarse to fine ─▶ on the fixed image's grid
 
-A motion is rigid; asked to, the search goes on to an affine one, which also stretches. It begins where the headers put
-both, or, where they put them apart, with the middles on one another; each kind of motion must share clearly more than
-what was there before, or is not taken. The result is doubted, and whoever called decides, if the images share next to
-nothing, little of them overlaps, or the motion is larger than a patient makes between two scans.
+The motion is rigid; if `stretched`, the search continues with an affine motion. It starts from the positions in the
+headers or, if these leave too little overlap, with the centres of both images aligned. A motion is accepted only if it
+raises the normalised mutual information of the two images by LEAST_GAIN. The result carries a doubt if the images have
+too little mutual information, if too little of them overlaps, or if the motion is larger than that of a patient between
+two scans; the caller decides what follows from it.
 """
 
 from __future__ import annotations
@@ -20,30 +21,33 @@ from nndiff.words.volume import FloatArray, Grid, Volume
 
 sitk: Any = SimpleITK
 
-BINS, LOOKED_AT, SEED = 48, 200_000, 1  # of the metric: bins of a histogram, voxels that are looked at
-DIGITS = 5  # of the motion, radians and mm: threads sum in any order, and the same pair shall give the same motion
+BINS, LOOKED_AT, SEED = 48, 200_000, 1  # of the metric: histogram bins, sampled voxels
+DIGITS = 5  # of the motion (radians, mm): threads sum in any order, and rounding makes the motion reproducible
 LEVELS = ((4, 2.0), (2, 1.0), (1, 0.0))  # shrunk by, smoothed by (voxels)
 FARTHEST_MM, FARTHEST_DEGREES, MOST_STRETCH = 40.0, 25.0, 0.2
-LEAST_OVERLAP = 0.8  # of the fixed image's bright half: what lies beyond is made up
-LEAST_START = 0.2  # with less, headers of two scanners: the middles are laid over one another first
-LEAST_GAIN = 0.01  # of what is shared: real T1 and FLAIR that lay right gained 0.007 by turning 1.6 degrees
-LEAST_SHARED = 1.02  # normalised mutual information: 1 is nothing in common
+LEAST_OVERLAP = 0.8  # of the brighter half of the fixed image: beyond the moving image there are no measured values
+LEAST_START = 0.2  # overlap: below it the headers are taken for those of two scanners, and the centres are aligned
+LEAST_GAIN = 0.01  # of mutual information: real T1 and FLAIR in correct position gained 0.007 by a turn of 1.6 degrees
+LEAST_SHARED = 1.02  # normalised mutual information: 1 means independent images
 
 
 @dataclass(frozen=True, eq=False)
 class Registered:
-    volume: Volume  # the moving image on the fixed one's grid
-    shift_mm: float  # from where it began
+    volume: Volume  # the moving image on the grid of the fixed image
+    shift_mm: float  # from the starting position
     degrees: float
-    stretch: float  # of the direction that is stretched or shrunk most
-    before: float  # normalised mutual information where it began
+    stretch: float  # largest relative change of length in any direction
+    before: float  # normalised mutual information at the starting position
     after: float
-    overlap: float  # share of the fixed image's bright half that the moving image covers
-    doubt: str  # why not to trust it; empty where there is no reason
+    overlap: float  # share of the brighter half of the fixed image that the moving image covers
+    doubt: str  # the reason to doubt the result; empty if there is none
 
 
 def register(fixed: Volume, moving: Volume, outside: float = 0.0, stretched: bool = False) -> Registered:
-    """Both of one channel; `outside`: what the moving image has where it does not reach."""
+    """Return the moving image registered to the fixed one; both have one channel.
+
+    `outside` is the value of the result where the moving image does not reach.
+    """
     if np.ptp(fixed.array) == 0 or np.ptp(moving.array) == 0:
         empty = np.full_like(fixed.array, outside)
         return Registered(
@@ -88,7 +92,7 @@ def register(fixed: Volume, moving: Volume, outside: float = 0.0, stretched: boo
 
 
 def _beginning(still: Any, other: Any, outside: float) -> tuple[Any, _Overlap]:
-    """Where the headers put both; with the middles on one another where that is apart."""
+    """Return the starting motion and the overlap: the headers' positions, or aligned centres if they are far apart."""
     middle, others = (
         np.array(image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()]))
         for image in (still, other)
@@ -103,7 +107,7 @@ def _beginning(still: Any, other: Any, outside: float) -> tuple[Any, _Overlap]:
 
 
 def laid(moving: Volume, grid: Grid, outside: float = 0.0) -> FloatArray:
-    """One channel, linearly, where the headers put it on another grid: [Z, Y, X]."""
+    """Return one channel resampled linearly onto another grid, at the position of its header: [Z, Y, X]."""
     like = _image(Volume(np.zeros((1, *grid.shape), np.float32), grid))
     there = sitk.Resample(_image(moving), like, sitk.Transform(), sitk.sitkLinear, outside, sitk.sitkFloat32)
     array: FloatArray = sitk.GetArrayFromImage(there)
@@ -111,7 +115,7 @@ def laid(moving: Volume, grid: Grid, outside: float = 0.0) -> FloatArray:
 
 
 def _searched(still: Any, other: Any, transform: Any) -> tuple[Any, str]:
-    """The best motion of this kind near this one; why there is none."""
+    """Return the best motion near `transform`, of its kind, and why the search failed, which is empty if it did not."""
     method = _method(min(1.0, LOOKED_AT / np.prod(still.GetSize())))
     method.SetInitialTransform(transform, inPlace=True)
     failed = ""
@@ -124,7 +128,7 @@ def _searched(still: Any, other: Any, transform: Any) -> tuple[Any, str]:
 
 
 def _as(kind: Any, motion: Any) -> Any:
-    """The same motion, of a kind that can do more."""
+    """Return the same motion as a transform of the given kind, which may have more parameters."""
     other = kind(3) if kind is sitk.AffineTransform else kind()
     other.SetCenter(motion.GetCenter())
     other.SetMatrix(motion.GetMatrix())
@@ -133,7 +137,7 @@ def _as(kind: Any, motion: Any) -> Any:
 
 
 def shared(first: FloatArray, second: FloatArray) -> float:
-    """Normalised mutual information of two lists of voxels: 1 for independent ones, 2 for the same (Studholme 1999)."""
+    """Return the normalised mutual information of two voxel lists (Studholme 1999): 1 if independent, 2 if equal."""
     if len(first) < 2:
         return 1.0
     counts, _, _ = np.histogram2d(_ranked(first), _ranked(second), BINS)
@@ -143,7 +147,7 @@ def shared(first: FloatArray, second: FloatArray) -> float:
 
 
 def _ranked(values: FloatArray) -> FloatArray:
-    """Outliers would leave all else in one bin."""
+    """Return the values clipped to P0.5 and P99.5: outliers would leave all other values in one bin."""
     return np.clip(values, *np.percentile(values, (0.5, 99.5)))
 
 
@@ -168,10 +172,10 @@ def _method(share: float) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class _Overlap:
-    still: FloatArray  # voxels that both have
-    moved: FloatArray
-    overlap: float  # the share of them
-    whole: FloatArray  # the moving image as it then lies
+    still: FloatArray  # voxels of the fixed image that the moving image covers
+    moved: FloatArray  # the moving image at these voxels
+    overlap: float  # share of the brighter half of the fixed image that the moving image covers
+    whole: FloatArray  # the moved image on the fixed image's grid
 
 
 def _overlapping(still: Any, other: Any, transform: Any, outside: float) -> _Overlap:

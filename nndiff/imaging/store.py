@@ -1,7 +1,7 @@
-"""Prepared cases on disk: NAME_source.npy, NAME_target.npy, NAME_mask.npy, and NAME.json beside them.
+"""Store prepared cases on disk: NAME_source.npy, NAME_target.npy, NAME_mask.npy, and NAME.json beside them.
 
-The arrays are read as memory maps, so a patch costs its own bytes. The JSON is written last and removed first: where it
-stands, the case is whole.
+The arrays are read as memory maps, so reading a patch loads only its own bytes. The JSON file is written last and
+removed first: if it exists, the case is complete.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def write_case(folder: Path, name: str, arrays: Mapping[str, npt.NDArray[Any]], 
 
 
 def read_record(folder: Path, name: str) -> dict[str, Any] | None:
-    """What was given to `write_case`, or None where there is no such case."""
+    """Return the record that was given to `write_case`; None if there is no such case."""
     contents = _contents(folder, name)
     return None if contents is None else dict(contents["record"])
 
 
 def open_case(folder: Path, name: str) -> dict[str, npt.NDArray[Any]]:
-    """The arrays by name, as read-only memory maps."""
+    """Return the arrays of a case by name, as read-only memory maps."""
     contents = _contents(folder, name)
     if contents is None:
         raise NndiffError(f"Case {name} is not prepared.", where=folder, remedy=REMEDY)
@@ -51,13 +51,13 @@ def open_case(folder: Path, name: str) -> dict[str, npt.NDArray[Any]]:
 
 
 def cases(folder: Path) -> list[str]:
-    """The names of all whole cases, sorted."""
+    """Return the names of all complete cases, sorted."""
     names = [path.name[: -len(".json")] for path in folder.glob("*.json")]
     return sorted(name for name in names if any(_array_path(folder, name, key).exists() for key in ARRAYS))
 
 
 def link_case(source_folder: Path, target_folder: Path, name: str) -> None:
-    """The same case in another folder, sharing its bytes where the file system allows."""
+    """Add a case to another folder by hard links, or by copies if the file system has no hard links between them."""
     contents = _contents(source_folder, name)
     if contents is None:
         raise NndiffError(f"Case {name} is not prepared.", where=source_folder, remedy=REMEDY)
@@ -69,7 +69,7 @@ def link_case(source_folder: Path, target_folder: Path, name: str) -> None:
 
 
 def remove_case(folder: Path, name: str) -> None:
-    """The record first, so that a case half removed is no case."""
+    """Remove a case, its record first, so that a half-removed case does not count as complete."""
     _remove(folder, name, keep={})
 
 
@@ -83,7 +83,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _remove(folder: Path, name: str, keep: Mapping[str, Any]) -> None:
-    """Take the commit marker away, then what the new case will not overwrite."""
+    """Remove the record, which marks the case as complete, and then the arrays that are not in `keep`."""
     stale = [_array_path(folder, name, key) for key in ARRAYS if key not in keep]
     for path in [_record_path(folder, name), *stale]:
         with contextlib.suppress(FileNotFoundError):

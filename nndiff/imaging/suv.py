@@ -1,4 +1,4 @@
-"""Activity → SUV by a PET's own headers: how much of the dose was left, and in how heavy a body (body-weight SUV).
+"""Convert PET activity to body-weight SUV with the remaining dose and the weight in the DICOM headers.
 
 SUV = Bq/ml · 1000 · weight [kg] / (dose [Bq] · 2^(-waited / half-life))
 """
@@ -15,7 +15,10 @@ from nndiff.words.errors import NndiffError
 
 
 def suv_factor(headers: Sequence[Any], path: Path) -> float:
-    """Of a PET in Bq/ml: body weight over the dose that was left when the scan began."""
+    """Return the factor from Bq/ml to SUV: the body weight over the remaining dose at the start of the scan.
+
+    It is 1 for other modalities and for PET that is stored in SUV.
+    """
     first = headers[0]
     if first.get("Modality") != "PT":
         return 1.0
@@ -55,7 +58,7 @@ def _positive(place: Any, keyword: str, path: Path) -> float:
 
 
 def _waited(headers: Sequence[Any], dose: Any, path: Path) -> float:
-    """Seconds from the injection to when the series, or its first slice, began: decay is corrected to that moment."""
+    """Return the seconds from the injection to the earliest series or acquisition time, to which decay is corrected."""
     began = min(time for header in headers for time in _times(header))
     given = _moment(dose.get("RadiopharmaceuticalStartDateTime"))
     clock = dose.get("RadiopharmaceuticalStartTime")
@@ -83,7 +86,7 @@ def _times(header: Any) -> Iterator[datetime]:
 
 
 def _moment(text: Any) -> datetime | None:
-    """YYYYMMDDHHMMSS, with or without a fraction and a zone, which all times of one study share."""
+    """Return the time of a text YYYYMMDDHHMMSS, or None; its zone is ignored, since all times of a study share it."""
     whole, _, fraction = str(text or "").partition("+")[0].partition("-")[0].partition(".")
     with contextlib.suppress(ValueError):
         return datetime.strptime(whole[:14].ljust(14, "0"), "%Y%m%d%H%M%S") + timedelta(seconds=float(f"0.{fraction}0"))

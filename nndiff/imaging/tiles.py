@@ -1,9 +1,9 @@
-"""A volume too large for the network goes through in overlapping tiles, and comes back as their weighted mean.
+"""Split a volume that is too large for the network into overlapping tiles, and merge them as a weighted mean.
 
     merged(v) = Σ_k w_k(v)·tile_k(v)          Σ_k w_k(v) = 1 at every voxel
 
-The positions are a product grid and the Gaussian is separable, so the normalised weight is a product too: of three 1-D
-profiles, each normalised along its axis. Only those are kept, never a map as large as the volume.
+The positions form a product grid and the Gaussian is separable, so the normalised weight is also a product: of three
+1-D profiles, each normalised along its axis. Only the profiles are stored, never a map as large as the volume.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Box, Triple
 
 SIGMA_SHARE = 1 / 8  # of the patch, as in nnU-Net
-FLOOR = 1e-3  # of the peak, an axis: a corner voxel still counts
+FLOOR = 1e-3  # of the peak, along each axis, so that a corner voxel keeps some weight
 
 
 @dataclass(frozen=True)
 class Tiling:
     shape: Triple  # of the volume
     patch: Triple
-    overlap: float  # share of a patch that its neighbour sees too, at least
+    overlap: float  # least share of a patch that its neighbour covers too
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < 1:
@@ -45,12 +45,12 @@ class Tiling:
 
     @property
     def size(self) -> Triple:
-        """The patch, cut to the volume where that is smaller."""
+        """Return the patch size, limited to the size of the volume."""
         a, b, c = (min(n, p) for n, p in zip(self.shape, self.patch, strict=True))
         return a, b, c
 
     def weight(self, i: int, device: torch.device | str = "cpu") -> Tensor:
-        """Of tile i, float32 [z, y, x]."""
+        """Return the weight of tile i, float32 [z, y, x]."""
         index = np.unravel_index(i, [len(starts) for starts in self._starts])
         z, y, x = (profiles[k].to(device) for profiles, k in zip(self._profiles, index, strict=True))
         return z[:, None, None] * y[:, None] * x
@@ -59,14 +59,14 @@ class Tiling:
         return (self.weight(i) for i in range(len(self)))
 
     def extract(self, volume: Tensor, i: int) -> Tensor:
-        """Tile i of [B, C, Z, Y, X], a view."""
+        """Return a view of tile i of a volume [B, C, Z, Y, X]."""
         return volume[(..., *self.positions[i].slices)]
 
     def merge(self, tiles: Iterable[Tensor]) -> Tensor:
-        """One tile [B, C, z, y, x] a position, in order → [B, C, Z, Y, X] float32."""
+        """Return the weighted mean [B, C, Z, Y, X] float32 of one tile [B, C, z, y, x] per position, in order."""
         if len(self) == 1:
             (tile,) = tiles
-            return tile.float()  # no arithmetic, not even 0 + x, which loses the sign of zero
+            return tile.float()  # without arithmetic: even 0 + x would lose the sign of zero
         merged: Tensor | None = None
         for i, (box, tile) in enumerate(zip(self.positions, tiles, strict=True)):
             if merged is None:
@@ -82,20 +82,20 @@ class Tiling:
 
     @cached_property
     def _profiles(self) -> tuple[Tensor, Tensor, Tensor]:
-        """For each axis [positions, patch]."""
+        """Return the weight profiles of the three axes, each [positions, patch]."""
         a, b, c = (_profiles(n, p, starts) for n, p, starts in zip(self.shape, self.size, self._starts, strict=True))
         return a, b, c
 
 
 def _starts(length: int, patch: int, overlap: float) -> list[int]:
-    """As few as reach the end with steps of at most patch · (1 - overlap), evenly spread."""
+    """Return the fewest evenly spread starts that reach the end with steps of at most patch · (1 - overlap)."""
     span = length - patch
     count = math.ceil(span / max(1.0, patch * (1 - overlap)) - 1e-6) + 1
     return [round(span * k / max(1, count - 1)) for k in range(count)]
 
 
 def _profiles(length: int, patch: int, starts: list[int]) -> Tensor:
-    """[positions, patch]: a floored Gaussian, divided by the sum of all that lie over the same voxel."""
+    """Return a floored Gaussian divided by the sum of all profiles that cover the same voxel: [positions, patch]."""
     offset = torch.arange(patch, dtype=torch.float64) - (patch - 1) / 2
     bell = torch.exp(-0.5 * (offset / (SIGMA_SHARE * patch)) ** 2).clamp_min(FLOOR)
     total = torch.zeros(length, dtype=torch.float64)

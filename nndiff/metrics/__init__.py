@@ -1,1 +1,1 @@
-"""What an image is worth beside the truth: fidelity, texture, what a puzzle leaves behind, doses and samples."""
+"""Metrics of estimated volumes: image fidelity, texture, puzzle artefacts, PET uptake, ensembles, distributions."""

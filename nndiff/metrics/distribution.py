@@ -1,19 +1,19 @@
-"""How far a set of generated volumes lies from a set of real ones, measured between their features [N, D].
+"""Distances between a set of generated volumes and a set of real ones, computed from their features [N, D].
 
     Fréchet   |μ₁ - μ₂|² + tr(C₁ + C₂ - 2·√(C₁C₂))                 of the two Gaussians with the sets' moments
     MMD²      mean k(x, x') + mean k(y, y') - 2·mean k(x, y)         k = exp(-d²/2σ²), σ the median pooled distance
     SW²       mean over directions u of W₂²(u·x, u·y)                in one dimension W₂ matches the sorted values
 
-With N ≤ D the covariances are singular, so the root is never formed. Where Cᵢ = RᵢᵀRᵢ,
+With N ≤ D the covariances are singular, so the root is never formed. With Cᵢ = RᵢᵀRᵢ,
 
     tr(C₁ + C₂ - 2·√(C₁C₂)) = min over orthogonal U of |R₁ - U·R₂|²,      U = PQᵀ from the SVD R₁R₂ᵀ = P·S·Qᵀ
 
-(Procrustes: tr √(C₁C₂) is the sum of S), which is exact at any rank and never below 0. All three depend on N: compare
-them at equal N only. A figure is worth what its features are, so it carries the extractor's name.
+(Procrustes: tr √(C₁C₂) is the sum of S), which is exact at any rank and never below 0. All three depend on N, so
+compare them only at equal N. Their meaning depends on the features, so each result names its extractor.
 
-As published for 3D generation, FID and MMD are taken on MedicalNet's features of 1000 volumes a side, MMD as the root
-of the biased form. There σ is the median over the real set alone; pooling it makes the measure symmetric. The critic
-of the published Wasserstein distance is not released: the sliced one stands in its place, and has other numbers.
+In publications on 3D generation, FID and MMD are computed from MedicalNet features of 1000 volumes per set, and MMD is
+the root of the biased form. There σ is the median over the real set alone; pooling makes the measure symmetric. The
+critic of the published Wasserstein distance is not released; the sliced distance replaces it and has other values.
 """
 
 from __future__ import annotations
@@ -36,21 +36,22 @@ INTERVAL = (2.5, 97.5)  # percentiles
 @dataclass(frozen=True)
 class MMD:
     biased_root: float  # √ of the biased MMD², as published; above 0 even for two samples of one distribution
-    unbiased: float  # MMD² without the pairs of a sample with itself: 0 there on average, so it can lie below 0
+    unbiased: float  # MMD² without pairs of a sample with itself: 0 on average in that case, so it can be negative
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """Whether a model repeats its training set. Copies bring `ratio` to 0 and `closer` to 1.
+    """A test whether a model reproduces its training set. For copies `ratio` is 0 and `closer` is 1.
 
-    For fresh draws the ratio is about 1, and `closer` the chance that two nearest neighbours are mutual: 2/3 in one
-    dimension, .62 in two, .59 in three (Cox 1981), less in many. So judge it beside that of held-out real volumes.
+    For independent samples the ratio is about 1, and `closer` is the probability that nearest neighbours are mutual:
+    2/3 in one dimension, .62 in two, .59 in three (Cox 1981), less in many. Compare it with that of held-out real
+    volumes.
     """
 
     generated: float  # median distance from a generated sample to its nearest training sample
     training: float  # median distance from a training sample to its nearest other one
-    ratio: float  # of these two; NaN where the training samples have twins
-    closer: float  # share of generated samples no farther from a training sample than that one's nearest other
+    ratio: float  # generated / training; NaN if the training samples have duplicates
+    closer: float  # share of generated samples no farther from a training sample than its nearest other one
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,14 @@ class Figures:
     mmd: float  # root of the biased form
     mmd_unbiased: float
     sliced_wasserstein: float
-    n: int  # volumes a side
+    n: int  # volumes per set
     dimensions: int
     features: str  # the extractor's name
     note: str = ""
 
 
 def compare_sets(real: Floats, generated: Floats, extractor_name: str) -> Figures:
-    """Every figure between two sets of features.  real, generated: [N, D]."""
+    """Return all distances between two sets of features.  real, generated: [N, D]."""
     discrepancy, (n, dimensions) = mmd(real, generated), real.shape
     singular = f"{n} volumes in {dimensions} dimensions: the covariances are singular; compare this FID at N = {n} only"
     return Figures(
@@ -85,7 +86,7 @@ def compare_sets(real: Floats, generated: Floats, extractor_name: str) -> Figure
 
 
 def frechet(real: Floats, generated: Floats) -> float:
-    """FID, with the covariances' divisor N - 1.  real, generated: [N, D]."""
+    """Return the FID, with covariances of divisor N - 1.  real, generated: [N, D]."""
     real, generated = _pair(real, generated)
     shift = real.mean(axis=0) - generated.mean(axis=0)
     r1, r2 = _root(real), _root(generated)  # [min(N, D), D]
@@ -94,12 +95,12 @@ def frechet(real: Floats, generated: Floats) -> float:
 
 
 def mmd(real: Floats, generated: Floats) -> MMD:
-    """Maximum mean discrepancy under a Gaussian kernel.  real, generated: [N, D]."""
+    """Return the maximum mean discrepancy under a Gaussian kernel.  real, generated: [N, D]."""
     real, generated = _pair(real, generated)
     n = len(real)
     squares = distance.pdist(np.concatenate([real, generated]), "sqeuclidean")
     bandwidth = float(np.median(np.sqrt(squares))) ** 2
-    # a bandwidth of 0 leaves the kernel's limit: 1 for equal samples, else 0
+    # a bandwidth of 0 gives the limit of the kernel: 1 for equal samples, otherwise 0
     kernel = np.exp(-distance.squareform(squares) / max(2 * bandwidth, np.finfo(np.float64).tiny))  # [2N, 2N]
     within, across = kernel[:n, :n].sum() + kernel[n:, n:].sum(), 2 * kernel[:n, n:].mean()
     biased, unbiased = within / n**2 - across, (within - 2 * n) / (n * (n - 1)) - across
@@ -107,7 +108,7 @@ def mmd(real: Floats, generated: Floats) -> MMD:
 
 
 def sliced_wasserstein(real: Floats, generated: Floats, projections: int = 256, seed: int = 0) -> float:
-    """Root of the mean of W₂² over random unit directions.  real, generated: [N, D]."""
+    """Return the root of the mean of W₂² over random unit directions.  real, generated: [N, D]."""
     real, generated = _pair(real, generated)
     directions = np.random.default_rng(seed).normal(size=(real.shape[1], projections))
     directions /= np.linalg.norm(directions, axis=0)
@@ -116,7 +117,7 @@ def sliced_wasserstein(real: Floats, generated: Floats, projections: int = 256, 
 
 
 def nearest(generated: Floats, training: Floats) -> Nearest:
-    """The memorisation check; the two sets may differ in size.  generated: [N, D], training: [M ≥ 2, D]."""
+    """Return the test of memorisation; the sets may differ in size.  generated: [N, D], training: [M ≥ 2, D]."""
     generated, training = _features(generated, "generated", 1), _features(training, "training", 2)
     _same_features(generated, training)
     between = distance.cdist(generated, training)  # [N, M]
@@ -131,10 +132,10 @@ def nearest(generated: Floats, training: Floats) -> Nearest:
 def bootstrap(
     measure: Measure, real: Floats, generated: Floats, draws: int = 200, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % percentile interval of a measure, both sets resampled with replacement at their N.
+    """Return the 95 % percentile interval of a measure when both sets are resampled with replacement at their N.
 
-    A resampled set holds fewer different samples, which lifts every figure that is biased at small N: with N near D the
-    interval may lie wholly above the estimate. It shows the spread, not where the truth is.
+    A resampled set holds fewer distinct samples, which increases every measure that is biased at small N: with N near D
+    the whole interval may lie above the estimate. It shows the spread, not the true value.
     """
     real, generated = _pair(real, generated)
     generator, n = np.random.default_rng(seed), len(real)
@@ -147,7 +148,7 @@ def bootstrap(
 
 
 def _root(features: Floats) -> Floats:
-    """R with RᵀR = the sample covariance.  [N, D] → [min(N, D), D]."""
+    """Return R such that RᵀR is the sample covariance.  [N, D] → [min(N, D), D]."""
     return np.linalg.qr(features - features.mean(axis=0)).R / math.sqrt(len(features) - 1)
 
 

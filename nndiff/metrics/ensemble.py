@@ -1,16 +1,16 @@
-"""What K samples of one volume say of its uncertainty, and whether they say it rightly.
+"""Metrics of an ensemble of K samples per volume: do their spread and their std map describe the errors correctly?
 
     CRPS = E|X - x| - ½ E|X - X'|                                           X, X' drawn from the model, x the truth
 
-estimated without bias for any K ≥ 2 (the fair form, Ferro 2014): pairs of a sample with itself do not count,
+estimated without bias for any K ≥ 2 (the fair form, Ferro 2014), which omits pairs of a sample with itself:
 
     CRPS ≈ 1/K Σ_k |x_k - x| - 1/(2 K (K-1)) Σ_k Σ_l |x_k - x_l|,      Σ_k Σ_l |x_k - x_l| = 2 Σ_k (2k - K - 1) x_(k)
 
-with x_(1) ≤ … ≤ x_(K): sorting makes it O(K log K) a voxel. It has the image's unit, lower is better, and for a single
-forecast it is the absolute error; being unbiased, one voxel's may be below 0.
+with x_(1) ≤ … ≤ x_(K): sorting makes it O(K log K) per voxel. The CRPS has the image's unit, and lower is better; for a
+single sample it would be the absolute error. Because the estimate is unbiased, it may be negative at a single voxel.
 
-Whether the std map points at the errors is read by Spearman's rank correlation with |x̂ - x|: neither is normally
-distributed, and their scales need not agree.
+Whether the std map is large where the errors are large is measured by its Spearman rank correlation with |x̂ - x|:
+neither is normally distributed, and their scales may differ.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from scipy import stats
 
 from nndiff.words.volume import FloatArray, Floats, Mask
 
-SLAB_NUMBERS = 1 << 22  # numbers that are sorted at once: bounds the temporaries, whatever K and the volume
+SLAB_NUMBERS = 1 << 22  # numbers sorted at once: bounds the temporary memory for any K and any volume
 
 
 def crps(samples: Sequence[FloatArray], truth: FloatArray, mask: Mask | None = None) -> float:
-    """Mean over the mask of the fair CRPS.  samples: K ≥ 2 of [Z, Y, X]."""
+    """Return the mean of the fair CRPS over the mask.  samples: K ≥ 2 arrays [Z, Y, X]."""
     assert len(samples) >= 2, "one sample has no spread"
     planes = max(1, SLAB_NUMBERS // (len(samples) * math.prod(truth.shape[1:])))
     total, count = 0.0, 0
@@ -44,7 +44,7 @@ def crps(samples: Sequence[FloatArray], truth: FloatArray, mask: Mask | None = N
 def uncertainty_correlation(
     deviation: FloatArray, estimate: FloatArray, truth: FloatArray, mask: Mask | None = None
 ) -> float:
-    """Spearman's, of the std map with the absolute error; NaN where either is the same everywhere."""
+    """Return Spearman's correlation of the std map with the absolute error; NaN if either is constant."""
     inside = slice(None) if mask is None else mask
     error = np.abs(estimate[inside].astype(np.float64) - truth[inside])
     a, b = (_centred_ranks(values) for values in (deviation[inside], error))
@@ -53,7 +53,7 @@ def uncertainty_correlation(
 
 
 def _fair(drawn: Floats, truth: Floats) -> Floats:
-    """Voxel by voxel.  drawn: [K, voxels], truth: [voxels]."""
+    """Return the fair CRPS of each voxel, and sort `drawn` in place.  drawn: [K, voxels], truth: [voxels]."""
     k = len(drawn)
     skill: Floats = np.abs(drawn - truth).mean(axis=0)
     drawn.sort(axis=0)
@@ -62,7 +62,7 @@ def _fair(drawn: Floats, truth: Floats) -> Floats:
 
 
 def _centred_ranks(values: npt.NDArray[np.floating]) -> Floats:
-    """Ties share their mean rank."""
+    """Return the ranks minus their mean; equal values get their mean rank."""
     ranks: Floats = stats.rankdata(values, axis=None).astype(np.float64)
     ranks -= (ranks.size + 1) / 2
     return ranks

@@ -1,7 +1,7 @@
-"""What a volume is to a measure between sets of volumes: a short list of numbers, by an extractor with a name.
+"""Feature extractors: each maps a volume to a feature vector, from which distances between sets are computed.
 
-random       an untrained network from a fixed seed: no file, the same everywhere, blind to anatomy
-medicalnet   the published choice: MedicalNet's 3D ResNet-50, with the weights that the user gives
+random       an untrained network with a fixed seed: needs no file, is the same everywhere, does not represent anatomy
+medicalnet   the extractor of publications: MedicalNet's 3D ResNet-50, with weights that the user provides
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from nndiff.words.errors import NndiffError
 from nndiff.words.registry import Registry
 from nndiff.words.volume import FloatArray, Floats
 
-SMALLEST_AXIS = 8  # voxels: MedicalNet's last map, an eighth, then has one
+SMALLEST_AXIS = 8  # voxels: MedicalNet's last map has an eighth of the resolution, here one voxel
 
 
 class Extractor(Protocol):
-    """One volume [Z, Y, X], float32 in [-1, 1] → its features [D], float64."""
+    """A map of one volume [Z, Y, X], float32 in [-1, 1], to its features [D], float64."""
 
     @property
     def name(self) -> str: ...
@@ -36,11 +36,12 @@ class Extractor(Protocol):
 
 @dataclass(frozen=True)
 class Random:
-    """Four untrained 3³ convolutions of stride 2 with ReLU, of which every channel gives its mean and its std.
+    """Four untrained 3³ convolutions of stride 2 with ReLU; the features are the mean and the std of every channel.
 
-    Untrained filters know edges and texture, not anatomy, but need no file and are the same everywhere: weights of
-    variance 2/fan-in (He 2015) from a fixed seed, and an orthogonal projection of the 240 numbers onto a few, so that
-    a few volumes suffice. The border is repeated, as zeros would draw an edge around a background of -1.
+    Untrained filters respond to edges and texture, not to anatomy, but need no file and are the same everywhere. The
+    weights have variance 2/fan-in (He 2015) and come from a fixed seed. An orthogonal projection maps the 240 numbers
+    to a few, so that a few volumes suffice. Padding repeats the border, because zeros would create an edge around a
+    background of -1.
     """
 
     dimensions: int = 16
@@ -78,7 +79,7 @@ class Random:
             kernels.append(kernel.to(self.device))
         gaussian = torch.randn(numbers, numbers, generator=generator, dtype=torch.float64)
         q, r = torch.linalg.qr(gaussian)
-        rotation = q * r.diagonal().sign()  # QR leaves the signs open
+        rotation = q * r.diagonal().sign()  # QR does not determine the signs
         return kernels, rotation[:, : self.dimensions].to(self.device)
 
 
@@ -86,10 +87,10 @@ class Random:
 class MedicalNet:
     """MedicalNet's 3D ResNet-50 (Chen 2019): the mean over its last map, 2048 numbers; `weights` is its released file.
 
-    MedicalNet was trained on volumes of mean 0 and standard deviation 1, both taken over the voxels above 0, with noise
-    where there were none. Here they are taken over the whole volume, as a background of -1 is no mark of air. So its
-    features see neither a volume's brightness nor its contrast. The published 3D FIDs feed the volumes as they are:
-    `standardise=False` does that, for comparison with them, and says so in the name.
+    MedicalNet was trained on volumes with mean 0 and standard deviation 1, both computed over the voxels above 0, and
+    with noise in the other voxels. Here both are computed over the whole volume, because a background of -1 does not
+    mark air. The features therefore depend neither on a volume's brightness nor on its contrast. The published 3D FIDs
+    use unstandardised volumes: `standardise=False` does the same, for comparison with them, and changes the name.
     """
 
     weights: str | Path
@@ -110,7 +111,7 @@ class MedicalNet:
 
     @cached_property
     def _network(self) -> ResNet50:
-        with torch.device("meta"):  # nothing is drawn: every number comes from the file
+        with torch.device("meta"):  # no random initialisation, because every weight comes from the file
             network = ResNet50()
         network.load_state_dict(_fitting(Path(self.weights), network.state_dict()), assign=True)
         return network.to(self.device).eval()
@@ -120,7 +121,7 @@ class MedicalNet:
 
 
 class Bottleneck(nn.Module):
-    """1³, 3³ and 1³ convolution, the last four times as wide; the first of a layer also projects its shortcut."""
+    """A 1³, a 3³ and a 1³ convolution, the last four times as wide; a layer's first block projects its shortcut."""
 
     EXPANSION = 4
 
@@ -143,7 +144,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """Layers 3 and 4 keep the resolution, an eighth, and are dilated instead; the segmenting head is left out."""
+    """MedicalNet's ResNet-50 without its segmentation head: dilated layers 3 and 4 keep an eighth of the resolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,7 +169,7 @@ def _layer(inputs: int, width: int, blocks: int, stride: int = 1, dilation: int 
 
 
 def _fitting(path: Path, layout: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The file's weights under the layout's names, in fp32; the first that is amiss is named."""
+    """Return the file's weights under the names of the layout, in fp32; refuse the first one that does not fit."""
     stored = _stored(path)
     for name, tensor in layout.items():
         expected, found = _shape(tensor), _shape(stored[name]) if name in stored else f"none among {len(stored)} names"
@@ -183,12 +184,12 @@ def _fitting(path: Path, layout: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _stored(path: Path) -> dict[str, Tensor]:
-    """What lies in the file, bare or under `state_dict`, with or without `module.`; without the segmenting head."""
+    """Return the tensors of the file, bare or under `state_dict`, without `module.` and the segmentation head."""
     if not path.is_file():
         raise NndiffError("MedicalNet's weights are missing.", where=path, remedy="give the path of resnet_50.pth")
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
+    except Exception as error:  # a damaged pickle can raise any exception
         found = str(error).partition("\n")[0][:120]
         raise NndiffError("A file of weights cannot be read.", found=found, where=path) from None
     if isinstance(contents, dict):
@@ -200,7 +201,7 @@ def _stored(path: Path) -> dict[str, Tensor]:
 
 
 def _is_counter(name: str) -> bool:
-    """Batch normalisation's count of batches: older files lack it, and nothing here reads it."""
+    """Return whether this is batch normalisation's count of batches, which older files lack and nothing here uses."""
     return name.endswith(".num_batches_tracked")
 
 
@@ -219,7 +220,7 @@ def _of_another_layout(path: Path, expected: str, found: str) -> NndiffError:
 
 
 def _tensor(volume: FloatArray) -> Tensor:
-    """[Z, Y, X] → [1, 1, Z, Y, X]."""
+    """Return a volume as a tensor, and refuse one that is too small.  [Z, Y, X] → [1, 1, Z, Y, X]."""
     if volume.ndim != 3 or min(volume.shape) < SMALLEST_AXIS:
         expected = f"[Z, Y, X] of {SMALLEST_AXIS} voxels or more along each"
         raise NndiffError("No features can be taken of this array.", expected=expected, found=list(volume.shape))
@@ -227,7 +228,7 @@ def _tensor(volume: FloatArray) -> Tensor:
 
 
 def _array(features: Tensor) -> Floats:
-    """[1, D] → [D]."""
+    """Return features as a float64 array.  [1, D] → [D]."""
     array: Floats = features[0].double().cpu().numpy()
     return array
 

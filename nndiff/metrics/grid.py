@@ -1,11 +1,11 @@
-"""What a puzzle of factor r leaves behind, along each puzzled axis, from the residual e = x̂ - x.
+"""Measure the grid artefacts of a puzzle of factor r, along each puzzled axis, from the residual e = x̂ - x.
 
     phase bias       std over the r phases of mean(e), over rms(e)
     phase imbalance  (max - min)/mean over the phases of rms(e)
-    excess power     of x̂ over the truth at frequencies j/r, j = 1 … r/2, relative to that at their neighbours, less 1
+    excess power     of x̂ over the truth at frequencies j/r, j = 1 … r/2, relative to that at their neighbours, minus 1
 
-All three are about 0 where there is no grid. How near to 0 chance comes is said by `null`: the same figures with every
-voxel's phase drawn at random along the axis.
+All three are about 0 if there is no grid. `null` gives the values that chance alone produces for the first two: the
+planes of the residual are permuted at random along every axis.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class GridIndex:
 
 
 def grid_index(estimate: FloatArray, truth: FloatArray, factor: Triple) -> GridIndex:
-    """The worst over the puzzled axes; zeros where nothing is puzzled.  estimate, truth: [Z, Y, X]."""
+    """Return the largest values over the puzzled axes; zeros if no axis is puzzled.  estimate, truth: [Z, Y, X]."""
     residual = estimate.astype(np.float64) - truth
     rows = [(*_phases(residual, axis, r), _excess(estimate, truth, axis, r)) for axis, r in enumerate(factor) if r > 1]
     return GridIndex(*(float(max(column)) for column in zip(*rows, strict=True))) if rows else GridIndex(0.0, 0.0, 0.0)
 
 
 def null(estimate: FloatArray, truth: FloatArray, factor: Triple, seed: int = 0, draws: int = 20) -> GridIndex:
-    """The 95th percentile of the phase figures when planes are permuted along each axis: what chance alone reads."""
+    """Return the 95th percentile of bias and imbalance under random permutations of the planes; excess power is 0."""
     generator = np.random.default_rng(seed)
     residual = estimate.astype(np.float64) - truth
     rows = []
@@ -59,7 +59,7 @@ def _phases(residual: Floats, axis: int, r: int) -> tuple[float, float]:
 
 
 def _excess(estimate: FloatArray, truth: FloatArray, axis: int, r: int) -> float:
-    """Along the axis, on a length that r divides, so that j/r falls on a bin."""
+    """Return the excess power along one axis; its length is cut to a multiple of r, so that j/r falls on a bin."""
     n = estimate.shape[axis] // r * r
     if n < 4 * r:
         return 0.0
@@ -74,7 +74,7 @@ def _excess(estimate: FloatArray, truth: FloatArray, axis: int, r: int) -> float
 
 
 def _power(array: FloatArray, axis: int) -> Floats:
-    """Mean power of each frequency along one axis, a little noise floor added so that silence has a ratio."""
+    """Return the mean power of each frequency along one axis, plus a small floor that avoids division by zero."""
     lines = np.moveaxis(array.astype(np.float64), axis, -1)
     power: Floats = np.square(np.abs(np.fft.rfft(lines - lines.mean(), axis=-1))).mean(axis=(0, 1))
     floor: Floats = power + 1e-12 * power.max()

@@ -1,16 +1,15 @@
-"""Fidelity and texture of one channel against the truth: [Z, Y, X] arrays in their own units, inside a mask.
+"""Compare one channel with the truth: fidelity and texture of [Z, Y, X] arrays in their own units, inside a mask.
 
     MAE      mean |x̂ - x|, unclipped
     PSNR     10·log10(range² / mean (x̂ - x)²), both clipped to the range
     SSIM     mean of l·c·s over 7³ windows, uniform, with sample covariance (Wang 2004; K1 .01, K2 .03)
     MS-SSIM  product over five scales of mean (l·c·s)^w, each factor floored at 0
 
-MAE, PSNR and MS-SSIM are the SynthRAD challenges' to the letter: outside the mask both images are set to the range's
-lower end; between scales a 2³ mean of voxels n-1 and n, then every second voxel. PSNR alone is won by a blurry mean, so
+MAE, PSNR and MS-SSIM follow the code of the SynthRAD challenges exactly. For SSIM and MS-SSIM both images are set to
+the lower end of the range outside the mask; between scales they are averaged over voxels n-1 and n along each axis
+(2³), then every second voxel is kept. A blurry mean achieves the best PSNR, so PSNR is reported together with
 
     HF power  power of x̂ over that of x above half the Nyquist frequency: below 1 is blur, above 1 is noise
-
-stands beside it.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from nndiff.words.volume import FloatArray, Floats, Mask, Range
 
 WINDOW = 7
 K1, K2 = 0.01, 0.03
-SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003; they sum to 1.0001, and stay so
-SMALLEST_AXIS = 97  # of MS-SSIM: shorter axes are padded by their edge
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003; their sum of 1.0001 is not normalised
+SMALLEST_AXIS = 97  # voxels, of MS-SSIM: shorter axes are padded with their edge values
 
 
 def mae(estimate: FloatArray, truth: FloatArray, mask: Mask | None = None) -> float:
@@ -33,7 +32,7 @@ def mae(estimate: FloatArray, truth: FloatArray, mask: Mask | None = None) -> fl
 
 
 def nrmse(estimate: FloatArray, truth: FloatArray, mask: Mask | None = None) -> float:
-    """Root mean square error over the truth's own root mean square."""
+    """Return the root mean square error divided by the root mean square of the truth."""
     difference = _inside(estimate, mask) - _inside(truth, mask)
     return float(np.sqrt(np.square(difference).mean() / np.square(_inside(truth, mask)).mean()))
 
@@ -45,7 +44,7 @@ def psnr(estimate: FloatArray, truth: FloatArray, bounds: Range, mask: Mask | No
 
 
 def ssim(estimate: FloatArray, truth: FloatArray, bounds: Range, mask: Mask | None = None) -> float:
-    """Mean over the mask, a window's half width away from the border."""
+    """Return the mean SSIM over the mask, without windows that reach over the border of the volume."""
     a, b = _prepared(estimate, bounds, mask), _prepared(truth, bounds, mask)
     luminance, contrast, structure = _terms(a, b, bounds[1] - bounds[0])
     return _mean(luminance * contrast * structure, mask)
@@ -66,7 +65,7 @@ def ms_ssim(estimate: FloatArray, truth: FloatArray, bounds: Range, mask: Mask |
 
 
 def high_frequency_ratio(estimate: FloatArray, truth: FloatArray, mask: Mask | None = None) -> float:
-    """Power above half the Nyquist frequency (the radius in cycles a voxel > 1/4), estimate over truth."""
+    """Return the power above half the Nyquist frequency (radius > 1/4 cycles per voxel), estimate over truth."""
     powers = [_high_power(_masked(array, mask)) for array in (estimate, truth)]
     return powers[0] / powers[1] if powers[1] > 0 else math.nan
 
@@ -80,7 +79,10 @@ def _inside(array: FloatArray, mask: Mask | None) -> Floats:
 
 
 def _prepared(array: FloatArray, bounds: Range, mask: Mask | None) -> Floats:
-    """Clipped, outside the mask the lowest, shifted to start at 0."""
+    """Return the array clipped to the range, set to its lower end outside the mask, and shifted to start at 0.
+
+    A range that starts above 0 is not shifted.
+    """
     clipped = np.clip(array.astype(np.float64), *bounds)
     if mask is not None:
         clipped = np.where(mask, clipped, bounds[0])
@@ -89,7 +91,7 @@ def _prepared(array: FloatArray, bounds: Range, mask: Mask | None) -> Floats:
 
 
 def _terms(a: Floats, b: Floats, span: float) -> tuple[Floats, Floats, Floats]:
-    """Luminance, contrast and structure of every window."""
+    """Return luminance, contrast and structure of every window."""
     c1, c2 = (K1 * span) ** 2, (K2 * span) ** 2
     unbiased = WINDOW**3 / (WINDOW**3 - 1)
     mean_a, mean_b = _window_mean(a), _window_mean(b)
@@ -109,7 +111,7 @@ def _window_mean(array: Floats) -> Floats:
 
 
 def _mean(scores: Floats, mask: Mask | None) -> float:
-    """Over the mask; windows that reach over the border do not count where others are left."""
+    """Return the mean over the mask, without windows that reach over the border, unless an axis has no others."""
     edge = WINDOW // 2
     core = tuple(slice(edge, n - edge) if n > 2 * edge else slice(None) for n in scores.shape)
     values = scores[core] if mask is None else scores[core][mask[core]]
@@ -117,7 +119,7 @@ def _mean(scores: Floats, mask: Mask | None) -> float:
 
 
 def _halved(array: Floats) -> Floats:
-    """Mean of voxels n-1 and n along each axis, zero before the first; then every second voxel."""
+    """Return every second voxel after averaging voxels n-1 and n along each axis, with zero before the first."""
     for axis in range(3):
         before = np.roll(array, 1, axis)
         first = [slice(None)] * 3
@@ -133,7 +135,10 @@ def _masked(array: FloatArray, mask: Mask | None) -> Floats:
 
 
 def _high_power(array: Floats) -> float:
-    """Tapered to nothing at the border, whose jump would otherwise be the highest frequency of all."""
+    """Return the power above 1/4 cycles per voxel of an array tapered to 0 at its border.
+
+    Without the taper, the jump at the periodic border would contribute the most to the high frequencies.
+    """
     tapered = array - array.mean()
     for axis, n in enumerate(array.shape):
         tapered = tapered * np.hanning(n + 2)[1:-1].reshape([-1 if i == axis else 1 for i in range(3)])

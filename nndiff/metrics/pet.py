@@ -1,12 +1,12 @@
-"""What a reader of PET asks: is the uptake of each region right, and would a plain filter have done as well?
+"""Metrics of PET: the uptake in each region, and the best result that a Gaussian filter of the source could reach.
 
     bias of a region    estimate over truth - 1, of the region's mean (SUVmean) and of its largest voxel (SUVmax)
-    variation           std over mean within a region: the background's noise, where the region is one of even uptake
+    variation           std over mean within a region: the noise of the background, in a region of uniform uptake
     best Gaussian       the source, filtered by the isotropic Gaussian whose width w gives the highest PSNR:
 
         w* = argmax_w PSNR(G_w * source, truth),       σ = w / (2 √(2 ln 2)) mm, over the spacing of each axis
 
-The best Gaussian knows the truth: it is an oracle, the most that any Gaussian filter could have reached on this case.
+The best Gaussian uses the truth: it is an oracle, an upper bound of what a Gaussian filter can reach on this case.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Labels = npt.NDArray[np.int32]  # [Z, Y, X]; 0 belongs to no region
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 FWHM_TOLERANCE = 0.01  # of the smallest voxel edge
-PERFECT = 1e3  # dB: stands for an infinite PSNR, which no search can subtract
+PERFECT = 1e3  # dB: replaces an infinite PSNR, with which the search cannot compute
 
 
 @dataclass(frozen=True)
 class Region:
-    """One label of one volume. NaN where the truth's figure is not above 0."""
+    """The results of one label in one volume. NaN replaces a ratio whose denominator is not above 0."""
 
     label: int
     voxels: int
@@ -42,7 +42,7 @@ class Region:
 
 
 def region_biases(estimate: FloatArray, truth: FloatArray, labels: Labels) -> tuple[Region, ...]:
-    """Every label above 0, in order.  estimate, truth: [Z, Y, X]."""
+    """Return the results of every label above 0, in order.  estimate, truth: [Z, Y, X]."""
     regions = []
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is not None:
@@ -54,7 +54,7 @@ def region_biases(estimate: FloatArray, truth: FloatArray, labels: Labels) -> tu
 def best_gaussian(
     source: FloatArray, truth: FloatArray, spacing: Spacing, bounds: Range, mask: Mask | None = None
 ) -> tuple[FloatArray, float]:
-    """The filtered source and the width's FWHM in mm; 0, and the source itself, when every filter would harm."""
+    """Return the filtered source and the FWHM in mm; the source itself and 0 if no filter improves the PSNR."""
 
     def loss(fwhm: float) -> float:
         return -min(PERFECT, psnr(gaussian(source, fwhm, spacing), truth, bounds, mask))
@@ -67,7 +67,7 @@ def best_gaussian(
 
 
 def gaussian(array: FloatArray, fwhm: float, spacing: Spacing) -> FloatArray:
-    """Isotropic in millimetres: fewer voxels along the axes whose voxels are longer."""
+    """Return the array filtered by a Gaussian of the given FWHM in millimetres, which is the same along every axis."""
     if fwhm == 0:
         return array
     sigmas = [fwhm / FWHM_PER_SIGMA / edge for edge in spacing]
@@ -98,7 +98,10 @@ def _over(value: float, reference: float) -> float:
 
 
 def _bracket(loss: Callable[[float], float], start: float, limit: float) -> tuple[float, float]:
-    """Double the width until it helps no more: the best one lies between half and twice the last that did."""
+    """Return a bracket of the best width, found by doubling the width while the loss improves, up to the limit.
+
+    The best width lies between half and twice the last width that improved the loss.
+    """
     width, best = start, loss(start)
     while 2 * width <= limit and (wider := loss(2 * width)) < best:
         width, best = 2 * width, wider

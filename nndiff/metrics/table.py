@@ -1,9 +1,9 @@
-"""The figures of an estimate, one row each: how it is measured, how bad a value is, how a terminal shows it.
+"""The table of metrics: for each, how it is computed, which values are bad, and how it is shown in a terminal.
 
     Comparison (estimate, truth, mask, …) ─ METRICS ─▶ name → value      columns of metrics.csv, entries of summary.json
 
-What a figure means for a reader: documentation/reference/metrics.md. A new one is a row of METRICS or, from another
-package, an entry point of the group nndiff.metric that names a `Metric`.
+documentation/reference/metrics.md explains the metrics. A new metric is a row of METRICS or, in another package, an
+entry point of the group nndiff.metric that names a `Metric`.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from nndiff.words.volume import FloatArray, Mask, Range, Spacing, Triple
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """An estimate of one channel beside the truth, and what some figures need besides. Arrays are [Z, Y, X]."""
+    """An estimate of one channel, its truth, and further inputs of some metrics. Arrays are [Z, Y, X]."""
 
     estimate: FloatArray
     truth: FloatArray
     spacing: Spacing
-    bounds: Range  # to which some figures clip, and of which they are relative
+    bounds: Range  # the range to which some metrics clip, and to whose width they are relative
     mask: Mask | None = None
     labels: Labels | None = None  # regions whose mean and maximum are compared
     puzzle_factor: Triple = (1, 1, 1)
     samples: tuple[FloatArray, ...] = ()  # drawn from the model that made the estimate
-    deviation: FloatArray | None = None  # the model's map of its own standard deviation
-    fwhm: float | None = None  # mm, of the Gaussian that made the estimate
+    deviation: FloatArray | None = None  # standard deviation per voxel over the draws of that model
+    fwhm: float | None = None  # mm, of the Gaussian filter that made the estimate
 
     @cached_property
     def grid(self) -> GridIndex:
-        """What the puzzle left. Its lines must be whole: outside the mask the estimate is taken as right."""
+        """Return the puzzle's grid artefacts. They need complete lines, so the residual is 0 outside the mask."""
         inside = self.estimate if self.mask is None else np.where(self.mask, self.estimate, self.truth)
         return grid_index(inside, self.truth, self.puzzle_factor)
 
@@ -51,23 +51,23 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure: a column of metrics.csv and an entry of summary.json."""
+    """One metric: a column of metrics.csv and an entry of summary.json."""
 
     name: str
-    measure: Callable[[Comparison], float | None]  # None: it does not apply; NaN: it is not defined
+    measure: Callable[[Comparison], float | None]  # None: it does not apply; NaN: it is undefined
     meaning: str
-    badness: Callable[[float], float] | None  # the largest is the worst case; None: neither good nor bad
-    heading: str = ""  # of its column in the terminal's table; without one it is not shown there
-    percent: bool = False  # in that table
+    badness: Callable[[float], float] | None  # the case with the largest is the worst; None: values are not ranked
+    heading: str = ""  # of its column in the terminal's table; without a heading it is not shown there
+    percent: bool = False  # whether that table shows it in percent
 
 
 def measured(comparison: Comparison) -> dict[str, float]:
-    """Return every figure that applies, by its name."""
+    """Return the value of every metric that applies, by its name."""
     found = ((metric.name, metric.measure(comparison)) for metric in METRICS.values())
     return {name: float(value) for name, value in found if value is not None}
 
 
-# ---------------------------------------------------------------- how bad a value is
+# ---------------------------------------------------------------- which values are bad
 
 
 def low_is_good(value: float) -> float:
@@ -83,11 +83,11 @@ def near_zero_is_good(value: float) -> float:
 
 
 def near_one_is_good(value: float) -> float:
-    """As a ratio: a half is as bad as two."""
+    """Return |log value|, so that a ratio of one half is as bad as a ratio of two."""
     return abs(math.log(value)) if value > 0 else math.inf
 
 
-# ---------------------------------------------------------------- figures that do not always apply
+# ---------------------------------------------------------------- metrics that do not always apply
 
 
 def _crps(c: Comparison) -> float | None:
@@ -99,7 +99,7 @@ def _uncertainty_correlation(c: Comparison) -> float | None:
 
 
 def _mean_over_regions(values: list[float]) -> float | None:
-    """Return the mean over the labels that have a figure, each with equal weight, signs kept."""
+    """Return the signed mean over the labels with a defined value, each with equal weight; None if there are none."""
     defined = [value for value in values if not math.isnan(value)]
     return float(np.mean(defined)) if defined else None
 

@@ -74,6 +74,12 @@ def parse(assignments: Sequence[str], configurations: Sequence[str]) -> dict[str
         if not equals:
             raise NndiffError("--set needs key=value.", found=text, remedy="for instance --set crop.enabled=false")
         path, value = renamed(path, _value(written))  # the old names of fields that moved are still accepted
+        if path.rpartition(".")[2] in ("order", "hot"):
+            raise NndiffError(
+                f"--set: '{text}' does not name a step rule.",
+                expected="order=2, hot=K with K of 1 or more, or a whole rule",
+                remedy=f'{path.rpartition(".")[0]}.sampler.rule={{"name":"first","eta":0}}',
+            )
         values[path] = _checked(path, value, configurations)
     return values
 

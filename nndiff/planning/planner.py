@@ -205,10 +205,12 @@ def _sampler(method: Method, walk: Walk, sized: search.Sized, shape: Triple, led
     tiled = walk.data.task != "generation"
     tiles = decide("layers.tiles", recipe.tiles(sized.rung.patch_size == shape, tiled))
     shifts = decide("layers.shifts", recipe.shifts(sized.rung.puzzle_factor))
-    cache = decide("caches.deep", method.cache(start, times.steps))
+    kept = method.cache(start, times.steps)
+    cache = decide(f"caches.{kept.value.name}", kept)
     more = ledger.overrides.rest(f"configurations.{method.name}.sampler", SamplerPlan)
     ledger.used.update(more.used)
-    return replace(SamplerPlan(start, times, rule, (tiles, shifts), (), (cache,)), **more.values)
+    own = SamplerPlan(start=start, times=times, rule=rule, layers=(tiles, shifts), caches=(cache,))
+    return replace(own, **more.values)
 
 
 def _times(method: Method, walk: Walk, ledger: Ledger) -> Verdict[Times]:
@@ -286,7 +288,14 @@ class _Sizing:
     def _traced(self, network: NetworkSpec, puzzle: Triple, patch: Triple, batch: int) -> search.Cost:
         stages = self.ledger.overrides.apply(f"{self.path}.stages", self.method.stages(puzzle).value)[0]
         lesson = Lesson(self._decided("process"), self._decided("prediction"), self._decided("source_distance"), stages)
-        work = Workload(network, puzzle, patch, batch, self._decided("precision"), self.budget.device)
+        work = Workload(
+            network=network,
+            puzzle_factor=puzzle,
+            patch_size=patch,
+            batch_size=batch,
+            precision=self._decided("precision"),
+            device=self.budget.device,
+        )
         return training_cost(work, lesson)
 
     @property
@@ -316,7 +325,14 @@ def _predicted(sized: search.Sized, precision: str, budget: Budget, predict: sea
     forward = sized.cost.bytes
     if predict is None:
         rung = sized.rung
-        work = Workload(sized.network, rung.puzzle_factor, rung.patch_size, rung.batch_size, precision, budget.device)
+        work = Workload(
+            network=sized.network,
+            puzzle_factor=rung.puzzle_factor,
+            patch_size=rung.patch_size,
+            batch_size=rung.batch_size,
+            precision=precision,
+            device=budget.device,
+        )
         forward = prediction_cost(work).bytes
     return Predicted(sized.cost.bytes, forward, sized.cost.flops)
 

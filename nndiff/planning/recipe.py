@@ -119,7 +119,13 @@ def data_of(fingerprint: Fingerprint, anchor: tuple[int, ...], distances: Sequen
     """Return the facts about source and target that methods may use."""
     shares = [case.links[t][s].noise_share for case in fingerprint.cases for t, s in enumerate(anchor)]
     share = float(np.median(shares)) if shares else None
-    return Data(fingerprint.task, anchor, tuple(distances), share, _in_words(share))
+    return Data(
+        task=fingerprint.task,
+        anchor=anchor,
+        distances=tuple(distances),
+        noise_share=share,
+        noise_or_structure=_in_words(share),
+    )
 
 
 def _in_words(share: float | None) -> str:

@@ -98,14 +98,17 @@ def is_old_sampler(data: Any) -> bool:
 
 
 def renamed(path: str, value: Any) -> tuple[str, Any]:
-    """Return the current path and value for a dotted path of version 1 and its value."""
+    """Return the current path and value for a dotted path of version 1 and its value.
+
+    `order=1` and `hot=0` stay as they are: they left the step rule as it was planned, and name none today.
+    """
     head, _, field = path.rpartition(".")
     if not path.startswith("configurations.") or path.count(".") != 2:
         return path, value
     if field in SHORT:
         return f"{head}.{SHORT[field]}", value
-    rules = {"eta": {"eta": value}, "order": {"order": value}, "hot": {"hot": value}}
-    return (f"{head}.sampler.rule", _rule(rules[field])) if field in rules else (path, value)
+    chooses_rule = field == "eta" or (field == "order" and value == 2) or (field == "hot" and value)
+    return (f"{head}.sampler.rule", _rule({field: value})) if chooses_rule else (path, value)
 
 
 def decisions(old: list[dict[str, Any]], configurations: Mapping[str, Any]) -> list[dict[str, Any]]:

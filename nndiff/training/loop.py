@@ -111,7 +111,14 @@ class Trainer:
             self.step += 1
             self.ema.update(self.network, self.step - first)
             done = time.perf_counter()
-            yield Step(self.step, float(mean_loss), norm, rate, done - clock, ready - clock)
+            yield Step(
+                number=self.step,
+                loss=float(mean_loss),
+                gradient_norm=norm,
+                learning_rate=rate,
+                seconds=done - clock,
+                waited=ready - clock,
+            )
             clock = time.perf_counter()
 
     def _hand_over(self) -> None:

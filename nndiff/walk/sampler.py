@@ -186,11 +186,14 @@ def flags() -> list[Flag]:
         for name in table.table:  # only the built-in parts: those of other packages are set by NAME:option=value
             known = {flag.name for flag in found}
             found += [Flag(o.flag, o.help, o.metavar, o.type) for o in options_of(table[name]) if o.flag not in known]
-    return [_with_names(flag, Start) if flag.name == "start" else flag for flag in found]
+    named: dict[str, tuple[type[Part], ...]] = {"start": (Start,), "part": (Layer, Guide, Cache)}
+    return [_with_names(flag, *named.get(flag.name, ())) for flag in found]
 
 
-def _with_names(flag: Flag, base: type[Part]) -> Flag:
-    return replace(flag, help=f"{flag.help}: {', '.join(base.table())}")
+def _with_names(flag: Flag, *bases: type[Part]) -> Flag:
+    """Return the flag with the names of the parts that it chooses among in its help."""
+    names = [name for base in bases for name in base.table()]
+    return replace(flag, help=f"{flag.help}: {', '.join(names)}") if names else flag
 
 
 def _demand_known(asked: Mapping[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""Words that every room shares: errors, files, JSON, paths, tables, volumes, datasets."""
+"""Types and functions that every other folder uses: errors, files, JSON, paths, tables, volumes, datasets."""

@@ -1,12 +1,12 @@
-"""dataset.json and the folders around it → cases. Structure only: no image is opened here.
+"""Read dataset.json and the folders beside it into cases. Only the structure is checked; no image is opened here.
 
     Dataset001_Name/
         dataset.json
         imagesTr/CASE_0000.nii.gz      source channel 0 (absent for generation)
         targetsTr/CASE_0000.nii.gz     target channel 0
-        masksTr/CASE.nii.gz            optional: where losses and measures count
+        masksTr/CASE.nii.gz            optional: the region in which losses and metrics are computed
 
-Everything wrong with the structure becomes a `Finding`; who reads a dataset decides whether to report or to stop.
+Each problem of the structure becomes a `Finding`. The caller decides whether to report the findings or to stop.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from nndiff.words.files import PART, read_json
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
-PLAIN_NAME = re.compile(r"^[^./\\][^/\\]*$")  # one that stays in its folder
+PLAIN_NAME = re.compile(r"^[^./\\][^/\\]*$")  # a name without path separators: its files stay in their folder
 TASKS = ("translation", "generation")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing wrong with a dataset: where, what, and the remedy."""
+    """One problem of a dataset: its place, a description and the remedy."""
 
     case: str
     file: str
@@ -44,7 +44,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class InPlace:
-    """Files that stay where they are: one row of dataset.json's "dataset"."""
+    """The files of one case that stay where they are: one row of "dataset" in dataset.json."""
 
     images: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class InPlace:
 
 @dataclass(frozen=True)
 class DatasetJson:
-    """dataset.json, key by key."""
+    """The contents of dataset.json: one field per key."""
 
     target_names: dict[str, str]
     file_ending: str
@@ -72,8 +72,8 @@ class DatasetJson:
 @dataclass(frozen=True)
 class Case:
     name: str
-    group: str  # the patient: cases of one group never straddle a split
-    source: tuple[Path, ...]  # one file a channel
+    group: str  # the patient: all cases of a group fall into the same part of a split
+    source: tuple[Path, ...]  # one file per channel
     target: tuple[Path, ...]
     mask: Path | None = None
 
@@ -90,11 +90,11 @@ class Dataset:
     channel_names: tuple[str, ...]
     target_names: tuple[str, ...]
     file_ending: str
-    cases: tuple[Case, ...]  # the whole ones, sorted by name
-    findings: tuple[Finding, ...]  # what is wrong with the structure
+    cases: tuple[Case, ...]  # the complete cases, sorted by name
+    findings: tuple[Finding, ...]  # problems of the structure
 
     def demand_sound(self) -> None:
-        """Stop at the first structural error; what `--no-verify_dataset_integrity` still insists on."""
+        """Refuse a dataset with structural errors and report the first; `--no-verify_dataset_integrity` keeps this."""
         errors = [finding for finding in self.findings if finding.severity == "error"]
         if errors:
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
@@ -106,7 +106,7 @@ class Dataset:
 
 
 def read(folder: Path) -> Dataset:
-    """Read one raw dataset. dataset.json itself must be right; everything else is a finding."""
+    """Return one raw dataset. Errors in dataset.json itself are raised; every other problem becomes a finding."""
     words = _read_json(folder)
     channel_names, target_names = (
         _names(words.channel_names, "channel_names", folder),
@@ -281,7 +281,7 @@ def _masks(folder: Path, ending: str) -> tuple[dict[str, Path], list[Finding]]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """Files that mean to be read: not hidden, not half-written, not the pixel file of an .mhd header."""
+    """Return the files to read, sorted, without hidden and half-written files and the pixel files of .mhd headers."""
     if not folder.is_dir():
         return []
     return [

@@ -1,4 +1,4 @@
-"""The one exception a user ever sees: what was expected, what was found, where, and the remedy, in four lines."""
+"""The only exception shown to users: the broken rule, what was expected and found, the place, and the remedy."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 NAMES_SHOWN = 8
-KEPT: Any = object()  # a field that `at` leaves as it is
+KEPT: Any = object()  # marks an argument of `at` that was not given, because None removes the field
 
 
 class NndiffError(Exception):
-    """A mistake in the input or on the machine that a person can mend. Bugs of our own raise anything else."""
+    """An error in the input or on the machine that the user can correct. Bugs in nndiff raise other exceptions."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class NndiffError(Exception):
         expected: object = KEPT,
         remedy: str | None = KEPT,
     ) -> NndiffError:
-        """Return a copy for a caller that knows the place: `prefix` before the text, given fields replaced.
+        """Return a copy with `prefix` before the text and the given fields replaced, for callers that know the place.
 
         None removes a field.
         """
@@ -62,7 +62,7 @@ class NndiffError(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """«Did you mean …?», or a few of what is known: the tail of every error about a wrong name."""
+    """Return the remedy of an error about a wrong name: "did you mean …?", or the first few of the known names."""
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     if close:

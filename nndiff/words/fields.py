@@ -1,4 +1,4 @@
-"""Fields of plans and parts that carry their own rule: what a value may be stands beside the field that holds it.
+"""Dataclass fields with a rule: the allowed values of a field are declared next to the field.
 
     @dataclass(frozen=True)
     class Crop(Checked):
@@ -7,8 +7,8 @@
     class Shifts(Part):
         places: int = option(1, at_least(1), help="mean over so many places of the puzzle's grid", flag="shifts")
 
-`Checked` applies the rules whenever an object is made: by the planner, from JSON, or from `--set`. An option is a field
-that people set on a command line: besides its rule it has a default, one sentence of help, and a flag.
+`Checked` applies the rules whenever an object is created: by the planner, from JSON, or from `--set`. An option is a
+field that users set on a command line: besides its rule it has a default, one sentence of help, and a flag.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from nndiff.words.errors import NndiffError
 
 @dataclass(frozen=True)
 class Rule:
-    """A condition on a value, and the words that an error says it in."""
+    """A condition on a value, and its wording in error messages."""
 
     holds: Callable[[Any], bool]
     words: str
 
     def demand(self, name: str, value: Any) -> None:
-        """Refuse a value of the field `name` that breaks the rule."""
+        """Refuse a value of the field `name` that violates the rule."""
         if not self.holds(value):
             raise NndiffError(f"'{name}' is out of range.", expected=self.words, found=value)
 
@@ -41,12 +41,12 @@ def one_of(*names: Any) -> Rule:
 
 
 def at_least(low: float) -> Rule:
-    """Every number of the value is `low` or more."""
+    """Return the rule that every number of the value is `low` or more."""
     return Rule(lambda value: all(v >= low for v in _numbers(value)), f"at least {low:g}")
 
 
 def above(low: float, unit: str = "") -> Rule:
-    """Every number of the value is more than `low`."""
+    """Return the rule that every number of the value is more than `low`."""
     return Rule(lambda value: all(v > low for v in _numbers(value)), f"above {low:g}{unit}")
 
 
@@ -60,14 +60,14 @@ def _numbers(value: Any) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class Option:
-    """What a command line needs to know of a field that people set."""
+    """A field that users can set, described for a command line."""
 
     field: str
     flag: str
     help: str
     metavar: str
     type: Callable[[str], Any]
-    of: Callable[[Any], Any]  # from what is typed to what the field holds
+    of: Callable[[Any], Any]  # converts the parsed argument to the field's value
 
 
 def option(
@@ -80,13 +80,13 @@ def option(
     type: Callable[[str], Any] = int,
     of: Callable[[Any], Any] = lambda value: value,
 ) -> Any:
-    """Return a dataclass field with a default, a rule, one sentence of help and, where given, a flag of its own."""
+    """Return a dataclass field with a default, a rule, one sentence of help and, if given, its own flag."""
     about = {"rule": rule, "help": help, "flag": flag, "metavar": metavar, "type": type, "of": of}
     return dataclasses.field(default=default, metadata=about)
 
 
 def options_of(cls: Any) -> list[Option]:
-    """List the fields of a class that have a flag."""
+    """Return the fields of a class that have a flag."""
     return [
         Option(field.name, **{key: field.metadata[key] for key in ("flag", "help", "metavar", "type", "of")})
         for field in dataclasses.fields(cls)
@@ -95,7 +95,7 @@ def options_of(cls: Any) -> list[Option]:
 
 
 class Checked:
-    """A dataclass that refuses values which break a rule of theirs."""
+    """Base of dataclasses that refuse any value which violates the rule of its field."""
 
     def __post_init__(self) -> None:
         for name, rule in rules_of(type(self)).items():  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ class Checked:
 
 @functools.cache
 def rules_of(cls: type) -> dict[str, Rule]:
-    """Return field → rule, of the fields that have one: in their annotation, or as options."""
+    """Return field name → rule for the fields that have a rule, in their annotation or as options."""
     hints = typing.get_type_hints(cls, include_extras=True)
     rules = {}
     for field in dataclasses.fields(cls):

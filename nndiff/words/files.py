@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: everything nndiff writes goes through `atomic`."""
+"""Atomic file writing: a file is either complete or absent. Everything that nndiff writes goes through `atomic`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PART = ".part-"  # prefix of a file that is being written; never a final name
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a name beside `path` to write to; on success it becomes `path` in one step, on failure it vanishes.
+    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
 
-    The ending is kept, since writers choose the format by it.
+    The temporary path keeps the file ending, because writers choose the format by it.
     """
     part = path.with_name(f"{PART}{_owner()}{path.name}")
     try:
@@ -37,7 +37,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes of this machine were writing into `folder` when they were killed."""
+    """Remove the temporary files in `folder` whose processes ran on this machine and no longer exist."""
     for path in folder.glob(f"{PART}*") if folder.is_dir() else ():
         host, _, process = path.name.removeprefix(PART).partition("+")[0].rpartition("_")
         if host == platform.node() and process.isdecimal() and not _alive(int(process)):
@@ -46,7 +46,7 @@ def sweep(folder: Path) -> None:
 
 
 def demand_writable(folder: Path) -> None:
-    """Refuse now rather than after an hour's work."""
+    """Refuse a folder that cannot be written to, before long work begins rather than after it."""
     with atomic(folder / "can_be_written") as part:
         part.touch()
     (folder / "can_be_written").unlink()
@@ -73,7 +73,7 @@ def write_json(path: Path, data: Any) -> None:
 
 def read_json(path: Path, remedy: str | None = None) -> Any:
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows' editors put a mark first
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors write a byte order mark first
         return json.loads(text, object_pairs_hook=_each_key_once)
     except (FileNotFoundError, NotADirectoryError):
         raise NndiffError(f"{path.name} is missing.", where=path, remedy=remedy) from None
@@ -84,7 +84,7 @@ def read_json(path: Path, remedy: str | None = None) -> Any:
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of two equal keys JSON would silently keep the last."""
+    """Return the pairs as a dict and refuse a repeated key, of which `json` would silently keep the last value."""
     once = dict(pairs)
     if len(once) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -93,7 +93,7 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def dumps(data: Any, indent: int = 0) -> str:
-    """JSON as a person would lay it out: a list of plain values on one line, everything else indented."""
+    """Return readable JSON text: a list of plain values or a short dict on one line, everything else indented."""
     pad, inner = "  " * indent, "  " * (indent + 1)
     if isinstance(data, dict) and data:
         if all(_plain(value) for value in data.values()) and len(line := _line(data)) <= 88:
@@ -138,5 +138,5 @@ def _explained(error: OSError, path: Path) -> NndiffError:
 
 
 def _cut_short(error: OSError) -> bool:
-    """numpy's word for a disk that filled up while it wrote: «319872 requested and 77792 written», without a number."""
+    """Return whether numpy ran out of disk: its error «319872 requested and 77792 written» carries no errno."""
     return error.errno is None and "requested and" in str(error)

@@ -1,4 +1,4 @@
-"""fingerprint.json: what was measured on a raw dataset, case by case and pooled. Every triple is (z, y, x)."""
+"""The contents of fingerprint.json: measurements of a raw dataset, per case and pooled. Every triple is (z, y, x)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from nndiff.words.volume import Spacing, Triple
 
 @dataclass(frozen=True)
 class ChannelStatistics:
-    """Intensities of one channel, in the file's units. Percentiles, mean and std over the foreground."""
+    """Intensities of one channel, in the file's units. Percentiles, mean and std are taken over the foreground."""
 
     minimum: float
     maximum: float
-    peak: float  # P99.99 of the whole volume: PET's own scale
+    peak: float  # P99.99 of the whole volume, by which PET is normalised
     mean: float
     std: float
     percentiles: dict[str, float]  # "0.5" … "99.5"
@@ -22,16 +22,16 @@ class ChannelStatistics:
 
 @dataclass(frozen=True)
 class Link:
-    """What ties one source channel to one target channel, over the foreground of both."""
+    """The relation of one source channel to one target channel, over the union of their foregrounds."""
 
     correlation: float
     source_mean: float
     source_std: float
     target_mean: float
     target_std: float
-    noise_share: float  # of the difference's power; the rest is structure
-    rmse: float  # in normalised units, each side under its kind's own map
-    matched_step: int  # of 1000: where the diffusion noise is NOISE_MULTIPLE times that rmse
+    noise_share: float  # share of the difference's power that is noise; the rest is structure
+    rmse: float  # in normalised units, each side normalised by the default of its kind
+    matched_step: int  # of 1000: the step at which the diffusion noise equals that rmse
 
 
 @dataclass(frozen=True)

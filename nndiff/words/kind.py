@@ -1,10 +1,10 @@
-"""What the numbers of a channel mean: CT, PET or MR, each with all that the rest of nndiff must know of it.
+"""Modalities: what the values of a channel mean (CT, PET or MR), and every setting of nndiff that depends on it.
 
     channel name ─ kind_of ─▶ Kind ─▶ its normaliser, foreground, background, range of the metrics, DICOM class, …
 
-No other file knows one modality from another: each asks the object. JSON holds its name (`Channel.kind`: "ct"). A new
-modality is one row of KINDS at the foot of this file or, from another package, an entry point of the group nndiff.kind
-that names a `Kind`.
+No other file distinguishes modalities: each reads the fields of a `Kind`. JSON stores its name (`Channel.kind`: "ct").
+A new modality is one row of KINDS at the end of this file or, in another package, an entry point of the group
+nndiff.kind that names a `Kind`.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ SYNTHRAD_RANGES: dict[str, Range] = {"2025": (-1024.0, 3071.0), "2023": (-1024.0
 class Lowest:
     """What the lowest value of a scan says about its modality and its units."""
 
-    certain: float  # a scan that goes below is of this modality, where nothing else says so
-    doubtful: float  # a scan that stays above is in other units
+    certain: float  # a scan with lower values has this modality, if its channel has no name
+    doubtful: float  # a scan without lower values is probably in other units
     because: str
 
 
 @dataclass(frozen=True)
 class Kind(Named):
-    """One modality. A field without a value says that the modality is not special in that respect."""
+    """One modality. The default of a field is the behaviour of a modality without special rules."""
 
     name: str  # in plans, in metrics.csv and after --kind
     units: str
-    meaning: str  # of the values; the plan's reason begins with it
+    meaning: str  # of the values; the reason in the plan begins with this text
     source: Scheme  # how a source channel is normalised: a row of imaging.normalize.NORMALIZERS
     source_reason: str
-    foreground: Scheme  # where the body is: a row of imaging.crop.FOREGROUNDS
-    words: tuple[str, ...] = ()  # of a channel's name, in capitals: any of them announces this modality
-    parts: tuple[str, ...] = ()  # the same, also inside a longer word
-    background: float = 0.0  # the value of nothing
-    window: Scheme | None = None  # of every target, where values are absolute
-    generation_window: Scheme | None = None  # in its place, where the task is generation
-    true_zero: bool = False  # 0 is none: nothing lies below it, and a map keeps it
-    ratios: bool = True  # whether a quotient of two values means something
+    foreground: Scheme  # how the body is found: a row of imaging.crop.FOREGROUNDS
+    words: tuple[str, ...] = ()  # whole words, in capitals, that identify this modality in a channel's name
+    parts: tuple[str, ...] = ()  # the same, but also matched inside longer words
+    background: float = 0.0  # the value of empty space
+    window: Scheme | None = None  # normalisation of every target; only for modalities with absolute values
+    generation_window: Scheme | None = None  # replaces `window` if the task is generation
+    true_zero: bool = False  # 0 means no signal: no value lies below it, and normalisation keeps it
+    ratios: bool = True  # whether the ratio of two values has a meaning
     lowest: Lowest | None = None
     dtype: type[np.int16 | np.float32] = np.float32  # of predicted files
-    metric_range: Range | None = None  # of PSNR, SSIM and MS-SSIM; None: the truth's own
-    metric_ranges: Mapping[str, Range] = field(default_factory=dict)  # an edition of SynthRAD that has its own
-    scale_varies: bool = False  # augmentation: one factor for source and target, where they share a scale
-    contrast_varies: bool = False  # augmentation: the contrast of the source alone
-    rim: int = 0  # how clearly the body's rim shows: masks are drawn from the highest
+    metric_range: Range | None = None  # of PSNR, SSIM and MS-SSIM; None: the range of the truth
+    metric_ranges: Mapping[str, Range] = field(default_factory=dict)  # edition of SynthRAD → its range
+    scale_varies: bool = False  # augmentation: multiply source and target by one factor, if they share a scale
+    contrast_varies: bool = False  # augmentation: change the contrast of the source alone
+    rim: int = 0  # how clearly the body's surface is visible: masks are drawn from the channel with the highest
     dicom_modality: str = "OT"
     dicom_class: str = "SecondaryCaptureImageStorage"  # as pydicom.uid names it
 
@@ -66,12 +66,12 @@ class Kind(Named):
 
     @property
     def title(self) -> str:
-        """The name as sentences have it."""
+        """Return the name as it is written in sentences."""
         return self.name.upper()
 
     @property
     def absolute(self) -> bool:
-        """Whether a value means the same in every scan."""
+        """Return whether a value means the same in every scan."""
         return self.window is not None
 
     @property
@@ -83,25 +83,26 @@ class Kind(Named):
         return bool({*self.words} & {*re.split(r"[^A-Z0-9]+", text)}) or any(part in text for part in self.parts)
 
     def window_of(self, task: str) -> Scheme | None:
-        """Return the fixed map of a target; None where values are not absolute."""
+        """Return the fixed normalisation of a target; None if the values are not absolute."""
         return self.generation_window or self.window if task == "generation" else self.window
 
     def range_of(self, edition: str) -> Range | None:
-        """Return the range in which metrics are measured; None for the truth's own."""
+        """Return the range in which metrics are computed; None for the range of the truth."""
         return self.metric_ranges.get(edition, self.metric_range)
 
 
 def kind_of(channel_name: str) -> Kind:
-    """Return the modality that a channel's name announces; without any it is MR, whose units are arbitrary.
+    """Return the modality that a channel's name contains; MR, whose units are arbitrary, if it contains none.
 
-    Of several the last one of the table counts: "PET/CT" is PET, and another package may take a name for its own.
+    If it contains several, the last one in the table counts: "PET/CT" is PET, and a kind of another package takes
+    precedence over the built-in ones.
     """
     announced = [kind for kind in KINDS.values() if kind.announced_by(channel_name)]
     return announced[-1] if announced else KINDS["mr"]
 
 
 def kind_by_values(lowest: float) -> Kind:
-    """Return the modality of a scan whose name is not known, from its lowest value; PET where that says nothing."""
+    """Return the modality of a scan without a channel name, from its lowest value; PET if it is not decisive."""
     certain = [kind for kind in KINDS.values() if kind.lowest is not None and lowest < kind.lowest.certain]
     return certain[-1] if certain else KINDS["pet"]
 

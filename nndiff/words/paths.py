@@ -1,4 +1,4 @@
-"""Where data lives: raw, preprocessed and results, from a flag or the environment, read only when asked for."""
+"""The three root folders, raw, preprocessed and results, from a flag or the environment, looked up when first used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOLDER = re.compile(r"^Dataset(\d{3})_(\w[\w-]*)$")
 
 @dataclass(frozen=True)
 class Paths:
-    """The three roots; one left at None is looked up in the environment, the first time somebody needs it."""
+    """The three root folders; one that is None is looked up in the environment when it is used."""
 
     raw_root: Path | None = None
     preprocessed_root: Path | None = None
@@ -33,7 +33,7 @@ class Paths:
         return _root("results", self.results_root)
 
     def dataset_name(self, wanted: str) -> str:
-        """'1', '001' or 'Dataset001_Name' → the folder's name, looked for below every root that is known."""
+        """Return the folder name of the dataset '1', '001' or 'Dataset001_Name', searched below every known root."""
         names = sorted({name for root in self._searched() for name in _dataset_folders(root)})
         matches = [name for name in names if name == wanted or (wanted.isdecimal() and int(name[7:10]) == int(wanted))]
         if len(matches) == 1:
@@ -55,7 +55,7 @@ class Paths:
         )
 
     def _searched(self) -> list[Path]:
-        """The roots that are known; raw, and its error, when none is."""
+        """Return the known roots; if there are none, raise the error about the raw root."""
         roots = []
         for kind, given in (
             ("raw", self.raw_root),

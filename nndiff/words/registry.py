@@ -1,4 +1,4 @@
-"""Name → class: a built-in table, extended by the entry points `nndiff.<kind>` of installed packages."""
+"""Tables of named classes and objects, extended by the entry points `nndiff.<kind>` of installed packages."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """A table of named rows, e.g. NORMALIZERS; `kind` names it in errors and in entry points."""
+    """A table of named rows, e.g. NORMALIZERS; `kind` is its name in errors and entry points."""
 
     def __init__(self, kind: str, table: Mapping[str, T] | None = None):
         self.kind, self.table = kind, dict(table or {})
 
     def row(self, cls: T) -> T:
-        """Enter a class under its own `name`; for use as a decorator."""
+        """Add a class under its own `name` and return it; for use as a decorator."""
         self.table[cls.name] = cls  # type: ignore[attr-defined]
         return cls
 
@@ -36,20 +36,20 @@ class Registry(Generic[T]):
         yield from (point.name for point in entry_points(group=f"nndiff.{self.kind}") if point.name not in self.table)
 
     def __contains__(self, name: str) -> bool:
-        return any(name == other for other in self)  # a built-in name is found before packages are looked through
+        return any(name == other for other in self)  # finds a built-in name without searching the installed packages
 
     def values(self) -> list[T]:
-        """Return every row, those of the built-in table first."""
+        """Return every row, the rows of the built-in table first."""
         return [self[name] for name in self]
 
     def make(self, name: str, options: Mapping[str, Any]) -> Any:
-        """Return an object of that row; refuse options that it does not have or that are missing."""
+        """Return an object made from the row `name`; refuse unknown and missing options."""
         self.demand_options(name, options)
         row: Any = self[name]
         return row(**options)
 
     def demand_options(self, name: str, options: Mapping[str, Any], after: int = 0) -> None:
-        """Refuse options that the row does not take; the first `after` arguments are not options."""
+        """Refuse options that do not fit the row's arguments; the first `after` arguments are not options."""
         signature = inspect.signature(cast(Callable[..., Any], self[name]))
         parameters = list(signature.parameters.values())[after:]
         try:

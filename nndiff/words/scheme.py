@@ -1,4 +1,4 @@
-"""A row of some table and its options, as a plan stores it: {"name": "fixed", "options": {"low": -1024}}."""
+"""The name of a table's row with its options, as a plan stores it: {"name": "fixed", "options": {"low": -1024}}."""
 
 from __future__ import annotations
 

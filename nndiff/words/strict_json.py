@@ -1,11 +1,12 @@
-"""Frozen dataclass ↔ JSON, exactly: unknown keys name the nearest known one, missing keys and wrong types say where.
+"""Convert frozen dataclasses to JSON and back, and refuse unknown keys, missing keys and wrong types.
 
     a dataclass                      {"field": value, …}
-    a class of a `Tagged` family     {"name": "hot", "ahead": 2}: the name says which class of the family it is; where
-                                     only one class is possible it may be left out
+    a class of a `Tagged` family     {"name": "hot", "ahead": 2}: the name selects the class of the family; it may be
+                                     omitted if only one class is possible
     an object of a table (`Named`)   "ct": its name, by which it is looked up
 
-`decode(encode(value)) == value` for every dataclass that is stored; that is a law.
+The error about an unknown key suggests the nearest known one; the errors about missing keys and wrong types say where
+they were found. `decode(encode(value)) == value` holds for every dataclass that is stored.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ T = TypeVar("T")
 
 
 class Tagged:
-    """The base of a family of dataclasses that JSON tells apart by their name.
+    """Base of a family of dataclasses that are distinguished in JSON by their name.
 
-    The base gives the family's table (a registry), and every class of the table its own `name`.
+    The family's base class defines `table`, a registry, and every class of the table defines its own `name`.
     """
 
     name: ClassVar[str] = ""
@@ -39,18 +40,18 @@ class Tagged:
 
 
 class Named(ABC):
-    """An object that stands in a table under its name: JSON holds the name alone."""
+    """An object that a table holds under its name: JSON stores only the name."""
 
     name: str
 
     @classmethod
     @abstractmethod
     def rows(cls) -> Registry[Any]:
-        """Return the table."""
+        """Return the table that holds the objects of this class."""
 
 
 def encode(value: Any) -> Any:
-    """Return plain JSON values: of a dataclass a dict in field order, of a tuple a list, of a named object its name."""
+    """Return plain JSON values: a dict in field order for a dataclass, a list for a tuple, a named object's name."""
     if isinstance(value, Named):
         return value.name
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -64,14 +65,14 @@ def encode(value: Any) -> Any:
 
 
 def decode(cls: type[T], data: Any, where: str = "") -> T:
-    """Build `cls` from parsed JSON; `where` is the dotted path that errors name."""
+    """Return an object of `cls` built from parsed JSON; errors name the dotted path `where`."""
     return typing.cast(T, _decode(cls, data, where))
 
 
 def type_at(cls: Any, path: str) -> Any:
     """Return the declared type at a dotted path such as `configurations.bridge.patch_size`; refuse a wrong name.
 
-    An item of a tuple is named by its number, or by its own name where the items are a tagged family's.
+    An item of a tuple is addressed by its index, or by its own name if the items belong to a tagged family.
     """
     current = cls
     walked: list[str] = []
@@ -95,9 +96,10 @@ def type_at(cls: Any, path: str) -> Any:
 
 
 def rules_at(cls: Any, path: str, name: str) -> dict[str, Rule]:
-    """Return the rules of the field `name` of what stands at a dotted path, by class.
+    """Return the rules of the field `name` in the dataclass at the dotted path: class name → rule.
 
-    Of a tagged family's base every class that has the field has its own, under its own name.
+    For the base of a tagged family, each class that has such a field contributes one entry under its own name; for a
+    single dataclass, the only entry has the empty name.
     """
     owner = type_at(cls, path) if path else cls
     if _is_tagged(owner) and not owner.name:
@@ -112,7 +114,7 @@ def _is_tagged(kind: Any) -> bool:
 
 
 def _hints_of_all(cls: type) -> dict[str, Any]:
-    """Return field name → type; of a tagged family's base, the fields of all its classes."""
+    """Return field name → type; for the base of a tagged family, the fields of all its classes."""
     if not _is_tagged(cls) or cls.name:  # type: ignore[attr-defined]
         return hints_of(cls)
     table = cls.table()  # type: ignore[attr-defined]
@@ -164,14 +166,14 @@ def _decode_tuple(arguments: tuple[Any, ...], data: Any, where: str) -> tuple[An
 
 
 def _decode_tagged(cls: Any, data: Any, where: str) -> Any:
-    if not cls.name:  # the family's base: the name says which class
+    if not cls.name:  # the base of the family: the name in the data selects the class
         _demand(isinstance(data, dict) and isinstance(data.get("name"), str), 'an object with a "name"', data, where)
         try:
             cls = cls.table()[data["name"]]
         except NndiffError as error:
             raise NndiffError(error.what, where=where or None, remedy=error.remedy) from None
     _demand(isinstance(data, dict), "an object", data, where)
-    named = data.get("name", cls.name)  # which one class may leave out
+    named = data.get("name", cls.name)  # may be omitted, because only one class is possible here
     _demand(named == cls.name, f'the name "{cls.name}"', named, f"{where}.name".lstrip("."))
     return _decode_dataclass(cls, {key: value for key, value in data.items() if key != "name"}, where)
 
@@ -219,5 +221,5 @@ def _unknown(name: str, known: dict[str, Any], where: str) -> NndiffError:
 
 def _demand(condition: bool, expected: str, found: Any, where: str) -> None:
     if not condition:
-        shown = reprlib.repr(found)  # a line, however much there is
+        shown = reprlib.repr(found)  # shortened to one line
         raise NndiffError(f"'{where or 'value'}' has the wrong type.", expected=expected, found=shown)

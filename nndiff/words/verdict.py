@@ -1,4 +1,4 @@
-"""What a planning rule returns: a value, the reason for it, and the alternatives that it was preferred to."""
+"""The result of a planning rule: a value, the reason for it, and the alternatives that were not chosen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Alternative:
     value: Any
-    note: str  # what it would cost, or why it was not chosen
+    note: str  # its cost, or why it was not chosen
 
 
 @dataclass(frozen=True)

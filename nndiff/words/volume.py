@@ -1,13 +1,13 @@
-"""A volume and where it lies in space.
+"""A volume and its position in space.
 
-Arrays are [C, Z, Y, X]; every triple is in the same order (z, y, x). Positions are millimetres in the patient's LPS
+Arrays are [C, Z, Y, X]; every triple is in the same order (z, y, x). Positions are in millimetres in the patient's LPS
 frame:
 
     position(index) = origin + direction · (spacing ⊙ index)          direction's column k = unit vector of array axis k
 
-In memory a volume is *canonical*: axis 0 runs to the head (S), axis 1 to the back (P), axis 2 to the left (L), as
-nearly as its axes allow. `Layout` remembers how the file had it, so that what is written lies exactly where the source
-lay.
+In memory a volume is *canonical*: axis 0 points to the head (S), axis 1 to the back (P), axis 2 to the left (L), as
+nearly as its axes allow. `Layout` records the axes of the file, so that a volume is written to exactly the position of
+its source.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float64]  # intermediate results
 Mask = npt.NDArray[np.bool_]
 Range = tuple[float, float]  # the lowest and the highest intensity
 
-POSITION_TOLERANCE = 1e-2  # of the smallest voxel edge: farthest corners of two grids that are called one
+POSITION_TOLERANCE = 1e-2  # of the smallest voxel edge: the most that corners of two equal grids may differ
 SPACING_TOLERANCE = 1e-3  # relative
 
 
@@ -48,7 +48,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Grid:
-    """Shape, spacing, origin, direction: the geometry without the values."""
+    """The geometry of a volume without its values: shape, spacing, origin and direction."""
 
     shape: Triple  # voxels along z, y, x
     spacing: Spacing  # mm along z, y, x
@@ -69,7 +69,7 @@ class Grid:
         return np.array(self.origin) + offset
 
     def moved(self, index: tuple[float, ...], shape: Triple, spacing: Spacing | None = None) -> Grid:
-        """The grid whose voxel (0, 0, 0) lies at `index` of this one."""
+        """Return the grid whose voxel (0, 0, 0) lies at `index` of this one."""
         x, y, z = (float(value) for value in self.position(index))
         return replace(self, origin=(x, y, z), shape=shape, spacing=spacing or self.spacing)
 
@@ -77,13 +77,13 @@ class Grid:
         return self.moved(box.start, box.shape)
 
     def resampled(self, shape: Triple) -> Grid:
-        """Other voxels over the same physical extent: outer faces coincide, not outer centres."""
+        """Return a grid of another shape over the same physical extent: outer faces coincide, not outer centres."""
         a, b, c = (n * s / m for n, s, m in zip(self.shape, self.spacing, shape, strict=True))
         shift = tuple((new / old - 1) / 2 for new, old in zip((a, b, c), self.spacing, strict=True))
         return self.moved(shift, shape, (a, b, c))
 
     def difference(self, other: Grid) -> str | None:
-        """What separates two grids, in words with the numbers, or None when they are one within the tolerances."""
+        """Return a description of how two grids differ, or None if they are equal within the tolerances."""
         if self.shape != other.shape:
             return f"shape {other.shape} instead of {self.shape}"
         if not np.allclose(self.spacing, other.spacing, rtol=SPACING_TOLERANCE, atol=0):
@@ -103,18 +103,18 @@ class Grid:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file stores a canonical volume: canonical axis k is the file's `axes[k]`, reversed where `flips[k]`."""
+    """How a file stores a canonical volume: canonical axis k is the file's `axes[k]`, reversed if `flips[k]`."""
 
     axes: Triple
     flips: tuple[bool, bool, bool]
-    grid: Grid  # the file's own grid, kept to the last bit
+    grid: Grid  # the grid of the file, kept exactly
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
     array: FloatArray  # [C, Z, Y, X]
     grid: Grid
-    layout: Layout | None = None  # None: stored as it stands
+    layout: Layout | None = None  # None: the file is written in canonical axes
 
     def __post_init__(self) -> None:
         assert self.array.ndim == 4, self.array.shape

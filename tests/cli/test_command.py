@@ -1,4 +1,4 @@
-"""A command whose reader has gone says nothing."""
+"""Tests that a command stops silently when the reader of its output ends, as `head` does."""
 
 from __future__ import annotations
 

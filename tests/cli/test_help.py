@@ -1,4 +1,4 @@
-"""What a person meets first: help at once, flags with one dash or two, wrong ones explained."""
+"""Tests of the command line: fast help, flags with one or two dashes, and errors about wrong flags."""
 
 import subprocess
 import sys

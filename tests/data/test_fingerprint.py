@@ -1,4 +1,4 @@
-"""The fingerprint of a dataset: right against numpy, the same bytes twice, and all that is wrong in one report."""
+"""Tests of the fingerprint of a dataset: values against numpy, reproducible bytes, and one report of all problems."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Each thing that can be wrong with a file is made, and found; what is right is not called wrong."""
+"""Tests of the integrity check: each problem of a file is created and found, and correct files pass."""
 
 import gzip
 

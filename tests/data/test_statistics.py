@@ -1,4 +1,4 @@
-"""What a fingerprint measures on one case, against numpy and against cases whose answer is known."""
+"""Tests of the statistics of one case, against numpy and against cases with known results."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A simulated CBCT is right without its faults, and each fault is the one that physics says."""
+"""Tests of the CBCT simulation: exact without artefacts, and each artefact behaves as physics predicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chest CTs of two collections come to one grid, as published: HU, voxels, the middle; whose they are is kept."""
+"""Tests of the converters of chest CTs: one grid as published (HU, voxels, centre), and the patient of each scan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Miniature trees of the true shape become raw datasets that the integrity check finds sound, the files untouched."""
+"""Tests of the converters that leave files in place: small trees with the true layout become sound raw datasets."""
 
 from __future__ import annotations
 

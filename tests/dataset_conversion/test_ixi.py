@@ -1,4 +1,4 @@
-"""Sequences on grids of their own come to lie on one another; who is in doubt is left out."""
+"""Tests of the IXI converter: sequences on different grids are registered, and doubtful cases are excluded."""
 
 from __future__ import annotations
 

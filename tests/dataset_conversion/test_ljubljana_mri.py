@@ -1,4 +1,4 @@
-"""T1 → FLAIR or T2: files in place, scans of one patient together."""
+"""Tests of the converter T1 → FLAIR or T2: files stay in place, and the scans of a patient form a group."""
 
 from __future__ import annotations
 

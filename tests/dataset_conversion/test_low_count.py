@@ -1,4 +1,4 @@
-"""PET and CT → low-count, uncorrected and full-count PET, on small made patients."""
+"""Tests of the conversion of PET and CT to low-count, uncorrected and full-count PET, on small simulated patients."""
 
 from __future__ import annotations
 

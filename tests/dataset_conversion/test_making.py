@@ -1,4 +1,4 @@
-"""Cases under numbers, sources registered, masks drawn: what a converter does where it is asked to."""
+"""Tests of the optional parts of a conversion: cases named by numbers, registration of sources, masks, resuming."""
 
 from __future__ import annotations
 

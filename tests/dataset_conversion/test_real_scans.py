@@ -1,4 +1,4 @@
-"""The conversions on real scans, where `nndiff_test_data` names a folder of them with petct/ and mri/."""
+"""Tests of the converters on real scans, if `nndiff_test_data` names a folder of them with petct/ and mri/."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's datasets: what is written, that nndiff takes it, and that it leaves room to learn."""
+"""Tests of the demo's datasets: their files, their integrity, and the room for learning that they leave."""
 
 from __future__ import annotations
 

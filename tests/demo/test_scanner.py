@@ -1,4 +1,4 @@
-"""The simulated scanner against physics."""
+"""Tests of the simulated scanner against physics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses against their closed forms, and what a mask's weight does to each of them."""
+"""Tests of the losses against their closed forms, and of the effect of a mask's weight on each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An objective: its law of times, its loss, and what it asks a network."""
+"""Tests of the objectives: their distribution of times, their loss, and their calls of a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad input through the whole command: exit 1, expected and found, which case and file, the remedy, and no debris."""
+"""End-to-end tests of bad input: exit code 1, an error with case, file and remedy, and no remaining files."""
 
 import gzip
 import json

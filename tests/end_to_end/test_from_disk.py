@@ -1,4 +1,4 @@
-"""From what lies on a disk to translated scans: a converter, plan, a few steps, prediction."""
+"""End-to-end test from files on disk to translated scans: a converter, the plan, a few training steps, prediction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A new modality is one object: offered by another package, it is known from fingerprint to evaluation."""
+"""End-to-end test of a new modality: one object from another package, used from the fingerprint to the evaluation."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_plan_holds_its_name_alone(planned, tmp_path, monkeypatch) -> None:
     assert json.loads((tmp_path / "plan.json").read_text())["source_channels"][0]["kind"] == "us"
     assert plans.load(plans.Plan, tmp_path / "plan.json") == planned
     monkeypatch.setattr("nndiff.words.registry.entry_points", lambda group: [])
-    with pytest.raises(NndiffError, match=r"'source_channels\[0\].kind' names no kind") as raised:
+    with pytest.raises(NndiffError, match=r"no kind named 'us' \(in source_channels\[0\].kind\)") as raised:
         plans.load(plans.Plan, tmp_path / "plan.json")
     assert raised.value.expected == "ct or pet or mr"
 

@@ -1,4 +1,4 @@
-"""nndiff_predict as a person meets it: bad input, a stop in the middle, and the way on from there."""
+"""End-to-end tests of nndiff_predict: bad input, interruption, and continuation."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Real PET/CT and MR, where somebody has them: `nndiff_test_data` names a folder with petct/ and mri/.
+"""End-to-end tests on real PET/CT and MR, if `nndiff_test_data` names a folder with petct/ and mri/.
 
-T1 → FLAIR (anisotropic, one patient twice), PET + CT → PET (counts made low here), and generation of CT.
+T1 → FLAIR (anisotropic, one patient twice), PET + CT → PET (with simulated low counts), and generation of CT.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stopped anywhere, the same command goes on from there: what is finished is kept, what changed is done again."""
+"""End-to-end tests of resuming: after a stop anywhere, the same command keeps finished work and redoes changed work."""
 
 import os
 import signal

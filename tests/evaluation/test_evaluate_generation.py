@@ -1,4 +1,4 @@
-"""nndiff_evaluate_generation: copies are found out, noise is far, what cannot be compared is refused in words."""
+"""Tests of nndiff_evaluate_generation: copies are detected, noise is distant, incomparable sets are refused."""
 
 from __future__ import annotations
 

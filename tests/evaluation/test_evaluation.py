@@ -1,4 +1,4 @@
-"""The evaluation stage: what is compared with whom, where, in which range, and what is said of the rest."""
+"""Tests of the evaluation stage: which files are compared, where, in which range, and how other cases are reported."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""A package that extends every seam is installed, planned, trained, predicted and evaluated with.
+"""Test of a package that extends every extension point: it is installed and used from planning to evaluation.
 
-The package is nndiff_example, beside this file: a file per seam. documentation/explanation/extending.md shows it.
+The package is nndiff_example, beside this file, with one module per extension point.
+documentation/explanation/extending.md explains it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The ladder of a transformer over tokens, what is refused, and the weights that go from coarse to fine.
+"""Tests of the transformer family: its ladder of token sizes, refused sizes, and weights inherited from coarse to fine.
 
-Coarse to fine: the same transformer says the same of a volume whose voxels were each repeated.
+Coarse to fine: the inherited transformer gives the same output for a volume whose voxels are repeated.
 """
 
 from __future__ import annotations

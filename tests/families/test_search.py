@@ -1,4 +1,4 @@
-"""The search for a rung: the first that fits, few predictions, and a refusal that says what would suffice."""
+"""Tests of the search for a rung: the first that fits is taken after few predictions; an error names what suffices."""
 
 from __future__ import annotations
 

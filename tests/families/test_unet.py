@@ -1,4 +1,4 @@
-"""The UNet's ladder, and the topology on each rung."""
+"""Tests of the UNet family: its ladder, and the topology on each rung."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What the golden files pin of a plan: its decisions, a file per plan, and the wording of all reasons, in one file.
+"""The contents of the golden files: the decisions of a plan, one file per plan, and the wording of all reasons.
 
     reason = wording, with # for each number  +  the numbers, in their order
 
-So a reason can be reworded without touching a plan, and a plan's numbers can change without touching the wording.
+Thus a reason can be reworded without a change of any plan, and the numbers can change without a change of wording.
 """
 
 from __future__ import annotations

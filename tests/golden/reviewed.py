@@ -1,4 +1,4 @@
-"""A golden file: the text that a person reviewed, or, on demand, the text that is to be reviewed."""
+"""Compare a text with its golden file, which a person has reviewed, or write the file anew on demand."""
 
 import os
 from difflib import unified_diff

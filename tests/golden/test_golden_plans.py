@@ -1,7 +1,7 @@
-"""Plans for invented datasets, reviewed when they change: decisions in `plans/`, the wording of reasons in wording.txt.
+"""Golden tests of plans for invented datasets: the decisions in `plans/`, the wording of reasons in wording.txt.
 
-`NNDIFF_UPDATE_GOLDEN=1 .venv/bin/python -m pytest tests/golden` writes them anew; the diff is what there is to review.
-The wording is written by a run of all plans only: one plan cannot tell which lines the others still use.
+`NNDIFF_UPDATE_GOLDEN=1 .venv/bin/python -m pytest tests/golden` writes them anew; review the diff. The wording is only
+written by a run of all plans, because one plan does not show which lines the other plans still use.
 """
 
 from __future__ import annotations

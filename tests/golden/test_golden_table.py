@@ -1,4 +1,4 @@
-"""How the terminal lays out a plan, for decisions made by hand: the words and values of rules do not matter here."""
+"""Golden test of the layout of a plan in the terminal, for decisions that are independent of the planning rules."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Runs trained before samplers had parts: they load, predict and go on as they did.
+"""Tests that runs from before the sampler had parts still load, predict and resume with the same results.
 
 Each folder of runs/ holds a checkpoint and a plan of version 1, and the volumes that several samplers of that version
-made (`expected.npz`), with those samplers as they were stored. On the processor that made them the volumes agree bit
-for bit; elsewhere within rounding.
+made (`expected.npz`), with the stored form of those samplers. On the processor that made them, the volumes agree bit
+for bit; on others they agree within rounding.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""DICOM series made from a grid and numbers, as scanners write them: a file a slice, or one file of many frames."""
+"""DICOM series for tests, made from a grid and an array: one file per slice, or one file with many frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every row leaves a pair true: from its seed alone, in the same form, and without a finger on its input."""
+"""Tests of the augmentations: reproducible by seed, consistent between source and target, without side effects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A DICOM series comes back as the volume it was made from; what is no volume is refused in words."""
+"""Tests of reading DICOM: a series gives the volume that it was made from; what is not a volume is refused."""
 
 from __future__ import annotations
 

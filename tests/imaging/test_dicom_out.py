@@ -1,4 +1,4 @@
-"""A derived series: another reader finds it valid, and the numbers, the place and the patient where they belong."""
+"""Tests of derived DICOM series: valid for another reader, with the values, position and patient in their places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The body without its table, arms and all; a head with its skull; what fills nothing or everything is doubted."""
+"""Tests of masks: a body with its arms and without the table, a head with its skull, and doubtful sizes."""
 
 from __future__ import annotations
 

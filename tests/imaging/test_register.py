@@ -1,4 +1,4 @@
-"""A motion that was put in is found again; what cannot be trusted is said to be in doubt."""
+"""Tests of registration: a known motion is recovered, and unreliable results carry a doubt."""
 
 from __future__ import annotations
 

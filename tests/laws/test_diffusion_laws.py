@@ -1,7 +1,7 @@
-"""Laws that hold for every row of the family, on the closed-form Gaussian oracle.
+"""Laws that hold for every process, tested with a Gaussian whose optimal estimate has a closed form.
 
 With x0 ~ N(m, tau²) given y the best estimate is linear,  x̂0 = m + K·(x_t - a·m - b·y),  K = a·tau²/(a²·tau² + sigma²),
-so a reverse chain's variance follows an exact recursion, and the deterministic path an exact formula.
+so the variance of a reverse chain follows an exact recursion, and the deterministic path an exact formula.
 """
 
 from __future__ import annotations

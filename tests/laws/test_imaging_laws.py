@@ -1,4 +1,4 @@
-"""Each map of nndiff.imaging has an exact inverse, and keeps what it promises to keep."""
+"""Laws of imaging: each map has an exact inverse and preserves what it declares to preserve."""
 
 import itertools
 from pathlib import Path

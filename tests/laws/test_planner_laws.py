@@ -1,4 +1,4 @@
-"""Laws of the planner, over random datasets and budgets, with a closed form in the place of the traced memory."""
+"""Laws of the planner, over random datasets and budgets, with a closed form in place of the traced memory."""
 
 from __future__ import annotations
 

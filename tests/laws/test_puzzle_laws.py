@@ -1,4 +1,6 @@
-"""The puzzle is a permutation by one formula: it inverts exactly, keeps norm and noise, commutes with sampling."""
+"""Laws of the puzzle: a permutation by one formula, exactly invertible, that keeps norm and noise and commutes with
+sampling.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of every method, and the rules of each, one by one."""
+"""Laws that hold for every method, and tests of the individual rules of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distances between sets against closed forms; extractors that are the same everywhere; MedicalNet's layout."""
+"""Tests of distances between sets against closed forms, of the extractors, and of MedicalNet's layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CRPS against the integral that defines it; the uncertainty's correlation against scipy's."""
+"""Tests of the CRPS against the integral that defines it, and of the uncertainty correlation against scipy."""
 
 from __future__ import annotations
 

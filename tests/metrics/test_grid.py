@@ -1,4 +1,4 @@
-"""The grid index sees made artefacts, and nothing where there is none."""
+"""Tests of the grid index: it detects synthetic artefacts and is near zero without them."""
 
 from __future__ import annotations
 

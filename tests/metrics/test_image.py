@@ -1,4 +1,4 @@
-"""Fidelity measures against skimage, hand-computed arrays and their own definitions."""
+"""Tests of the fidelity metrics against skimage, hand-computed arrays and their definitions."""
 
 from __future__ import annotations
 

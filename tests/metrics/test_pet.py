@@ -1,4 +1,4 @@
-"""Regional biases by hand; the best Gaussian against filters whose width is known."""
+"""Tests of regional biases against hand computation, and of the best Gaussian against filters of known width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A metric is one row: measured, written, summarised and shown without another file that knows it."""
+"""Tests that a metric is one row: it is measured, written, summarised and shown without a change of another file."""
 
 from __future__ import annotations
 

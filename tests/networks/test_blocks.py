@@ -1,4 +1,4 @@
-"""Blocks: norms keep the dtype, units recompute without a trace, every map answers channels last."""
+"""Tests of the network blocks: norms keep the dtype, recomputed units keep only their input, outputs channels last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Tokens tile the volume exactly; the local part is blind; the whole part starts at zero and sees everything."""
+"""Tests of the transformer: tokens tile the volume exactly, the local part only sees its patch, the global part starts
+at zero and sees the whole volume.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wrapper: image space in, image space out, at any size; the operator's laws are in laws/test_puzzle_laws.py."""
+"""Tests of the puzzle's wrapper: image space in and out, at any size; laws/test_puzzle_laws.py tests the operator."""
 
 from __future__ import annotations
 

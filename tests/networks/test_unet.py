@@ -1,4 +1,6 @@
-"""The UNet: any topology keeps the grid, starts at zero, recomputes without a trace, and D_1 sees the stem."""
+"""Tests of the UNet: every topology keeps the grid, the output starts at zero, recomputation changes no bit, and the
+last decoder block receives the output of the stem.
+"""
 
 from __future__ import annotations
 

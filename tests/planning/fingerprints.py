@@ -1,4 +1,4 @@
-"""Invented fingerprints: seven datasets as hospitals have them, and random ones for the planner's laws."""
+"""Invented fingerprints: seven typical clinical datasets, and random ones for the laws of the planner."""
 
 from __future__ import annotations
 

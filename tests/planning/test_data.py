@@ -1,4 +1,4 @@
-"""Rules about the data, one by one."""
+"""Tests of the planning rules about the data, one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""plan.json over time."""
+"""Tests of the life cycle of plan.json: repeated planning, edits by hand, older plans, changed data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""--set: checked, applied, recorded."""
+"""Tests of --set: values are checked, applied and recorded."""
 
 from __future__ import annotations
 
@@ -212,3 +212,17 @@ def test_a_part_that_the_sampler_does_not_list_is_refused_in_words() -> None:
         put_in(plan, "bridge", ["stages.1.share=2"])
     with pytest.raises(NndiffError, match="no '1' in this list"):
         planned("configurations.bridge.stages.1.share=2")
+
+
+@pytest.mark.parametrize("text", ["hot=0", "order=1"])
+def test_an_old_value_that_left_the_rule_as_planned_is_refused_rather_than_taken_for_a_rule(text: str) -> None:
+    with pytest.raises(NndiffError, match="does not name a step rule"):
+        parse([f"configurations.ddpm.{text}"], ["ddpm"])
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [("hot=3", {"name": "hot", "ahead": 3}), ("order=2", {"name": "second"}), ("eta=0", {"name": "first", "eta": 0.0})],
+)
+def test_an_old_name_still_chooses_its_rule(text: str, rule: dict[str, object]) -> None:
+    assert parse([f"configurations.ddpm.{text}"], ["ddpm"]) == {"configurations.ddpm.sampler.rule": rule}

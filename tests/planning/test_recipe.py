@@ -1,4 +1,4 @@
-"""Rules that all methods share, one by one."""
+"""Tests of the planning rules that all methods share, one by one."""
 
 from __future__ import annotations
 

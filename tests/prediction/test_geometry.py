@@ -1,4 +1,4 @@
-"""Laws of the way home: every output lies on its source's grid, in the target's units."""
+"""Laws of a prediction's geometry: every output lies on the grid of its source, in the target's units."""
 
 from __future__ import annotations
 

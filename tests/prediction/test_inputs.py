@@ -1,4 +1,4 @@
-"""What an input folder says by its names alone."""
+"""Tests of the input folder of a prediction: the cases that follow from the names of its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scans as DICOM: a series in a folder or a zip is a case, or the input folder itself is."""
+"""Tests of DICOM input: a case is a series in a folder or a zip file, or the input folder itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which checkpoints predict, and what is said when they cannot."""
+"""Tests of loading models for prediction: which checkpoints are used, and the errors about unusable ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of prediction over a folder: what a case depends on, what several draws give, what is recorded."""
+"""Laws of the prediction of a folder: what a case depends on, the mean and std of several draws, and the record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints as training leaves them, made without training: the plan of a tiny dataset, weights drawn or zero."""
+"""Checkpoints for tests, made without training: the plan of a tiny dataset, with random or zero weights."""
 
 from __future__ import annotations
 

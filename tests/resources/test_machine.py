@@ -1,4 +1,4 @@
-"""What a machine offers, with the cgroup's word above the host's."""
+"""Tests of the resources of a machine: cores, RAM and disk, with the limits of its cgroup."""
 
 import os
 from pathlib import Path

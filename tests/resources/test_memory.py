@@ -1,4 +1,4 @@
-"""Predicted memory: grows and shrinks as it must, equals what one can count by hand, and meets a small real step."""
+"""Tests of predicted memory: it grows and shrinks as it must, equals hand counts, and agrees with a small real step."""
 
 from __future__ import annotations
 
@@ -275,11 +275,11 @@ def test_an_objectives_frozen_network_is_not_trained_in_the_trace(monkeypatch: p
 def test_a_real_step_takes_what_was_predicted(block: int) -> None:
     from benchmarks.memory import KEEP_NOTHING, Case, within
 
-    case = Case("train", HALF, (64, 64, 64), 2, "fp32", "none", width=32, levels=2)
+    case = Case("train", HALF, (64, 64, 64), 2, "fp32", "none", width=32, levels=2, device="cpu")
     if block:
-        case = Case("train", FULL, (48, 48, 48), 2, "fp32", "none", width=64, block=block)
-    code = f"from benchmarks.memory import *; print(json.dumps(measure({case!r}.work('cpu'))))"
-    root = Path(memory.__file__).parents[1]
+        case = Case("train", FULL, (48, 48, 48), 2, "fp32", "none", width=64, block=block, device="cpu")
+    code = f"from benchmarks.memory import *; print(json.dumps(measure({case!r}.work)))"
+    root = Path(memory.__file__).parents[2]
     output = subprocess.run(
         [sys.executable, "-c", code],
         check=True,
@@ -289,5 +289,5 @@ def test_a_real_step_takes_what_was_predicted(block: int) -> None:
         env=os.environ | KEEP_NOTHING,
     ).stdout
     measured = json.loads(output.splitlines()[-1])["measured"]
-    predicted = training_cost(case.workload("cpu"), case.lesson).bytes
+    predicted = training_cost(case.work.load, case.work.lesson).bytes
     assert within(predicted, measured), (predicted, measured)

@@ -1,4 +1,4 @@
-"""Several processes, one honest outcome: the same results whatever their number, and a clear end whatever happens."""
+"""Tests of worker processes: results do not depend on their number, and failures and crashes end cleanly."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What the sampler asks in a network's place: folds are averaged, tiles are gathered, and every ask has an address."""
+"""Tests of the function that a sampler calls: folds are averaged, tiles merged, and each call has its own cache."""
 
 from __future__ import annotations
 

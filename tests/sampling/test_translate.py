@@ -1,4 +1,4 @@
-"""One volume through tiles, folds and kept features; what memory was predicted for it."""
+"""Tests of the translation of one volume: tiles, folds, kept features, and the predicted memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An objective that owns a second network, for tests: it learns, with the network, to say what the error looks like."""
+"""An objective for tests with a second network, which learns the target from the output of the first network."""
 
 from __future__ import annotations
 

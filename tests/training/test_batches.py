@@ -1,4 +1,4 @@
-"""Law: batch i depends on (seed, i) alone, whoever makes it, and whatever was made before."""
+"""Law: batch i depends only on (seed, i), whichever process makes it, and whatever was made before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two processes that share every step train what one process trains that accumulates."""
+"""Test that two processes which share every step train the same weights as one process that accumulates gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mean of recent weights against its closed form, and a network that gets its own weights back."""
+"""Tests of the averaged weights against their closed form, and of their use in a network and restoration afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who trains and who is held out: patients stay whole, every case is held out once, and a hand's edit is obeyed."""
+"""Tests of splits: patients are never divided, every case is held out once, and edits by hand are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training that begins with the weights of another run."""
+"""Tests of a training that starts with the weights of another run."""
 
 from __future__ import annotations
 

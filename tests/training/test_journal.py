@@ -1,4 +1,4 @@
-"""Pictures never take long from a training, and never miss its end."""
+"""Tests of the pictures during training: they take little time, and the last epoch is always drawn."""
 
 from __future__ import annotations
 

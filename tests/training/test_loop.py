@@ -1,4 +1,4 @@
-"""The loop's parts: times, learning rate, stages, masks, accumulation, and a gradient that is no number."""
+"""Tests of the parts of the training loop: times, learning rate, stages, masks, accumulation, and NaN gradients."""
 
 from __future__ import annotations
 

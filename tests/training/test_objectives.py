@@ -1,4 +1,4 @@
-"""An objective that owns a network: it is trained, clipped, saved, put back bit by bit, and shared by ranks."""
+"""Tests of an objective with its own network: it is trained, clipped, saved, restored exactly, and shared by ranks."""
 
 from __future__ import annotations
 

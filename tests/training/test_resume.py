@@ -1,4 +1,4 @@
-"""Law: killed anywhere and resumed = never killed, bit for bit on a CPU."""
+"""Law: a training that is killed anywhere and resumed equals an uninterrupted one, bit for bit on a CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One fold from the first step to the last: what it leaves, what it says, what it refuses, and a budget of time."""
+"""Tests of the training of one fold: the files it writes, its messages, its refusals, and a time budget."""
 
 from __future__ import annotations
 

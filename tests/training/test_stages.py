@@ -1,4 +1,4 @@
-"""A training in two stages: each is timed, each is drawn, and the second builds on the first."""
+"""Tests of a training in two stages: each is timed and drawn, and the second continues from the first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny dataset, planned and prepared without raw files: what a training needs, in milliseconds."""
+"""A tiny dataset for tests of training, planned and prepared in milliseconds without raw files."""
 
 from __future__ import annotations
 

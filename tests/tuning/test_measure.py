@@ -1,4 +1,4 @@
-"""What tuning measures is what prediction would make: the same noise for the same case, seed and draw."""
+"""Tests that tuning measures what prediction would make: the same noise for the same case, seed and draw."""
 
 from __future__ import annotations
 

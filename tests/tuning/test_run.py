@@ -1,4 +1,4 @@
-"""nndiff_tune on a trained fold: the file it leaves, who uses it, and whom it is refused to."""
+"""Tests of nndiff_tune on a trained fold: the files it writes, how prediction uses them, and its refusals."""
 
 from __future__ import annotations
 

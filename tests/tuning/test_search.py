@@ -1,4 +1,4 @@
-"""What is tried and what is chosen, on a bench whose scores and seconds are formulas."""
+"""Tests of the search for a sampler: candidates and choice, with a bench whose scores and seconds are formulas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which steps of a walk are full ones, and what is kept between them."""
+"""Tests of the caches: which steps are full, and what is kept between them."""
 
 from __future__ import annotations
 

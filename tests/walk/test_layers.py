@@ -1,4 +1,4 @@
-"""The mean over shifts of the puzzle's grid: what depends on the place in a piece cancels, all else stays."""
+"""Tests of the mean over shifts of the puzzle's grid: a pattern of the grid cancels, everything else is preserved."""
 
 from __future__ import annotations
 

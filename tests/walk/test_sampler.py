@@ -1,4 +1,4 @@
-"""From what was planned and what is asked for to the sampler that runs."""
+"""Tests of the sampler that results from the planned one and the requested options."""
 
 from __future__ import annotations
 

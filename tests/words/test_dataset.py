@@ -1,4 +1,4 @@
-"""The structure of a raw dataset: whole cases, and a finding for everything else. No image is opened."""
+"""Tests of the structure of a raw dataset: complete cases, and a finding for every problem. No image is opened."""
 
 import json
 

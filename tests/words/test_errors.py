@@ -1,4 +1,4 @@
-"""The one exception a user sees: four lines at most, and whole after a trip between processes."""
+"""Tests of the exception that users see: at most four lines, and unchanged when passed between processes."""
 
 import pickle
 

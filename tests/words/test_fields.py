@@ -1,4 +1,4 @@
-"""Rules beside fields: what they let through, what they say, and that no object is made that breaks one."""
+"""Tests of rules of fields: the values that they accept, their errors, and that no object violates them."""
 
 import dataclasses
 import math

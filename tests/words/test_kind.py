@@ -1,4 +1,4 @@
-"""A modality is one object: what its name announces, and what every row of the table must have."""
+"""Tests of modalities: the names that identify them, and what every row of the table must have."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Where data lives: from a flag, else the environment, and only when asked for."""
+"""Tests of the root folders: from a flag, otherwise from the environment, and only when they are used."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A name becomes a class: from the built-in table first, then from what other packages offer."""
+"""Tests of registries: a name is looked up in the built-in table first, then in the entry points of other packages."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A table's columns are as wide as their longest cells, and no line ends in spaces."""
+"""Tests of text tables: columns are as wide as their longest cells, and no line ends in spaces."""
 
 from __future__ import annotations
 

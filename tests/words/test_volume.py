@@ -1,4 +1,4 @@
-"""Grids: where a voxel lies after a crop and a resampling, and when two grids are one."""
+"""Tests of grids: positions after cropping and resampling, and the equality of two grids."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A package that extends nndiff: one file per seam, found by the entry points of `ENTRY_POINTS`."""
+"""A package that extends nndiff: one module per extension point, found by the entry points of `ENTRY_POINTS`."""
 
 ENTRY_POINTS = {
     "nndiff.method": {"example": "nndiff_example.method:EXAMPLE"},

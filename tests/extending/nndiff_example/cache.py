@@ -1,4 +1,4 @@
-"""A cache: the network's whole answer is kept, and asked for again on every N-th step only."""
+"""A cache that keeps the output of the network and evaluates the network only on every N-th step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A guide: the estimate stays within a distance of the source."""
+"""A guide that keeps the estimate within a given distance of the source."""
 
 from __future__ import annotations
 

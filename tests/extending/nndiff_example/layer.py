@@ -1,4 +1,4 @@
-"""A layer: the mean of the answers to the volume and to its mirror image along x."""
+"""A layer that averages the outputs of the network for the volume and for its mirror image along x."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loss: squared near zero, absolute beyond `width`."""
+"""A loss that is squared near zero and absolute beyond `width`."""
 
 from __future__ import annotations
 

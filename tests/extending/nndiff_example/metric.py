@@ -1,4 +1,4 @@
-"""An image metric: the error that nineteen of twenty voxels stay below."""
+"""An image metric: the 95th percentile of the absolute error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An objective with a second network: beside the denoiser, a small one learns to chart where it errs."""
+"""An objective with a second network: besides the denoiser, a small network learns to predict its absolute error."""
 
 from __future__ import annotations
 

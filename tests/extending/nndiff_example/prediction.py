@@ -1,4 +1,4 @@
-"""A prediction: what is to be added to the source."""
+"""A prediction: the difference of the target and the source."""
 
 from __future__ import annotations
 

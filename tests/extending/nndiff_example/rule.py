@@ -1,4 +1,4 @@
-"""A step rule: an Euler step of the path that the estimate describes."""
+"""A step rule: an Euler step along the path that the estimate defines."""
 
 from __future__ import annotations
 

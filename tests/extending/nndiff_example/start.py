@@ -1,4 +1,4 @@
-"""A start: the source's local mean in the target's place."""
+"""A start that puts the local mean of the source in the place of the unknown target."""
 
 from __future__ import annotations
 

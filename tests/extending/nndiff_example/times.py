@@ -1,4 +1,4 @@
-"""A grid of times: squares of even ones, dense towards the target."""
+"""A grid of times: the squares of an even grid, dense towards the target."""
 
 from __future__ import annotations
 
