@@ -27,12 +27,18 @@ NAMED = re.compile(r"(?P<name>[^=/*{}]+)=(?P<pattern>.+)")
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("nndiff_convert", __doc__ or "")
     add_flags(command, None, None)
-    for side, what in (("source", "what is translated; none for generation"), ("target", "what it is translated to")):
+    for side, what in (
+        ("source", "files of a source channel; none for generation"),
+        ("target", "files of a target channel"),
+    ):
         command.flag(side, nargs="+", action="extend", default=[], metavar="NAME=PATTERN", help=what)
     command.flag(
-        "mask", default=None, metavar="PATTERN", help="where losses and measures count; body or head makes one"
+        "mask",
+        default=None,
+        metavar="PATTERN",
+        help="files of masks for loss and metrics, or body or head to make them",
     )
-    command.flag("register", choices=("rigid", "affine"), default=None, help="lay the sources over the target")
+    command.flag("register", choices=("rigid", "affine"), default=None, help="register the sources to the target")
     add_naming(command)
     add_workers(command)
     return command.run(_work, argv)
@@ -44,21 +50,23 @@ def _work(arguments: argparse.Namespace) -> None:
     from nndiff.imaging.masks import REGIONS
 
     if not arguments.target:
-        raise NndiffError("There is nothing to learn.", expected="--target NAME=PATTERN")
+        raise NndiffError("At least one target channel is needed.", remedy="pass --target NAME=PATTERN")
     folder = dataset_of(arguments)
     roles = [role_of("images", text) for text in arguments.source] + [role_of("targets", t) for t in arguments.target]
     by_pattern = arguments.mask is not None and arguments.mask not in REGIONS
     masks = [Role("mask", "", arguments.mask)] if by_pattern else []
     gathered = named(gather([*roles, *masks]), folder, arguments.case_names)
     if arguments.register and not arguments.source:
-        raise NndiffError("There is nothing to register.", expected="--source", remedy="drop --register")
+        raise NndiffError(
+            "--register needs a source channel.", remedy="pass --source NAME=PATTERN, or leave out --register"
+        )
     if arguments.register:
         register_sources(gathered, roles, folder, arguments.register, arguments.np, arguments.overwrite)
     if arguments.mask in REGIONS:
         masks = [add_masks(gathered, roles, folder, arguments.mask, arguments.np, arguments.overwrite)]
     write(folder, [*roles, *masks], gathered, {}, arguments.overwrite)
     if not gathered.patients:
-        print("Each case counts as a patient of its own: where one has several scans, mark {patient} in the patterns.")
+        print("Each case counts as a separate patient. If a patient has several scans, mark {patient} in the patterns.")
 
 
 def role_of(side: str, text: str) -> Role:
@@ -69,12 +77,12 @@ def role_of(side: str, text: str) -> Role:
     name = next((kind for kind in NAMES if kind.lower() in words), None)
     if name is None:
         raise NndiffError(
-            "What kind of image is this?",
-            expected="CT=…, PET=…, T1=… before the pattern: a channel's name tells what its numbers mean",
+            "The kind of image cannot be recognised from this pattern.",
+            expected="a channel name before the pattern, such as CT=…, PET=… or T1=…",
             found=text,
-            remedy="write NAME=PATTERN",
+            remedy="write NAME=PATTERN; the name tells nndiff what the values mean",
         )
-    print(f"Taken as {name}, by its name: {text}")
+    print(f"Channel {name}, recognised by the file name: {text}")
     return Role(side, name, text)
 
 

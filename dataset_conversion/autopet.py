@@ -26,7 +26,9 @@ WORDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("autopet", __doc__ or "")
-    command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help="holds PETCT_… or imagesTr")
+    command.flag(
+        "input", short="i", type=Path, required=True, metavar="FOLDER", help="folder that contains PETCT_… or imagesTr"
+    )
     add_flags(command, 950, "Auto")
     add_scan_flags(command, held_out=20, pixel_mm=4.0)
     return command.run(_work, argv)

@@ -56,16 +56,26 @@ def add_flags(command: Command, number: int | None, name: str | None) -> None:
     """Add -d, -n and --overwrite; -d and -n are required if the converter has no default number and name."""
     asks = number is None
     shown = "" if asks else f" (Dataset{number:03d}_{name})"
-    command.flag("dataset", short="d", type=int, required=asks, default=number, metavar="ID", help=f"its number{shown}")
-    command.flag("name", short="n", required=asks, default=name, metavar="NAME", help="its name, after the number")
-    command.flag("overwrite", action="store_true", help="replace a dataset.json that says something else")
+    command.flag(
+        "dataset",
+        short="d",
+        type=int,
+        required=asks,
+        default=number,
+        metavar="ID",
+        help=f"number of the dataset{shown}",
+    )
+    command.flag(
+        "name", short="n", required=asks, default=name, metavar="NAME", help="name of the dataset, after the number"
+    )
+    command.flag("overwrite", action="store_true", help="replace a dataset.json that differs")
 
 
 def add_channels(command: Command, holds: str, what: str) -> None:
     """Add -i, and --source and --target, which take names of channels."""
     command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help=holds)
     command.flag("source", nargs="+", default=[], metavar="NAME", help=f"{what}; none for generation")
-    command.flag("target", nargs="+", required=True, metavar="NAME", help="what it becomes")
+    command.flag("target", nargs="+", required=True, metavar="NAME", help="target channels")
 
 
 def dataset_of(arguments: argparse.Namespace) -> Path:
@@ -75,14 +85,18 @@ def dataset_of(arguments: argparse.Namespace) -> Path:
 
 def add_naming(command: Command) -> None:
     """Add --case_names, for converters that derive the names of cases from paths."""
-    words = "what cases are called by (paths, unless a patient's name is in one)"
+    words = "how cases are named (default: paths, if they hold no patient's name)"
     command.flag("case_names", choices=("paths", "numbers"), default=None, help=words)
 
 
 def wanted(arguments: argparse.Namespace) -> list[tuple[str, str]]:
     """Return (side, name) of every channel; refuse a channel that is both source and target."""
     if both := set(arguments.source) & set(arguments.target):
-        raise NndiffError("A channel cannot be translated to itself.", found=", ".join(sorted(both)))
+        raise NndiffError(
+            "A channel cannot be both source and target.",
+            found=", ".join(sorted(both)),
+            remedy="remove it from --source or from --target",
+        )
     return [("images", name) for name in arguments.source] + [("targets", name) for name in arguments.target]
 
 
@@ -104,7 +118,7 @@ def gather(roles: Sequence[Role]) -> Gathered:
         missing = [role for role in roles if role not in files]
         twice = next((paths for paths in files.values() if len(paths) > 1), None)
         if twice is not None:
-            gathered.left_out[case] = f"two files are the same thing: {twice[0]} and {twice[1]}"
+            gathered.left_out[case] = f"two files match the same channel: {twice[0]} and {twice[1]}"
         elif missing:
             words = ", ".join(f"no {role.name or 'mask'} ({role.pattern})" for role in missing)
             gathered.left_out[case] = words
@@ -112,7 +126,7 @@ def gather(roles: Sequence[Role]) -> Gathered:
             gathered.cases[case] = {role: paths[0] for role, paths in files.items()}
     if not found:
         raise NndiffError(
-            "No file fits the patterns.",
+            "No file matches the patterns.",
             expected="\n            ".join(role.pattern for role in roles),
             found=_nearby(roles[0].pattern),
             remedy=_remedy([role.pattern for role in roles]),
@@ -120,9 +134,9 @@ def gather(roles: Sequence[Role]) -> Gathered:
     if not gathered.cases:
         case, why = next(iter(gathered.left_out.items()))
         raise NndiffError(
-            f"Not one case is whole, of {len(found)}.",
+            f"None of the {len(found)} cases has a file for every channel.",
             found=f"{case}: {why}",
-            remedy="the same text of every path must name the case: mark it with {case}",
+            remedy="mark the part of each path that names the case with {case}",
         )
     return gathered
 
@@ -139,10 +153,10 @@ def named(gathered: Gathered, folder: Path, by: str | None) -> Gathered:
             series = [path for path in files.values() if dicom.is_series(path)]
             if any(_names_patient(path, case) for path in series):
                 raise NndiffError(
-                    "A case would be called by a patient's name.",
-                    expected="names that may stand in results, pictures and logs",
+                    "A case name would contain the name of a patient.",
+                    expected="names that may appear in results, pictures and logs",
                     where=series[0],
-                    remedy="--case_names numbers calls them case0001, …; --case_names paths keeps them",
+                    remedy="pass --case_names numbers to use case0001, …, or --case_names paths to keep these names",
                 )
     if by != "numbers":
         return gathered
@@ -222,11 +236,11 @@ def _remedy(patterns: Sequence[str]) -> str:
 
     for pattern in patterns:
         if strange := re.search(r"\{(?!case\}|patient\})[^}]*\}", pattern):
-            return f"{strange[0]} has no meaning: write {{case}} or {{patient}}"
+            return f"replace {strange[0]}, which is not known, by {{case}} or {{patient}}"
         folders = [text for text in _globbed(os.path.abspath(os.path.expanduser(pattern))) if os.path.isdir(text)]
         if not pattern.endswith("/") and any(dicom.holds_dicom(Path(text)) for text in folders[:NAMED]):
-            return f"{pattern} finds folders of DICOM: end it with /"
-    return "quote the patterns, and compare them with a file's whole path"
+            return f"end {pattern} with /, because it matches folders of DICOM files"
+    return "put the patterns in quotes, and compare them with the full path of a file"
 
 
 def _nearby(pattern: str) -> str:
@@ -236,7 +250,9 @@ def _nearby(pattern: str) -> str:
         folder = folder.parent
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
     return (
-        f"{', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''} in {folder}" if names else f"{folder}: empty"
+        f"{', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''} in {folder}"
+        if names
+        else f"{folder}, which is empty"
     )
 
 
@@ -248,14 +264,17 @@ def folder_of(raw: Path, number: int, name: str) -> Path:
     folder = raw / f"Dataset{number:03d}_{name}"
     if not (FOLDER.match(folder.name) and number > 0):
         raise NndiffError(
-            "This is no name of a dataset.",
-            expected="-d 1 to 999, -n with letters, digits, - and _",
+            "The number or name of the dataset is not valid.",
+            expected="-d from 1 to 999, and -n of letters, digits, - and _",
             found=folder.name,
         )
     others = [path.name for path in raw.glob(f"{folder.name[:10]}_*") if path.name != folder.name]
     if others:
         raise NndiffError(
-            f"Number {folder.name[7:10]} is taken.", found=others[0], where=raw, remedy="choose another number (-d)"
+            f"Another dataset has the number {folder.name[7:10]}.",
+            found=others[0],
+            where=raw,
+            remedy="choose another number (-d)",
         )
     return folder
 
@@ -279,9 +298,9 @@ def write(
     path = folder / "dataset.json"
     if path.exists() and read_json(path) != data and not overwrite:
         raise NndiffError(
-            "There is a dataset.json that says something else.",
+            "A different dataset.json exists already.",
             where=path,
-            remedy="--overwrite replaces it; or choose another number (-d)",
+            remedy="pass --overwrite to replace it, or choose another number (-d)",
         )
     write_json(path, data)
     write_json(folder / REPORT, {"cases": len(gathered.cases), "left_out": gathered.left_out})
@@ -304,9 +323,9 @@ def _tell(folder: Path, gathered: Gathered) -> None:
     print(f"Wrote {folder}: {len(gathered.cases)} cases of {patients} patients")
     told = [(case, gathered.patients.get(case, case)) for case in gathered.cases]
     for case, patient in [pair for pair in told if len(set(pair)) > 1][:1]:
-        print(f"  such as case {case} of patient {patient}")
+        print(f"  for example case {case} of patient {patient}")
     for case, why in list(gathered.left_out.items())[:NAMED]:
-        print(f"  left out: {case}: {why}")
+        print(f"  case left out: {case}: {why}")
     if len(gathered.left_out) > NAMED:
-        print(f"  and {len(gathered.left_out) - NAMED} more, all in {folder / REPORT}")
+        print(f"  and {len(gathered.left_out) - NAMED} more; the full list is in {folder / REPORT}")
     print(f"Next: nndiff_plan_and_preprocess -d {int(folder.name[7:10])}")

@@ -31,7 +31,7 @@ SUFFIXES = {  # suffix → its folder, the channel's name
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("bids", __doc__ or "")
-    add_channels(command, "holds sub-…", "kinds such as T1w or acq-iso_T1w")
+    add_channels(command, "folder that contains sub-…", "source channels, such as T1w or acq-iso_T1w")
     add_flags(command, None, None)
     return command.run(_work, argv)
 
@@ -39,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _work(arguments: argparse.Namespace) -> None:
     folder: Path = arguments.input
     if not (folder.is_dir() and any(folder.glob("sub-*"))):
-        raise NndiffError("There is no subject here.", expected="sub-01, …", where=folder, remedy="check -i")
+        raise NndiffError(
+            "The folder contains no subject.", expected="sub-01, …", where=folder, remedy="correct the path after -i"
+        )
     sessions = any(folder.glob("sub-*/ses-*"))
     roles = [_role(folder, side, kind, sessions) for side, kind in wanted(arguments)]
     write(dataset_of(arguments), roles, gather(roles), {}, arguments.overwrite)
@@ -48,7 +50,7 @@ def _work(arguments: argparse.Namespace) -> None:
 def _role(folder: Path, side: str, kind: str, sessions: bool) -> Role:
     suffix = kind.rpartition("_")[2]
     if suffix not in SUFFIXES:
-        raise NndiffError(f"'{kind}' is no kind of image that is known here.", remedy=nearest(suffix, SUFFIXES))
+        raise NndiffError(f"'{kind}' is not a known kind of image.", remedy=nearest(suffix, SUFFIXES))
     below, name = SUFFIXES[suffix]
     start = "{patient}/{case}" if sessions else "{case}"
     return Role(side, name, f"{folder}/{start}/{below}/{start.replace('/', '_')}*_{kind}.nii*")

@@ -24,9 +24,13 @@ REFERENCE = "Baid et al., 2021: The RSNA-ASNR-MICCAI BraTS 2021 benchmark, arXiv
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("brats", __doc__ or "")
-    command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help="holds a folder a scan")
-    command.flag("source", nargs="+", choices=list(EARLIER), default=["T1"], help="one or more (T1)")
-    command.flag("target", nargs="+", choices=list(EARLIER), default=["FLAIR"], help="one or more (FLAIR)")
+    command.flag(
+        "input", short="i", type=Path, required=True, metavar="FOLDER", help="folder that contains one folder per scan"
+    )
+    command.flag("source", nargs="+", choices=list(EARLIER), default=["T1"], help="source sequences (default: T1)")
+    command.flag(
+        "target", nargs="+", choices=list(EARLIER), default=["FLAIR"], help="target sequences (default: FLAIR)"
+    )
     add_flags(command, 935, "BraTS")
     return command.run(_work, argv)
 

@@ -36,17 +36,17 @@ class Patient(Job):
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("cbct", __doc__ or "")
-    command.flag("ct", required=True, metavar="PATTERN", help="CT in HU: files, or DICOM series")
+    command.flag("ct", required=True, metavar="PATTERN", help="CT in HU, as files or DICOM series")
     add_flags(command, 970, "CBCT")
     for name, words in (
-        ("photons", "that reach 1 mm² of the detector without a patient, at each angle"),
-        ("angles", "from which is looked"),
-        ("scatter", "of the primaries, for each length in which a beam falls to 1/e"),
-        ("field_mm", "what the detector sees, at the patient"),
+        ("photons", "photons per mm² of detector and angle, without a patient"),
+        ("angles", "number of projection angles"),
+        ("scatter", "scatter per primary photon and attenuation length"),
+        ("field_mm", "field of view of the detector at the patient, in mm"),
     ):
         default = getattr(Beam, name)
-        command.flag(name, type=type(default), default=default, metavar="N", help=f"{words} ({default:g})")
-    command.flag("seed", type=int, default=0, metavar="N", help="other seeds, other noise (0)")
+        command.flag(name, type=type(default), default=default, metavar="N", help=f"{words} (default: {default:g})")
+    command.flag("seed", type=int, default=0, metavar="N", help="random seed of the noise (default: 0)")
     add_naming(command)
     add_workers(command)
     return command.run(_work, argv)
@@ -57,9 +57,10 @@ def _work(arguments: argparse.Namespace) -> None:
     within = 1 <= beam.photons <= 1e12, 10 <= beam.angles <= 10_000, 0 <= beam.scatter <= 1, 50 <= beam.field_mm <= 2000
     if not (all(within) and arguments.seed >= 0):
         raise NndiffError(
-            "So no CBCT can be taken.",
-            expected="photons from 1, angles from 10, scatter from 0 to 1, field_mm from 50, seed from 0",
-            found=", ".join(f"{name} {value:g}" for name, value in asdict(beam).items()),
+            "A setting of the simulated CBCT is out of range.",
+            expected="photons 1 to 1e12, angles 10 to 10000, scatter 0 to 1, field_mm 50 to 2000, seed from 0",
+            found=", ".join(f"{name} {value:g}" for name, value in asdict(beam).items()) + f", seed {arguments.seed}",
+            remedy="correct the setting that is out of range",
         )
     folder = dataset_of(arguments)
     source, target = Role("images", "CBCT", "simulated"), Role("targets", "CT", arguments.ct)

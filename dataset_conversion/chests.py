@@ -38,8 +38,8 @@ class Chest(Job):
 
 
 def add_grid_flags(command: Command) -> None:
-    command.flag("spacing", type=float, default=1.0, metavar="MM", help="of the voxels (1)")
-    command.flag("size", type=int, default=256, metavar="N", help="voxels a side (256)")
+    command.flag("spacing", type=float, default=1.0, metavar="MM", help="voxel size (default: 1)")
+    command.flag("size", type=int, default=256, metavar="N", help="voxels along each axis (default: 256)")
     add_workers(command)
 
 
@@ -49,7 +49,7 @@ def convert(
     """Convert every case of `gathered` to one grid and write the dataset."""
     if not (0.1 <= arguments.spacing <= 50 and 8 <= arguments.size <= 2048):
         found = f"--spacing {arguments.spacing} --size {arguments.size}"
-        raise NndiffError("There is no such grid.", expected="spacing 0.1 to 50, size 8 to 2048", found=found)
+        raise NndiffError("The grid is out of range.", expected="--spacing 0.1 to 50, --size 8 to 2048", found=found)
     folder = dataset_of(arguments)
     chests = [
         Chest(
@@ -104,4 +104,8 @@ def _doubt(volume: Volume, chest: Chest) -> str:
         return doubt
     short = min(volume.grid.extent_mm)
     side = chest.size * chest.spacing
-    return "" if short >= LEAST_INSIDE * side else f"a scan of {short:.0f} mm, for a field of {side:.0f} mm"
+    return (
+        ""
+        if short >= LEAST_INSIDE * side
+        else f"the scan measures {short:.0f} mm, too little for a field of {side:.0f} mm"
+    )

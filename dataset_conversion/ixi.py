@@ -28,9 +28,13 @@ WORDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("ixi", __doc__ or "")
-    command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help="holds IXI-T1, IXI-T2, …")
-    command.flag("source", nargs="+", choices=SEQUENCES, default=["T1"], help="one or two (T1)")
-    command.flag("target", nargs=1, choices=SEQUENCES, default=["T2"], help="what it becomes (T2)")
+    command.flag(
+        "input", short="i", type=Path, required=True, metavar="FOLDER", help="folder that contains IXI-T1, IXI-T2, …"
+    )
+    command.flag(
+        "source", nargs="+", choices=SEQUENCES, default=["T1"], help="one or two source sequences (default: T1)"
+    )
+    command.flag("target", nargs=1, choices=SEQUENCES, default=["T2"], help="target sequence (default: T2)")
     add_flags(command, 934, "IXI")
     add_workers(command)
     return command.run(_work, argv)

@@ -30,7 +30,9 @@ WORDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("lidc", __doc__ or "")
-    command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help="holds LIDC-IDRI-0001, …")
+    command.flag(
+        "input", short="i", type=Path, required=True, metavar="FOLDER", help="folder that contains LIDC-IDRI-0001, …"
+    )
     add_flags(command, 960, "LIDC")
     add_grid_flags(command)
     return command.run(_work, argv)
@@ -55,11 +57,11 @@ def found(folder: Path) -> Gathered:
             gathered.left_out[patient.name] = "no CT series"
     if not gathered.cases:
         raise NndiffError(
-            "There is no CT here.",
+            "The folder contains no CT series.",
             expected="LIDC-IDRI-0001/STUDY/SERIES/*.dcm",
             found=f"{len(patients)} patients" if patients else None,
             where=folder,
-            remedy="check -i",
+            remedy="correct the path after -i",
         )
     return gathered
 

@@ -25,9 +25,16 @@ WORDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("ljubljana_mri", __doc__ or "")
-    command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help="holds patientNN_sM_T1.nii.gz, …")
-    command.flag("target", choices=sorted(NUMBERS), default="FLAIR", help="what T1 is translated to (FLAIR)")
-    command.flag("overwrite", action="store_true", help="replace a dataset.json that says something else")
+    command.flag(
+        "input",
+        short="i",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder that contains patientNN_sM_T1.nii.gz, …",
+    )
+    command.flag("target", choices=sorted(NUMBERS), default="FLAIR", help="target sequence for T1 (default: FLAIR)")
+    command.flag("overwrite", action="store_true", help="replace a dataset.json that differs")
     return command.run(_work, argv)
 
 

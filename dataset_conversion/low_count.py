@@ -65,8 +65,8 @@ class Patient(Job):
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("low_count", __doc__ or "")
-    command.flag("pet", required=True, metavar="PATTERN", help="PET in SUV: files, or DICOM series")
-    command.flag("ct", default=None, metavar="PATTERN", help="CT of the same scans, on any grid")
+    command.flag("pet", required=True, metavar="PATTERN", help="PET in SUV, as files or DICOM series")
+    command.flag("ct", default=None, metavar="PATTERN", help="CT of the same cases, on any grid")
     add_flags(command, 940, "Clinic")
     add_scan_flags(command, held_out=0, pixel_mm=4.0)
     return command.run(lambda arguments: convert(arguments, arguments.pet, arguments.ct, {}), argv)
@@ -74,17 +74,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def add_scan_flags(command: Command, held_out: int, pixel_mm: float) -> None:
     flag = command.flag
-    flag("dose", type=float, default=Protocol.dose, metavar="SHARE", help="of the counts that are kept (0.1)")
+    flag(
+        "dose",
+        type=float,
+        default=Protocol.dose,
+        metavar="SHARE",
+        help="share of the counts that are kept (default: 0.1)",
+    )
     flag(
         "counts",
         type=float,
         default=Protocol.counts,
         metavar="N",
-        help="at full dose, a SUV and mL that gets out (3600)",
+        help="counts per SUV and mL at full dose (default: 3600)",
     )
-    flag("pixel_mm", type=float, default=pixel_mm, metavar="MM", help=f"finer pixels become as large ({pixel_mm:g})")
-    flag("held_out", type=int, default=held_out, metavar="N", help=f"the last N patients are held out ({held_out})")
-    flag("seed", type=int, default=0, metavar="N", help="other seeds, other noise (0)")
+    flag(
+        "pixel_mm",
+        type=float,
+        default=pixel_mm,
+        metavar="MM",
+        help=f"smallest pixel size; finer pixels are enlarged (default: {pixel_mm:g})",
+    )
+    flag(
+        "held_out", type=int, default=held_out, metavar="N", help=f"hold out the last N patients (default: {held_out})"
+    )
+    flag("seed", type=int, default=0, metavar="N", help="random seed of the noise (default: 0)")
     add_naming(command)
     add_workers(command)
 
@@ -98,12 +112,13 @@ def convert(arguments: argparse.Namespace, pet: str, ct: str | None, words: Mapp
     protocol = Protocol(counts=arguments.counts, dose=arguments.dose, pixel_mm=arguments.pixel_mm)
     if not (0 < protocol.dose < 1 and 1 <= protocol.counts <= MOST_COUNTS and 0 <= protocol.pixel_mm <= LARGEST_PIXEL):
         raise NndiffError(
-            "So nobody can be scanned.",
+            "A setting of the simulated PET is out of range.",
             expected=f"0 < dose < 1, counts 1 to {MOST_COUNTS:.0e}, pixel_mm 0 to {LARGEST_PIXEL:g}",
             found=f"dose {protocol.dose}, counts {protocol.counts}, pixel_mm {protocol.pixel_mm}",
+            remedy="correct --dose, --counts or --pixel_mm",
         )
     if arguments.seed < 0:
-        raise NndiffError("A seed is 0 or more.", found=arguments.seed)
+        raise NndiffError("--seed is out of range.", expected="0 or more", found=arguments.seed)
     gathered = named(gather(roles), folders[0], arguments.case_names)
     patients = patients_of(gathered, roles, arguments.held_out, arguments.seed, folders, protocol)
     settings = {"pet": pet, "ct": ct, "seed": arguments.seed, "held_out": arguments.held_out, **asdict(protocol)}
@@ -126,10 +141,10 @@ def patients_of(
     everybody = list(dict.fromkeys(gathered.patients.get(case, case) for case in sorted(gathered.cases)))
     if not 0 <= held_out < len(everybody):
         raise NndiffError(
-            "There is nobody to train on.",
-            expected="--held_out from 0 to one less than there are patients",
-            found=f"{len(everybody)}, --held_out {held_out}",
-            remedy="check the patterns, or hold out fewer (--held_out)",
+            "No patient is left to train on.",
+            expected="--held_out from 0 to the number of patients minus 1",
+            found=f"{len(everybody)} patients, --held_out {held_out}",
+            remedy="correct the patterns, or pass a smaller --held_out",
         )
     kept = set(everybody[len(everybody) - held_out :])
     patients = []
@@ -174,18 +189,22 @@ def _doubt(pet: Volume, ct: Volume | None) -> str:
     body = foreground(pet.array[0], PET)
     middle = float(np.median(pet.array[0][body])) if body.any() else 0.0
     if not 0 < high <= BRIGHTEST_SUV or low < -0.1 * high or middle > HIGHEST_MEDIAN_SUV:
-        return f"the PET has values from {low:.3g} to {high:.3g}, half of the body above {middle:.3g}: is it in SUV?"
+        return f"the PET seems not to be in SUV: values from {low:.3g} to {high:.3g}, with {middle:.3g} as the median"
     if ct is None:
         return ""
     if doubt := no_hu(ct):
-        return f"the CT has {doubt}"
+        return doubt
     activity = np.maximum(pet.array[0], 0)
     reached = laid(Volume(np.ones_like(ct.array), ct.grid), pet.grid) > 0.5
     inside = float(activity[reached].sum() / activity.sum())
     if inside < LEAST_INSIDE:
-        return f"the CT reaches over {inside:.0%} of the activity"
+        return f"the CT covers only {inside:.0%} of the activity"
     density = float(np.median(laid(ct, pet.grid)[body & reached]))
-    return "" if abs(density) < FARTHEST_HU else f"the CT has {density:.0f} HU where the activity is: is it in HU?"
+    return (
+        ""
+        if abs(density) < FARTHEST_HU
+        else f"the CT has {density:.0f} HU in the active body, so it seems not to match the PET"
+    )
 
 
 if __name__ == "__main__":

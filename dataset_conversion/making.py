@@ -80,7 +80,7 @@ def make(
     if not gathered.cases:
         write_json(folder / REPORT, {"cases": 0, "left_out": gathered.left_out})
         case, doubt = next(iter(why.items()))
-        raise NndiffError(f"Not one case came through: {step.name}.", found=f"{case}: {doubt}", where=folder / REPORT)
+        raise NndiffError(f"No case passed the step {step.name}.", found=f"{case}: {doubt}", where=folder / REPORT)
 
 
 def records_of(step: str, folder: Path) -> Iterator[tuple[str, Record]]:
@@ -99,10 +99,10 @@ def read(path: Path) -> Volume:
     bad = int(np.count_nonzero(~np.isfinite(volume.array)))
     if bad:
         raise NndiffError(
-            f"{path.name} has voxels that are no numbers.",
-            found=f"{bad} NaN or infinite",
+            f"{path.name} contains NaN or infinite values.",
+            found=f"{bad} of {volume.array.size} voxels",
             where=path,
-            remedy="mend the file; nndiff does not guess what belongs there",
+            remedy="replace these values in the file; nndiff does not guess them",
         )
     return volume
 
@@ -112,7 +112,7 @@ def no_hu(ct: Volume) -> str:
     low, high = float(ct.array.min()), float(ct.array.max())
     if low <= AIR_IS_BELOW and high >= 0:
         return ""
-    return f"values from {low:.0f} to {high:.0f}: is it in HU?"
+    return f"the CT seems not to be in HU: values from {low:.0f} to {high:.0f}"
 
 
 def _one_line(message: str) -> str:
@@ -178,7 +178,7 @@ def _settle(records: Path, settings: Mapping[str, Any], overwrite: bool) -> None
                 expected=", ".join(f"{key} {value}" for key, value in read_json(path).items()),
                 found=", ".join(f"{key} {value}" for key, value in settings.items()),
                 where=records.parent,
-                remedy="--overwrite makes it anew; or choose another number (-d)",
+                remedy="pass --overwrite to make it again, or choose another number (-d)",
             )
         _forget(_records(records))
     write_json(path, dict(settings))

@@ -35,7 +35,9 @@ WORDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("rad_chestct", __doc__ or "")
-    command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help="holds trn00001.npz, …")
+    command.flag(
+        "input", short="i", type=Path, required=True, metavar="FOLDER", help="folder that contains trn00001.npz, …"
+    )
     add_flags(command, 961, "RADChestCT")
     add_grid_flags(command)
     return command.run(_work, argv)
@@ -48,10 +50,12 @@ def _work(arguments: argparse.Namespace) -> None:
 def found(folder: Path) -> Gathered:
     scans = {path.stem: path for path in sorted(folder.rglob("*.npz"))}
     if not scans:
-        raise NndiffError("There is no scan here.", expected="trn00001.npz, …", where=folder, remedy="check -i")
+        raise NndiffError(
+            "The folder contains no scan.", expected="trn00001.npz, …", where=folder, remedy="correct the path after -i"
+        )
     patients = _patients(folder)
     if not patients:
-        print(f"No {METADATA} here: each scan counts as a patient of its own.")
+        print(f"The folder contains no {METADATA}, so each scan counts as a separate patient.")
     gathered = Gathered({case: {CHEST: path} for case, path in scans.items()})
     gathered.patients = {case: patients[case] for case in scans if case in patients}
     return gathered
@@ -63,7 +67,7 @@ def _patients(folder: Path) -> dict[str, str]:
             rows = list(csv.DictReader(stream))
         if rows and not {SCAN, PATIENT} <= rows[0].keys():
             raise NndiffError(
-                f"{path.name} does not tell whose scans these are.",
+                f"{path.name} does not assign the scans to patients.",
                 expected=f"columns {SCAN}, {PATIENT}",
                 found=", ".join(rows[0]),
                 where=path,
@@ -82,10 +86,10 @@ def read(path: Path) -> Volume:
             expected="an array called ct",
             found=error,
             where=path,
-            remedy="copy it again",
+            remedy="copy the file again",
         ) from None
     if array.ndim != 3:
-        raise NndiffError(f"{path.name} is no volume.", expected="3 axes", found=f"{array.ndim} axes", where=path)
+        raise NndiffError(f"{path.name} is not a volume.", expected="3 axes", found=f"{array.ndim} axes", where=path)
     upwards = np.ascontiguousarray(array[::-1], dtype=np.float32)
     z, y, x = upwards.shape
     return Volume(upwards[None], Grid((z, y, x), (VOXEL_MM,) * 3, (0.0, 0.0, 0.0)))

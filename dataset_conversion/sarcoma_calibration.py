@@ -53,9 +53,18 @@ class Figures:
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("sarcoma_calibration", __doc__ or "")
-    command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help=f"holds NAME{PET} and NAME{CT}")
-    command.flag("held_out", type=int, default=6, metavar="N", help="the table is of the last N (6)")
-    command.flag("seed", type=int, default=0, metavar="N", help="other seeds, other noise (0)")
+    command.flag(
+        "input",
+        short="i",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help=f"folder that contains NAME{PET} and NAME{CT}",
+    )
+    command.flag(
+        "held_out", type=int, default=6, metavar="N", help="number of cases in the table, the last N (default: 6)"
+    )
+    command.flag("seed", type=int, default=0, metavar="N", help="random seed of the noise (default: 0)")
     return command.run(_work, argv)
 
 

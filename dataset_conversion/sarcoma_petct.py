@@ -27,7 +27,14 @@ WORDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("sarcoma_petct", __doc__ or "")
-    command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help=f"holds NAME{PET} and NAME{CT}")
+    command.flag(
+        "input",
+        short="i",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help=f"folder that contains NAME{PET} and NAME{CT}",
+    )
     add_flags(command, 910, "Sarcoma")
     add_scan_flags(command, held_out=6, pixel_mm=0.0)
     return command.run(_work, argv)

@@ -16,7 +16,10 @@ def squared(grid: Grid) -> tuple[Grid, Box]:
     _, dy, dx = grid.spacing
     if abs(dy / dx - 1) > SPACING_TOLERANCE:
         raise NndiffError(
-            "The scanner's pixels are square.", expected="one spacing in the slice", found=f"{dy} x {dx} mm"
+            "The pixels of a slice must be square.",
+            expected="one spacing in the slice",
+            found=f"{dy} x {dx} mm",
+            remedy="resample the scan to square pixels",
         )
     side = max(y, x)
     start = (0, (side - y) // 2, (side - x) // 2)

@@ -30,10 +30,19 @@ REFERENCE = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("synthrad", __doc__ or "")
-    command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help="holds the unpacked archives")
+    command.flag(
+        "input",
+        short="i",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder that contains the unpacked archives",
+    )
     command.flag("task", type=int, choices=sorted(SOURCES), required=True, help="1: MR to CT, 2: CBCT to CT")
-    command.flag("year", type=int, choices=sorted(ENDINGS), default=2025, help="of the challenge (2025)")
-    command.flag("region", nargs="+", choices=REGIONS, default=list(REGIONS), help="some of them; unset: all there are")
+    command.flag("year", type=int, choices=sorted(ENDINGS), default=2025, help="year of the challenge (default: 2025)")
+    command.flag(
+        "region", nargs="+", choices=REGIONS, default=list(REGIONS), help="body regions (default: all that exist)"
+    )
     add_flags(command, 930, "SynthRAD")
     return command.run(_work, argv)
 
@@ -50,7 +59,9 @@ def _work(arguments: argparse.Namespace) -> None:
     try:
         gathered = gather(roles)
     except NndiffError as error:
-        raise error.at(remedy=f"check -i, --task and --year: {arguments.year} has {ending} files") from None
+        raise error.at(
+            remedy=f"correct -i, --task or --year; the files of {arguments.year} end with {ending}"
+        ) from None
     words = {
         "description": f"{channel} to CT for radiotherapy, registered",
         "reference": REFERENCE[arguments.year],

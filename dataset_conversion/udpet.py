@@ -30,9 +30,21 @@ REFERENCE = "Ultra-Low Dose PET Imaging Challenge, udpet-challenge.github.io"
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("udpet", __doc__ or "")
-    command.flag("input", short="i", type=Path, required=True, metavar="FOLDER", help="holds the unpacked archives")
     command.flag(
-        "drf", type=int, nargs="+", default=list(FACTORS), metavar="N", help="reduction factors (4 10 20 50 100)"
+        "input",
+        short="i",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder that contains the unpacked archives",
+    )
+    command.flag(
+        "drf",
+        type=int,
+        nargs="+",
+        default=list(FACTORS),
+        metavar="N",
+        help="dose reduction factors (default: 4 10 20 50 100)",
     )
     add_flags(command, 936, "UDPET")
     return command.run(_work, argv)
@@ -57,21 +69,21 @@ def found(folder: Path, factors: Sequence[int]) -> Gathered:
         for factor in sorted(set(factors)):
             case, pair = f"{name}_DRF{factor}", (series.get(factor, []), series.get(1, []))
             if any(len(paths) > 1 for paths in pair):
-                gathered.left_out[case] = f"two series are the same thing, in {scan}"
+                gathered.left_out[case] = f"two series match the same role in {scan}"
             elif not all(pair):
-                gathered.left_out[case] = f"no {'series of this factor' if pair[1] else 'full counts'} in {scan}"
+                gathered.left_out[case] = f"no {'series of this factor' if pair[1] else 'full-count series'} in {scan}"
             elif case in gathered.cases:
-                gathered.left_out[case] = f"another scan has this name: {scan}"
+                gathered.left_out[case] = f"another scan has the same name: {scan}"
             else:
                 gathered.cases[case] = {SOURCE: pair[0][0], TARGET: pair[1][0]}
                 gathered.patients[case] = name
     if not gathered.cases:
         raise NndiffError(
-            "There is not one pair of a low-count and a full-count series.",
+            "The folder contains no pair of a low-count and a full-count series.",
             expected=f"SCAN/Full_dose and SCAN/1-{factors[0]} dose, folders of DICOM files",
             found=next((f"{case}: {why}" for case, why in gathered.left_out.items()), "no such folder"),
             where=folder,
-            remedy="check -i and --drf; archives must be unpacked",
+            remedy="correct -i or --drf, and unpack the archives",
         )
     return gathered
 

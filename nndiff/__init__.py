@@ -166,10 +166,10 @@ def train(
     latest = folder / configuration / f"fold_{fold}" / LATEST
     if resume and latest.exists() and (settings or time_budget or seed or begin_with):
         raise NndiffError(
-            "A training that goes on keeps what it was begun with.",
-            found="--c with --set, --seed, --from or --time_budget",
+            "A resumed training keeps the settings it was started with.",
+            found="--c together with --set, --seed, --from or --time_budget",
             where=latest,
-            remedy="leave them out, or move the folder away to start over",
+            remedy="pass --c alone, or move the folder to another place to start again",
         )
     measured = load(Fingerprint, prepared / "fingerprint.json", "extract it first: nndiff_extract_fingerprint")
     return stage(

@@ -55,10 +55,10 @@ def build_formulation(scheme: Scheme, name: str, distance: float) -> Formulation
     a, _, sigma = process.at(1.0)
     if not prediction.defined(a, sigma):
         raise NndiffError(
-            f"'{name}' is undefined where the process '{scheme.name}' starts.",
+            f"The prediction '{name}' is undefined at t = 1, where the process '{scheme.name}' starts.",
             expected="a prediction that gives x0 there: x0, x0_skip or residual",
             found=f"x_t = {a:.3g}·x0 + {sigma:.3g}·eps + …",
-            remedy="--set configurations.NAME.prediction=x0",
+            remedy="pass --set configurations.NAME.prediction=x0",
         )
     return Formulation(process, prediction)
 
@@ -91,7 +91,9 @@ def set_trained(network: nn.Module, part: str) -> None:
         depth = part.count(".") + 1
         parts = sorted({".".join(name.split(".")[:depth]) for name in named})
         raise NndiffError(
-            "A stage trains a part that the network does not have.", expected=f"all, {', '.join(parts)}", found=part
+            "A training stage names a part that the network does not have.",
+            expected=f"all, {', '.join(parts)}",
+            found=part,
         )
     for name, weight in named.items():
         weight.requires_grad_(name in chosen)

@@ -116,7 +116,7 @@ def load(path: Path, remedy: str | None = None) -> Checkpoint:
     except NndiffError as error:
         raise error.at(
             path,
-            prefix="A checkpoint holds words that this nndiff does not read: ",
+            prefix="This version of nndiff cannot read the plan in the checkpoint. ",
             remedy="use the version of nndiff that wrote it",
         ) from None
     names = ("configuration", "step", "weights", "ema", "optimizer", *ADDED)
@@ -131,7 +131,7 @@ def demand_fitting(network: torch.nn.Module, weights: Mapping[str, Tensor], wher
     if own != found:
         wrong = sorted(name for name in own.keys() | found.keys() if own.get(name) != found.get(name))
         raise NndiffError(
-            "The weights belong to another network.",
+            "The weights do not fit the network.",
             expected=f"{wrong[0]} {own.get(wrong[0], 'absent')}",
             found=f"{found.get(wrong[0], 'absent')} ({len(wrong)} of {len(own)} differ)",
             where=where,
@@ -164,7 +164,7 @@ def _contents(path: Path, remedy: str | None) -> dict[str, Any]:
     except Exception as error:  # a damaged pickle can raise any exception
         raise _not_whole(path, error) from None
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
-        raise NndiffError(f"{path.name} is not a checkpoint of nndiff.", where=path)
+        raise NndiffError(f"{path.name} is not a checkpoint of nndiff.", where=path, remedy="check the path")
     if contents.get("version") != VERSION or set(contents) - ADDED != KEYS:
         raise NndiffError(
             f"{path.name} was written by another version of nndiff.",
@@ -178,8 +178,8 @@ def _contents(path: Path, remedy: str | None) -> dict[str, Any]:
 
 def _not_whole(path: Path, error: Exception) -> NndiffError:
     return NndiffError(
-        f"{path.name} is no whole checkpoint.",
+        f"The checkpoint {path.name} is damaged or incomplete.",
         found=str(error).partition("\n")[0][:120],
         where=path,
-        remedy="copy it again if it was copied; the other checkpoint beside it may be whole",
+        remedy="copy it again if it is a copy; or use the other checkpoint in the same folder",
     )

@@ -92,13 +92,13 @@ def test_the_local_mean_is_of_the_volumes_own_voxels(factor: Triple, kernel: Tri
 
 @pytest.mark.parametrize("skip", [(0,), (0, 3), (0, -1), (0, 1, 2)])
 def test_a_skip_from_nowhere_is_refused(skip: tuple[int, ...]) -> None:
-    with pytest.raises(NndiffError, match="names an input channel for every output channel"):
+    with pytest.raises(NndiffError, match="name one input channel per output channel"):
         build_network(replace(SPEC, skip=skip), (2, 2, 2))
 
 
 @pytest.mark.parametrize("factor", [(4, 4, 4), (1, 1, 1), (2, 2, 4)])
 def test_the_mix_of_another_puzzle_is_refused(factor: Triple) -> None:
-    with pytest.raises(NndiffError, match="Haar mix is of a puzzle of 2"):
+    with pytest.raises(NndiffError, match="Haar mix needs a puzzle factor of 2"):
         build_network(replace(SPEC, mix="haar"), factor)
 
 
@@ -129,7 +129,7 @@ def test_another_packages_network_is_built_like_any_other(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 def test_a_prediction_that_is_undefined_where_the_process_starts_is_refused(prediction: str) -> None:
-    with pytest.raises(NndiffError, match=f"'{prediction}' is undefined where the process 'bridge' starts"):
+    with pytest.raises(NndiffError, match=f"'{prediction}' is undefined at t = 1, where the process 'bridge' starts"):
         build_formulation(Scheme("bridge", {"gamma": 0.1 if prediction == "eps" else 0.0}), prediction, 0.1)
 
 

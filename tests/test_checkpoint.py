@@ -135,7 +135,7 @@ def test_a_missing_file_is_said_with_its_remedy(tmp_path) -> None:
 def test_a_truncated_file_is_no_whole_checkpoint(saved, share) -> None:
     _, path = saved()
     os.truncate(path, int(share * path.stat().st_size))
-    assert "the other checkpoint" in str(refused(path, "is no whole checkpoint").remedy)
+    assert "the other checkpoint" in str(refused(path, "is damaged or incomplete").remedy)
 
 
 def test_damage_anywhere_in_the_head_is_refused_or_harmless(saved) -> None:
@@ -169,7 +169,7 @@ def test_damage_anywhere_in_the_head_is_refused_or_harmless(saved) -> None:
 )
 def test_another_kind_of_file_is_no_whole_checkpoint(tmp_path, contents) -> None:
     (tmp_path / "x.pt").write_bytes(contents)
-    refused(tmp_path / "x.pt", "x.pt is no whole checkpoint")
+    refused(tmp_path / "x.pt", "x.pt is damaged or incomplete")
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path) -> None:
     )
     network, other = build_network(small, (1, 1, 1)), build_network(wide, (1, 1, 1))
     demand_fitting(network, network.state_dict(), tmp_path)
-    with pytest.raises(NndiffError, match=r"another network.\n.*expected core\S+ \(.*\); found \(.*differ\)"):
+    with pytest.raises(NndiffError, match=r"do not fit the network.\n.*expected core\S+ \(.*\); found \(.*differ\)"):
         demand_fitting(network, other.state_dict(), tmp_path)
     missing = dict(network.state_dict())
     missing.pop("core.stem.weight")
@@ -253,7 +253,7 @@ def test_nothing_in_a_file_is_ever_run(saved, tmp_path, where) -> None:
         torch.save({"format": checkpoint.FORMAT, "x": Malicious(trace)}, path, _use_new_zipfile_serialization=False)
     else:
         path.write_bytes(pickle.dumps(Malicious(trace)))
-    refused(path, "is no whole checkpoint")
+    refused(path, "is damaged or incomplete")
     assert not trace.exists()
     if where == "file":  # the trap does work
         with zipfile.ZipFile(path) as archive:

@@ -17,25 +17,26 @@ from nndiff.words.paths import Paths
 
 # Flags of nnU-Net that nndiff does not have → what to use instead.
 NNUNET_FLAGS = {
-    "-fpe": "one fingerprint serves all plans; drop the flag",
-    "-npfp": "use -np: one number of workers for every stage",
-    "-pl": "use --set key=value: the planner's decisions are fields, not classes",
-    "-preprocessor_name": "use --set key=value: the planner's decisions are fields, not classes",
-    "-overwrite_plans_name": "one plan.json holds all configurations; change fields with --set",
-    "-p": "one plan.json holds all configurations; choose one with its name",
-    "-tr": "there is one trainer: change fields with --set key=value",
-    "-num_gpus": "start with torchrun --nproc_per_node=N -m nndiff.cli.train …",
-    "-npp": "reading, computing and writing overlap by themselves; drop the flag",
-    "-pretrained_weights": "begin with the weights of another run by --from RUN",
-    "-nps": "reading, computing and writing overlap by themselves; drop the flag",
-    "-plans_name": "one plan.json holds all configurations",
+    "-fpe": "all plans use the same fingerprint, so leave the flag out",
+    "-npfp": "use -np, the number of workers of every stage",
+    "-pl": "use --set key=value, because the planner's decisions are fields, not classes",
+    "-preprocessor_name": "use --set key=value, because the planner's decisions are fields, not classes",
+    "-overwrite_plans_name": "one plan.json holds all configurations; use --set to change their fields",
+    "-p": "one plan.json holds all configurations; choose one by its name",
+    "-tr": "there is one trainer; use --set key=value to change its fields",
+    "-num_gpus": "start the training with torchrun --nproc_per_node=N -m nndiff.cli.train …",
+    "-npp": "reading, computing and writing always overlap, so leave the flag out",
+    "-pretrained_weights": "use --from RUN to begin with the weights of another run",
+    "-nps": "reading, computing and writing always overlap, so leave the flag out",
+    "-plans_name": "one plan.json holds all configurations, so leave the flag out",
 }
 
 
 class Command:
     """A command and its flags; `run` parses the arguments, calls the work and prints errors as messages."""
 
-    def __init__(self, name: str, description: str):
+    def __init__(self, name: str, description: str, go_on: str = ""):
+        self.go_on = go_on  # the flag with which an interrupted command continues, if it needs one
         self.parser = _Parser(
             prog=name,
             description=description.partition("\n\n")[0],
@@ -43,10 +44,10 @@ class Command:
             add_help=False,
             formatter_class=_OneSpelling,
         )
-        self.flag("help", short="h", action="help", default=argparse.SUPPRESS, help="show this and stop")
+        self.flag("help", short="h", action="help", default=argparse.SUPPRESS, help="show this help and stop")
         for root, holds in (
             ("raw", "raw datasets"),
-            ("preprocessed", "plans and prepared cases"),
+            ("preprocessed", "plans and preprocessed cases"),
             ("results", "trained models"),
         ):
             self.flag(
@@ -54,9 +55,9 @@ class Command:
                 type=Path,
                 metavar="FOLDER",
                 default=argparse.SUPPRESS,
-                help=f"{holds} (instead of nndiff_{root} in the environment)",
+                help=f"folder of {holds} (default: $nndiff_{root})",
             )
-        self.flag("debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+        self.flag("debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
 
     def flag(self, name: str, short: str | None = None, **options: Any) -> None:
         """Add a flag that can be written as -name and as --name."""
@@ -72,7 +73,7 @@ class Command:
             dest=name,
             action="store_false",
             default=argparse.SUPPRESS,
-            help=f"not {name}",
+            help=f"switch off --{name}",
         )
 
     def run(self, work: Callable[[argparse.Namespace], None], argv: Sequence[str] | None) -> int:
@@ -93,7 +94,8 @@ class Command:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except KeyboardInterrupt:
-            print("\nStopped. What is finished is kept; the same command goes on from here.", file=sys.stderr)
+            again = f"again with {self.go_on}" if self.go_on else "again"
+            print(f"\nStopped. Finished work is kept. To continue, run the command {again}.", file=sys.stderr)
             return 130
         return 0
 
@@ -112,7 +114,7 @@ def add_workers(command: Command) -> None:
         type=_count,
         default=None,
         metavar="N",
-        help="worker processes at most; 0 works serially, unset follows cores and free RAM",
+        help="maximum number of worker processes, 0 for none (default: by cores and RAM)",
     )
 
 
@@ -122,14 +124,14 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def add_configurations(command: Command) -> None:
+def add_configurations(command: Command, unset: str = "bridge ddpm; for generation ddpm prdit") -> None:
     command.flag(
         "configurations",
         short="c",
         nargs="+",
         default=None,
         metavar="NAME",
-        help="configurations; unset: bridge ddpm, in generation ddpm prdit",
+        help=f"configurations (default: {unset})",
     )
 
 
@@ -142,8 +144,8 @@ class _Parser(argparse.ArgumentParser):
             known = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
             message = f"unknown flag {unknown[0]}: {nearest('--' + unknown[0].lstrip('-'), known)}"
         elif message.startswith("unrecognized"):
-            message = f"too many values: {' '.join(unknown)}; the flag before them takes fewer here"
-        self.exit(2, f"{self.prog}: {message}\n{self.prog} -h explains every flag\n")
+            message = f"too many values: {' '.join(unknown)}; the flag before them takes fewer values"
+        self.exit(2, f"{self.prog}: {message}\nrun {self.prog} -h for a list of all flags\n")
 
 
 class _OneSpelling(argparse.HelpFormatter):
@@ -165,7 +167,7 @@ def _refuse_nnunet_flags(
     for word in words:
         flag = "-" + word.lstrip("-").partition("=")[0]
         if word.startswith("-") and flag in known and flag not in parser._option_string_actions:
-            parser.exit(2, f"{parser.prog}: nnU-Net's {flag} has no meaning here: {known[flag]}\n")
+            parser.exit(2, f"{parser.prog}: nndiff does not have nnU-Net's flag {flag}: {known[flag]}\n")
 
 
 def _terminated(signum: int, frame: object) -> NoReturn:

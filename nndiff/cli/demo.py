@@ -24,17 +24,32 @@ SHARE = {900: 0.7, 901: 0.3}  # of the time budget
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("nndiff_demo", __doc__ or "")
     command.flag(
-        "output", short="o", type=Path, default=Path("demo"), metavar="FOLDER", help="where all of it goes (demo)"
+        "output",
+        short="o",
+        type=Path,
+        default=Path("demo"),
+        metavar="FOLDER",
+        help="folder for all files (default: demo)",
     )
-    command.flag("training", type=_one_or_more, default=16, metavar="N", help="training cases (16)")
-    command.flag("held_out", type=_one_or_more, default=4, metavar="N", help="held-out cases (4)")
+    command.flag("training", type=_one_or_more, default=16, metavar="N", help="number of training cases (default: 16)")
+    command.flag("held_out", type=_one_or_more, default=4, metavar="N", help="number of held-out cases (default: 4)")
     command.flag(
-        "dose", type=float, default=0.1, metavar="SHARE", help="of the counts that the low-count scan keeps (0.1)"
+        "dose",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="share of the counts in the low-count scan (default: 0.1)",
     )
-    command.flag("seed", type=int, default=0, metavar="N", help="other seeds, other bodies (0)")
-    command.flag("time_budget", type=seconds_of, default=420.0, metavar="TIME", help="for both trainings (7m)")
-    command.flag("only_data", action="store_true", help="stop when the scans are simulated")
-    command.flag("only_pet", action="store_true", help="leave out the second dataset, uncorrected to corrected")
+    command.flag("seed", type=int, default=0, metavar="N", help="random seed of the simulated bodies (default: 0)")
+    command.flag(
+        "time_budget",
+        type=seconds_of,
+        default=420.0,
+        metavar="TIME",
+        help="time for both trainings together (default: 7m)",
+    )
+    command.flag("only_data", action="store_true", help="simulate the scans only")
+    command.flag("only_pet", action="store_true", help="skip the second dataset (uncorrected to corrected PET)")
     add_device(command)
     add_workers(command)
     return command.run(_work, argv)
@@ -56,7 +71,7 @@ def _work(arguments: argparse.Namespace) -> None:
     for number in numbers:
         _train_and_measure(arguments, number, arguments.time_budget * SHARE[number] / whole)
     _show(arguments, numbers)
-    print(f"All of this took {(time.perf_counter() - clock) / 60:.1f} minutes.")
+    print(f"Total time: {(time.perf_counter() - clock) / 60:.1f} minutes.")
 
 
 def _simulate(arguments: argparse.Namespace) -> None:
@@ -64,7 +79,7 @@ def _simulate(arguments: argparse.Namespace) -> None:
 
     raw = arguments.output / "raw"
     if all(_raw(arguments, number).joinpath("dataset.json").exists() for number in TITLES):
-        print(f"The scans are there already, in {raw}")
+        print(f"The scans exist already in {raw}")
         return
     for folder in simulate(raw, arguments.training, arguments.held_out, [arguments.dose], arguments.seed, arguments.np):
         print(f"Wrote {folder}")
@@ -105,8 +120,9 @@ def _show(arguments: argparse.Namespace, numbers: Sequence[int]) -> None:
         showcase.draw(shown, picture, TITLES[number])
         tables[TITLES[number]] = {**rows, "no noise at all": {"PSNR": ceiling}}
         print(f"\n{TITLES[number]}, mean over the held-out bodies\n\n{showcase.table(rows, ceiling)}\n")
-        print(f"Picture: {picture}\nHow it learned: {_fold(arguments, number) / 'progress.png'}")
-    print(f"\nThe best Gaussian filter was chosen with the truth at hand. Figures: {arguments.output / 'figures.json'}")
+        print(f"Picture: {picture}\nTraining curves: {_fold(arguments, number) / 'progress.png'}")
+    print("\nThe width of the best Gaussian filter was chosen with knowledge of the truth.")
+    print(f"All figures: {arguments.output / 'figures.json'}")
     showcase.save(arguments.output, tables)
 
 
@@ -115,7 +131,7 @@ def _call(name: str, run: Callable[[Sequence[str]], int], *words: object) -> Non
     line = [str(word) for word in words]
     print(f"\n$ {name} {shlex.join(line)}\n", flush=True)
     if code := run(line):
-        raise NndiffError(f"{name} ended with exit code {code}.", remedy="its own message stands above")
+        raise NndiffError(f"{name} ended with exit code {code}.", remedy="see the error message of that command above")
 
 
 def _raw(arguments: argparse.Namespace, number: int) -> Path:

@@ -18,31 +18,44 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("nndiff_evaluate", __doc__ or "")
-    command.parser.add_argument("truth", type=Path, metavar="GT", help="folder of the truth: CASE_0000.nii.gz, …")
-    command.parser.add_argument("prediction", type=Path, metavar="PRED", help="folder of the predictions, named alike")
+    command.parser.add_argument(
+        "truth", type=Path, metavar="GT", help="folder of the true volumes, CASE_0000.nii.gz, …"
+    )
+    command.parser.add_argument(
+        "prediction", type=Path, metavar="PRED", help="folder of the predictions, with the same file names"
+    )
     for name, short, holds in (
-        ("input", "i", "what the predictions were made from, in the target's units: compared as well, and filtered"),
-        ("masks", "m", "CASE.nii.gz: measure only where they are above 0.5"),
-        ("regions", "r", "CASE.nii.gz: whole-numbered regions whose SUVmean and SUVmax are compared"),
+        ("input", "i", "folder of the inputs in the target's units, to measure and to filter"),
+        ("masks", "m", "folder of masks, CASE.nii.gz: measure where they are above 0.5"),
+        ("regions", "r", "folder of label maps, CASE.nii.gz, to compare SUVmean and SUVmax"),
     ):
         command.flag(name, short=short, type=Path, default=argparse.SUPPRESS, metavar="FOLDER", help=holds)
-    command.flag("output", short="o", type=Path, required=True, metavar="FOLDER", help="may be that of the predictions")
+    command.flag(
+        "output",
+        short="o",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder for the results; may be that of the predictions",
+    )
     command.flag(
         "kind",
         choices=(*KINDS, "auto"),
         default="auto",
-        help="what the numbers mean; auto asks the dataset.json above GT, else the values",
+        help="modality (default: auto, from the dataset.json above GT or the values)",
     )
     editions = tuple(SYNTHRAD_RANGES)
-    command.flag("edition", choices=editions, default="2025", help="of SynthRAD, whose range CT is measured in")
-    command.flag("input_channel", type=int, default=0, metavar="N", help="which channel of the input (0)")
+    command.flag(
+        "edition", choices=editions, default="2025", help="SynthRAD edition whose range is used for CT (default: 2025)"
+    )
+    command.flag("input_channel", type=int, default=0, metavar="N", help="channel of the input to compare (default: 0)")
     command.flag(
         "puzzle_factor",
         type=int,
         nargs=3,
         default=argparse.SUPPRESS,
         metavar=("Z", "Y", "X"),
-        help="where to look for a grid; unset asks predict.json beside the predictions, else 2 2 2",
+        help="puzzle factor whose grid is measured (default: predict.json or 2 2 2)",
     )
     add_workers(command)
     return command.run(_work, argv)
@@ -76,7 +89,9 @@ def table(evaluation: Evaluation) -> str:
         methods = {method: channels[channel] for method, channels in summary["metrics"].items()}
         parts += [f"Channel {channel}, {_kinds(kinds)}, {_cases(summary['cases'])}, range {_bounds(summary, kinds)}"]
         parts += [text_table(_rows(methods)), *_oracle(methods), ""]
-    return "\n".join([*parts, f"Every case: {evaluation.folder / 'metrics.csv'}; summary.json beside it"])
+    return "\n".join(
+        [*parts, f"All cases: {evaluation.folder / 'metrics.csv'}; summary: {evaluation.folder / 'summary.json'}"]
+    )
 
 
 def _rows(methods: dict[str, dict[str, Any]]) -> list[list[str]]:
@@ -94,7 +109,9 @@ def _rows(methods: dict[str, dict[str, Any]]) -> list[list[str]]:
 
 def _oracle(methods: dict[str, dict[str, Any]]) -> list[str]:
     found = [figures["FWHM_mm"] for figures in methods.values() if "FWHM_mm" in figures]
-    return [f"  best Gaussian: {_spread(figure)} mm wide, chosen with the truth at hand" for figure in found]
+    return [
+        f"  best Gaussian: {_spread(figure)} mm wide, a width chosen with knowledge of the truth" for figure in found
+    ]
 
 
 def _spread(figure: dict[str, Any] | None, percent: bool = False) -> str:
@@ -112,7 +129,7 @@ def _number(value: float | None, percent: bool = False) -> str:
 
 
 def _kinds(kinds: Sequence[str]) -> str:
-    return kinds[0] if len(kinds) == 1 else f"{' and '.join(kinds)} (the cases differ: pass --kind)"
+    return kinds[0] if len(kinds) == 1 else f"{' and '.join(kinds)} (the cases differ; pass --kind to choose one)"
 
 
 def _cases(count: int) -> str:

@@ -23,11 +23,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = Command("nndiff_evaluate_generation", __doc__ or "")
     add_fold(command)
     command.parser.add_argument("generated", type=Path, metavar="GENERATED", help="folder of the generated volumes")
-    command.flag("output", short="o", type=Path, required=True, metavar="FOLDER", help="where generation.json goes")
-    command.flag("n", type=int, default=None, metavar="N", help="volumes a side at most; unset: all, as many on both")
-    command.flag("features", default="random", metavar="NAME", help="random, medicalnet, or an installed one (random)")
-    command.flag("dimensions", type=int, default=16, metavar="N", help="of the random features (16)")
-    command.flag("weights", type=Path, default=None, metavar="FILE", help="MedicalNet's resnet_50.pth")
+    command.flag("output", short="o", type=Path, required=True, metavar="FOLDER", help="folder for generation.json")
+    command.flag(
+        "n",
+        type=int,
+        default=None,
+        metavar="N",
+        help="maximum number of volumes per set (default: all of the smaller set)",
+    )
+    command.flag(
+        "features",
+        default="random",
+        metavar="NAME",
+        help="extractor: random, medicalnet or an installed one (default: random)",
+    )
+    command.flag("dimensions", type=int, default=16, metavar="N", help="number of random features (default: 16)")
+    command.flag("weights", type=Path, default=None, metavar="FILE", help="path of MedicalNet's resnet_50.pth")
     return command.run(_work, argv)
 
 
@@ -39,9 +50,9 @@ def _work(arguments: argparse.Namespace) -> None:
 
     if (arguments.features == "medicalnet") != (arguments.weights is not None):
         raise NndiffError(
-            "MedicalNet's features need its weights, and only they do.",
+            "--weights is needed for --features medicalnet, and only for it.",
             expected="--features medicalnet --weights resnet_50.pth",
-            remedy="the files are at github.com/Tencent/MedicalNet; --features random needs none",
+            remedy="download the weights from github.com/Tencent/MedicalNet, or pass --features random alone",
         )
     options: dict[str, Any] = {"dimensions": arguments.dimensions} if arguments.features == "random" else {}
     options |= {"weights": arguments.weights} if arguments.features == "medicalnet" else {}
@@ -66,12 +77,12 @@ def _work(arguments: argparse.Namespace) -> None:
     )
     for block in blocks:
         print(table(block))
-    print(f"\nAll figures: {arguments.output / FILE}")
+    print(f"\nAll measures: {arguments.output / FILE}")
 
 
 def table(block: Judged) -> str:
     first = block.rows[0].figures
-    words = f"{block.channel}: {first.n} volumes a side, features {first.features}, against held-out scans"
+    words = f"{block.channel}: {first.n} volumes per set, features {first.features}, compared with held-out scans"
     notes = [f"  {first.note}"] if first.note else []
     figures = text_table([HEADS, *(_row(compared) for compared in block.rows)])
     return "\n".join([words, figures, *notes, *_memory(block.rows[0])])
@@ -88,8 +99,8 @@ def _memory(compared: Compared) -> list[str]:
     if not compared.memorised.ratio < 0.5:
         return []
     return [
-        "  MEMORISED? Generated volumes lie much closer to training scans than those do to one another: look at them "
-        "beside their nearest."
+        "  MEMORISED? Generated volumes are much closer to training scans than training scans are to each other. "
+        "Compare each generated volume with its nearest training scan."
     ]
 
 

@@ -20,7 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def add_verification(command: Command) -> None:
-    command.switch("verify_dataset_integrity", True, "look for NaN, empty scans, overflows, doubles, clashing grids")
+    command.switch(
+        "verify_dataset_integrity", True, "check for NaN, empty scans, overflow, duplicates and different grids"
+    )
 
 
 def _work(arguments: argparse.Namespace) -> None:

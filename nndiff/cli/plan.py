@@ -31,7 +31,7 @@ def add_planning(command: Command) -> None:
         type=float,
         default=None,
         metavar="GB",
-        help="plan for a GPU of this total memory; unset means the GPU found, else RAM",
+        help="plan for a GPU with this memory (default: the GPU found, else the RAM)",
     )
     command.flag(
         "overwrite_target_spacing",
@@ -39,7 +39,7 @@ def add_planning(command: Command) -> None:
         nargs=3,
         default=None,
         metavar="MM",
-        help="target spacing z y x, instead of the planner's",
+        help="target spacing along z, y and x, instead of the planner's",
     )
     command.flag(
         "set",
@@ -47,11 +47,11 @@ def add_planning(command: Command) -> None:
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="decide by hand, e.g. configurations.bridge.batch_size=4",
+        help="set a decision by hand, e.g. configurations.bridge.batch_size=4",
     )
-    command.flag("clean", action="store_true", help="forget the plan there is, hand-made changes included")
+    command.flag("clean", action="store_true", help="plan again from the start and discard all edits made by hand")
     command.flag("dry-run", action="store_true", help="print the decisions and write nothing")
-    command.flag("verbose", action="store_true", help="print also what each decision was preferred to")
+    command.flag("verbose", action="store_true", help="also print the alternatives to each decision")
 
 
 def _work(arguments: argparse.Namespace) -> None:

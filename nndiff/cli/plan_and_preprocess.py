@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_workers(command)
     add_verification(command)
     add_planning(command)
-    command.flag("no_pp", action="store_true", help="stop after the plan")
+    command.flag("no_pp", action="store_true", help="plan only, without preprocessing")
     return command.run(_work, argv)
 
 

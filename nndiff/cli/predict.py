@@ -15,26 +15,56 @@ from nndiff.words.errors import NndiffError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    command = Command("nndiff_predict", __doc__ or "")
+    command = Command("nndiff_predict", __doc__ or "", go_on="--continue_prediction")
     _add_where(command)
     _add_how(command)
     add_device(command)
-    command.flag("seed", type=int, default=0, metavar="N", help="a case depends on (seed, its name) alone (0)")
-    command.flag("continue_prediction", action="store_true", help="keep the outputs that are there already")
-    command.flag("num_parts", type=int, default=1, metavar="N", help="share the folder among N calls (1)")
-    command.flag("part_id", type=int, default=0, metavar="K", help="which share this call takes, from 0")
-    command.flag("disable_progress_bar", action="store_true", help="no progress bar")
+    command.flag(
+        "seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="random seed; each case depends on it and on its name (default: 0)",
+    )
+    command.flag(
+        "continue_prediction", action="store_true", help="keep existing outputs and predict only the other cases"
+    )
+    command.flag(
+        "num_parts", type=int, default=1, metavar="N", help="split the folder into N parts, one per call (default: 1)"
+    )
+    command.flag(
+        "part_id",
+        type=int,
+        default=0,
+        metavar="K",
+        help="number of the part that this call predicts, from 0 (default: 0)",
+    )
+    command.flag("disable_progress_bar", action="store_true", help="show no progress bar")
     return command.run(_work, argv)
 
 
 def _add_where(command: Command) -> None:
-    command.flag("input", short="i", type=Path, default=None, metavar="FOLDER", help="scans: CASE_0000.nii.gz …")
-    command.flag("output", short="o", type=Path, required=True, metavar="FOLDER", help="where volumes go")
+    command.flag(
+        "input", short="i", type=Path, default=None, metavar="FOLDER", help="folder of the scans, CASE_0000.nii.gz, …"
+    )
+    command.flag(
+        "output", short="o", type=Path, required=True, metavar="FOLDER", help="folder for the predicted volumes"
+    )
     command.flag("dataset", short="d", default=None, metavar="ID", help="dataset number or name of the model")
-    command.flag("configuration", short="c", default="bridge", metavar="NAME", help="its configuration (bridge)")
-    command.flag("model", short="m", type=Path, default=None, metavar="FOLDER", help="or the model's own folder")
-    command.flag("folds", short="f", nargs="+", default=None, metavar="FOLD", help="folds to average; unset: all")
-    command.flag("chk", default="checkpoint_best.pt", metavar="FILE", help="checkpoint (checkpoint_best.pt)")
+    command.flag(
+        "configuration",
+        short="c",
+        default="bridge",
+        metavar="NAME",
+        help="configuration of the model (default: bridge)",
+    )
+    command.flag(
+        "model", short="m", type=Path, default=None, metavar="FOLDER", help="folder of the model, instead of -d and -c"
+    )
+    command.flag("folds", short="f", nargs="+", default=None, metavar="FOLD", help="folds to average (default: all)")
+    command.flag(
+        "chk", default="checkpoint_best.pt", metavar="FILE", help="checkpoint file (default: checkpoint_best.pt)"
+    )
 
 
 def _add_how(command: Command) -> None:
@@ -42,10 +72,12 @@ def _add_how(command: Command) -> None:
         metavar = "|".join(["auto", *map(str, flag.choices)]) if flag.choices else flag.metavar
         many: dict[str, Any] = {"nargs": "+"} if flag.many else {}
         command.flag(flag.name, type=_or_auto(flag), default=None, help=flag.help, metavar=metavar, **many)
-    command.flag("save_uncertainty", action="store_true", help="their standard deviation, in uncertainty/")
-    command.flag("save_samples", action="store_true", help="each draw, in samples/")
-    command.flag("dicom_out", action="store_true", help="also as derived DICOM series, in dicom/; of DICOM scans")
-    command.flag("n", type=int, default=1, metavar="N", help="volumes to generate, for a model that generates (1)")
+    command.flag(
+        "save_uncertainty", action="store_true", help="save the standard deviation of the draws, in uncertainty/"
+    )
+    command.flag("save_samples", action="store_true", help="save each draw, in samples/")
+    command.flag("dicom_out", action="store_true", help="also write DICOM series, in dicom/, if the scans are DICOM")
+    command.flag("n", type=int, default=1, metavar="N", help="number of volumes to generate (default: 1)")
 
 
 def _or_auto(flag: Flag) -> Callable[[str], Any]:
@@ -90,8 +122,9 @@ def _work(arguments: argparse.Namespace) -> None:
         quiet=arguments.disable_progress_bar,
     )
     summary = predict(request)
-    kept = f", {len(summary.skipped)} were there already" if summary.skipped else ""
-    print(f"{len(summary.done)} volumes written to {arguments.output}{kept}; how they were made: {summary.record}")
+    kept = f", {len(summary.skipped)} existed already" if summary.skipped else ""
+    done = "1 volume" if len(summary.done) == 1 else f"{len(summary.done)} volumes"
+    print(f"{done} written to {arguments.output}{kept}; all settings: {summary.record}")
     for case, lines in summary.warnings.items():
         for line in lines:
             print(f"Warning: {case}: {line}", file=sys.stderr)
@@ -99,7 +132,11 @@ def _work(arguments: argparse.Namespace) -> None:
 
 def _model(arguments: argparse.Namespace) -> Path:
     if (arguments.model is None) == (arguments.dataset is None):
-        raise NndiffError("Name the model once.", remedy="-d DATASET -c CONFIG, or -m MODEL_FOLDER")
+        raise NndiffError(
+            "The model must be named in one way, by its dataset or by its folder.",
+            found="neither -d nor -m" if arguments.model is None else "-d and -m",
+            remedy="pass -d DATASET -c CONFIG, or -m MODEL_FOLDER",
+        )
     if arguments.model is not None:
         return Path(arguments.model)
     paths = paths_of(arguments)

@@ -14,7 +14,7 @@ from nndiff.words.paths import Paths
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("nndiff_preprocess", __doc__ or "")
     add_dataset(command)
-    add_configurations(command)
+    add_configurations(command, "all in the plan")
     add_workers(command)
     return command.run(_work, argv)
 
@@ -36,15 +36,16 @@ def prepare_cases(paths: Paths, plan: Plan, configurations: Sequence[str], worke
 
     raw = dataset.read(paths.raw / plan.dataset)
     for summary in preprocess(raw, plan, configurations, paths.preprocessed / plan.dataset, workers):
-        done = (
-            f"{summary.done} prepared, {summary.skipped} were ready" if summary.skipped else f"{summary.done} prepared"
-        )
-        gone = f", {summary.removed} removed that the dataset no longer has" if summary.removed else ""
-        print(f"{summary.configuration}: {done}{gone}; in {summary.folder}")
+        kept = f", {summary.skipped} already up to date" if summary.skipped else ""
+        gone = f", {summary.removed} removed that the dataset no longer contains" if summary.removed else ""
+        done = "1 case" if summary.done == 1 else f"{summary.done} cases"
+        print(f"{summary.configuration}: {done} preprocessed{kept}{gone}; folder {summary.folder}")
         error = f"{summary.worst_error:.1e} rms of the normalised range"
-        print(f"  the way back errs by at most {error} (case {summary.worst_case})")
+        print(f"  largest error after preprocessing and back: {error} (case {summary.worst_case})")
         if summary.cut:
-            print(f"  larger than the one shape of generation, so their rim is cut: {', '.join(summary.cut)}")
+            print(
+                f"  cut at the edges, because they are larger than the shape for generation: {', '.join(summary.cut)}"
+            )
 
 
 if __name__ == "__main__":

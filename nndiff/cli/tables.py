@@ -9,8 +9,11 @@ from statistics import median
 from typing import Any
 
 from nndiff.plans.plan import Decision, Plan
+from nndiff.words.errors import NndiffError
 from nndiff.words.fingerprint import Fingerprint
+from nndiff.words.strict_json import type_at
 from nndiff.words.text_table import text_table
+from nndiff.words.volume import Spacing, Triple
 
 NAMES = 22  # width in characters of the column of names
 
@@ -18,10 +21,10 @@ NAMES = 22  # width in characters of the column of names
 def fingerprint_table(fingerprint: Fingerprint) -> str:
     cases = fingerprint.cases
     rows = [
-        ("cases", f"{len(cases)} of {len({case.group for case in cases})} patients, task {fingerprint.task}"),
+        ("cases", f"{len(cases)}, of {len({case.group for case in cases})} patients; task {fingerprint.task}"),
         ("spacing", _between([case.spacing for case in cases]) + " mm"),
         ("shape", _between([case.shape for case in cases])),
-        ("inside the crop", _between([case.cropped_shape for case in cases])),
+        ("shape after crop", _between([case.cropped_shape for case in cases])),
     ]
     for side, names, pooled in (
         ("source", fingerprint.channel_names, fingerprint.pooled_source),
@@ -64,9 +67,10 @@ def _device(plan: Plan, configuration: str, width: int) -> str:
 
 
 def _decision(decision: Decision, verbose: bool, width: int) -> str:
-    lines = [_row(decision.name, _value(decision.value), decision.reason, width)]
+    path = f"configurations.{decision.configuration}.{decision.name}" if decision.configuration else decision.name
+    lines = [_row(decision.name, _value(decision.value, path), decision.reason, width)]
     if verbose:
-        lines += [_row("", f"not {_value(other.value)}", other.note, width) for other in decision.alternatives]
+        lines += [_row("", f"not {_value(other.value, path)}", other.note, width) for other in decision.alternatives]
     return "\n".join(lines)
 
 
@@ -76,19 +80,28 @@ def _row(name: str, value: str, reason: str, width: int) -> str:
     return f"{textwrap.fill(head, width, subsequent_indent=' ' * (NAMES + 2))}\n{body}"
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, path: str) -> str:
+    """Return a value in words; `path` is its place in the plan, whose declared type tells axes from other lists."""
     if isinstance(value, dict) and set(value) == {"name", "options"}:
-        options = ", ".join(f"{key} {_value(option)}" for key, option in value["options"].items())
+        options = ", ".join(f"{key} {_value(option, f'{path}.{key}')}" for key, option in value["options"].items())
         return f"{value['name']} ({options})" if options else str(value["name"])
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_value(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_value(item, f'{path}.{key}')}" for key, item in value.items())
     if isinstance(value, (list, tuple)) and value and all(isinstance(item, (int, float)) for item in value):
-        return (" x " if len(value) == 3 else ", ").join(_value(item) for item in value)
+        return (" x " if _has_axes(path) else ", ").join(_value(item, path) for item in value)
     if isinstance(value, (list, tuple)):
-        words = [_value(item) for item in value]
-        triples = all(isinstance(item, (list, tuple)) and len(item) == 3 for item in value)
-        return ", ".join(word.replace(" ", "") for word in words) if value and triples else "; ".join(words) or "none"
+        words = [_value(item, f"{path}.{i}") for i, item in enumerate(value)]
+        triples = value and all(isinstance(item, (list, tuple)) for item in value) and _has_axes(f"{path}.0")
+        return ", ".join(word.replace(" ", "") for word in words) if triples else "; ".join(words) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _has_axes(path: str) -> bool:
+    """Return whether the plan declares one number per axis there."""
+    try:
+        return type_at(Plan, path) in (Triple, Spacing)
+    except NndiffError:  # of a decision that is no field of this version
+        return False
 
 
 def _between(triples: Sequence[Sequence[float]]) -> str:

@@ -14,45 +14,47 @@ SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    command = Command("nndiff_train", __doc__ or "")
+    command = Command("nndiff_train", __doc__ or "", go_on="--c")
     add_fold(command)
-    command.flag("c", action="store_true", help="go on from the last checkpoint")
+    command.flag("c", action="store_true", help="continue from the last checkpoint")
     add_device(command)
     command.flag(
         "time_budget",
         type=seconds_of,
         default=None,
         metavar="TIME",
-        help="for training and validation together, e.g. 90s, 30m, 8h, 2d; unset takes the plan's steps",
+        help="training and validation time, e.g. 90s, 8h, 2d (default: as planned)",
     )
-    command.flag("seed", type=int, default=0, metavar="N", help="of weights, batches, times and noises (0)")
+    command.flag(
+        "seed", type=int, default=0, metavar="N", help="random seed of weights, batches, times and noise (default: 0)"
+    )
     command.flag(
         "set",
         nargs="+",
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="change the configuration for this training, e.g. learning_rate=1e-4 training_steps=20000",
+        help="change fields for this training, e.g. learning_rate=1e-4",
     )
     command.flag(
         "from",
         default=None,
         metavar="RUN",
-        help="begin with the weights of another run: its fold's folder, a checkpoint, or a configuration",
+        help="begin with the weights of another fold, checkpoint or configuration",
     )
-    command.flag("no_tune", action="store_true", help="do not choose a sampler when the training is done")
+    command.flag("no_tune", action="store_true", help="do not tune the sampler after the training")
     add_workers(command)
     return command.run(_work, argv)
 
 
 def add_fold(command: Command) -> None:
     command.parser.add_argument("dataset", metavar="DATASET", help="dataset number or name")
-    command.parser.add_argument("configuration", metavar="CONFIG", help="bridge, ddpm, …")
-    command.parser.add_argument("fold", metavar="FOLD", help="0, 1, …, or all: train on every case")
+    command.parser.add_argument("configuration", metavar="CONFIG", help="configuration: bridge, ddpm, …")
+    command.parser.add_argument("fold", metavar="FOLD", help="fold: 0, 1, …, or all to train on every case")
 
 
 def add_device(command: Command) -> None:
-    command.flag("device", choices=("cuda", "cpu", "mps"), default=None, help="unset takes the GPU, else the CPU")
+    command.flag("device", choices=("cuda", "cpu", "mps"), default=None, help="device (default: the GPU, else the CPU)")
 
 
 def seconds_of(text: str) -> float:

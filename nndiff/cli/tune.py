@@ -17,14 +17,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_fold(command)
     add_device(command)
     command.flag(
-        "time_budget", type=seconds_of, default=None, metavar="TIME", help="e.g. 10m; unset: a fifth of the training's"
+        "time_budget",
+        type=seconds_of,
+        default=None,
+        metavar="TIME",
+        help="time for tuning, e.g. 10m (default: a fifth of the training time)",
     )
-    command.flag("objective", choices=OBJECTIVES, default="balanced", help="how much texture counts (balanced)")
     command.flag(
-        "seconds_per_volume", type=float, default=None, metavar="S", help="nothing slower is chosen, on this machine"
+        "objective", choices=OBJECTIVES, default="balanced", help="how much texture counts (default: balanced)"
     )
-    command.flag("chk", default="checkpoint_best.pt", metavar="FILE", help="checkpoint (checkpoint_best.pt)")
-    command.flag("seed", type=int, default=0, metavar="N", help="of noises, and of who chooses and who reports (0)")
+    command.flag(
+        "seconds_per_volume",
+        type=float,
+        default=None,
+        metavar="S",
+        help="choose no sampler that is slower than this on this machine",
+    )
+    command.flag(
+        "chk", default="checkpoint_best.pt", metavar="FILE", help="checkpoint file (default: checkpoint_best.pt)"
+    )
+    command.flag(
+        "seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="random seed of the noise and of the split of the cases (default: 0)",
+    )
     return command.run(_work, argv)
 
 
@@ -48,7 +66,7 @@ def _work(arguments: argparse.Namespace) -> None:
     )
     name = paths.dataset_name(arguments.dataset)
     fold = paths.results / name / arguments.configuration / f"fold_{arguments.fold}"
-    print(f"Wrote {fold / FILE}, which nndiff_predict uses; the trade-off: {fold / 'tuning.png'}")
+    print(f"Wrote {fold / FILE}, which nndiff_predict uses, and a plot: {fold / 'tuning.png'}")
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ def _pooled(
 
 def _demand_sound(dataset: Dataset, findings: Sequence[Finding]) -> None:
     if any(finding.severity == "error" for finding in findings):
-        raise NndiffError(report(dataset, findings), remedy="mend these and run the same command again")
+        raise NndiffError(report(dataset, findings), remedy="correct these problems and run the same command again")
 
 
 def _bytes_a_case(dataset: Dataset) -> int:

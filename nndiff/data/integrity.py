@@ -25,7 +25,7 @@ from nndiff.words.volume import FloatArray, Volume
 
 FLOAT32_EXACT = 2**24  # larger whole numbers lose their last digit in float32
 STRANGER = 0.4  # of the median: real PET/CT, heads and simulated PET all have at least 0.47, swapped pairs have 0.2
-MEASURE = "mutual information (normalised, - 1)"
+MEASURE = "normalised mutual information minus 1"
 ALL_STRANGERS = 0.05  # real PET with a tenth of the counts and its full counts have 0.2, of other patients 0.03
 LOOKED_AT = 200_000  # voxels
 OTHER_UNITS = 50.0  # factor between the P99 of a case and the median P99: beyond it, other units are suspected
@@ -102,12 +102,14 @@ def across_cases(contents: Mapping[str, Content], groups: Mapping[str, str]) -> 
     for first, *others in same.values():
         for other in others:
             whole = contents[first] == contents[other]
-            what = f"{'is' if whole else 'has a target that is'} the same as case {first}'s, voxel for voxel."
+            what = (
+                f"{'source and target are' if whole else 'the target is'} identical to case {first}, voxel for voxel."
+            )
             if groups[first] != groups[other]:
-                remedy = "give both the same patient in dataset.json's groups, or remove one"
+                remedy = 'give both cases the same patient under "groups" in dataset.json, or remove one of them'
                 findings.append(Finding(other, "", what, remedy))
             elif whole:
-                findings.append(Finding(other, "", what, "remove one of the two", severity="warning"))
+                findings.append(Finding(other, "", what, "remove one of the two cases", severity="warning"))
     return findings
 
 
@@ -122,8 +124,10 @@ def other_units(bright: Mapping[str, Sequence[float]], names: Sequence[str]) -> 
         middle = float(np.median(list(values.values()))) if len(values) > 2 else 0.0
         for case, value in sorted(values.items()):
             if middle > 0 and not 1 / OTHER_UNITS < value / middle < OTHER_UNITS:
-                what = f"{name}: its P99 is {value:.4g}, the other cases' about {middle:.4g}; other units?"
-                findings.append(Finding(case, "", what, "bring all cases to the same units", severity="warning"))
+                what = (
+                    f"{name}: the P99 is {value:.4g}, but about {middle:.4g} in the other cases; the units may differ."
+                )
+                findings.append(Finding(case, "", what, "convert all cases to the same units", severity="warning"))
     return findings
 
 
@@ -139,14 +143,16 @@ def strangers(shares: Mapping[str, Sequence[float]], pairs: Sequence[str]) -> li
         middle = float(np.median(list(values.values()))) if len(values) > 3 else 0.0
         source, _, target = pair.partition(" and ")
         if source == target and 0 < middle < ALL_STRANGERS:
-            what = f"{pair}: {MEASURE} about {middle:.3f} in all cases; images of one kind have more."
+            what = f"{pair}: {MEASURE} is only about {middle:.3f} in all cases, low for images of the same kind."
             findings.append(
-                Finding("", "", what, "look whether sources and targets were paired rightly", severity="warning")
+                Finding("", "", what, "check that each source is paired with its own target", severity="warning")
             )
         for case, value in sorted(values.items()):
             if value < STRANGER * middle:
-                what = f"{pair}: {MEASURE} {value:.3f}, in the other cases about {middle:.3f}."
-                remedy = "look whether both are of one patient, at one time and in one place; nndiff_convert --register"
+                what = f"{pair}: {MEASURE} is {value:.3f}, but about {middle:.3f} in the other cases."
+                remedy = (
+                    "check that both show the same patient in the same position; nndiff_convert --register aligns them"
+                )
                 findings.append(Finding(case, "", what, remedy, severity="warning"))
     return findings
 
@@ -180,9 +186,9 @@ def _read(case: Case, path: Path, findings: list[Finding]) -> Volume | None:
 def _geometry(case: Case, path: Path, reference: Volume, volume: Volume) -> Iterable[Finding]:
     difference = reference.grid.difference(volume.grid)
     if difference is not None:
-        what = f"lies on another grid than the case's first file: {difference}."
+        what = f"the voxel grid differs from that of the case's first file: {difference}."
         yield Finding(
-            case.name, str(path), what, "resample one onto the other, or register it: nndiff_convert --register"
+            case.name, str(path), what, "resample one onto the other, or register them: nndiff_convert --register"
         )
 
 
@@ -192,21 +198,21 @@ def _not_finite(case: Case, path: Path, volume: Volume) -> Finding:
     what = (
         f"{int(bad.sum())} of {bad.size} voxels are NaN or infinite, the first at {x:.1f}, {y:.1f}, {z:.1f} mm (LPS)."
     )
-    return Finding(case.name, str(path), what, "mend the file; nndiff does not guess what belongs there")
+    return Finding(case.name, str(path), what, "replace these values in the file; nndiff does not guess them")
 
 
 def _intensities(case: Case, path: Path, array: FloatArray, dataset: Dataset) -> Iterable[Finding]:
     low, high = float(array.min()), float(array.max())
     if low == high:
         yield Finding(
-            case.name, str(path), f"every voxel is {low:g}.", "an empty scan teaches nothing: remove the case"
+            case.name, str(path), f"all voxels have the value {low:g}.", "remove the case: an empty scan cannot be used"
         )
         return
     yield from _integer_limits(case, path, array)
     kind = kind_of(_channel_name(case, path, dataset))
     if kind.lowest is not None and low > kind.lowest.doubtful:
-        what = f"is called {kind.title}, but its lowest value is {low:g}; {kind.lowest.because}."
-        remedy = f"convert to {kind.units} (rescale slope and intercept), or rename the channel"
+        what = f"the channel is named {kind.title}, but its lowest value is {low:g}; {kind.lowest.because}."
+        remedy = f"convert the values to {kind.units} (rescale slope and intercept), or rename the channel"
         yield Finding(case.name, str(path), what, remedy, severity="warning")
 
 
@@ -222,31 +228,39 @@ def _integer_limits(case: Case, path: Path, array: FloatArray) -> Iterable[Findi
     largest = float(np.abs(array).max())
     if largest >= FLOAT32_EXACT:
         yield Finding(
-            case.name, str(path), f"integers up to {largest:.0f} do not fit float32 exactly.", "rescale before storing"
+            case.name,
+            str(path),
+            f"float32 cannot hold integers up to {largest:.0f} exactly.",
+            "rescale the values and store them again",
         )
     limits = {"16-bit signed integer": (-32768.0, 32767.0), "16-bit unsigned integer": (None, 65535.0)}.get(kind)
     if limits is None:
         return
     count = int(sum((array == limit).sum() for limit in limits if limit is not None))
     if count:
-        what = f"{count} of {array.size} voxels sit at the limit of {kind}: the values overflowed or were clipped."
+        what = f"{count} of {array.size} voxels are at the limit of {kind}: the values overflowed or were clipped."
         yield Finding(
-            case.name, str(path), what, "export again with a wider type or a rescale slope", severity="warning"
+            case.name, str(path), what, "export the scan again with a wider type or a rescale slope", severity="warning"
         )
     if limits[0] is None and float((array > 60000).mean()) > 0.01 and float((array < 5000).mean()) > 0.01:
-        what = "unsigned values just below 65536 beside small ones: negative numbers that wrapped around."
+        what = "many unsigned values are just below 65536: negative numbers have wrapped around."
         yield Finding(case.name, str(path), what, "store the scan as signed integers or floats")
 
 
 def _mask(case: Case, path: Path, array: FloatArray) -> Iterable[Finding]:
     if not np.isfinite(array).all() or not (array > 0.5).any():
-        yield Finding(case.name, str(path), "the mask is empty or not finite.", "draw it, or remove the file")
+        yield Finding(
+            case.name,
+            str(path),
+            "the mask is empty, or has values that are NaN or infinite.",
+            "draw the mask again, or remove the file",
+        )
     elif len(np.unique(array)) > 2:
         yield Finding(
             case.name,
             str(path),
-            "the mask has more than two values; above 0.5 counts as inside.",
-            "store 0 and 1",
+            "the mask has more than two values; voxels above 0.5 count as inside.",
+            "store a mask of 0 and 1",
             severity="warning",
         )
 
@@ -255,7 +269,10 @@ def _roles(case: Case) -> Iterable[Finding]:
     files = [path.resolve() for path in (*case.source, *case.target)]
     for path in sorted({path for path in files if files.count(path) > 1}):
         yield Finding(
-            case.name, str(path), "one file plays two roles in this case.", 'correct "dataset" in dataset.json'
+            case.name,
+            str(path),
+            "the same file is listed for two channels of this case.",
+            'correct the case under "dataset" in dataset.json',
         )
 
 

@@ -196,11 +196,11 @@ def _demand_disk(folder: Path, needed: int) -> None:
     free = disk_free(folder)
     if needed > free:
         raise NndiffError(
-            "There is not enough disk for the preprocessed data.",
-            expected=f"{needed / GB:.1f} GB at most",
+            "There is not enough free disk space for the preprocessed data.",
+            expected=f"up to {needed / GB:.1f} GB",
             found=f"{free / GB:.1f} GB free",
             where=folder,
-            remedy="free some space, pass --preprocessed on another disk, or prepare one configuration (-c)",
+            remedy="free some space, pass a --preprocessed folder on another disk, or prepare one configuration (-c)",
         )
 
 
@@ -209,16 +209,16 @@ def _demand_one_grid(case: Case, source: Volume | None, target: Volume, mask: Vo
     for side, volume, files in (("target", target, case.target), ("mask", mask, (case.mask,))):
         difference = reference.grid.difference(volume.grid) if volume is not None else None
         if difference is not None:
-            what = f"The {side} lies on another grid: {difference}."
-            raise NndiffError(what, where=files[0], remedy="resample one onto the other before training")
+            what = f"The voxel grid of the {side} differs from that of the case's first file: {difference}."
+            raise NndiffError(what, where=files[0], remedy="resample one onto the other, and run the command again")
 
 
 def _demand_finite(source: Volume | None, target: Volume) -> None:
     for side, volume in (("source", source), ("target", target)):
         if volume is not None and not _finite(volume.array):
             raise NndiffError(
-                f"The {side} holds NaN or infinite voxels.",
-                remedy="mend the file; nndiff does not guess what belongs there",
+                f"The {side} contains NaN or infinite values.",
+                remedy="replace these values in the file; nndiff does not guess them",
             )
 
 

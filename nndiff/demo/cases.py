@@ -59,6 +59,7 @@ def simulate(
         raise NndiffError(
             "The demo needs at least one training case and a dose between 0 and 1.",
             found=f"{training} cases, dose {', '.join(map(str, doses))}",
+            remedy="correct --training or --dose",
         )
     parts = ["Tr"] * training + ["Ts"] * held_out
     cases = [

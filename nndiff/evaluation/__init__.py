@@ -117,7 +117,7 @@ def _bounds_rule(kind: Kind, edition: str) -> str:
 def _demand_edition(edition: str) -> None:
     if edition not in SYNTHRAD_RANGES:
         raise NndiffError(
-            "There is no such edition of SynthRAD's range.", expected=" or ".join(SYNTHRAD_RANGES), found=edition
+            "nndiff has no range of this SynthRAD edition.", expected=" or ".join(SYNTHRAD_RANGES), found=edition
         )
 
 
@@ -136,7 +136,7 @@ def _channel_kinds(kinds: str | Sequence[str], truth_folder: Path) -> tuple[Kind
 
 def _asked(name: str) -> Kind | None:
     if name not in (*KINDS, AUTO):
-        raise NndiffError(f"'{name}' is no kind of volume.", remedy=nearest(name, (*KINDS, AUTO)))
+        raise NndiffError(f"There is no modality '{name}'.", remedy=nearest(name, (*KINDS, AUTO)))
     return None if name == AUTO else KINDS[name]
 
 
@@ -151,8 +151,8 @@ def _puzzle_factor(asked: Sequence[int] | None, prediction_folder: Path) -> Trip
         return PUZZLE_FACTOR
     if not isinstance(factor, Sequence) or len(factor) != 3 or not all(type(r) is int and r >= 1 for r in factor):
         raise NndiffError(
-            "The puzzle factor is none.",
-            expected="three whole numbers from 1, along z, y and x",
+            "The puzzle factor is not valid.",
+            expected="three whole numbers of at least 1, along z, y and x",
             found=factor,
             where=records[0] if asked is None else None,
             remedy="pass --puzzle_factor Z Y X",

@@ -71,7 +71,10 @@ class Folders:
     def cases(self, input_channel: int) -> tuple[list[Case], list[Failure]]:
         """Return the complete cases, and a failure for every other case."""
         cases = []
-        failures = [_failure(path.name, "The name says no channel: name it CASE_0000.") for path in self.strangers]
+        failures = [
+            _failure(path.name, "The file name has no channel number. Rename it to CASE_0000.")
+            for path in self.strangers
+        ]
         for name in sorted(self.truth.keys() | self.prediction.keys()):
             try:
                 cases.append(self._case(name, input_channel))
@@ -79,11 +82,11 @@ class Folders:
                 failures.append(_failure(name, str(error)))
         if not cases and not failures:
             raise NndiffError(
-                "There is nothing to evaluate.",
-                expected=f"CASE_0000 with one of {' '.join(FILE_ENDINGS)}",
+                "The two folders contain no volume to evaluate.",
+                expected=f"files CASE_0000 with an ending of {' '.join(FILE_ENDINGS)}",
                 found="no such file",
                 where=f"{self.paths['truth']} and {self.paths['prediction']}",
-                remedy="pass the folder of the truth, then that of the predictions",
+                remedy="pass the folder of the true volumes first and that of the predictions second",
             )
         return cases, failures
 
@@ -94,14 +97,18 @@ class Folders:
             missing = [f"{name}_{channel:04d}" for channel in channels if channel not in files]
             if missing:
                 raise NndiffError(
-                    f"The {other} has no {side}.",
+                    f"The {other} has no matching {side}.",
                     expected=", ".join(missing),
                     where=self.paths[side],
                     remedy=f"add the {side}, or remove the {other}",
                 )
         if channels != list(range(len(channels))):
             found = ", ".join(f"{channel:04d}" for channel in channels)
-            raise NndiffError("Channels are numbered from 0000.", found=found, remedy="rename or add the files")
+            raise NndiffError(
+                "Channels must be numbered from 0000 without gaps.",
+                found=found,
+                remedy="rename files, or add missing ones",
+            )
         samples = self.samples.get(name, {})
         return Case(
             name=name,
@@ -118,7 +125,7 @@ class Folders:
         files = (self.source or {}).get(name, {})
         if channel not in files:
             raise NndiffError(
-                f"There is no input channel {channel}.",
+                f"The case has no input channel {channel}.",
                 expected=f"{name}_{channel:04d}",
                 where=self.paths["input"],
                 remedy="add the file, or choose another channel with --input_channel",
@@ -128,7 +135,7 @@ class Folders:
     def _partner(self, files: Mapping[str, Path] | None, name: str, side: str, what: str) -> Path | None:
         if files is not None and name not in files:
             raise NndiffError(
-                f"Other cases are measured with {side}, this one has none.",
+                f"The folder of {side} has no file for this case.",
                 expected=f"{name} with one of {' '.join(FILE_ENDINGS)}",
                 where=self.paths[side],
                 remedy=f"add {what}",
@@ -150,10 +157,10 @@ def images_of(folder: Path, side: str, optional: bool = False) -> dict[str, Path
         stem = path.name.removesuffix(ending)
         if stem in images:
             raise NndiffError(
-                f"{stem} is there twice.",
+                f"There are two files named {stem}.",
                 found=f"{images[stem].name} and {path.name}",
                 where=folder,
-                remedy="remove the one that is not meant",
+                remedy="remove one of them",
             )
         images[stem] = path
     return images
@@ -184,7 +191,7 @@ def _gapless(samples: Mapping[int, Path], name: str) -> tuple[Path, ...]:
     missing = [number for number in range(max(samples, default=-1)) if number not in samples]
     if missing:
         raise NndiffError(
-            "A sample is missing.",
+            "A sample of the case is missing.",
             expected=f"samples 0 to {max(samples)}",
             found=f"no {name}_sample{missing[0]}",
             where=next(iter(samples.values())).parent,

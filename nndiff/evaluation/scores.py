@@ -86,9 +86,9 @@ class Scorer:
         low, high = kind.range_of(self.edition) or own
         if not low < high:
             raise NndiffError(
-                "The truth is the same everywhere: no error can be measured against its range.",
-                found=f"{high:g} in every voxel",
-                remedy="leave this case out, or pass --kind ct if these are HU",
+                "All voxels of the truth are equal, so it has no range against which to measure errors.",
+                found=f"the value {high:g} in every voxel",
+                remedy="remove this case, or pass --kind ct if the values are HU",
             )
         return low, high
 
@@ -121,17 +121,17 @@ def _read(path: Path, grid: Grid, side: str) -> FloatArray:
     difference = grid.difference(volume.grid)
     if difference is not None:
         raise NndiffError(
-            f"The {side} lies on another grid than the truth: {difference}.",
+            f"The voxel grid of the {side} differs from that of the truth: {difference}.",
             where=path,
-            remedy="resample it onto the truth's grid, and say so where the figures are shown",
+            remedy="resample it onto the grid of the truth, and state this with the results",
         )
     array: FloatArray = volume.array[0]
     if not np.isfinite(array).all():
         raise NndiffError(
-            f"The {side} holds NaN or infinite voxels.",
-            found=f"{int((~np.isfinite(array)).sum())} of {array.size}",
+            f"The {side} contains NaN or infinite values.",
+            found=f"{int((~np.isfinite(array)).sum())} of {array.size} voxels",
             where=path,
-            remedy="mend the file, or predict the case again",
+            remedy="correct the file, or predict the case again",
         )
     return array
 
@@ -141,7 +141,9 @@ def _read_mask(path: Path | None, grid: Grid) -> Mask | None:
         return None
     mask: Mask = _read(path, grid, "mask") > 0.5
     if not mask.any():
-        raise NndiffError("The mask is empty.", expected="voxels above 0.5", where=path, remedy="mend the mask")
+        raise NndiffError(
+            "The mask is empty.", expected="voxels above 0.5", where=path, remedy="correct the mask, or remove it"
+        )
     return mask
 
 
@@ -151,11 +153,10 @@ def _read_regions(path: Path | None, grid: Grid, mask: Mask | None) -> Labels | 
     values = _read(path, grid, "label map")
     if (values < 0).any() or (values != np.rint(values)).any():
         raise NndiffError(
-            "The label map holds values that are no labels.",
-            expected="whole numbers from 0",
-            found=f"{float(values.min()):g} to {float(values.max()):g}",
+            "A label map must contain whole numbers from 0.",
+            found=f"values from {float(values.min()):g} to {float(values.max()):g}",
             where=path,
-            remedy="write one whole number a region; 0 belongs to none",
+            remedy="write one whole number per region, and 0 outside all regions",
         )
     labels: Labels = values.astype(np.int32)
     return labels if mask is None else labels * mask

@@ -140,14 +140,14 @@ class NetworkSpec(Tagged, Checked):
         """Return the error that refuses the weights of another network and names the fields in which the two differ."""
         names = fields or [name for name in vars(self) if name != "recompute"]
         differing = [name for name in names if getattr(self, name, None) != getattr(other, name, None)]
-        words = [f"{name} {getattr(other, name, 'absent')}, here {getattr(self, name)}" for name in differing]
+        words = [f"{name} {getattr(other, name, 'absent')} instead of {getattr(self, name)}" for name in differing]
         if self.name != other.name:
-            words.insert(0, f"name {other.name}, here {self.name}")
+            words.insert(0, f"name {other.name} instead of {self.name}")
         return NndiffError(
-            "This network cannot begin with the weights of that one.",
+            "The weights of the other network do not fit this network.",
             expected="the same network, or a prdit of the same width and depth at a coarser resolution",
             found=", ".join(words),
-            remedy="plan both together (-c prdit_lowres prdit)",
+            remedy="plan both configurations together (-c prdit_lowres prdit)",
         )
 
 

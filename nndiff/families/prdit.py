@@ -116,20 +116,20 @@ class PRDiTSpec(NetworkSpec):
         again = "blocks" if rung.recompute == "none" else "none"
         doubled = tuple(2 * b for b in rung.block)
         return {
-            "puzzle_factor": verdict(rung.puzzle_factor, f"tokens take its place; {fits}"),
+            "puzzle_factor": verdict(rung.puzzle_factor, f"no puzzle, because the tokens group the voxels; {fits}"),
             "patch_size": verdict(
                 rung.patch_size, "the whole volume" if is_whole else "the largest part of the volume that fits"
             ),
             "batch_size": verdict(
                 rung.batch_size,
-                "more than 2 only while a step stays a quarter of what it may cost",
+                "a batch above 2 is used only if a step needs at most a quarter of the work limit",
                 (2 * rung.batch_size, {"batch_size": 2 * rung.batch_size}),
             ),
             "network": verdict(
                 self,
-                f"{tokens} tokens, a block of {in_words(rung.block)} voxels each that sees {seen}: "
-                f"the finest that makes no more than {MOST_TOKENS[device]}; width {rung.width}, depth {rung.depth}, "
-                f"recompute {rung.recompute}: the best on the ladder that fits",
+                f"{tokens} tokens, each of which sees {seen} voxels and predicts a block of {in_words(rung.block)}: "
+                f"the finest block that gives at most {MOST_TOKENS[device]} tokens; width {rung.width}, depth "
+                f"{rung.depth} and recompute {rung.recompute} are the best combination that fits",
                 (f"blocks of {in_words(doubled)}", {"block": doubled}),
                 (f"recompute {again}", {"recompute": again}),
             ),
@@ -139,10 +139,10 @@ class PRDiTSpec(NetworkSpec):
         found = count(shape, self.block)
         if found > TOO_MANY:
             raise NndiffError(
-                "The volume makes too many tokens.",
-                expected=f"at most {TOO_MANY}",
+                "The volume has too many tokens for a transformer.",
+                expected=f"at most {TOO_MANY} tokens",
                 found=f"{found}: {in_words(shape)} voxels in blocks of {in_words(self.block)}",
-                remedy="larger blocks (--set configurations.NAME.network.block=…, token), or a coarser spacing",
+                remedy="plan larger blocks (--set configurations.NAME.network.block=…, and token) or a coarser spacing",
             )
 
     # ------------------------------------------------------------ network
@@ -208,7 +208,10 @@ class PRDiTSpec(NetworkSpec):
         pairs = list(zip(self.block, other.block, strict=True))
         if any(fine % coarse for fine, coarse in pairs):
             raise NndiffError(
-                "The coarser network's blocks do not divide this one's.", expected=self.block, found=other.block
+                "The blocks of the coarser network must divide the blocks of this network.",
+                expected=f"divisors of {self.block}",
+                found=other.block,
+                remedy="plan both configurations together (-c prdit_lowres prdit)",
             )
         z, y, x = (fine // coarse for fine, coarse in pairs)
         return z, y, x

@@ -72,9 +72,9 @@ class Limits:
 
     def note(self, sized: Sized) -> str:
         if sized.cost.bytes > self.bytes:
-            return f"{cost_words(sized.cost)}: more memory than there is"
+            return f"{cost_words(sized.cost)}: exceeds the usable memory"
         if sized.cost.flops > self.flops_for(sized.rung):
-            return f"{cost_words(sized.cost)}: more work than a step should cost here"
+            return f"{cost_words(sized.cost)}: exceeds the limit on work per step"
         return f"{cost_words(sized.cost)}: would fit"
 
 
@@ -119,8 +119,8 @@ def choose(rungs: Sequence[Rung], build: Build, predict: Predict, limits: Limits
         return min(fitting, key=lambda sized: sized.cost.flops)
     least = min(smallest, key=lambda sized: sized.cost.bytes)
     refusal = DoesNotFit(
-        "No plan fits this memory.",
-        expected=f"at least {_rounded_up(limits.total_needed(least.cost.bytes))} GB in all ({least.rung})",
+        "No network size fits into this memory.",
+        expected=f"at least {_rounded_up(limits.total_needed(least.cost.bytes))} GB in total ({least.rung})",
         found=f"{limits.total / GB:.4g} GB",
         remedy="raise -gpu_memory_target, plan a coarser spacing, or use a larger device",
     )
@@ -216,10 +216,10 @@ class Reasons:
 
 
 def fits(sized: Sized, limits: Limits) -> str:
-    usable = f"{limits.bytes / GB:.2f} GB usable and at most {limits.flops / TFLOP:.3g} TFLOP"
-    slow = "" if limits.affordable(sized) else "; the smallest there is, yet slow on this device"
-    return f"predicted {cost_words(sized.cost)}, of {usable}{slow}"
+    most = f"{limits.bytes / GB:.2f} GB and {limits.flops / TFLOP:.3g} TFLOP"
+    slow = "" if limits.affordable(sized) else "; this is the smallest size, and its steps are slow on this device"
+    return f"predicted {cost_words(sized.cost)}; the limits are {most}{slow}"
 
 
 def cost_words(cost: Cost) -> str:
-    return f"{cost.bytes / GB:.2f} GB and {cost.flops / TFLOP:.3g} TFLOP a step"
+    return f"{cost.bytes / GB:.2f} GB and {cost.flops / TFLOP:.3g} TFLOP per step"

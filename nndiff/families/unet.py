@@ -33,8 +33,8 @@ FLOOR_PATCH = {"cuda": 64, "mps": 64, "cpu": 32}
 NARROWEST = 16  # the width of the last rung
 HEAD_WIDTH = 16
 # Measured on low-count PET at equal training time (documentation/explanation/puzzle.md).
-PRICE_OF_2 = "in trials on PET 1.4 to 1.8 dB ahead of full resolution in equal time, in a quarter of its memory"
-PRICE_OF_4 = "its price, in trials on PET, is 0.6 to 0.8 dB behind 2 in equal time; taken where memory or work is short"
+PRICE_OF_2 = "in trials on PET, 1.4 to 1.8 dB better than full resolution in equal time, with a quarter of its memory"
+PRICE_OF_4 = "in trials on PET, 0.6 to 0.8 dB worse than 2 in equal time, so used only if memory or work is short"
 
 
 @FAMILIES.row
@@ -99,7 +99,7 @@ class UNetSpec(NetworkSpec):
         batches = [(2 * rung.batch_size, {"batch_size": 2 * rung.batch_size})]
         wider = rung.width * 3 // 2
         again = "norms" if rung.recompute == "none" else "none"
-        starts = "; its answer starts from the source's local mean" if self.skip else ""
+        starts = "; before training, its output is the local mean of the source" if self.skip else ""
         return {
             "puzzle_factor": verdict(rung.puzzle_factor, f"{_puzzle_words(rung.puzzle_factor)}; {fits}", *puzzles),
             "patch_size": verdict(
@@ -109,12 +109,14 @@ class UNetSpec(NetworkSpec):
                 *larger,
             ),
             "batch_size": verdict(
-                rung.batch_size, "more than 2 only while a step stays a quarter of what it may cost", *batches
+                rung.batch_size,
+                "a batch above 2 is used only if a step needs at most a quarter of the work limit",
+                *batches,
             ),
             "network": verdict(
                 self,
-                f"{len(self.strides)} levels, each axis pooled as its spacing and length allow; "
-                f"width {rung.width}, recompute {rung.recompute}: the best on the ladder that fits{starts}",
+                f"{len(self.strides)} levels; each axis is pooled as far as its spacing and length allow; "
+                f"width {rung.width} and recompute {rung.recompute} are the best combination that fits{starts}",
                 (f"width {wider}", {"width": wider}),
                 (f"recompute {again}", {"recompute": again}),
             ),
@@ -158,17 +160,17 @@ class UNetSpec(NetworkSpec):
         inputs = range(self.in_channels)
         if self.skip and (len(self.skip) != self.out_channels or not all(channel in inputs for channel in self.skip)):
             raise NndiffError(
-                "'network.skip' names an input channel for every output channel, or none.",
-                expected=f"{self.out_channels} of 0 to {self.in_channels - 1} (x_t first, then the sources)",
+                "'network.skip' must be empty or name one input channel per output channel.",
+                expected=f"{self.out_channels} numbers from 0 to {self.in_channels - 1} (x_t first, then the sources)",
                 found=list(self.skip),
-                remedy="--set configurations.NAME.network.skip=[]",
+                remedy="pass --set configurations.NAME.network.skip=[]",
             )
         if self.mix == "haar" and max(puzzle_factor) != 2:
             raise NndiffError(
-                "The Haar mix is of a puzzle of 2.",
-                expected="puzzle_factor 1 or 2 along each axis, 2 along one at least",
+                "The Haar mix needs a puzzle factor of 2.",
+                expected="puzzle_factor 1 or 2 along each axis, and 2 along at least one",
                 found=list(puzzle_factor),
-                remedy="--set configurations.NAME.network.mix=none",
+                remedy="pass --set configurations.NAME.network.mix=none",
             )
 
     def multiple(self, puzzle_factor: Triple) -> Triple:
@@ -270,7 +272,7 @@ def _kernel(grain: Sequence[float]) -> Triple:
 
 def _puzzle_words(puzzle: Triple) -> str:
     if max(puzzle) == 1:
-        return "no puzzle: the volume is too small to gain from one"
+        return "no puzzle, because the volume is too small to benefit from one"
     price = PRICE_OF_2 if max(puzzle) == 2 else PRICE_OF_4
-    thick = ", none across thick or short axes" if min(puzzle) == 1 else ""
+    thick = " and 1 along thick or short axes" if min(puzzle) == 1 else ""
     return f"{max(puzzle)} along each fine axis{thick}: {math.prod(puzzle)} times fewer positions to compute; {price}"

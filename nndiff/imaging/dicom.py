@@ -41,7 +41,7 @@ NAMED = 5
 SHORT = 3  # letters: a name of at most so many is only matched as a whole word
 SPELT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ø": "oe", "å": "aa", "æ": "ae"})
 NO_NAMES = {"anon", "anonymous", "anonymized", "anonymised", "patient", "subject", "unknown", "phantom", "test", "case"}
-REMEDY = "export the series again, whole"
+REMEDY = "export the complete series again"
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,9 @@ def _unpacked(path: Path, folder: Path) -> list[Path]:
     """Unpack every member under a running number, so that no name in the archive becomes a path; return the files."""
 
     def refuse(found: str, remedy: str) -> NndiffError:
-        return NndiffError(f"{path.name} is no archive to be trusted.", found=found, where=path, remedy=remedy)
+        return NndiffError(
+            f"{path.name} is a zip file that nndiff does not unpack.", found=found, where=path, remedy=remedy
+        )
 
     try:
         with zipfile.ZipFile(path) as archive:
@@ -148,14 +150,18 @@ def _unpacked(path: Path, folder: Path) -> list[Path]:
             for member in members:
                 parts = Path(member.filename.replace("\\", "/")).parts
                 if ".." in parts or Path(member.filename).is_absolute() or stat.S_ISLNK(member.external_attr >> 16):
-                    raise refuse(f"a member outside of it: {member.filename}", "pack the series again, files alone")
+                    raise refuse(
+                        f"a path that leads out of the archive, or a link: {member.filename}",
+                        "pack the files of the series alone",
+                    )
                 if member.flag_bits & 1:
-                    raise refuse("an encrypted member", "unpack it first")
+                    raise refuse("an encrypted file", "unpack it yourself, and pass the folder")
                 if member.file_size > HIGHEST_RATIO * max(1, member.compress_size):
-                    raise refuse(f"{member.filename} unpacks to {member.file_size} bytes", "unpack it first, with care")
+                    found = f"{member.filename}, which would unpack to {member.file_size} bytes"
+                    raise refuse(found, "check the file; if it is what you expect, unpack it and pass the folder")
             total = sum(member.file_size for member in members)
             if total > LARGEST_ZIP:
-                raise refuse(f"{total} bytes unpacked", "unpack it first, and give the folder")
+                raise refuse(f"{total} bytes when unpacked", "unpack it yourself, and pass the folder")
             files = []
             for number, member in enumerate(members):
                 files.append(folder / f"{number:06d}")
@@ -163,7 +169,7 @@ def _unpacked(path: Path, folder: Path) -> list[Path]:
             return files
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
         raise NndiffError(
-            f"{path.name} cannot be unpacked.", found=error, where=path, remedy="pack or copy it again"
+            f"{path.name} cannot be unpacked.", found=error, where=path, remedy="copy or pack it again"
         ) from None
 
 
@@ -173,8 +179,10 @@ def _unpacked(path: Path, folder: Path) -> list[Path]:
 def _series(files: Sequence[Path], path: Path) -> tuple[Series, list[Any]]:
     found = {file: header for file in files if (header := _header(file, path)).get("Rows")}
     if not found:
-        what = f"{len(files)} DICOM files, none an image" if files else "no DICOM file"
-        raise NndiffError("There is no DICOM image here.", found=what, where=path, remedy="check the path")
+        what = f"{len(files)} DICOM files, but no image" if files else "no DICOM file"
+        raise NndiffError(
+            "The folder or zip file contains no DICOM image.", found=what, where=path, remedy="check the path"
+        )
     every = list(found.values())
     _demand_one_series(every, path)
     ordered, grid = _ordered([part for file, header in found.items() for part in _slices(file, header, path)], path)
@@ -205,21 +213,23 @@ def _demand_one_series(headers: Sequence[Any], path: Path) -> None:
             f"{h[0].get('Modality', '?')} '{h[0].get('SeriesDescription', '')}' ({len(h)})" for h in series.values()
         ]
         raise NndiffError(
-            "Several series lie here together.",
-            expected="one series a folder or zip",
+            "The folder or zip file contains several DICOM series.",
+            expected="one series per folder or zip file",
             found=f"{len(series)}: {', '.join(words[:NAMED])}{', …' if len(words) > NAMED else ''}",
             where=path,
-            remedy="move each into a folder of its own",
+            remedy="move each series into its own folder",
         )
 
 
 def _slices(file: Path, header: Any, path: Path) -> list[Slice]:
     shape = int(header.Rows), int(header.Columns)
     if int(header.get("SamplesPerPixel", 1)) != 1:
-        raise NndiffError("A slice is in colour.", expected="one number a voxel", where=path, remedy=REMEDY)
+        raise NndiffError("A slice is a colour image.", expected="one value per voxel", where=path, remedy=REMEDY)
     if "PerFrameFunctionalGroupsSequence" not in header:
         if int(header.get("NumberOfFrames", 1)) > 1:
-            raise NndiffError("A file of several frames does not say where they lie.", where=path, remedy=REMEDY)
+            raise NndiffError(
+                "A multi-frame DICOM file does not state the positions of its frames.", where=path, remedy=REMEDY
+            )
         return [_slice(file, -1, [header], shape, path)]
     shared = header.get("SharedFunctionalGroupsSequence") or [{}]
     return [
@@ -240,7 +250,10 @@ def _slice(file: Path, frame: int, places: Sequence[Any], shape: tuple[int, int]
             if value is not None and len(value) == count:
                 return tuple(float(number) for number in value)
         raise NndiffError(
-            "A slice does not say where it lies.", expected=keyword, where=path, remedy="leave out what is no slice"
+            "A DICOM slice does not state its position.",
+            expected=f"the attribute {keyword}",
+            where=path,
+            remedy="remove files that are not slices of the volume",
         )
 
     def number(keyword: str, default: float) -> float:
@@ -270,43 +283,49 @@ def _ordered(slices: Sequence[Slice], path: Path) -> tuple[tuple[Slice, ...], Gr
     for other in slices:
         if other.shape != first.shape:
             sizes = f"{first.shape} and {other.shape}"
-            raise refuse("Slices differ in size.", "one size", sizes, "separate localizers from the volume")
+            raise refuse("The slices differ in size.", "one size", sizes, "move localizers to another folder")
         turned = np.abs(np.subtract(other.orientation, first.orientation)).max()
         if turned > DIRECTION_TOLERANCE:
             found = f"{_rounded(first.orientation)} and {_rounded(other.orientation)}"
             raise refuse(
-                "Slices differ in orientation.", "one orientation", found, "separate localizers from the volume"
+                "The slices differ in orientation.", "one orientation", found, "move localizers to another folder"
             )
         if not np.allclose(other.spacing, first.spacing, rtol=1e-3):
-            raise refuse("Slices differ in pixel size.", "one size", f"{first.spacing} and {other.spacing} mm")
+            raise refuse("The slices differ in pixel size.", "one size", f"{first.spacing} and {other.spacing} mm")
     row, column = np.array(first.orientation[:3]), np.array(first.orientation[3:])
     if abs(row @ column) > DIRECTION_TOLERANCE or min(first.spacing) <= 0:
-        raise refuse("A slice has no geometry.", "rows and columns at right angles", _rounded(first.orientation))
+        raise refuse(
+            "The orientation or pixel size of a slice is invalid.",
+            "rows and columns at right angles",
+            _rounded(first.orientation),
+        )
     normal = np.cross(row, column)
     ordered = sorted(slices, key=lambda part: float(normal @ part.position))
     if len(ordered) < 2:
-        raise refuse("One slice is no volume.", "two slices or more", "1")
+        raise refuse("A volume needs at least two slices.", "two slices or more", "1")
     places = np.array([part.position for part in ordered])
     steps = np.diff(places, axis=0)  # [N - 1, 3]
     along = steps @ normal
     step = float(np.median(along))
     if along.min() < UNEVEN * max(step, 1e-6):
         at = _rounded(ordered[int(along.argmin())].position)
-        raise refuse("Two slices lie at one place.", "one a place", f"at {at} mm", "separate phases, frames or echoes")
+        remedy = "move each phase, frame or echo to its own folder"
+        raise refuse("Two slices have the same position.", "one slice per position", f"two at {at} mm", remedy)
     off = int(np.abs(along / step - 1).argmax())
     if abs(along[off] / step - 1) > UNEVEN:
         missing = round(along[off] / step) - 1
-        what = f"{missing} missing" if missing > 0 else "unevenly spaced"
-        places_of = f"{along[off]:.3g} mm after {_rounded(ordered[off].position)}, elsewhere {step:.3g} mm"
-        raise refuse(f"Slices are {what}.", f"{len(ordered) + max(0, missing)} slices at even distances", places_of)
+        what = f"At least {missing} slices are missing" if missing > 1 else "A slice is missing"
+        what = what if missing > 0 else "The slices are unevenly spaced"
+        places_of = f"a gap of {along[off]:.3g} mm after {_rounded(ordered[off].position)}, elsewhere {step:.3g} mm"
+        raise refuse(f"{what}.", f"{len(ordered) + max(0, missing)} slices at even distances", places_of)
     tilt = np.linalg.norm(steps - along[:, None] * normal, axis=1).max() / step
     if tilt > TILT_TOLERANCE:
         angle = np.degrees(np.arctan(tilt))
         raise refuse(
-            "The gantry was tilted: slices are shifted against one another.",
+            "The gantry was tilted, so the slices are shifted against each other.",
             "slices stacked along their normal",
-            f"{angle:.1f} degrees",
-            "resample the series onto an upright grid first (dcm2niix does)",
+            f"a tilt of {angle:.1f} degrees",
+            "resample the series onto an upright grid first, for example with dcm2niix",
         )
     spacing: Spacing = (step, *first.spacing)
     matrix = np.stack([normal, column, row], axis=1)  # columns: slices, rows, columns
@@ -332,8 +351,8 @@ def _pixels(part: Slice, path: Path) -> FloatArray:
         return np.asarray(frames * part.slope + part.intercept, dtype=np.float32)
     except (RuntimeError, AttributeError, ValueError, NotImplementedError) as error:
         raise NndiffError(
-            "A slice cannot be decoded.",
+            "The voxels of a slice cannot be decoded.",
             found=str(error).strip().splitlines()[-1],
             where=path,
-            remedy="export it uncompressed, or decompress it (gdcmconv --raw)",
+            remedy="export the series uncompressed, or decompress it (gdcmconv --raw)",
         ) from None

@@ -56,7 +56,10 @@ def write(array: FloatArray, kind: Kind, what: str, source: Path, folder: Path) 
         part.rename(folder)
     except OSError as error:
         raise NndiffError(
-            "A DICOM series could not be written.", found=error.strerror, where=folder, remedy="free some space"
+            "The DICOM series cannot be written.",
+            found=error.strerror,
+            where=folder,
+            remedy="free some space, or choose another folder; then run the same command again",
         ) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -67,11 +67,11 @@ def read(paths: Sequence[Path]) -> Volume:
         channel, other, _ = _read_channel(path)
         if difference := grid.difference(other):
             raise NndiffError(
-                f"{path.name} does not lie where {paths[0].name} lies.",
+                f"The voxel grids of {path.name} and {paths[0].name} differ.",
                 expected="one grid for all channels of a case",
                 found=difference,
                 where=path,
-                remedy="resample one onto the other before nndiff sees them",
+                remedy="resample one file onto the grid of the other, and run the command again",
             )
         array[index] = channel
     return Volume(array, grid, layout)
@@ -128,7 +128,9 @@ def _information(path: Path) -> Any:
     if not path.is_file():
         raise NndiffError(f"{path.name} is missing.", where=path, remedy="check the name and the folder")
     if not os.access(path, os.R_OK):
-        raise NndiffError(f"{path.name} may not be read.", found="permission denied", where=path, remedy="chmod u+r")
+        raise NndiffError(
+            f"{path.name} cannot be read.", found="permission denied", where=path, remedy="run chmod u+r on it"
+        )
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -141,7 +143,7 @@ def _information(path: Path) -> Any:
 def _accept(header: Header, path: Path) -> None:
     def refuse(expected: str, found: object, remedy: str) -> NndiffError:
         return NndiffError(
-            f"{path.name} is not a volume that nndiff can use.",
+            f"{path.name} is not a 3D volume that nndiff reads.",
             expected=expected,
             found=found,
             where=path,
@@ -149,10 +151,12 @@ def _accept(header: Header, path: Path) -> None:
         )
 
     if header.dimension != 3:
-        raise refuse("3 axes", f"{header.dimension} axes", "save one 3D volume a file, without a time or channel axis")
+        raise refuse(
+            "3 axes", f"{header.dimension} axes", "save one 3D volume per file, without a time or channel axis"
+        )
     if header.components != 1 or "complex" in header.pixel_type:
         found = f"{header.components} ({header.pixel_type})"
-        raise refuse("1 number a voxel", found, "save one file a channel (and the magnitude of complex data)")
+        raise refuse("1 value per voxel", found, "save one file per channel, and the magnitude of complex data")
     if not _positive(header.spacing):
         raise refuse("voxel sizes above 0 mm", header.spacing, "write the true voxel size into the header")
 
@@ -233,7 +237,9 @@ def write(volume: Volume, path: Path, dtype: npt.DTypeLike = np.float32) -> None
     assert volume.channels == 1, "one file a channel"
     ending = next((ending for ending in WRITABLE if path.name.endswith(ending)), None)
     if ending is None:
-        raise NndiffError(f"{path.name} has no format that nndiff writes.", expected=", ".join(WRITABLE), where=path)
+        raise NndiffError(
+            f"nndiff cannot write the file format of {path.name}.", expected=", ".join(WRITABLE), where=path
+        )
     array, grid = volume.array[0], volume.grid
     if volume.layout is not None:
         array, grid = as_stored(array, volume.layout), volume.layout.grid
@@ -255,7 +261,7 @@ def _write_image(image: Any, part: Path) -> None:
         target.replace(part)
     except (RuntimeError, NndiffError) as error:
         raise NndiffError(
-            "An image could not be written.",
+            "An image cannot be written.",
             found=_last_words(error) if isinstance(error, RuntimeError) else error.found,
             where=part.parent,
             remedy="free some space or choose another folder, and run the same command again",
@@ -347,7 +353,7 @@ def _unreadable(path: Path, error: RuntimeError) -> NndiffError:
 
 
 def _damaged(path: Path, found: object, expected: object = None) -> NndiffError:
-    what = f"{path.name} is damaged or cut short."
+    what = f"{path.name} is damaged or incomplete."
     return NndiffError(what, expected=expected, found=found, where=path, remedy=READ_REMEDY)
 
 

@@ -45,7 +45,7 @@ def mask(channel: FloatArray, kind: Kind, spacing: Spacing, region: str) -> tupl
     found = large_parts(_grown(_shrunk(found, wanted.thick_mm / 2, steps), wanted.thick_mm / 2, steps), wanted.part)
     found = _solid(found, wanted.gap_mm / 2, steps)
     share = float(found.mean())
-    doubt = "" if LEAST_SHARE <= share <= MOST_SHARE else f"the {region} fills {share:.1%} of the volume"
+    doubt = "" if LEAST_SHARE <= share <= MOST_SHARE else f"the {region} mask covers {share:.1%} of the volume"
     for axis, stride in enumerate(strides):
         found = np.repeat(found, stride, axis)
     z, y, x = channel.shape

@@ -90,7 +90,11 @@ class Percentiles:
     def fit(self, channel: FloatArray, foreground: Mask) -> Affine:
         inside = channel[foreground]
         if inside.size == 0:
-            raise NndiffError("A channel has no foreground to take its range from.", where=self)
+            raise NndiffError(
+                "A channel has no foreground, so its intensity range cannot be measured.",
+                where=self,
+                remedy="check the image: it may be empty; remove the case, or correct its file",
+            )
         low, high = _percentiles(inside, self.low, self.high)
         return _between(low, high, -1.0, 1.0, self)
 
@@ -100,11 +104,11 @@ def _between(low: float, high: float, onto_low: float, onto_high: float, where: 
     width = high - low
     if not (np.isfinite(width) and width > FLAT * max(abs(low), abs(high)) and onto_high > onto_low):
         raise NndiffError(
-            "A channel has no range of intensities to normalise.",
-            expected="values that differ, the upper above the lower",
+            "A channel cannot be normalised: its intensities do not differ.",
+            expected="an upper value above the lower one",
             found=f"{low:g} to {high:g}",
             where=where,
-            remedy="look at the image: it may be empty or constant; leave the case out, or mend its file",
+            remedy="check the image: it may be empty or constant; remove the case, or correct its file",
         )
     scale = width / (onto_high - onto_low)
     return Affine(scale, low - onto_low * scale)

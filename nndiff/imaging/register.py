@@ -58,7 +58,7 @@ def register(fixed: Volume, moving: Volume, outside: float = 0.0, stretched: boo
             before=1.0,
             after=1.0,
             overlap=0.0,
-            doubt="one of them is empty",
+            doubt="one of the two images is empty",
         )
     still, other = _image(fixed), _image(moving)
     rest, lies = _beginning(still, other, outside)
@@ -122,7 +122,7 @@ def _searched(still: Any, other: Any, transform: Any) -> tuple[Any, str]:
     try:
         method.Execute(still, other)
     except RuntimeError as error:
-        failed = f"the search failed: {str(error).strip().splitlines()[-1].rpartition(': ')[2]}"
+        failed = f"the registration failed: {str(error).strip().splitlines()[-1].rpartition(': ')[2]}"
     transform.SetParameters([round(value, DIGITS) for value in transform.GetParameters()])
     return transform, failed
 
@@ -192,13 +192,13 @@ def _overlapping(still: Any, other: Any, transform: Any, outside: float) -> _Ove
 def _doubt(shift: float, degrees: float, stretch: float, after: float, overlap: float) -> str:
     if shift > FARTHEST_MM or degrees > FARTHEST_DEGREES:
         most = f"{FARTHEST_MM:.0f} mm or {FARTHEST_DEGREES:.0f} degrees"
-        return f"a motion of {shift:.0f} mm and {degrees:.0f} degrees, more than {most}"
+        return f"the registration moved the source by {shift:.0f} mm and {degrees:.0f} degrees, more than {most}"
     if stretch > MOST_STRETCH:
-        return f"one of them is stretched by {stretch:.0%}, more than {MOST_STRETCH:.0%}"
+        return f"the registration stretched the source by {stretch:.0%}, more than {MOST_STRETCH:.0%}"
     if overlap < LEAST_OVERLAP:
-        return f"the source reaches over {overlap:.0%} of the target, less than {LEAST_OVERLAP:.0%}"
+        return f"the source covers {overlap:.0%} of the target, less than {LEAST_OVERLAP:.0%}"
     if after < LEAST_SHARED:
-        return f"they have next to nothing in common (normalised mutual information {after:.3f})"
+        return f"source and target hardly correspond (normalised mutual information {after:.3f})"
     return ""
 
 

@@ -43,7 +43,7 @@ def open_case(folder: Path, name: str) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays of a case by name, as read-only memory maps."""
     contents = _contents(folder, name)
     if contents is None:
-        raise NndiffError(f"Case {name} is not prepared.", where=folder, remedy=REMEDY)
+        raise NndiffError(f"Case {name} is not preprocessed.", where=folder, remedy=REMEDY)
     return {
         key: _open_array(_array_path(folder, name, key), tuple(described["shape"]), described["dtype"])
         for key, described in contents["arrays"].items()
@@ -60,7 +60,7 @@ def link_case(source_folder: Path, target_folder: Path, name: str) -> None:
     """Add a case to another folder by hard links, or by copies if the file system has no hard links between them."""
     contents = _contents(source_folder, name)
     if contents is None:
-        raise NndiffError(f"Case {name} is not prepared.", where=source_folder, remedy=REMEDY)
+        raise NndiffError(f"Case {name} is not preprocessed.", where=source_folder, remedy=REMEDY)
     _remove(target_folder, name, keep=contents["arrays"])
     for key in contents["arrays"]:
         with atomic(_array_path(target_folder, name, key)) as part:
@@ -96,7 +96,7 @@ def _contents(folder: Path, name: str) -> dict[str, Any] | None:
         return None
     contents = read_json(path, REMEDY)
     if not isinstance(contents, dict) or set(contents) != {"arrays", "record"}:
-        raise NndiffError(f"{path.name} is not a prepared case.", where=path, remedy=REMEDY)
+        raise NndiffError(f"{path.name} does not describe a preprocessed case.", where=path, remedy=REMEDY)
     return contents
 
 
@@ -107,7 +107,7 @@ def _open_array(path: Path, shape: tuple[int, ...], dtype: str) -> npt.NDArray[A
         raise NndiffError(f"{path.name} is missing or damaged.", found=error, where=path, remedy=REMEDY) from None
     if array.shape != shape or str(array.dtype) != dtype:
         raise NndiffError(
-            f"{path.name} is not the array that its case describes.",
+            f"The array {path.name} does not match the record of its case.",
             expected=f"{shape} {dtype}",
             found=f"{array.shape} {array.dtype}",
             where=path,

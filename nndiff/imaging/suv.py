@@ -27,11 +27,11 @@ def suv_factor(headers: Sequence[Any], path: Path) -> float:
         return 1.0
     if units != "BQML":
         raise NndiffError(
-            "This PET's numbers are no activity.",
-            expected="Units BQML or GML",
+            "The values of this PET are neither Bq/ml nor SUV.",
+            expected="Units (0054,1001) BQML or GML",
             found=units or "none",
             where=path,
-            remedy="export it in Bq/ml",
+            remedy="export the series in Bq/ml",
         )
     doses = first.get("RadiopharmaceuticalInformationSequence") or [{}]
     weight, half_life = _positive(first, "PatientWeight", path), _positive(doses[0], "RadionuclideHalfLife", path)
@@ -39,7 +39,11 @@ def suv_factor(headers: Sequence[Any], path: Path) -> float:
     correction = str(first.get("DecayCorrection", "START"))
     if correction == "NONE":
         raise NndiffError(
-            "This PET is not corrected for decay.", expected="START or ADMIN", where=path, remedy="reconstruct it again"
+            "This PET is not corrected for radioactive decay.",
+            expected="DecayCorrection START or ADMIN",
+            found=correction,
+            where=path,
+            remedy="reconstruct it with decay correction",
         )
     waited = 0.0 if correction == "ADMIN" else _waited(headers, doses[0], path)
     return float(1000 * weight / (dose * 2 ** (-waited / half_life)))
@@ -49,10 +53,10 @@ def _positive(place: Any, keyword: str, path: Path) -> float:
     value = place.get(keyword)
     if value is None or not float(value) > 0:
         raise NndiffError(
-            f"SUV needs {keyword}, which this PET does not say.",
+            f"SUV cannot be computed: the DICOM header has no valid {keyword}.",
             found="none" if value is None else value,
             where=path,
-            remedy="write it into the headers, or give SUV volumes as NIfTI",
+            remedy="add it to the headers, or convert the series to SUV and use NIfTI files",
         )
     return float(value)
 
@@ -68,11 +72,11 @@ def _waited(headers: Sequence[Any], dose: Any, path: Path) -> float:
             given -= timedelta(days=1)  # injected before midnight
     if given is None or given > began:
         raise NndiffError(
-            "SUV needs the time of injection, which this PET does not say.",
-            expected="RadiopharmaceuticalStartTime before the scan",
+            "SUV cannot be computed: the DICOM header has no valid time of injection.",
+            expected="a RadiopharmaceuticalStartTime before the scan",
             found=given,
             where=path,
-            remedy="write it into the headers, or give SUV volumes as NIfTI",
+            remedy="add it to the headers, or convert the series to SUV and use NIfTI files",
         )
     return (began - given).total_seconds()
 

@@ -33,7 +33,9 @@ class Tiling:
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < 1:
-            raise NndiffError("Tiles overlap by a share of their size.", expected="0 ≤ overlap < 1", found=self.overlap)
+            raise NndiffError(
+                "The overlap of tiles must be a share of their size.", expected="0 ≤ overlap < 1", found=self.overlap
+            )
 
     def __len__(self) -> int:
         return len(self.positions)

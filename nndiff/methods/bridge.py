@@ -20,10 +20,10 @@ from nndiff.words.volume import Triple
 
 def _stages(puzzle_factor: Triple) -> Verdict[tuple[Stage, ...]]:
     puzzled = math.prod(puzzle_factor) > 1
-    grid = "and keeps the puzzle's grid out of the image" if puzzled else "and keeps edges sharp"
+    grid = "and suppresses the puzzle's grid" if puzzled else "and keeps edges sharp"
     return Verdict(
         (Stage("all", Scheme("gradient", {"weight": 0.3}), 1.0),),
-        f"one stage: L1 and 0.3 of the gradients' L1, which was worth 0.8 dB in a trial {grid}",
+        f"one stage: L1 plus 0.3 times the L1 of the gradients, which gained 0.8 dB in a trial {grid}",
     )
 
 
@@ -34,19 +34,23 @@ BRIDGE = Method(
     family="unet",
     process=Verdict(
         Scheme("bridge", {"gamma": 0.1}),
-        "starts at the source itself; a little noise (gamma 0.1) keeps many steps as good as one",
-        (Alternative({"gamma": 0.0}, "without noise every t < 1 only teaches copying: good for one step alone"),),
+        "starts at the source itself; with a little noise (gamma 0.1), many steps are as good as one",
+        (
+            Alternative(
+                {"gamma": 0.0}, "without noise, every t < 1 only teaches copying, so one step is the only good choice"
+            ),
+        ),
     ),
     prediction=lambda data: Verdict(
-        "x0", "x0 is defined all along a bridge, and one step from the source is a regression"
+        "x0", "the image, which is defined at every t of a bridge; one step from the source is a regression"
     ),
     stages=_stages,
     learning_rate=learning_rate,
-    start=lambda data: Verdict(Source(), "a bridge's path begins at the source"),
-    first_step=lambda walk: Verdict(STEPS, "the whole path, walked in few steps"),
-    steps=lambda first: Verdict(1, "one step from the source is the best PSNR; more steps buy texture, tuning decides"),
-    rule=Verdict(
-        First(0.0), "deterministic after the first step: one source gives one volume per seed", (SECOND_ORDER,)
+    start=lambda data: Verdict(Source(), "the path of a bridge begins at the source"),
+    first_step=lambda walk: Verdict(STEPS, "the whole path, in few steps"),
+    steps=lambda first: Verdict(
+        1, "one step from the source gives the best PSNR, more steps give more texture; tuning decides"
     ),
-    cache=no_reuse("too few steps for a feature to be used twice"),
+    rule=Verdict(First(0.0), "deterministic after the first step: a source gives one volume per seed", (SECOND_ORDER,)),
+    cache=no_reuse("the walk has too few steps to reuse features"),
 )

@@ -20,7 +20,7 @@ SHORT_LEARNING_RATE, SHORT_WIDTH = 1e-3, 32
 NOISE_MULTIPLE = 1.0  # noise at the start / distance to the source; measured for a model that predicts the image
 PUBLISHED_MULTIPLE = 10.0  # 5 to 15, for a model that predicts noise: FDG, DOTATATE, PSMA (Less Is More, [0, 1] units)
 
-SECOND_ORDER = Alternative({"name": "second"}, "needs no evaluation more, but helps only where a path takes many steps")
+SECOND_ORDER = Alternative({"name": "second"}, "needs no extra evaluation, but helps only in a walk of many steps")
 
 
 def learning_rate(network: NetworkSpec, steps: int) -> Verdict[float]:
@@ -28,14 +28,14 @@ def learning_rate(network: NetworkSpec, steps: int) -> Verdict[float]:
     if steps <= SHORT_TRAINING:
         return Verdict(
             SHORT_LEARNING_RATE * min(1.0, SHORT_WIDTH / network.width),
-            "AdamW with warm-up and cosine; few steps: on real PET three minutes at 6e-4 to 1.5e-3 reached what ten "
-            "minutes at 2e-4 reach",
-            (Alternative(LEARNING_RATE, "1 dB behind after three minutes, where there is time for no more"),),
+            "AdamW with warm-up and cosine decay; short training: on real PET, three minutes at 6e-4 to 1.5e-3 were as "
+            "good as ten minutes at 2e-4",
+            (Alternative(LEARNING_RATE, "1 dB worse after three minutes of training"),),
         )
     return Verdict(
         LEARNING_RATE * min(1.0, WIDEST_AT_FULL_RATE / network.width),
-        "AdamW with warm-up and cosine; twice this rate never left the start in trials",
-        (Alternative(4e-4, "width 48 stayed at the source's error"),),
+        "AdamW with warm-up and cosine decay; in trials, twice this rate did not learn",
+        (Alternative(4e-4, "at width 48, the error stayed at that of the source"),),
     )
 
 
@@ -43,7 +43,7 @@ def late_start(data: Data) -> Verdict[Start]:
     """Return the start from the noised source, or from noise in generation."""
     if data.task == "generation":
         return Verdict(Noise(), "there is no source to start from")
-    return Verdict(Shortcut(), "the source, noised to the starting step, replaces all steps before it")
+    return Verdict(Shortcut(), "begins with the source, noised to the starting step, and skips all steps before it")
 
 
 def whole_path(walk: Walk) -> Verdict[int]:
@@ -65,13 +65,14 @@ def matched_step(walk: Walk) -> Verdict[int]:
     steps = [process.matched_step(multiple * distance, STEPS) for distance in distances]
     chosen, distance = int(np.median(steps)), float(np.median(distances))
     low, high = (int(v) for v in np.percentile(steps, [10, 90]))
-    size = "as large as" if multiple == 1 else f"{multiple:g} times"
+    size = "is as large as" if multiple == 1 else f"is {multiple:g} times"
     reason = (
-        f"its noise, {noise_ratio(process, chosen / STEPS):.3f}, is {size} the source's distance "
-        f"from the target ({distance:.4f} rms in normalised units); cases range from {low} to {high}"
+        f"the step whose noise ({noise_ratio(process, chosen / STEPS):.3f}) {size} the distance between source and "
+        f"target ({distance:.4f} rms in normalised units); the step of single cases is {low} to {high}"
     )
-    note = "as published for eps: slower, in trials no better" if other > multiple else "enough where x0 is predicted"
-    elsewhere = Alternative(process.matched_step(other * distance, STEPS), f"{other:g} x the distance, {note}")
+    note = "as published for eps; slower and, in trials, no better"
+    note = note if other > multiple else "sufficient if x0 is predicted"
+    elsewhere = Alternative(process.matched_step(other * distance, STEPS), f"{other:g} times the distance, {note}")
     return Verdict(chosen, f"{reason}; {walk.data.noise_or_structure}; tuning after training decides", (elsewhere,))
 
 
@@ -83,8 +84,8 @@ def every_step(whole: Verdict[int] | None = None) -> Callable[[int], Verdict[int
             return whole or Verdict(first, "every step")
         return Verdict(
             first,
-            "every step from the start down; fewer come closer to a regression: more PSNR, less texture",
-            (Alternative(1, "in a trial 1.1 dB more PSNR, and half of the fine power"),),
+            "every step from the starting step down; fewer steps are closer to a regression: more PSNR, less texture",
+            (Alternative(1, "in a trial, 1.1 dB more PSNR but half of the high-frequency power"),),
         )
 
     return steps

@@ -15,23 +15,23 @@ from nndiff.words.verdict import Alternative, Verdict
 
 def _prediction(data: Data) -> Verdict[str]:
     if data.task == "generation":
-        return Verdict("eps", "what the accelerated models predict; x0 follows from it wherever a > 0")
+        return Verdict("eps", "the noise, as in the published models; x0 follows from it wherever a > 0")
     return Verdict(
         "x0_skip",
-        "the image itself, and of x_t as much as it is the better guess: noise need not pass through the network",
-        (Alternative("eps", "published; 11 dB below the source itself after 300 steps of training"),),
+        "the image, as a weighted sum of x_t and the network's output: noise need not pass through the network",
+        (Alternative("eps", "as published; after 300 training steps, 11 dB worse than the source itself"),),
     )
 
 
 def _cache(start: Start, steps: int) -> Verdict[Cache]:
     if steps < 3:
-        return Verdict(Deep(), "too few steps for a feature to be used twice")
+        return Verdict(Deep(), "the walk has too few steps to reuse features")
     if not start.needs_source:
-        return Verdict(Deep(), "reuse was published for translation; not assumed for generation")
+        return Verdict(Deep(), "reuse was published for translation only; generation does not use it")
     return Verdict(
         Deep(3),
-        "features refreshed every third step: half the time, at no loss as published and in a trial; between refreshes "
-        "only the stem, the last decoder block and the head are computed: the cheapest branch",
+        "features are computed at every third step: half the time, with no loss in the publication and in a trial; the "
+        "other steps compute only the stem, the last decoder block and the head, which is the cheapest choice",
     )
 
 
@@ -42,7 +42,7 @@ DDPM = Method(
     family="unet",
     process=Verdict(
         Scheme("ddpm", {"steps": float(STEPS), "beta_first": 1e-4, "beta_last": 2e-2}),
-        "the linear schedule of 1000 steps that the published starting steps refer to",
+        "the linear schedule of 1000 steps, to which the published starting steps refer",
     ),
     prediction=_prediction,
     stages=lambda puzzle_factor: Verdict(
@@ -52,6 +52,6 @@ DDPM = Method(
     start=late_start,
     first_step=matched_step,
     steps=every_step(),
-    rule=Verdict(First(1.0), "the ancestral step, which the model was trained for", (SECOND_ORDER,)),
+    rule=Verdict(First(1.0), "the ancestral step, for which the model is trained", (SECOND_ORDER,)),
     cache=_cache,
 )

@@ -66,4 +66,4 @@ class Method:
     rule: Verdict[Rule]
     cache: Callable[[Start, int], Verdict[Cache]]  # start, number of steps → cache
     resized: Callable[[Rung], Rung] = as_sized  # largest size that fits → size that is trained
-    why_coarser: str = "coarser than the data, so that a whole volume fits: generation is never tiled"
+    why_coarser: str = "coarser than the data, so that a whole volume fits: generation does not use tiles"

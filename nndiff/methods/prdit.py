@@ -27,8 +27,8 @@ def _learning_rate(network: NetworkSpec, steps: int) -> Verdict[float]:
     if is_short(steps):
         return Verdict(
             SHORT_RATE,
-            "few steps: of 5e-4, 2e-3 and 5e-3 the second was best after 150 on low-count PET, by 0.7 and 3 dB",
-            (Alternative(RATE, "as published, for a hundred thousand"),),
+            "short training: of 5e-4, 2e-3 and 5e-3, 2e-3 was best after 150 steps on low-count PET, by 0.7 and 3 dB",
+            (Alternative(RATE, "as published, for a hundred thousand steps"),),
         )
     return Verdict(RATE, "as published for the local denoiser (8e-5 for the transformer)")
 
@@ -40,26 +40,26 @@ PRDIT = Method(
     family="prdit",
     process=Verdict(Scheme("trig", {"noise": 0.5}), "as published: cos(πt/2)·x0 + 0.5·sin(πt/2)·eps"),
     prediction=lambda data: Verdict(
-        "both", "the image and its noise side by side, as published: each is the better guess at its end"
+        "both", "the image and the noise, as published: each is more accurate at one end of the path"
     ),
     stages=lambda puzzle_factor: Verdict(
         (Stage("core.local", SQUARED, 0.4), Stage("core.whole", SQUARED, 0.6)),
-        "two stages: the local denoiser alone, then, with it frozen, what a transformer adds that sees everything; "
-        "shares near the published 104 000 and 130 000 steps",
+        "two stages: the local denoiser alone, then, with it frozen, the transformer that sees the whole volume; "
+        "the shares are near the published 104 000 and 130 000 steps",
     ),
     learning_rate=_learning_rate,
     start=late_start,
     first_step=matched_step,
-    steps=every_step(Verdict(HOT_STEPS, "a hundred hot steps; the published thousand are --steps 1000")),
+    steps=every_step(Verdict(HOT_STEPS, "a hundred hot steps; --steps 1000 takes the published thousand")),
     rule=Verdict(
         Hot(2),
-        "two steps at once, then noise for one: the best as published",
+        "two steps at once, then the noise of one step is added back: the best published setting",
         (
-            Alternative({"ahead": 1}, "cold: nothing is put back; as published FID 8.9 beside 2.2"),
+            Alternative({"ahead": 1}, "cold: no noise is added back; published FID 8.9 instead of 2.2"),
             SECOND_ORDER,
         ),
     ),
-    cache=no_reuse("a transformer keeps no features between steps"),
+    cache=no_reuse("a transformer has no features to keep between steps"),
 )
 
 PRDIT_LOWRES = replace(
@@ -67,5 +67,5 @@ PRDIT_LOWRES = replace(
     name="prdit_lowres",
     planned_for=(),
     resized=halved,
-    why_coarser="twice that of prdit, where a token can be halved: a transformer trained here goes on there",
+    why_coarser="twice that of prdit along axes where a token can be halved: prdit can begin with this transformer",
 )

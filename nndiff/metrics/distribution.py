@@ -69,7 +69,7 @@ class Figures:
 def compare_sets(real: Floats, generated: Floats, extractor_name: str) -> Figures:
     """Return all distances between two sets of features.  real, generated: [N, D]."""
     discrepancy, (n, dimensions) = mmd(real, generated), real.shape
-    singular = f"{n} volumes in {dimensions} dimensions: the covariances are singular; compare this FID at N = {n} only"
+    singular = f"{n} volumes, {dimensions} features: the covariances are singular; compare this FID only at N = {n}"
     return Figures(
         fid=frechet(real, generated),
         mmd=discrepancy.biased_root,
@@ -157,10 +157,10 @@ def _pair(real: Floats, generated: Floats) -> tuple[Floats, Floats]:
     _same_features(real, generated)
     if len(real) != len(generated):
         raise NndiffError(
-            "Two sets cannot be compared: every figure depends on how many volumes it is taken from.",
+            "The two sets must have the same number of volumes, because every measure depends on that number.",
             expected="equal numbers",
             found=f"{len(real)} real, {len(generated)} generated",
-            remedy="leave out volumes of the larger set",
+            remedy="remove volumes from the larger set",
         )
     return real, generated
 
@@ -168,21 +168,26 @@ def _pair(real: Floats, generated: Floats) -> tuple[Floats, Floats]:
 def _same_features(first: Floats, second: Floats) -> None:
     if first.shape[1] != second.shape[1]:
         raise NndiffError(
-            "Two sets cannot be compared: they have different features.",
-            expected="equal numbers a volume",
+            "The two sets must have the same number of features per volume.",
+            expected="equal numbers",
             found=f"{first.shape[1]} and {second.shape[1]}",
-            remedy="take both with the same extractor",
+            remedy="compute both sets with the same extractor",
         )
 
 
 def _features(features: Floats, which: str, least: int) -> Floats:
     where = f"the {which} set"
     if features.ndim != 2 or features.shape[1] == 0:
-        raise NndiffError("These are no features.", expected="[N, D]", found=list(features.shape), where=where)
+        raise NndiffError(
+            "The features must be an array of two axes.", expected="[N, D]", found=list(features.shape), where=where
+        )
     if len(features) < least:
-        raise NndiffError("Too few volumes to compare.", expected=f"{least} or more", found=len(features), where=where)
+        raise NndiffError(
+            "There are too few volumes to compare.", expected=f"{least} or more", found=len(features), where=where
+        )
     if not (finite := np.isfinite(features).all(axis=1)).all():
-        found = f"NaN or infinity in {int((~finite).sum())} of {len(features)}, first in number {int(finite.argmin())}"
-        remedy = "look at that volume: its values may be NaN or far outside [-1, 1]"
-        raise NndiffError("Features must be finite.", found=found, where=where, remedy=remedy)
+        bad, first = int((~finite).sum()), int(finite.argmin())
+        found = f"NaN or infinity in {bad} of {len(features)} volumes, the first one number {first}"
+        remedy = "check that volume: its values may be NaN or far outside [-1, 1]"
+        raise NndiffError("The features must be finite.", found=found, where=where, remedy=remedy)
     return features.astype(np.float64)

@@ -69,7 +69,7 @@ class Random:
         numbers = 2 * sum(self.CHANNELS)
         if not 1 <= self.dimensions <= numbers:
             raise NndiffError(
-                "The extractor 'random' has no such number of features.",
+                "The extractor 'random' cannot compute this number of features.",
                 expected=f"dimensions from 1 to {numbers}",
                 found=self.dimensions,
             )
@@ -177,25 +177,27 @@ def _fitting(path: Path, layout: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise _of_another_layout(path, f"'{name}' of shape {expected}", found)
     for name in stored:
         if name not in layout:
-            raise _of_another_layout(
-                path, f"the {len(layout)} names of a ResNet-50 with shortcut B", f"'{name}' besides"
-            )
+            raise _of_another_layout(path, f"the {len(layout)} names of a ResNet-50 with shortcut B", f"also '{name}'")
     return {name: torch.zeros(()) if _is_counter(name) else stored[name].float() for name in layout}
 
 
 def _stored(path: Path) -> dict[str, Tensor]:
     """Return the tensors of the file, bare or under `state_dict`, without `module.` and the segmentation head."""
     if not path.is_file():
-        raise NndiffError("MedicalNet's weights are missing.", where=path, remedy="give the path of resnet_50.pth")
+        raise NndiffError(
+            "MedicalNet's weights are missing.", where=path, remedy="pass the path of resnet_50.pth with --weights"
+        )
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise any exception
         found = str(error).partition("\n")[0][:120]
-        raise NndiffError("A file of weights cannot be read.", found=found, where=path) from None
+        raise NndiffError(
+            "The file of weights cannot be read.", found=found, where=path, remedy="download it again"
+        ) from None
     if isinstance(contents, dict):
         contents = contents.get("state_dict", contents)
     if not isinstance(contents, dict) or not all(isinstance(value, Tensor) for value in contents.values()):
-        raise _of_another_layout(path, "a table of tensors, bare or under 'state_dict'", type(contents).__name__)
+        raise _of_another_layout(path, "a dictionary of tensors, or one under 'state_dict'", type(contents).__name__)
     bare = {str(name).removeprefix("module."): tensor for name, tensor in contents.items()}
     return {name: tensor for name, tensor in bare.items() if not name.startswith("conv_seg.")}
 
@@ -211,19 +213,21 @@ def _shape(tensor: Tensor) -> str:
 
 def _of_another_layout(path: Path, expected: str, found: str) -> NndiffError:
     return NndiffError(
-        "These are not the weights of MedicalNet's ResNet-50.",
+        "The file does not contain the weights of MedicalNet's ResNet-50.",
         expected=expected,
         found=found,
         where=path,
-        remedy="give resnet_50.pth or resnet_50_23dataset.pth as MedicalNet released them",
+        remedy="pass resnet_50.pth or resnet_50_23dataset.pth as released by MedicalNet",
     )
 
 
 def _tensor(volume: FloatArray) -> Tensor:
     """Return a volume as a tensor, and refuse one that is too small.  [Z, Y, X] → [1, 1, Z, Y, X]."""
     if volume.ndim != 3 or min(volume.shape) < SMALLEST_AXIS:
-        expected = f"[Z, Y, X] of {SMALLEST_AXIS} voxels or more along each"
-        raise NndiffError("No features can be taken of this array.", expected=expected, found=list(volume.shape))
+        expected = f"[Z, Y, X] with at least {SMALLEST_AXIS} voxels along each axis"
+        raise NndiffError(
+            "Features cannot be computed for an array of this shape.", expected=expected, found=list(volume.shape)
+        )
     return torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))[None, None]
 
 

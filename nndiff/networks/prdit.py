@@ -212,16 +212,16 @@ def _check(width: int, patch: Triple, stride: Triple, recompute: str) -> None:
     margins = [(p - s) / 2 for p, s in zip(patch, stride, strict=True)]
     if any(m < 0 or m != int(m) or m >= s for m, s in zip(margins, stride, strict=True)):
         raise NndiffError(
-            "A token is its block and an even margin around it.",
-            expected="kernels[0] - strides[0] even, from 0 to less than twice strides[0], along each axis",
-            found=f"tokens of {patch}, blocks of {stride}",
-            remedy="tokens of 12 on blocks of 8, of 6 on 4, or of 4 on 2",
+            "A token must extend its block by the same number of voxels at both ends of each axis.",
+            expected="token - block even, and at least 0 and less than 2 * block, along each axis",
+            found=f"token {patch}, block {stride}",
+            remedy="use token 12 with block 8, token 6 with block 4, or token 4 with block 2",
         )
     if width % max(1, width // HEAD_SIZE) or width < 6:
         raise NndiffError(
-            "A transformer's width is shared evenly by its attention heads.",
+            "The width of a transformer must divide evenly among its attention heads.",
             expected=f"a multiple of {HEAD_SIZE}, or less than {2 * HEAD_SIZE}",
             found=width,
         )
     if recompute not in RECOMPUTE:
-        raise NndiffError(f"This network has no recompute mode '{recompute}'.", expected=" or ".join(RECOMPUTE))
+        raise NndiffError(f"There is no recompute mode '{recompute}'.", expected=" or ".join(RECOMPUTE))

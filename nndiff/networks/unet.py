@@ -111,15 +111,17 @@ def _check(
     lengths = len(multipliers), len(kernels), len(strides)
     if len(set(lengths)) != 1 or not multipliers:
         raise NndiffError(
-            "A UNet needs one multiplier, one kernel and one stride a level.",
-            expected="three lists of one length",
+            "A UNet needs one multiplier, one kernel and one stride per level.",
+            expected="three lists of the same length",
             found=f"{lengths[0]} multipliers, {lengths[1]} kernels, {lengths[2]} strides",
         )
     if strides[0] != (1, 1, 1):
         raise NndiffError(
-            "Level 0 of a UNet is the input's own grid.", expected="strides[0] = (1, 1, 1)", found=strides[0]
+            "Level 0 of a UNet must keep the grid of the input.", expected="strides[0] = (1, 1, 1)", found=strides[0]
         )
     if any(k % 2 == 0 for kernel in kernels for k in kernel):
-        raise NndiffError("A kernel must be odd along every axis, so that it has a centre.", found=kernels)
+        raise NndiffError(
+            "The kernel sizes of a UNet must be odd along every axis.", expected="odd numbers", found=kernels
+        )
     if recompute not in RECOMPUTE:
         raise NndiffError(f"There is no recompute mode '{recompute}'.", remedy=nearest(recompute, RECOMPUTE))

@@ -64,11 +64,11 @@ def target_channel(
     window = kind.window_of(fingerprint.task)
     if window is not None:
         low, high = window.options["low"], window.options["high"]
-        reason = f"{kind.meaning}: [{low:g}, {high:g}] for every case, undone exactly; values beyond stay"
+        reason = f"{kind.meaning}: [{low:g}, {high:g}] for every case, undone exactly; values outside are not clipped"
         return Verdict(Channel(name, kind, window, kind.background), reason)
     fixed = _dataset_map(kind, fingerprint.pooled_target[t])
     if anchor is None or anchor_index is None:
-        reason = "generation: one map for the whole dataset"
+        reason = "generation: one normalisation for the whole dataset"
         return Verdict(Channel(name, kind, fixed, kind.background), reason)
     source = [case.source[anchor_index] for case in fingerprint.cases]
     target = [case.target[t] for case in fingerprint.cases]
@@ -83,12 +83,12 @@ def target_channel(
     shared = _Candidate(
         fixed,
         "dataset",
-        "one map for the dataset",
+        "one normalisation for the dataset",
         _unexplained(source, source_maps, target, one_map),
     )
     best, other = (tied, shared) if tied.unexplained < shared.unexplained else (shared, tied)
-    reason = f"{best.words}: {best.unexplained:.3f} of the target's range does not follow from the normalised source"
-    alternative = Alternative(other.name, f"{other.words} would leave {other.unexplained:.3f}")
+    reason = f"{best.words}: the normalised source does not explain {best.unexplained:.3f} of the target's range"
+    alternative = Alternative(other.name, f"{other.words}: {other.unexplained:.3f} would be unexplained")
     return Verdict(Channel(name, kind, best.scheme, kind.background), reason, (alternative,))
 
 
@@ -107,8 +107,8 @@ def crop(fingerprint: Fingerprint) -> Verdict[Crop]:
     enabled = kept <= CROP_WORTH
     side = "source" if fingerprint.channel_names else "target"
     reason = (
-        f"the body's box in the {side}, {CROP_MARGIN_MM:g} mm wider, keeps {kept:.0%} of the median case's voxels"
-        f"{'' if enabled else f'; above {CROP_WORTH:.0%} a crop is not worth its risk'}"
+        f"the bounding box of the body in the {side}, {CROP_MARGIN_MM:g} mm wider, keeps {kept:.0%} of the voxels of "
+        f"the median case{'' if enabled else f'; above {CROP_WORTH:.0%}, a crop is not worth its risk'}"
     )
     return Verdict(Crop(enabled, CROP_MARGIN_MM), reason)
 
@@ -125,7 +125,7 @@ def target_range(
         margin = RANGE_MARGIN * (high - low)
         ranges.append((_rounded(low - margin), _rounded(high + margin)))
     reason = (
-        f"the training targets' normalised range, {RANGE_MARGIN:.0%} wider on either side; estimates are clamped to it"
+        f"the range of the normalised training targets, {RANGE_MARGIN:.0%} wider at each end; it clamps the estimates"
     )
     return Verdict(tuple(ranges), reason)
 
@@ -169,18 +169,18 @@ def spacing(fingerprint: Fingerprint) -> Verdict[Spacing]:
         chosen, other = (
             fine,
             Alternative(
-                median, f"the median would lose the detail of {_share(spacings, median, finer=True):.0%} of the cases"
+                median, f"the median would lose detail in {_share(spacings, median, finer=True):.0%} of the cases"
             ),
         )
-        cost = f", {growth:.2g} times the voxels of the median" if growth > 1.01 else ""
-        reason = f"the finer tenth percentile an axis, so that the way back loses no detail{cost}"
+        cost = f"; it has {growth:.2g} times the voxels of the median" if growth > 1.01 else ""
+        reason = f"the finer tenth percentile per axis, so that resampling back loses no detail{cost}"
     else:
         chosen, other = (
             median,
-            Alternative(fine, f"the finer tenth percentile would make {growth:.2g} times the voxels"),
+            Alternative(fine, f"the finer tenth percentile would give {growth:.2g} times the voxels"),
         )
-        reason = "the median"
-    reason += f"; {_share(spacings, chosen):.0%} of the cases have it and are not resampled"
+        reason = "the median per axis"
+    reason += f"; {_share(spacings, chosen):.0%} of the cases have this spacing and are not resampled"
     return Verdict(chosen, reason, (other,) if other.value != chosen else ())
 
 
@@ -206,9 +206,11 @@ def volume_shape(fingerprint: Fingerprint, crop: Crop, spacing: Spacing) -> Verd
     if fingerprint.task == "generation":
         z, y, x = (int(v) for v in np.percentile(shapes, 95, axis=0, method="lower"))
         whole = float(np.mean(np.all(shapes <= (z, y, x), axis=1)))
-        return Verdict((z, y, x), f"one shape for all: {whole:.0%} of the cases fit whole, larger ones lose their rim")
+        return Verdict(
+            (z, y, x), f"one shape for all: {whole:.0%} of the cases fit completely, larger ones are cut at the edges"
+        )
     z, y, x = (int(v) for v in np.median(shapes, axis=0))
-    return Verdict((z, y, x), "the median case after crop and resampling")
+    return Verdict((z, y, x), "the shape of the median case after cropping and resampling")
 
 
 def scheme_map(scheme: Scheme, statistics: ChannelStatistics | None) -> Map:

@@ -43,10 +43,10 @@ def settle(path: Path, wanted: Sequence[str], overrides: dict[str, Any], clean: 
     edited = [part for part in ("", *old.configurations) if _is_edited(old, raw, part)]
     kept = tuple(name for name in wanted if name in edited)
     anew = [name for name in wanted if name not in edited]
-    notes = [f"configuration {name} was edited by hand and is kept (--clean plans it anew)" for name in kept]
+    notes = [f"configuration {name} was edited by hand and is kept (pass --clean to plan it again)" for name in kept]
     if "" in edited:
         overrides = {**_as_overrides(old), **overrides}
-        notes.append("the dataset-wide choices were edited by hand and are kept (--clean decides them anew)")
+        notes.append("the dataset-wide decisions were edited by hand and are kept (pass --clean to make them again)")
     if not anew:
         return Settled(raw, kept, tuple(notes))
     new = make(anew, overrides)
@@ -98,9 +98,9 @@ def _demand_agreement(old: Plan, new: Plan, others: Sequence[str], path: Path) -
     if others and part_of(old, "") != part_of(new, ""):
         differing = [name for name, value in part_of(new, "").items() if value != part_of(old, "")[name]]
         raise NndiffError(
-            f"The dataset-wide choices ({', '.join(differing)}) are no longer those that {', '.join(others)} rests on.",
+            f"The dataset-wide decisions ({', '.join(differing)}) have changed since {', '.join(others)} was planned.",
             where=path,
-            remedy=f"plan {' and '.join(others)} as well (-c), or start over with --clean",
+            remedy=f"plan {' and '.join(others)} as well (-c), or plan everything again with --clean",
         )
 
 

@@ -72,13 +72,13 @@ def parse(assignments: Sequence[str], configurations: Sequence[str]) -> dict[str
     for text in assignments:
         path, equals, written = text.partition("=")
         if not equals:
-            raise NndiffError("--set needs key=value.", found=text, remedy="for instance --set crop.enabled=false")
+            raise NndiffError("--set needs key=value.", found=text, remedy="write for example --set crop.enabled=false")
         path, value = renamed(path, _value(written))  # the old names of fields that moved are still accepted
         if path.rpartition(".")[2] in ("order", "hot"):
             raise NndiffError(
                 f"--set: '{text}' does not name a step rule.",
                 expected="order=2, hot=K with K of 1 or more, or a whole rule",
-                remedy=f'{path.rpartition(".")[0]}.sampler.rule={{"name":"first","eta":0}}',
+                remedy=f"--set '{path.rpartition('.')[0]}.sampler.rule={{\"name\":\"first\",\"eta\":0}}'",
             )
         values[path] = _checked(path, value, configurations)
     return values
@@ -92,8 +92,8 @@ def put_in(plan: Plan, name: str, assignments: Sequence[str]) -> Plan:
     for path in values:
         if path[len(prefix) :].partition(".")[0] in SETTLED:
             raise NndiffError(
-                f"--set: '{path[len(prefix) :]}' was settled when the cases were prepared.",
-                remedy=f"plan and preprocess anew: nndiff_plan_and_preprocess -d {plan.dataset[7:10]} --set {path}=…",
+                f"--set: '{path[len(prefix) :]}' cannot change after planning and preprocessing.",
+                remedy=f"plan and preprocess again: nndiff_plan_and_preprocess -d {plan.dataset[7:10]} --set {path}=…",
             )
     tree = encode(plan)
     for path, value in values.items():
@@ -116,17 +116,19 @@ def _checked(path: str, value: Any, configurations: Sequence[str]) -> Any:
     first, *rest = path.split(".")
     if first in hints_of(Configuration):
         raise NndiffError(
-            f"--set: '{first}' belongs to a configuration.", remedy=f"write configurations.{configurations[0]}.{path}=…"
+            f"--set: '{first}' is a field of each configuration, so its key must name one.",
+            remedy=f"write configurations.{configurations[0]}.{path}=…",
         )
     if first in NEVER_DECIDED and (first != "configurations" or len(rest) < 2):
         raise NndiffError(
-            f"--set: '{path}' is not a decision.", remedy="name one field, such as configurations.bridge.batch_size"
+            f"--set: '{path}' is not a field that can be set.",
+            remedy="name one field, such as configurations.bridge.batch_size",
         )
     if first == "configurations" and rest[0] not in configurations:
         raise NndiffError(
-            f"--set: configuration '{rest[0]}' is not being planned.",
+            f"--set: configuration '{rest[0]}' is not among those to be planned.",
             expected=" or ".join(configurations),
-            remedy="add it to -c",
+            remedy="correct the name, or add it to -c",
         )
     try:
         decode(type_at(Plan, path), value, path)
@@ -174,6 +176,6 @@ def _place(items: Sequence[Any], key: str) -> int:
         raise NndiffError(
             f"--set: there is no '{key}' in this list.",
             expected=" or ".join(keys) or "no item: the list is empty",
-            remedy="set the list as a whole",
+            remedy="set the whole list",
         )
     return keys.index(key)

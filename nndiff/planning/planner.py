@@ -53,7 +53,7 @@ class Ledger:
         reason, alternatives = verdict.reason, verdict.alternatives
         if used:
             self.used.update(used)
-            reason = f"set by hand ({', '.join(used)}); the rule would say {encode(verdict.value)}"
+            reason = f"set by hand ({', '.join(used)}); the rule gives {encode(verdict.value)}"
             alternatives = (Alternative(encode(verdict.value), verdict.reason),)
         plain = tuple(Alternative(encode(other.value), other.note) for other in alternatives)
         self.decisions.append(
@@ -228,7 +228,7 @@ def _tell_share(name: str, configuration: Configuration, ledger: Ledger) -> None
     """Append the cost of a step with kept features to the reason for the cache."""
     deep = configuration.sampler.part(Deep)
     share = shallow_share(configuration.workload(), deep.depth)
-    ledger.extend(name, "sampler.caches.deep", f"{share:.2f} of a whole step's FLOPs")
+    ledger.extend(name, "sampler.caches.deep", f"with {share:.2f} of the FLOPs of a whole step")
 
 
 def _coarser(shape: Triple, fine: Spacing, coarse: Spacing) -> Triple:

@@ -25,8 +25,8 @@ MOSTLY_NOISE = 0.6  # share of noise in the power of the difference between sour
 
 def precision(budget: Budget) -> Verdict[str]:
     if budget.bf16:
-        return Verdict("bf16", f"{budget.device_name} computes in bf16: half the memory, and faster; weights stay fp32")
-    return Verdict("fp32", f"{budget.device_name} has no fast bf16")
+        return Verdict("bf16", f"{budget.device_name}: bf16 halves the memory and is faster; the weights stay in fp32")
+    return Verdict("fp32", f"{budget.device_name} does not compute bf16 fast")
 
 
 def skip(prediction: str, data: Data) -> tuple[int, ...]:
@@ -46,16 +46,18 @@ def augmentation(sources: Sequence[Channel], targets: Sequence[Channel], data: D
     chosen, reasons = [], []
     if data.noise_share is not None and data.noise_share > MOSTLY_NOISE:
         chosen.append(Scheme("mirror", {"z": 1.0, "y": 1.0, "x": 1.0}))
-        reasons.append("source and target differ by noise, which has no left and no right: mirrored along every axis")
+        reasons.append(
+            "mirrored along every axis, because source and target differ by noise, which has no left and no right"
+        )
     else:
-        reasons.append("not mirrored: left and right, up and down mean something here")
+        reasons.append("not mirrored, because left and right, or up and down, differ in meaning here")
     if targets and all(channel.kind.scale_varies and channel.normalization.name == TIED for channel in targets):
         chosen.append(Scheme("scale", {"low": 0.8, "high": 1.25}))
-        reasons.append("source and target share one scale, which is varied for both at once")
+        reasons.append("source and target share one intensity scale, which is varied for both by the same factor")
     if sources and all(channel.kind.contrast_varies for channel in sources):
         titles = " and ".join(dict.fromkeys(channel.kind.title for channel in sources))
         chosen.append(Scheme("contrast", {"probability": 0.3, "strength": 0.15}))
-        reasons.append(f"{titles} contrast differs from scanner to scanner: varied in the source alone")
+        reasons.append(f"{titles} contrast differs between scanners, so it is varied in the source only")
     return Verdict(tuple(chosen), "; ".join(reasons))
 
 
@@ -64,7 +66,7 @@ def source_distance(distances: Sequence[float]) -> Verdict[float]:
         return Verdict(1.0, "there is no source")
     return Verdict(
         float(f"{max(1e-4, float(np.median(distances))):.4g}"),
-        "rms between source and target, median over cases: the scale of x0_skip",
+        "rms difference of source and target, median over cases; the scale of x0_skip",
     )
 
 
@@ -76,41 +78,42 @@ def training_steps(budget: Budget, step_flops: int) -> Verdict[int]:
     steps = int(np.clip(_two_digits(wanted), low, high))
     expected = steps * step_flops / rate / 3600
     return Verdict(
-        steps, f"about {expected:.2g} hours on this class of device ({low} to {high} steps); --time_budget overrules it"
+        steps, f"about {expected:.2g} hours on this class of device ({low} to {high} steps); --time_budget overrides it"
     )
 
 
 def warmup_steps(steps: int) -> Verdict[int]:
-    return Verdict(max(20, min(1000, steps // 20)), "a twentieth of the training, at most 1000")
+    return Verdict(max(20, min(1000, steps // 20)), "a twentieth of the training, at most 1000 steps")
 
 
 def ema_half_life(steps: int) -> Verdict[int]:
     return Verdict(
-        max(10, min(5000, steps // 20)), "a twentieth of the training: a longer memory would still hold the start"
+        max(10, min(5000, steps // 20)),
+        "a twentieth of the training; a longer average would still contain the initial weights",
     )
 
 
 def accumulate(batch_size: int) -> Verdict[int]:
     if batch_size > 1:
-        return Verdict(1, f"a batch of {batch_size} is enough for a step")
-    return Verdict(2, "a batch of 1 is noisy: two are summed before a step")
+        return Verdict(1, f"a batch of {batch_size} is enough for a training step")
+    return Verdict(2, "a batch of 1 is noisy, so the gradients of two are summed per training step")
 
 
 def tiles(whole: bool, tiled: bool) -> Verdict[Tiles]:
     if not tiled:
-        return Verdict(Tiles(0.0), "generation is never tiled: every volume is made whole")
+        return Verdict(Tiles(0.0), "generation does not use tiles: each volume is computed as a whole")
     reason = "the patch is the whole median volume; larger cases are tiled" if whole else "volumes are tiled"
-    return Verdict(Tiles(0.5), f"{reason}: half a patch of overlap, blended with Gaussian weights")
+    return Verdict(Tiles(0.5), f"{reason}, with half a patch of overlap and Gaussian weights")
 
 
 def shifts(puzzle_factor: Sequence[int]) -> Verdict[Shifts]:
     """Return the number of shifts of the puzzle's grid; the measurements are in documentation/records."""
     if max(puzzle_factor) == 1:
-        return Verdict(Shifts(), "there is no puzzle, and so no grid")
-    note = "twice the work; in trials 0.04 to 0.15 dB on simulated PET, 0.1 to 0.4 dB on real uncorrected PET"
+        return Verdict(Shifts(), "there is no puzzle, so there is no grid to average over")
+    note = "twice the work; in trials, 0.04 to 0.15 dB better on simulated PET, 0.1 to 0.4 dB on real uncorrected PET"
     return Verdict(
         Shifts(),
-        "one place of the puzzle's grid: each more is as much work again; --shifts where a grid is seen",
+        "one position of the puzzle's grid: each further one costs as much again; use --shifts if a grid is visible",
         (Alternative({"places": 2}, note),),
     )
 
@@ -133,7 +136,7 @@ def _in_words(share: float | None) -> str:
     if share is None:
         return ""
     what = "mostly noise" if share > MOSTLY_NOISE else "mostly structure" if share < 0.3 else "noise and structure"
-    return f"what separates source and target is {what} ({share:.0%} of its power is noise)"
+    return f"the difference of source and target is {what} ({share:.0%} of its power is noise)"
 
 
 def _two_digits(value: float) -> int:

@@ -55,8 +55,8 @@ def demand_channels(sources: Sequence[Channel], targets: Sequence[Channel], anch
     if len(anchor) != (len(targets) if sources else 0) or not all(0 <= s < len(sources) for s in anchor):
         names = ", ".join(f"{i} {channel.name}" for i, channel in enumerate(sources)) or "none"
         raise NndiffError(
-            "'anchor' names a source that does not exist.",
-            expected=f"one of the sources ({names}) for each target channel",
+            "'anchor' must name one source channel for each target channel.",
+            expected=f"a number of these sources: {names}",
             found=list(anchor),
         )
     for channel in targets:
@@ -64,5 +64,5 @@ def demand_channels(sources: Sequence[Channel], targets: Sequence[Channel], anch
             raise NndiffError(
                 f"Target channel {channel.name} cannot be normalised by '{channel.normalization.name}'.",
                 expected=" or ".join(TARGET_SCHEMES),
-                remedy="a target's map must not look at the target: prediction has none",
+                remedy="choose one of these; the others depend on the target, which is unknown in prediction",
             )

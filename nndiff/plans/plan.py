@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 DATASET_WIDE = ("task", "file_ending", "source_channels", "target_channels", "anchor", "crop", "target_range")
 DENOISING = Scheme("denoising", {})
-RISING = Rule(lambda value: all(low < high for low, high in value), "the lower before the higher")
+RISING = Rule(lambda value: all(low < high for low, high in value), "pairs of a lower and a higher number")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Configuration(Checked):
     process: Scheme
     prediction: str  # x0 | eps | v | residual | x0_skip | both
     source_distance: Annotated[float, above(0)]  # rms between anchor and target, normalised; the scale of x0_skip
-    stages: Annotated[tuple[Stage, ...], Rule(bool, "one stage or more")]
+    stages: Annotated[tuple[Stage, ...], Rule(bool, "at least one stage")]
     augmentation: tuple[Scheme, ...]
     learning_rate: Annotated[float, Rule(lambda value: 0 < value < 1, "between 0 and 1")]
     warmup_steps: Annotated[int, at_least(0)]

@@ -39,7 +39,7 @@ class Inputs:
 def find(folder: Path, channels: tuple[Channel, ...]) -> Inputs:
     """Return all cases of the folder, sorted by name."""
     if not folder.is_dir():
-        raise NndiffError("The input folder does not exist.", where=folder, remedy="correct -i")
+        raise NndiffError("The input folder does not exist.", where=folder, remedy="correct the path after -i")
     found: dict[str, dict[int, Path]] = defaultdict(dict)
     endings: dict[str, str] = {}
     failures: dict[str, str] = {}
@@ -57,7 +57,9 @@ def find(folder: Path, channels: tuple[Channel, ...]) -> Inputs:
         if match is None:
             failures[stem] = _unnumbered(path, channels)
         elif int(match["channel"]) in found[match["case"]]:
-            failures[match["case"]] = f"two files are its channel {int(match['channel'])}, one of them {path.name}"
+            failures[match["case"]] = (
+                f"two files are channel {int(match['channel'])} of this case, one of them {path.name}"
+            )
         else:
             found[match["case"]][int(match["channel"])] = path
             endings[match["case"]] = ending
@@ -72,10 +74,11 @@ def find(folder: Path, channels: tuple[Channel, ...]) -> Inputs:
     )
     if not cases and not failures:
         raise NndiffError(
-            "There is no image in the input folder.",
+            "The input folder contains no image.",
             expected=f"files such as CASE_0000.nii.gz ({' '.join(FILE_ENDINGS)})",
             found=", ".join(ignored[:5]) or "an empty folder",
             where=folder,
+            remedy="correct the path after -i, or rename the files",
         )
     return Inputs(cases, failures, tuple(ignored))
 
@@ -101,9 +104,9 @@ def _below(path: Path) -> list[Path]:
 
 def _unnumbered(path: Path, channels: tuple[Channel, ...]) -> str:
     names = ", ".join(f"_{i:04d} {channel.name}" for i, channel in enumerate(channels))
-    return f"{path.name} does not say which channel it is; name it CASE_0000 ({names})"
+    return f"the name of {path.name} has no channel number; rename it to CASE_0000 ({names})"
 
 
 def _wrong_channels(name: str, found: list[int], channels: tuple[Channel, ...]) -> str:
     expected = ", ".join(f"{name}_{i:04d} ({channel.name})" for i, channel in enumerate(channels))
-    return f"the model takes {len(channels)} source channels, expected {expected}; found channels {found}"
+    return f"the model needs {len(channels)} source channels: expected {expected}; found channels {found}"

@@ -84,19 +84,19 @@ def _checkpoints(folder: Path, folds: Sequence[str] | None, name: str) -> list[P
         if not (folder / fold / name).exists():
             there = sorted(path.name for path in (folder / fold).glob("*.pt"))
             raise NndiffError(
-                f"{fold} has no {name}.",
+                f"{fold} contains no {name}.",
                 expected=f"one of {', '.join(_folds_in(folder, name)) or 'no fold'}",
                 found=", ".join(there) or "no checkpoint",
                 where=folder / fold,
-                remedy=f"-chk {there[0]}" if there else "train it first, or name another fold with -f",
+                remedy=f"pass -chk {there[0]}" if there else "train this fold first, or choose another fold with -f",
             )
     if not wanted:
         others = sorted({path.name for pattern in (f"{FOLD}*/*.pt", "*.pt") for path in folder.glob(pattern)})
         raise NndiffError(
-            f"There is no {name} here.",
-            found=", ".join(others) or "no fold that was trained",
+            f"No fold of the model contains {name}.",
+            found=", ".join(others) or "no trained fold",
             where=folder,
-            remedy=f"-chk {others[0]}" if others else "train it first, or correct -m, -d or -c",
+            remedy=f"pass -chk {others[0]}" if others else "train it first, or correct -m, -d or -c",
         )
     return [folder / fold / name for fold in wanted]
 
@@ -111,11 +111,11 @@ def _folds_in(folder: Path, name: str) -> list[str]:
 def _demand_one_model(first: Checkpoint, other: Checkpoint, path: Path, configuration: str | None) -> None:
     if configuration is not None and other.configuration != configuration:
         raise NndiffError(
-            "The checkpoint is of another configuration.",
+            "The checkpoint belongs to another configuration.",
             expected=configuration,
             found=other.configuration,
             where=path,
-            remedy=f"-c {other.configuration}",
+            remedy=f"pass -c {other.configuration}",
         )
     parts = [
         digest([each.plan.preparation(each.configuration), each.planned.network, each.planned.puzzle_factor])
@@ -123,7 +123,7 @@ def _demand_one_model(first: Checkpoint, other: Checkpoint, path: Path, configur
     ]
     if parts[0] != parts[1]:
         raise NndiffError(
-            "The folds were not trained by one plan, so they cannot be averaged.",
+            "The folds were trained with different plans, so they cannot be averaged.",
             where=path,
-            remedy="predict with each fold alone (-f), or train them again with one plan",
+            remedy="predict with each fold separately (-f), or train the folds again with one plan",
         )

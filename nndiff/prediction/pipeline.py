@@ -43,7 +43,9 @@ def predict(request: Request) -> Summary:
     sampler.demand(trained.model.setting)
     oddities = sampler.oddities()
     if request.save_uncertainty and sampler.samples < 2:
-        raise NndiffError("An uncertainty needs several draws.", found="1 sample", remedy="--samples 8")
+        raise NndiffError(
+            "--save_uncertainty needs several draws.", expected="2 or more", found="1", remedy="pass --samples 8"
+        )
     found = _inputs(request, trained, generates)
     mine = found.cases[request.part_id :: request.num_parts]
     outputs = Outputs(request, len(trained.plan.target_channels), sampler.samples)
@@ -70,7 +72,7 @@ def _inputs(request: Request, trained: Trained, generates: bool) -> Inputs:
     assert request.input is not None
     found = inputs.find(request.input, trained.plan.source_channels)
     if found.ignored and not request.quiet:
-        print(f"Not read, by their names: {', '.join(found.ignored[:5])}", file=sys.stderr)
+        print(f"Ignored because of their names: {', '.join(found.ignored[:5])}", file=sys.stderr)
     return found
 
 

@@ -55,8 +55,8 @@ class Reader:
             low, high = seen.peaks
             if not low / UNITS_APART <= peak <= high * UNITS_APART:
                 lines.append(
-                    f"{seen.name}: intensities outside the training range (P99.99 {peak:.4g}, in training "
-                    f"{low:.4g} to {high:.4g}); are the units the same?"
+                    f"{seen.name}: the intensities are outside the training range (P99.99 is {peak:.4g}, in training "
+                    f"{low:.4g} to {high:.4g}); check that the units are the same"
                 )
         return lines
 
@@ -66,14 +66,14 @@ class Reader:
         if not any(here > COARSER * there for here, there in zip(own, trained, strict=True)):
             return []
         coarse, fine = (" x ".join(f"{s:.3g}" for s in spacing) for spacing in (own, trained))
-        return [f"coarser than what was trained on: {coarse} mm, trained at {fine} mm"]
+        return [f"the spacing of {coarse} mm is coarser than that of the training, {fine} mm"]
 
 
 def _demand_series(case: InputCase) -> None:
     if not dicom.is_series(case.files[0]):
         raise NndiffError(
-            "A derived series needs the patient and the study of a DICOM scan.",
-            expected=f"{case.name}: a folder or a zip of one series",
+            "--dicom_out needs DICOM scans, because it copies the patient and the study from them.",
+            expected=f"{case.name} as a folder or a zip file of one series",
             found=case.files[0].name,
             remedy="leave out --dicom_out",
         )
@@ -83,8 +83,8 @@ def _demand_finite(source: Volume, path: Path) -> None:
     if not np.isfinite(source.array).all():
         bad = int((~np.isfinite(source.array)).sum())
         raise NndiffError(
-            "The source holds voxels that are NaN or infinite.",
-            found=f"{bad} of {source.array.size}",
+            "The source contains NaN or infinite values.",
+            found=f"{bad} of {source.array.size} voxels",
             where=path,
-            remedy="mend the file; nndiff does not guess what belongs there",
+            remedy="replace these values in the file; nndiff does not guess them",
         )

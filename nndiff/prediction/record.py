@@ -55,11 +55,11 @@ class Record:
         for key, value in how_made(self.data).items():
             if there[key] != value:
                 raise NndiffError(
-                    f"The outputs there were made with another {key}.",
+                    f"The existing outputs were made with another {key}.",
                     expected=value,
                     found=there[key],
                     where=path,
-                    remedy="choose another output folder, or leave out --continue_prediction to make them anew",
+                    remedy="choose another output folder, or leave out --continue_prediction to replace the outputs",
                 )
         self.data["cases"] = before.get("cases", {})
 

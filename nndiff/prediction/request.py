@@ -38,9 +38,9 @@ def demand_sound(request: Request) -> None:
     """Refuse a request that no model could fulfil."""
     if request.input is not None and request.input.resolve() == request.output.resolve():
         raise NndiffError(
-            "The output folder is the input folder: outputs would replace the scans.",
+            "The output folder must not be the input folder, because outputs would replace the scans.",
             where=request.output,
-            remedy="choose another -o",
+            remedy="pass another folder after -o",
         )
     if request.seed < 0 or request.volumes < 1:
         name, least, found = ("-seed", 0, request.seed) if request.seed < 0 else ("-n", 1, request.volumes)
@@ -52,8 +52,14 @@ def demand_sound(request: Request) -> None:
 def demand_task(request: Request, generates: bool) -> None:
     """Refuse options of the other task: translation needs scans, generation takes none."""
     if generates and request.input is not None:
-        raise NndiffError("This model generates: it takes no input.", remedy="leave out -i; -n says how many volumes")
+        raise NndiffError(
+            "This model generates volumes, so it takes no input.",
+            remedy="leave out -i, and pass the number of volumes with -n",
+        )
     if generates and request.dicom_out:
-        raise NndiffError("A generated volume has no patient: there is no series to derive.", remedy="no --dicom_out")
+        raise NndiffError(
+            "--dicom_out needs a DICOM scan of a patient, but this model generates volumes.",
+            remedy="leave out --dicom_out",
+        )
     if not generates and request.input is None:
-        raise NndiffError("This model translates: it needs scans.", remedy="-i FOLDER")
+        raise NndiffError("This model translates scans, so it needs an input folder.", remedy="pass -i FOLDER")

@@ -24,7 +24,7 @@ GB = 10**9
 def budget(gpu_memory_target: float | None) -> Budget:
     """Return the budget of this machine, or of a GPU of `gpu_memory_target` GB if that is given."""
     if gpu_memory_target is not None and not 0 < gpu_memory_target < math.inf:
-        raise NndiffError("-gpu_memory_target must be a size.", expected="GB, above 0", found=gpu_memory_target)
+        raise NndiffError("-gpu_memory_target must be a memory size.", expected="GB, above 0", found=gpu_memory_target)
     device, name, total, bf16, source = _device(gpu_memory_target)
     return Budget(
         device=device, device_name=name, memory_bytes=total, memory_from=source, bf16=bf16, cores=available_cores()
@@ -66,7 +66,11 @@ def demand_device(name: str | None) -> str:
         return next(device for device, present in there.items() if present)
     if not there.get(name, False):
         found = ", ".join(device for device, present in there.items() if present)
-        raise NndiffError(f"There is no {name} device here.", expected="a device of this machine", found=found)
+        raise NndiffError(
+            f"This machine has no {name} device.",
+            found=found,
+            remedy="pass a device that this machine has with -device",
+        )
     return name
 
 

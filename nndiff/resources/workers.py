@@ -82,7 +82,7 @@ def demand_success(failures: Sequence[Failure], total: int, stage: str) -> None:
     rows = "\n".join(f"  {failure.case}: {failure.message}" for failure in failures)
     raise NndiffError(
         f"{stage}: {len(failures)} of {total} cases failed; the others are done.\n{rows}",
-        remedy="mend these cases and run the same command again: what is finished is kept (--debug shows tracebacks)",
+        remedy="correct these cases and run the same command again; finished cases are kept (--debug shows tracebacks)",
     )
 
 
@@ -110,8 +110,8 @@ def _parallel(function: Callable[[C], R], cases: Sequence[C], workers: int) -> I
             names = ", ".join(sorted(case.name for case in running.values()))
             raise NndiffError(
                 "A worker process died; most likely the machine ran out of memory.",
-                found=f"at work on {names}",
-                remedy="run it again with fewer workers (-np 1; -np 0 runs in this process); finished cases are kept. "
+                found=f"it was processing one of: {names}",
+                remedy="run the command again with fewer workers (-np 1, or -np 0 for none); finished cases are kept. "
                 "A script of your own must call this below `if __name__ == '__main__':`",
             ) from None
         finally:

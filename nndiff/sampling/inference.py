@@ -75,11 +75,11 @@ def load(folder: Path, checkpoint: str, planned: SamplerPlan, weights: str) -> I
         return None
     if found.weights != weights:
         raise NndiffError(
-            f"{FILE} belongs to another checkpoint.",
+            f"{FILE} was tuned for another checkpoint.",
             expected=f"weights {weights}",
             found=f"weights {found.weights}",
             where=path,
-            remedy="run nndiff_tune again, or delete the file to predict as planned",
+            remedy="run nndiff_tune again, or delete the file to use the planned sampler",
         )
     return found
 

@@ -184,7 +184,7 @@ def translate(
                 raise NndiffError(
                     "The device ran out of memory on the smallest tiles.",
                     found=f"tiles of {arrangement.tiling.size}",
-                    remedy="free the device of other programs, or predict with -device cpu",
+                    remedy="stop other programs on the device, or predict with -device cpu",
                 ) from error
             on_retreat(smaller)
         if model.device.type == "cuda":

@@ -143,9 +143,9 @@ def loader(batches: Batches, first: int, last: int, workers: int, pinned: bool) 
         if "DataLoader worker" not in str(error):
             raise
         raise NndiffError(
-            "A process that loads data died; most likely the machine ran out of memory.",
+            "A data-loading process died; most likely the machine ran out of memory.",
             found=str(error).partition("\n")[0],
-            remedy="go on with --c and fewer of them (-np 1; -np 0 loads in the training process)",
+            remedy="continue with --c and fewer processes (-np 1, or -np 0 to load in the training process)",
         ) from error
 
 

@@ -95,10 +95,10 @@ def within_budget(run: Run, seconds: float, step: float, case: float) -> Run:
         steps = int((seconds - 2 * cases * case) / (step + cases * case / LONGEST_EPOCH))
     if steps < FEWEST_STEPS:
         raise NndiffError(
-            "The time budget is too short to train anything.",
-            expected=f"at least {journal.in_words(FEWEST_STEPS * step + (FEWEST_EPOCHS + 1) * case)} after the start",
+            "The time budget is too short for a training.",
+            expected=f"at least {journal.in_words(FEWEST_STEPS * step + (FEWEST_EPOCHS + 1) * case)} after preparation",
             found=journal.in_words(max(0.0, seconds)),
-            remedy="give a longer --time_budget, or plan smaller patches",
+            remedy="pass a longer --time_budget, or plan smaller patches",
         )
     return replace(
         run,

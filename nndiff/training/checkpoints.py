@@ -20,17 +20,18 @@ def find(request: Request) -> Checkpoint | None:
         return None
     if not request.go_on:
         raise NndiffError(
-            "This fold has been trained, or begun, before.",
+            "A training of this fold exists already.",
             where=path,
-            remedy="go on with --c, or move the folder away to start anew",
+            remedy="continue it with --c, or move its folder to another place to start again",
         )
     found = checkpoint.load(path)
     if found.configuration != request.configuration:
         raise NndiffError(
-            "The checkpoint is of another configuration.",
+            "The checkpoint belongs to another configuration.",
             expected=request.configuration,
             found=found.configuration,
             where=path,
+            remedy="train the configuration of the checkpoint, or move its folder to another place",
         )
     return found
 

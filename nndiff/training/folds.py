@@ -36,9 +36,9 @@ def groups_of(folder: Path) -> dict[str, str]:
     if not names:
         dataset, configuration = folder.parent.name, folder.name
         raise NndiffError(
-            f"No case is prepared for configuration {configuration}.",
+            f"No case has been preprocessed for configuration {configuration}.",
             where=folder,
-            remedy=f"nndiff_preprocess -d {dataset[7:10]} -c {configuration}",
+            remedy=f"run nndiff_preprocess -d {dataset[7:10]} -c {configuration}",
         )
     return {name: (store.read_record(folder, name) or {}).get("group", name) for name in names}
 
@@ -59,7 +59,7 @@ def split_of(fold: str, folder: Path, groups: Mapping[str, str]) -> Split:
             expected=f"0 to {len(splits) - 1} ({FILE} has {len(splits)}), or {ALL}" if splits else ALL,
             found=fold,
             where=path,
-            remedy=f"one patient cannot be split: train fold {ALL}" if not splits else None,
+            remedy=f"train fold {ALL}, because a single patient cannot be split" if not splits else None,
         )
     return splits[int(fold)]
 
@@ -89,13 +89,17 @@ def read(path: Path, groups: Mapping[str, str]) -> list[Split]:
         both = {groups[case] for case in split.train} & {groups[case] for case in split.val}
         if both:
             raise NndiffError(
-                f"Fold {i} trains and validates on one patient.",
+                f"Fold {i} has the same patient in training and in validation.",
                 found=", ".join(sorted(both)[:3]),
                 where=path,
-                remedy="move all cases of a patient to one side",
+                remedy="move all cases of the patient to training or to validation",
             )
         if not split.train or not split.val:
-            raise NndiffError(f"Fold {i} has an empty side.", where=path, remedy="give it cases, or train fold all")
+            raise NndiffError(
+                f"Fold {i} has no training case or no validation case.",
+                where=path,
+                remedy="add cases to it, or train fold all",
+            )
     return splits
 
 
@@ -104,11 +108,11 @@ def _demand_known(split: Split, groups: Mapping[str, str], path: Path) -> None:
     strangers, missing = sorted(set(named) - set(groups)), sorted(set(groups) - set(named))
     if strangers or missing:
         raise NndiffError(
-            f"{FILE} does not fit the prepared cases.",
-            expected="every prepared case in each fold",
-            found=_named("not prepared", strangers) + _named("in no fold", missing),
+            f"{FILE} does not match the preprocessed cases.",
+            expected="each preprocessed case in every fold",
+            found=_named("not preprocessed", strangers) + _named("in no fold", missing),
             where=path,
-            remedy="delete the file to have it made anew, or mend it; cases left out on purpose: move them out of raw",
+            remedy="correct the file, or delete it to create new folds; to exclude a case, move it out of raw",
         )
 
 

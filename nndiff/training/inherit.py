@@ -19,20 +19,21 @@ def begin(trainer: Trainer, path: Path) -> str:
     Return a sentence with their number and the parts of the network that are trained from scratch.
     """
     other = checkpoint.load(
-        path, "give a fold's folder, a checkpoint, or a configuration that this fold was trained in"
+        path, "pass the folder of a fold, a checkpoint, or a configuration with which this fold was trained"
     )
     spec, factor = trainer.configuration.network, trainer.configuration.puzzle_factor
     if other.planned.puzzle_factor != factor:
         raise NndiffError(
-            "The other run has another puzzle: its channels are other voxels.",
+            "The other run has another puzzle factor, so its weights belong to other voxels.",
             expected=f"puzzle_factor {factor}",
             found=other.planned.puzzle_factor,
             where=path,
+            remedy="begin with a run of the same puzzle factor, or plan with that factor",
         )
     own = trainer.weights
     weights = spec.inherit(own, other.planned.network, other.ema)
     trainer.begin_with(weights)
     new = [name for name, value in weights.items() if value is own[name]]
     parts = sorted({".".join(name.split(".")[:2]) for name in new})
-    rest = f"; from scratch: {', '.join(parts)}" if parts else ""
-    return f"Begun with {len(weights) - len(new)} of {len(weights)} weights of {path}{rest}"
+    rest = f"; newly initialised: {', '.join(parts)}" if parts else ""
+    return f"Started with {len(weights) - len(new)} of {len(weights)} weights of {path}{rest}"

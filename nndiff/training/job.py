@@ -108,10 +108,10 @@ class Job:
             record = store.read_record(self.cases, case)
             if record is None or record.get("preparation") != wanted:
                 raise NndiffError(
-                    f"Case {case} is not prepared as the {'checkpoint' if self.request.go_on else 'plan'} asks.",
-                    found="no such case" if record is None else "prepared by another plan",
+                    f"Case {case} does not match the {'checkpoint' if self.request.go_on else 'plan'}.",
+                    found="no such case" if record is None else "a case preprocessed with another plan",
                     where=self.cases,
-                    remedy=f"nndiff_preprocess -d {self.plan.dataset[7:10]} -c {self.name}",
+                    remedy=f"run nndiff_preprocess -d {self.plan.dataset[7:10]} -c {self.name}",
                 )
 
     def demand_same_step(self, run: Run) -> None:
@@ -119,8 +119,8 @@ class Job:
         samples = self.share.samples_a_step
         if samples != run.samples_a_step:
             raise NndiffError(
-                "This run was begun with another number of processes.",
-                expected=f"{run.samples_a_step} samples a step",
-                found=f"{samples} with {self.ranks.world} processes",
-                remedy="go on with as many processes as it was begun with",
+                "A run must continue with the number of processes with which it began.",
+                expected=f"{run.samples_a_step} samples per step",
+                found=f"{samples} samples per step with {self.ranks.world} processes",
+                remedy="continue with the original number of processes (torchrun --nproc_per_node=N)",
             )

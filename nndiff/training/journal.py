@@ -71,7 +71,7 @@ class Journal:
     def _progress(self, history: Sequence[Epoch], run: Run, stages: Sequence[int]) -> None:
         with atomic(self.folder / "progress.png") as part:
             panels = [replace(panel, marks=tuple(stages)) for panel in _panels(history)]
-            where = ", dotted: a stage begins" if stages else ""
+            where = "; dotted line: a new stage begins" if stages else ""
             curves(part, panels, f"step {history[-1].step} of {run.training_steps}{where}")
 
     def _case(self, example: Example, name: str, epoch: Epoch) -> None:
@@ -80,14 +80,14 @@ class Journal:
             columns.insert(0, ("source", example.source[0]))
         error = example.estimate[0] - example.target[0]
         with atomic(self.folder / "validation" / f"{name}.png") as part:
-            slices(part, columns, error, f"{name}, step {epoch.step}: PSNR {epoch.psnr:.1f} dB on average")
+            slices(part, columns, error, f"{name}, step {epoch.step}: mean PSNR {epoch.psnr:.1f} dB")
 
 
 def line(epoch: Epoch, run: Run, best: bool, seconds_left: float) -> str:
     """Return the line of one epoch in the log."""
     parts = [f"step {epoch.step}/{run.training_steps}", f"loss {epoch.loss:.4g}"]
     if epoch.psnr is not None and epoch.ssim is not None:
-        parts.append(f"PSNR {epoch.psnr:.2f} dB (without network {epoch.baseline_psnr:.2f}), SSIM {epoch.ssim:.3f}")
+        parts.append(f"PSNR {epoch.psnr:.2f} dB (without a network {epoch.baseline_psnr:.2f}), SSIM {epoch.ssim:.3f}")
     else:
         parts.append(f"validation loss {-epoch.score:.4g}")
     parts.append(f"{epoch.seconds:.0f} s, {epoch.waiting:.0%} waiting for data")
@@ -103,12 +103,12 @@ def not_learning(epoch: Epoch, run: Run, baseline: float, learning_rate: float) 
     least = LEAST_GAIN if epoch.psnr is not None else 0.0
     if epoch.step < max(run.warmup_steps, SETTLED * run.training_steps) or epoch.score > baseline + least:
         return None
-    what = "returning the source, its local mean or one constant" if epoch.psnr is not None else "the mean volume"
+    what = "the source, its local mean or a constant" if epoch.psnr is not None else "the mean volume"
     return (
         f"NOT LEARNING: after {epoch.step} steps the network is no better than {what} (score {epoch.score:.3f}, "
-        f"without network {baseline:.3f}). If this stays, stop and try a lower learning rate "
-        f"(--set learning_rate={learning_rate / 2:.1g}), more training, or look whether sources and targets belong "
-        f"together (validation/*.png)."
+        f"without a network {baseline:.3f}). If this persists, stop the training. Then try a lower learning rate "
+        f"(--set learning_rate={learning_rate / 2:.1g}) or a longer training, and check in validation/*.png that each "
+        f"source is paired with its own target."
     )
 
 
@@ -126,11 +126,11 @@ def _panels(history: Sequence[Epoch]) -> list[Curve]:
 
     panels = [Curve("training loss", steps, row("loss"), log=True)]
     if history[0].psnr is not None:
-        panels.append(Curve("PSNR, dB", steps, row("psnr"), reference=("without network", row("baseline_psnr"))))
+        panels.append(Curve("PSNR, dB", steps, row("psnr"), reference=("without a network", row("baseline_psnr"))))
         panels.append(Curve("SSIM", steps, row("ssim")))
     else:
         panels.append(Curve("validation loss", steps, [-score for score in row("score")], log=True))
     panels.append(Curve("learning rate", steps, row("learning_rate")))
-    panels.append(Curve("seconds an epoch", steps, row("seconds"), limits=(0.0, 1.1 * max(row("seconds")))))
+    panels.append(Curve("seconds per epoch", steps, row("seconds"), limits=(0.0, 1.1 * max(row("seconds")))))
     panels.append(Curve("share of time waiting for data", steps, row("waiting"), limits=(0.0, 1.0)))
     return panels

@@ -245,7 +245,7 @@ def _not_finite(step: int, rate: float, precision: str) -> NndiffError:
     if precision == "bf16":
         tries.append("full precision: --set precision=fp32")
     return NndiffError(
-        f"Training broke down: the gradient of step {step + 1} is NaN or infinite. The step was not taken.",
-        where="the last checkpoint is good and was left as it is",
-        remedy=f"start again with {', or '.join(tries)}; look for a case with extreme intensities in fingerprint.json",
+        f"The training stopped, because the gradient of step {step + 1} is NaN or infinite.",
+        where="the step was not taken; the last checkpoint is valid and unchanged",
+        remedy=f"train again with {', or '.join(tries)}; check fingerprint.json for a case with extreme intensities",
     )

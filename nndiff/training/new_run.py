@@ -64,8 +64,8 @@ def within_time(job: Job, run: Run, began: float, say: Callable[[str], None]) ->
     left = request.time_budget - (time.perf_counter() - began)
     fitted = within_budget(run, SAFETY * left, step, case)
     say(
-        f"A step takes {step:.2f} s and a validation case {case:.1f} s: {journal.in_words(left)} make "
-        f"{fitted.training_steps} steps (planned without a budget: {run.training_steps})."
+        f"A step takes {step:.2f} s and a validation case {case:.1f} s, so {fitted.training_steps} steps fit into "
+        f"{journal.in_words(left)} (planned without a time budget: {run.training_steps})."
     )
     return fitted
 

@@ -28,15 +28,15 @@ class Report:
         """Report what is trained, on which cases, and for how many steps."""
         request, run, trainer = self.job.request, self.run, self.trainer
         size = sum(weight.numel() for weight in trainer.network.parameters())
-        held = "" if run.held_out else " (which are training cases too: their scores flatter)"
+        held = "" if run.held_out else " (also training cases, so their scores are too good)"
         self.journal.say(
             f"{self.job.plan.dataset} {request.configuration} fold {run.fold}: {len(run.training)} training cases, "
-            f"validated on {', '.join(run.validation)}{held}"
+            f"validation on {', '.join(run.validation)}{held}"
         )
         self.journal.say(
-            f"{size / 1e6:.1f} M weights on {request.device}, {run.samples_a_step} patches of "
-            f"{'x'.join(map(str, trainer.configuration.patch_size))} a step; steps {trainer.step} to "
-            f"{run.training_steps}, an epoch is {run.epoch_steps}. Progress: {request.folder / 'progress.png'}"
+            f"{size / 1e6:.1f} M weights on {request.device}; {run.samples_a_step} patches of "
+            f"{'x'.join(map(str, trainer.configuration.patch_size))} per step; steps {trainer.step} to "
+            f"{run.training_steps}, {run.epoch_steps} per epoch. Progress: {request.folder / 'progress.png'}"
         )
 
     def epoch(self, history: Sequence[Epoch], ended: Ended, best: bool) -> None:
@@ -53,7 +53,9 @@ class Report:
     def already_trained(self, history: Sequence[Epoch]) -> None:
         """Write progress.csv and progress.png again, and report that no step is left."""
         self.journal.write(history, self.run, self.stages)
-        self.journal.say(f"This fold is trained: {self.trainer.step} of {self.run.training_steps} steps are done.")
+        self.journal.say(
+            f"The training of this fold is complete: {self.trainer.step} of {self.run.training_steps} steps."
+        )
 
     def _warn(self, ended: Ended) -> None:
         """Report once that the network does not learn, and once that it does after a warning."""
@@ -62,5 +64,5 @@ class Report:
         if warning is not None and not self.warned:
             self.journal.say(warning)
         if warning is None and self.warned:
-            self.journal.say(f"It learns now: better than without a network at step {ended.epoch.step}.")
+            self.journal.say(f"The network learns now: at step {ended.epoch.step} it is better than no network.")
         self.warned = warning is not None

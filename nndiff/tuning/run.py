@@ -42,7 +42,7 @@ class Request:
 
 
 def run(request: Request) -> Inference:
-    trained = checkpoint.load(request.fold / request.checkpoint, "train it first")
+    trained = checkpoint.load(request.fold / request.checkpoint, "train this fold first")
     planned = trained.planned.sampler
     choosing, reporting = _cases(request, trained)
     model = build_model(trained.plan, trained.configuration, [trained.ema], request.device)
@@ -51,17 +51,17 @@ def run(request: Request) -> Inference:
     search = Search(
         bench=bench, cases=choosing, budget=budget, objective=request.objective, at_most=request.seconds_a_volume
     )
-    _say(f"Tuning on {', '.join(choosing)}; {budget:.0f} s at most; planned: {planned.label()}.")
+    _say(f"Tuning on {', '.join(choosing)} for at most {budget:.0f} s. Planned sampler: {planned.label()}.")
 
     def measured(row: Measured) -> None:
         _say("  " + _line(row.row(search.texture)))
 
     found = tune(search, planned, reporting, request.checkpoint, digest_of(trained.ema), measured)
     if search.left_out:
-        _say(f"{len(search.left_out)} candidates did not fit the time; --time_budget gives more.")
+        _say(f"{len(search.left_out)} samplers were not tried for lack of time; --time_budget allows more.")
     inference.save(request.fold, found)
     with atomic(request.fold / "tuning.png") as part:
-        tradeoff(part, points(search, found), "seconds a volume", f"score ({request.objective})", _title(found))
+        tradeoff(part, points(search, found), "seconds per volume", f"score ({request.objective})", _title(found))
     _say(summary(found))
     return found
 
@@ -81,14 +81,15 @@ def up_to_date(fold: Path, name: str = BEST) -> bool:
 
 
 def summary(found: Inference) -> str:
-    others = "cases that did not choose" if found.reported_on != found.chosen_on else "the cases that chose"
+    others = "other cases than for the choice" if found.reported_on != found.chosen_on else "the same cases"
     lines = [
-        f"\nChosen by '{found.objective}', reported on {others} ({', '.join(found.reported_on)}):",
+        f"\nChosen by '{found.objective}'; results on {others} ({', '.join(found.reported_on)}):",
         text_table([HEADS, *([row.label, *_figures(row)] for row in found.report)]),
     ]
     psnr = {row.sampler: row.psnr for row in found.report}
     lines.append(
-        f"The sweep's best scores {found.best_minus_chosen:+.3f} ± {found.standard_error:.3f} (standard error) there, "
+        f"On these cases, the sampler with the best score in the search differs from the chosen one by "
+        f"{found.best_minus_chosen:+.3f} ± {found.standard_error:.3f} (standard error) in score and by "
         f"{psnr[found.best] - psnr[found.sampler]:+.2f} dB in PSNR."
     )
     return "\n".join(lines)
@@ -138,15 +139,15 @@ def _cases(request: Request, trained: Checkpoint) -> tuple[tuple[str, ...], tupl
     there = store.cases(folder) if folder.is_dir() else []
     held = sorted(set(there) - set(trained.run.training)) if trained.run.held_out else sorted(trained.run.validation)
     if not trained.run.held_out:
-        _say("Warning: fold all holds no case out; tuning on training cases flatters what overfits.")
+        _say("Warning: fold all has no held-out case. Tuning on training cases favours samplers that overfit.")
     held = [case for case in held if case in there]
     if not held:
         raise NndiffError(
-            "There is no held-out case to tune on.", where=folder, remedy="preprocess the dataset again, with all cases"
+            "There is no held-out case to tune on.", where=folder, remedy="preprocess all cases of the dataset again"
         )
     order = [held[i] for i in np.random.default_rng(request.seed).permutation(len(held))]
     if len(order) == 1:
-        _say("Warning: one held-out case chooses and reports; take the figures as a hint.")
+        _say("Warning: the choice and the results are from the same single held-out case, so they are uncertain.")
         return tuple(order), ()
     half = min(MOST_CASES, (len(order) + 1) // 2)
     return tuple(order[:half]), tuple(order[half : half + MOST_CASES])

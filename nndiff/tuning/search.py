@@ -148,7 +148,8 @@ def tune(
 ) -> Inference:
     if search.bench.plan.task == "generation":
         raise NndiffError(
-            "A model that generates has nothing to compare a volume with.", remedy="choose --steps by eye"
+            "A model that generates cannot be tuned, because its volumes have no true target.",
+            remedy="pass --steps to nndiff_predict, and compare the volumes by eye",
         )
     chosen = search.run(planned, on_measured)
     best = search.best()

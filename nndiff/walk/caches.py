@@ -97,15 +97,15 @@ class Deep(Cache):
 
     name = "deep"
 
-    interval: int = option(1, at_least(1), help="run the whole network every N-th step only", flag="reuse")
+    interval: int = option(1, at_least(1), help="run the whole network only at every N-th step", flag="reuse")
     depth: int = option(
-        1, at_least(1), help="decoder blocks computed on the steps between (1)", flag="reuse_depth", metavar="M"
+        1, at_least(1), help="number of decoder blocks computed at the other steps", flag="reuse_depth", metavar="M"
     )
     listed: Annotated[tuple[int, ...], at_least(0)] = ()  # counted from 0
     threshold: float = option(
         0.0,
         at_least(0),
-        help="or as soon as its features are expected to have changed by the share X",
+        help="run the whole network when the expected feature change exceeds X",
         flag="reuse_threshold",
         metavar="X",
         type=float,
@@ -127,17 +127,17 @@ class Deep(Cache):
         if not deepest:
             if not self.is_identity:
                 raise NndiffError(
-                    "This network keeps no features between steps.",
+                    "This network cannot reuse features between steps.",
                     expected="a network with decoder blocks, such as a unet",
                     found=setting.network.name,
-                    remedy="--reuse 1",
+                    remedy="pass --reuse 1, which reuses nothing",
                 )
         elif self.depth > deepest:
             raise NndiffError(
-                "The network has no such reuse depth.",
+                "The network does not have this reuse depth.",
                 expected=f"1 (cheapest) to {deepest} (its decoder blocks)",
                 found=self.depth,
-                remedy="1 is the cheapest and the usual one",
+                remedy="pass --reuse_depth 1, the cheapest and usual choice",
             )
 
     def is_full(self, step: int) -> bool:
@@ -175,10 +175,10 @@ class Deep(Cache):
             deep = replace(deep, interval=interval, listed=(), threshold=0.0)
             if steps > 1 and interval > steps:
                 raise NndiffError(
-                    "No feature would ever be refreshed.",
-                    expected=f"a reuse interval of 1 to {steps}, the steps of the walk",
+                    "The reuse interval is longer than the walk, so no feature would be computed again.",
+                    expected=f"--reuse from 1 to {steps}, the number of steps",
                     found=interval,
-                    remedy="a smaller --reuse, or more --steps",
+                    remedy="pass a smaller --reuse, or more --steps",
                 )
         return deep
 

@@ -62,7 +62,7 @@ class Tiles(Layer):
     overlap: float = option(
         0.5,
         within(0, 0.999),
-        help="of tiles, as a share of their size",
+        help="distance between tiles, as a share of the tile size",
         flag="step_size",
         metavar="X",
         type=float,
@@ -86,7 +86,9 @@ class Shifts(Layer):
 
     name = "shifts"
 
-    places: int = option(1, at_least(1), help="mean over K places of the puzzle's grid", flag="shifts", metavar="K")
+    places: int = option(
+        1, at_least(1), help="average over K positions of the puzzle's grid", flag="shifts", metavar="K"
+    )
 
     @property
     def is_identity(self) -> bool:
@@ -128,10 +130,10 @@ def offsets(places: int, puzzle_factor: Triple) -> tuple[Triple, ...]:
     most = max(puzzle_factor)
     if not 1 <= places <= most:
         raise NndiffError(
-            "The puzzle's grid has fewer places than that.",
-            expected=f"1 to {most}: the puzzle's factor is {' x '.join(map(str, puzzle_factor))}",
+            "The puzzle's grid has fewer positions than the shifts that were asked for.",
+            expected=f"shifts 1 to {most}, because the puzzle factor is {' x '.join(map(str, puzzle_factor))}",
             found=f"shifts {places}",
-            remedy=f"shifts {min(max(places, 1), most)}",
+            remedy=f"pass --shifts {min(max(places, 1), most)}",
         )
     z, y, x = ([i * r // places for i in range(places)] for r in puzzle_factor)
     return tuple(zip(z, y, x, strict=True))

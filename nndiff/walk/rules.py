@@ -78,7 +78,12 @@ class First(Rule):
     name = "first"
 
     eta: float = option(
-        0.0, within(0, 1), help="fresh noise: 0 deterministic, 1 ancestral", flag="eta", metavar="X", type=float
+        0.0,
+        within(0, 1),
+        help="fresh noise per step; 0: deterministic, 1: ancestral",
+        flag="eta",
+        metavar="X",
+        type=float,
     )
 
     def step(self, course: Course, x_t: Tensor, estimate: Estimate, past: Past | None, t: float, s: float) -> Tensor:
@@ -204,10 +209,10 @@ def revised_rule(own: Rule, asked: Asked) -> Rule:
     named = None if asked.get(own.seam) is None else revised(own, asked)
     if len(wanted) > 1 or (named is not None and any(not isinstance(named, rule) for rule in wanted)):
         raise NndiffError(
-            "These flags belong to different step rules.",
+            "Only one step rule can be chosen, but these flags choose several.",
             expected="one of --eta above 0 (first), --order 2 (second), --hot above 0 (hot)",
             found=" ".join(f"--{k} {asked[k]}" for k in ("rule", "eta", "order", "hot") if asked.get(k) is not None),
-            remedy="leave out all but one of them",
+            remedy="pass only one of these flags",
         )
     if order is not None and order not in (1, 2):
         raise NndiffError("'order' is out of range.", expected="1 or 2", found=order)

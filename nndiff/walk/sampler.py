@@ -43,7 +43,9 @@ class SamplerPlan(Checked):
         for parts in (self.layers, self.guides, self.caches):
             names = [part.name for part in parts]
             if twice := [name for name in names if names.count(name) > 1]:
-                raise NndiffError(f"A sampler lists '{twice[0]}' twice.", expected="each part once", found=names)
+                raise NndiffError(
+                    f"The sampler lists the part '{twice[0]}' twice.", expected="each part once", found=names
+                )
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -108,16 +110,16 @@ class SamplerPlan(Checked):
             part.demand(setting)
         if self.samples > 1 and not self.is_random(setting):
             raise NndiffError(
-                "Every draw of this sampler would be the same volume.",
-                expected="noise somewhere on the way",
+                "This sampler is deterministic, so all its draws would be the same volume.",
+                expected="a sampler that draws noise",
                 found=self.label(),
-                remedy="take more steps (--steps 4), or one sample",
+                remedy="pass more steps (--steps 4), or --samples 1",
             )
 
     def oddities(self) -> list[str]:
         """Return warnings about settings that are allowed but have no effect."""
         if self.reuses and self.steps == 1:
-            return ["reusing features is pointless in a walk of one step: every step is a full one"]
+            return ["--reuse has no effect in a walk of one step, because the first step runs the whole network"]
         return []
 
 
@@ -173,13 +175,13 @@ class Flag:
 def flags() -> list[Flag]:
     """Return the flags that select parts and set their options; they are derived from the tables of the parts."""
     found = [
-        Flag("start", "where the path begins", "NAME", str),
-        Flag("times", "how the times lie between the start and 0", "NAME", str),
-        Flag("rule", "the step rule; its options as NAME:option=value", "NAME", str),
-        Flag("order", "of the solver: 2 chooses the rule 'second'", choices=(1, 2)),
-        Flag("hot", "K steps at once, then noise: chooses the rule 'hot'; 0 leaves it", "K"),
-        Flag("samples", "draws to average (1)", "K"),
-        Flag("part", "further layers, guides or caches, as NAME:option=value", "NAME", str, many=True),
+        Flag("start", "where sampling begins", "NAME", str),
+        Flag("times", "how the times are spaced", "NAME", str),
+        Flag("rule", "step rule, with options as NAME:option=value", "NAME", str),
+        Flag("order", "order of the solver; 2 chooses the rule 'second'", choices=(1, 2)),
+        Flag("hot", "K steps at once, then noise (the rule 'hot'); 0: another rule", "K"),
+        Flag("samples", "number of draws to average", "K"),
+        Flag("part", "more layers, guides or caches, as NAME:option=value", "NAME", str, many=True),
     ]
     for base in (Times, Rule, Layer, Cache, Guide):
         table = base.table()

@@ -55,7 +55,7 @@ class Start(Part):
 
     def demand_source(self, source: object) -> None:
         if self.needs_source and source is None:
-            raise NndiffError(f"Start '{self.name}' needs a source.", remedy="--start noise")
+            raise NndiffError(f"The start '{self.name}' needs a source.", remedy="pass --start noise")
 
     def label(self) -> str:
         return self.name

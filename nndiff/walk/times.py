@@ -31,7 +31,7 @@ class Times(Part):
 
     seam = "times"
 
-    first: int = option(STEPS, within(1, STEPS), help="starting step, of 1000", flag="ts")
+    first: int = option(STEPS, within(1, STEPS), help="starting step, from 1 to 1000", flag="ts")
     steps: int = option(1, within(1, STEPS), help="network evaluations per volume", flag="steps", metavar="auto|N")
 
     @classmethod

@@ -142,14 +142,16 @@ _NNUNET_ONLY = {
 
 def _read_json(folder: Path) -> DatasetJson:
     path = folder / "dataset.json"
-    data = read_json(path, remedy="every dataset folder needs one: see documentation/reference/dataset_format.md")
+    data = read_json(
+        path, remedy="write a valid dataset.json in this folder: see documentation/reference/dataset_format.md"
+    )
     foreign = [key for key in _NNUNET_ONLY if isinstance(data, dict) and key in data]
     if foreign:
         key, instead = foreign[0], _NNUNET_ONLY[foreign[0]]
         raise NndiffError(
-            f"dataset.json: '{key}' belongs to segmentation.",
+            f"dataset.json: '{key}' is a key of nnU-Net's segmentation datasets; nndiff does not read it.",
             where=path,
-            remedy=f'use "{instead}"' if instead else "remove it",
+            remedy=f'remove "{key}" and write "{instead}" instead' if instead else f'remove "{key}"',
         )
     try:
         words = strict_json.decode(DatasetJson, data)
@@ -157,11 +159,11 @@ def _read_json(folder: Path) -> DatasetJson:
         raise error.at(path, prefix="dataset.json: ") from None
     if words.file_ending not in FILE_ENDINGS:
         raise NndiffError(
-            "dataset.json: this file_ending cannot be read.",
-            expected=" ".join(FILE_ENDINGS),
+            "dataset.json: nndiff does not read files with this file_ending.",
+            expected="one of " + " ".join(FILE_ENDINGS),
             found=words.file_ending,
             where=path,
-            remedy="correct it, or convert the files",
+            remedy="correct file_ending, or convert the files",
         )
     return words
 
@@ -170,11 +172,11 @@ def _names(names: dict[str, str], key: str, folder: Path) -> tuple[str, ...]:
     expected = [str(i) for i in range(len(names))]
     if sorted(names, key=lambda text: (len(text), text)) != expected:
         raise NndiffError(
-            f"dataset.json: {key} must be numbered from 0.",
+            f"dataset.json: the channels in {key} must be numbered from 0 without gaps.",
             expected=", ".join(expected) or '"0"',
             found=", ".join(names),
             where=folder / "dataset.json",
-            remedy=f'write "{key}": {{"0": "PET", "1": "CT"}}, name by number (nnU-Net v2 order)',
+            remedy=f'write number and name, as nnU-Net v2 does: "{key}": {{"0": "PET", "1": "CT"}}',
         )
     return tuple(names[key] for key in expected)
 
@@ -183,21 +185,35 @@ def _task(words: DatasetJson, folder: Path) -> str:
     task = words.task or ("translation" if words.channel_names else "generation")
     where = folder / "dataset.json"
     if task not in TASKS:
-        raise NndiffError("dataset.json: unknown task.", expected=" or ".join(TASKS), found=task, where=where)
+        raise NndiffError(
+            "dataset.json: nndiff has no such task.",
+            expected=" or ".join(TASKS),
+            found=task,
+            where=where,
+            remedy='correct "task", or remove it: without it, nndiff decides by channel_names',
+        )
     if task == "translation" and not words.channel_names:
         raise NndiffError(
-            "dataset.json: translation needs a source.", expected='"channel_names": {"0": …}', found="none", where=where
+            "dataset.json: translation needs at least one source channel.",
+            expected='"channel_names": {"0": …}',
+            found="no channel_names",
+            where=where,
+            remedy='add channel_names, or write "task": "generation"',
         )
     if task == "generation" and words.channel_names:
         raise NndiffError(
-            "dataset.json: generation has no source.",
+            "dataset.json: a dataset for generation must have no source channels.",
             found=f"channel_names {words.channel_names}",
             where=where,
-            remedy="empty channel_names, or set task to translation",
+            remedy='remove channel_names, or write "task": "translation"',
         )
     if not words.target_names:
         raise NndiffError(
-            "dataset.json: there is nothing to learn.", expected='"target_names": {"0": …}', found="none", where=where
+            "dataset.json: at least one target channel is needed.",
+            expected='"target_names": {"0": …}',
+            found="no target_names",
+            where=where,
+            remedy="add target_names",
         )
     return task
 
@@ -214,8 +230,8 @@ def _in_place(words: DatasetJson, folder: Path) -> tuple[Channels, Channels, dic
     findings = []
     for case, row in (words.dataset or {}).items():
         if not PLAIN_NAME.match(case):
-            what = f"'{case}' cannot be the name of a case."
-            remedy = "use letters, digits, - and _: files are named after it"
+            what = "a case name must not start with a dot or contain a slash or backslash."
+            remedy = "use letters, digits, - and _: output files are named after the case"
             findings.append(Finding(case, str(folder / "dataset.json"), what, remedy))
             continue
         sources[case] = {i: folder / name for i, name in enumerate(row.images)}
@@ -225,7 +241,10 @@ def _in_place(words: DatasetJson, folder: Path) -> tuple[Channels, Channels, dic
         files = [*sources[case].values(), *targets[case].values(), *([masks[case]] if row.mask else [])]
         findings += [
             Finding(
-                case, str(file), "the file that dataset.json names does not exist.", 'correct "dataset" in dataset.json'
+                case,
+                str(file),
+                "a file that dataset.json lists does not exist.",
+                'correct its path under "dataset" in dataset.json',
             )
             for file in files
             if not file.exists()
@@ -245,13 +264,18 @@ def _from_folders(words: DatasetJson, folder: Path) -> tuple[Channels, Channels,
             Finding(
                 "",
                 str(folder / "imagesTr"),
-                "generation has no source, but imagesTr holds files.",
-                "remove imagesTr, or add channel_names",
+                "A dataset for generation has no source channels, but imagesTr contains files.",
+                "remove imagesTr, or add channel_names to dataset.json",
             )
         )
         sources = {}
     findings += [
-        Finding(case, str(masks[case]), "a mask without a case.", "remove it, or add the case's target")
+        Finding(
+            case,
+            str(masks[case]),
+            "the mask has no case of the same name.",
+            "remove the mask, or add the case's target",
+        )
         for case in sorted(masks.keys() - targets.keys())
     ]
     return sources, targets, masks, findings
@@ -292,7 +316,12 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _rejected(path: Path, ending: str, pattern: str) -> Finding:
-    return Finding("", str(path), "this name is not read.", f"name it {pattern}{ending}, or move it away")
+    return Finding(
+        "",
+        str(path),
+        "The file name is not valid.",
+        f"rename the file to {pattern}{ending}, or move it to another folder",
+    )
 
 
 def _whole_cases(
@@ -323,8 +352,8 @@ def _whole_cases(
         Finding(
             name,
             str(folder / "dataset.json"),
-            "groups names a case that does not exist.",
-            "correct the name in groups",
+            '"groups" in dataset.json lists this case, but the dataset does not contain it.',
+            'correct the case name under "groups"',
             severity="warning",
         )
         for name in sorted(words.groups.keys() - sources.keys() - targets.keys() - (words.dataset or {}).keys())
@@ -339,14 +368,15 @@ def _channel_findings(
     missing = [i for i in range(n) if i not in files]
     if words.dataset is not None:
         if len(files) != n:
-            what = f"lists {len(files)} {side.removesuffix('Tr')}, but {key} has {n}."
-            yield Finding(case, str(folder / "dataset.json"), what, 'correct "dataset" in dataset.json')
+            listed, named = _counted(len(files), "file"), _counted(n, "channel")
+            what = f'"{side.removesuffix("Tr")}" lists {listed}, but {key} names {named}.'
+            yield Finding(case, str(folder / "dataset.json"), what, 'correct the case under "dataset" in dataset.json')
         return
     if missing and not files:
         yield Finding(
             case,
             str(folder / side),
-            f"has no file in {side}.",
+            f"the case has no file in {side}.",
             f"add {case}_0000{words.file_ending}, or remove the case's other files",
         )
     else:
@@ -354,14 +384,14 @@ def _channel_findings(
             yield Finding(
                 case,
                 str(folder / side / f"{case}_{i:04d}{words.file_ending}"),
-                f"channel _{i:04d} is missing.",
-                "add the file",
+                f"the file of channel _{i:04d} is missing.",
+                "add the file, or remove the case's other files",
             )
     for i in sorted(files.keys() - set(range(n))):
         yield Finding(
             case,
             str(files[i]),
-            f"channel _{i:04d} is not in {key}, which has {n}.",
+            f"the file is channel _{i:04d}, but {key} names {_counted(n, 'channel')}, numbered from 0.",
             f'add "{i}" to {key}, or remove the file',
         )
 
@@ -372,19 +402,23 @@ def _count_findings(words: DatasetJson, cases: list[Case], folder: Path) -> list
             f"{side}/CASE_0000{words.file_ending}"
             for side in (["imagesTr"] if words.channel_names else []) + ["targetsTr"]
         )
-        return [Finding("", str(folder), "there is not one whole case.", f"put files named {expected} there")]
+        return [Finding("", str(folder), "The dataset has no complete case.", f"add files named {expected}")]
     if words.numTraining is not None and words.numTraining != len(cases):
-        remedy = "correct numTraining, or remove it: nndiff counts by itself"
+        remedy = "correct numTraining, or remove it: nndiff does not need it"
         return [
             Finding(
                 "",
                 str(folder / "dataset.json"),
-                f"numTraining says {words.numTraining}, but {len(cases)} whole cases were found.",
+                f"numTraining is {words.numTraining}, but the number of complete cases is {len(cases)}.",
                 remedy,
                 severity="warning",
             )
         ]
     return []
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def _place(finding: Finding) -> str:

@@ -70,5 +70,5 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return (
         "use one of: " + ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "")
         if names
-        else "there is none"
+        else "none is available"
     )

@@ -88,7 +88,7 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     once = dict(pairs)
     if len(once) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"'{next(key for key in keys if keys.count(key) > 1)}' stands there twice")
+        raise ValueError(f"'{next(key for key in keys if keys.count(key) > 1)}' appears twice")
     return once
 
 
@@ -132,7 +132,7 @@ def _explained(error: OSError, path: Path) -> NndiffError:
             f"Cannot write {path.name}.",
             found=error.strerror,
             where=path.parent,
-            remedy="choose a folder that you may write to",
+            remedy="choose a folder for which you have write permission",
         )
     return NndiffError(f"Cannot write {path.name}.", found=error.strerror or error, where=path)
 

@@ -41,7 +41,7 @@ class Paths:
         roots = ", ".join(str(root) for root in self._searched())
         if matches:
             raise NndiffError(
-                f"Dataset number {wanted} is taken twice.",
+                f"Several datasets have the number {wanted}.",
                 found=", ".join(matches),
                 where=roots,
                 remedy="give each dataset its own number",
@@ -51,7 +51,7 @@ class Paths:
             expected=f"a folder such as Dataset{int(wanted) if wanted.isdecimal() else 1:03d}_Name",
             found=", ".join(names) or "none",
             where=roots,
-            remedy="correct the number, or name the folder that holds it (export nndiff_raw=…, or --raw)",
+            remedy="correct the number, or set the folder that contains the dataset (export nndiff_raw=…, or --raw …)",
         )
 
     def _searched(self) -> list[Path]:
@@ -71,7 +71,7 @@ def _root(kind: str, given: Path | None) -> Path:
     value = str(given) if given is not None else os.environ.get(f"nndiff_{kind}", "")
     if not value:
         raise NndiffError(
-            f"nndiff does not know where its {kind} data lives.",
+            f"The folder for {kind} data is not set.",
             remedy=f"export nndiff_{kind}=/some/folder, or pass --{kind} /some/folder",
         )
     return Path(value).expanduser().resolve()

@@ -90,7 +90,7 @@ def type_at(cls: Any, path: str) -> Any:
                 raise _unknown(name, hints, ".".join(walked))
             current = hints[name]
         else:
-            raise NndiffError(f"'{'.'.join(walked)}' has no parts.", found=path)
+            raise NndiffError(f"'{'.'.join(walked)}' is a single value and has no fields.", found=path)
         walked.append(name)
     return current
 
@@ -150,7 +150,7 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
     if kind is int:
         _demand(isinstance(data, int) and not isinstance(data, bool), "a whole number", data, where)
         return data
-    names = {str: "a text", bool: "true or false"}
+    names = {str: "a string", bool: "true or false"}
     _demand(isinstance(data, kind), names.get(kind, str(kind)), data, where)
     return data
 
@@ -183,7 +183,7 @@ def _is_named(kind: Any) -> bool:
 
 
 def _decode_named(cls: type[Named], data: Any, where: str) -> Any:
-    _demand(isinstance(data, str), "a text", data, where)
+    _demand(isinstance(data, str), "a string", data, where)
     rows = cls.rows()
     if data not in rows:
         what = f"There is no {rows.kind} named '{data}'{f' (in {where})' if where else ''}."

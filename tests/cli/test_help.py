@@ -70,7 +70,7 @@ def test_without_a_dataset_the_flag_is_named(main, run_cli):
     code, _, err = run_cli(main)
     assert code == 2
     assert "--dataset" in err
-    assert "-h explains every flag" in err
+    assert "-h for a list of all flags" in err
 
 
 @on_datasets
@@ -80,7 +80,7 @@ def test_nnunet_flags_without_meaning_are_refused_with_the_one_to_use(main, flag
     code, _, err = run_cli(main, "-d", "1", dash + flag, "x")
     assert code == 2
     assert NNUNET_FLAGS[flag] in err
-    assert f"nnU-Net's {flag} " in err
+    assert f"nnU-Net's flag {flag}: " in err
 
 
 @pytest.mark.parametrize(

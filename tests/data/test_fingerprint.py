@@ -110,7 +110,7 @@ def test_one_error_is_spoken_of_in_the_singular(raw_dataset):
 def test_warnings_come_back_with_the_fingerprint(raw_dataset):
     found, warnings = extracted(raw_dataset(cases=2, numTraining=7))
     assert len(found.cases) == 2
-    assert "numTraining says 7" in str(warnings[0])
+    assert "numTraining is 7" in str(warnings[0])
 
 
 def test_a_double_across_patients_stops_unless_told_otherwise(raw_dataset):
@@ -142,5 +142,5 @@ def test_unverified_an_empty_scan_passes_but_nan_does_not(raw_dataset):
 
 
 def test_no_case_at_all(raw_dataset):
-    with pytest.raises(NndiffError, match="not one whole case"):
+    with pytest.raises(NndiffError, match="no complete case"):
         extracted(raw_dataset(cases=0))

@@ -132,7 +132,7 @@ def test_pairs_on_one_grid_the_ct_untouched(tmp_path, run_cli) -> None:
     flags = ("--ct", tmp_path / "in" / "{patient}_{case}.nii.gz", "--raw", tmp_path / "raw", "-np", 0, "--angles", 60)
     outcome = run_cli(main, *flags)
     assert outcome.code == 0, outcome.err
-    assert "p3_a: values from 24 to 1624: is it in HU?" in outcome.out
+    assert "p3_a: the CT seems not to be in HU: values from 24 to 1624" in outcome.out
     assert "p4_a: The scanner's pixels are square" in outcome.out
     found = dataset.read(tmp_path / "raw" / "Dataset970_CBCT")
     assert found.findings == ()
@@ -141,5 +141,5 @@ def test_pairs_on_one_grid_the_ct_untouched(tmp_path, run_cli) -> None:
         assert [str(f) for f in examine(case, found).findings if f.severity == "error"] == []
         assert io.read(case.source).grid.difference(io.read(case.target).grid) is None
     assert {path: path.read_bytes() for path in (tmp_path / "in").iterdir()} == before
-    assert "So no CBCT can be taken" in run_cli(main, *flags, "--photons", -1).err
+    assert "simulated CBCT is out of range" in run_cli(main, *flags, "--photons", -1).err
     assert "made with other settings" in run_cli(main, *flags, "--photons", 5).err

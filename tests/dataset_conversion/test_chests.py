@@ -80,7 +80,7 @@ def test_lidc(lidc_tree, tmp_path, run_cli) -> None:
         ("LIDC-IDRI-0132", "LIDC-IDRI-0132"),
         ("LIDC-IDRI-0132_2", "LIDC-IDRI-0132"),
     ]
-    assert "LIDC-IDRI-0200: a scan of 12 mm, for a field of 80 mm" in out
+    assert "LIDC-IDRI-0200: the scan measures 12 mm, too little for a field of 80 mm" in out
     assert "LIDC-IDRI-0300: no CT series" in out
     (series,) = [path for path in lidc_tree.rglob("3000566*") if path.is_dir()]
     np.testing.assert_allclose(heart_mm(found.cases[0].target[0]), heart_mm(series), atol=1.0)
@@ -98,12 +98,12 @@ def test_rad_chestct(tmp_path, run_cli) -> None:
     (folder / "tst00002.npz").write_bytes((folder / "trn00001.npz").read_bytes()[:2000])
     np.savez_compressed(folder / "tst00003.npz", ct=np.clip(cube, 0, 255))
     found, out = converted(rad_chestct.main, folder, tmp_path / "raw", run_cli)
-    assert "each scan counts as a patient of its own" in out
+    assert "each scan counts as a separate patient" in out
     assert [case.name for case in found.cases] == ["trn00001", "trn00002", "val00001"]
     left_out = read_json(found.folder / "conversion.json")["left_out"]
     assert "an array called ct" in left_out["tst00001"]
     assert "cannot be read" in left_out["tst00002"]
-    assert "is it in HU?" in left_out["tst00003"]
+    assert "not to be in HU" in left_out["tst00003"]
     volume = io.read(found.cases[0].target)
     hot = np.argwhere(volume.array[0] > 170).mean(axis=0) - 19.5
     assert hot[0] > 2, "towards the head"
@@ -133,11 +133,11 @@ def test_the_middle_stays_and_no_edge_rings() -> None:
 def test_what_is_no_collection_is_refused(tmp_path, run_cli) -> None:
     (tmp_path / "in" / "LIDC-IDRI-0001").mkdir(parents=True)
     flags = ("-i", tmp_path / "in", "--raw", tmp_path / "raw")
-    assert "There is no CT here" in run_cli(lidc.main, *flags).err
-    assert "There is no scan here" in run_cli(rad_chestct.main, *flags).err
+    assert "contains no CT series" in run_cli(lidc.main, *flags).err
+    assert "contains no scan" in run_cli(rad_chestct.main, *flags).err
     np.savez(tmp_path / "in" / "trn1.npz", ct=chest())
     (tmp_path / "in" / "CT_Scan_Metadata_Complete_1.csv").write_text("a,b\n1,2\n")
-    assert "does not tell whose scans these are" in run_cli(rad_chestct.main, *flags).err
+    assert "does not assign the scans to patients" in run_cli(rad_chestct.main, *flags).err
     (tmp_path / "in" / "CT_Scan_Metadata_Complete_1.csv").unlink()
-    assert "There is no such grid" in run_cli(rad_chestct.main, *flags, "--size", 0).err
+    assert "The grid is out of range" in run_cli(rad_chestct.main, *flags, "--size", 0).err
     assert not (tmp_path / "raw").exists()

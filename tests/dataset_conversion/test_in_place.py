@@ -144,10 +144,10 @@ def test_udpet_of_both_scanners(tmp_path, phantom, converted, run_cli) -> None:
     assert found.cases[3].source[0].name.endswith("D4")
     assert {case.target[0].name[-6:] for case in found.cases} == {"l_dose", "NORMAL"}
     left_out = read_json(found.folder / "conversion.json")["left_out"]
-    assert "no full counts" in left_out["lonely_DRF4"]
+    assert "no full-count series" in left_out["lonely_DRF4"]
     nothing = run_cli(udpet.main, "-i", tmp_path / "in" / "uEx" / "lonely", "--raw", tmp_path / "other")
     assert nothing.code == 1
-    assert "not one pair" in nothing.err
+    assert "contains no pair" in nothing.err
 
 
 # ---------------------------------------------------------------- any folder
@@ -235,7 +235,11 @@ def test_a_patient_is_as_short_as_can_be_so_that_visits_share_one(plant, convert
 
 @pytest.mark.parametrize(
     ("pattern", "words"),
-    [("{Case}/t1.nii.gz", "{Case} has no meaning"), ("{case}/series", "end it with /"), ("{case}/x.mha", "quote")],
+    [
+        ("{Case}/t1.nii.gz", "replace {Case}, which is not known"),
+        ("{case}/series", "with /, because it matches folders of DICOM"),
+        ("{case}/x.mha", "quotes"),
+    ],
 )
 def test_what_a_pattern_lacks_is_said(pairs, tmp_path, phantom, run_cli, pattern, words) -> None:
     grid = Grid((3, 4, 5), (3.0, 2.0, 2.0), (0.0, 0.0, 0.0))
@@ -249,11 +253,11 @@ def test_two_files_for_one_thing_are_not_chosen_from(pairs, plant, tmp_path, run
     plant("mr", "a/t2b.nii.gz")
     outcome = run_cli(any_folder.main, *flags(pairs, tmp_path / "raw", "{case}/t2*.nii.gz"))
     assert outcome.code == 0
-    assert "left out: a: two files are the same thing" in outcome.out
+    assert "left out: a: two files match the same channel" in outcome.out
 
 
 def test_what_cannot_be_converted_leaves_nothing(pairs, tmp_path, run_cli) -> None:
-    for target, words in (("{case}/t9.nii.gz", "Not one case is whole"), ("*/t2.nii.gz", None)):
+    for target, words in (("{case}/t9.nii.gz", "has a file for every channel"), ("*/t2.nii.gz", None)):
         outcome = run_cli(any_folder.main, *flags(pairs, tmp_path / "raw", target))
         assert (outcome.code == 1) == (words is not None)
         assert words is None or words in outcome.err
@@ -282,4 +286,4 @@ def test_another_dataset_json_is_not_replaced_unasked(pairs, tmp_path, run_cli) 
     assert len(dataset.read(tmp_path / "raw" / "Dataset003_Pairs").cases) == 2
     taken = run_cli(any_folder.main, *words, "-n", "Other")
     assert taken.code == 1
-    assert "Number 003 is taken" in taken.err
+    assert "Another dataset has the number 003" in taken.err

@@ -52,5 +52,5 @@ def test_what_is_missing_is_said(scans, tmp_path, run_cli) -> None:
     assert "left out: patient04_s1: no FLAIR" in out
     code, _, err = run_cli(main, "-i", tmp_path, "--raw", tmp_path / "other")
     assert code == 1
-    assert "No file fits the patterns" in err
+    assert "No file matches the patterns" in err
     assert not (tmp_path / "other").exists()

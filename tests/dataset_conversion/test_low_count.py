@@ -173,7 +173,7 @@ def test_what_cannot_be_converted_is_said(patients, tmp_path, run_cli) -> None:
     assert outcome.code == 0
     assert "left out: STS_001: no CT" in outcome.out
     for flags, words in (
-        (("--held_out", 3), "There is nobody to train on"),
+        (("--held_out", 3), "No patient is left to train on"),
         (("--held_out", 1, "--dose", 1.5), "0 < dose < 1"),
         (("--held_out", 1, "--dose", 0.5), "made with other settings"),
     ):
@@ -198,16 +198,16 @@ def test_who_is_held_out_no_more_is_gone_from_the_test_folder(patients, tmp_path
 @pytest.mark.parametrize(
     ("pet", "ct", "words"),
     [
-        (lambda suv: suv * 5000, lambda hu: hu, "is it in SUV?"),
-        (lambda suv: suv - 2, lambda hu: hu, "is it in SUV?"),
-        (lambda suv: suv * 40, lambda hu: hu, "is it in SUV?"),
-        (lambda suv: suv, lambda hu: hu + 1024, "is it in HU?"),
-        (lambda suv: suv, lambda hu: hu - 1024, "is it in HU?"),
-        (lambda suv: suv, lambda hu: 900 - hu, "is it in HU?"),
+        (lambda suv: suv * 5000, lambda hu: hu, "not to be in SUV"),
+        (lambda suv: suv - 2, lambda hu: hu, "not to be in SUV"),
+        (lambda suv: suv * 40, lambda hu: hu, "not to be in SUV"),
+        (lambda suv: suv, lambda hu: hu + 1024, "not to be in HU"),
+        (lambda suv: suv, lambda hu: hu - 1024, "not to be in HU"),
+        (lambda suv: suv, lambda hu: 900 - hu, "not to be in HU"),
         (
             lambda suv: suv,
             lambda hu: np.where(hu > 800, np.nan, hu),
-            "STS_009_CT.nii.gz has voxels that are no numbers",
+            "STS_009_CT.nii.gz contains NaN or infinite values",
         ),
     ],
 )
@@ -236,7 +236,7 @@ def test_a_ct_of_its_own_grid_serves_as_well_if_it_reaches(tmp_path, run_cli) ->
     flags = ("--pet", tmp_path / "in/{case}/pet.nii.gz", "--ct", tmp_path / "in/{case}/ct.nii.gz", "-np", 0)
     outcome = run_cli(low_count.main, *flags, "--raw", tmp_path / "raw", "--pixel_mm", 0)
     assert outcome.code == 0, outcome.err
-    assert "left out: b: the CT reaches over" in outcome.out
+    assert "left out: b: the CT covers only" in outcome.out
     assert [case.name for case in dataset.read(tmp_path / "raw" / "Dataset941_ClinicNAC").cases] == ["a"]
 
 

@@ -52,7 +52,7 @@ def said(text, *words):
 def test_a_truncated_file(dataset, refused):
     path = dataset / "imagesTr" / FILE
     path.write_bytes(path.read_bytes()[:2000])
-    said(refused(), "case_1", str(path), "damaged or cut short", "copy the file again")
+    said(refused(), "case_1", str(path), "damaged or incomplete", "copy the file again")
 
 
 def test_garbage_by_a_good_name(dataset, refused):
@@ -70,7 +70,14 @@ def test_an_empty_file(dataset, refused):
 def test_a_target_somewhere_else(dataset, refused):
     path = dataset / "targetsTr" / FILE
     save_volume(path, make_phantom(101), SPACING, (ORIGIN[0] + 1, *ORIGIN[1:]))
-    said(refused(), "case_1", str(path), "another grid", "(-29, 12.5, 100) instead of (-30, 12.5, 100) mm", "resample")
+    said(
+        refused(),
+        "case_1",
+        str(path),
+        "voxel grid differs",
+        "(-29, 12.5, 100) instead of (-30, 12.5, 100) mm",
+        "resample",
+    )
 
 
 def test_a_missing_channel(raw_dataset, roots, refused):
@@ -91,7 +98,7 @@ def test_voxels_that_are_no_numbers(raw_dataset, roots, refused, flags):
 def test_an_empty_source(dataset, refused):
     path = dataset / "imagesTr" / FILE
     save_volume(path, np.zeros(SHAPE))
-    said(refused(), "case_1", str(path), "every voxel is 0")
+    said(refused(), "case_1", str(path), "all voxels have the value 0")
 
 
 def test_a_flat_image(dataset, refused):
@@ -122,8 +129,8 @@ def test_every_bad_case_is_in_one_report(dataset, refused):
     ("change", "words"),
     [
         ({"chanel_names": {"0": "PET"}}, ("Unknown key 'chanel_names'", "did you mean 'channel_names'?")),
-        ({"labels": {"tumour": 1}}, ("'labels' belongs to segmentation", 'use "target_names"')),
-        ({"file_ending": ".dcm"}, ("file_ending", "expected .nii.gz")),
+        ({"labels": {"tumour": 1}}, ("'labels' is a key of nnU-Net's segmentation", 'write "target_names"')),
+        ({"file_ending": ".dcm"}, ("file_ending", "expected one of .nii.gz")),
         ({"numTraining": "many"}, ("numTraining", "a whole number")),
     ],
 )
@@ -143,7 +150,7 @@ def test_a_dataset_json_that_is_none(dataset, refused):
 def test_no_case(raw_dataset, roots, refused):
     said(refused(), "There is no dataset '1'")
     raw_dataset(cases=0)
-    said(refused(), "not one whole case", "imagesTr/CASE_0000.nii.gz")
+    said(refused(), "no complete case", "imagesTr/CASE_0000.nii.gz")
 
 
 def test_an_unknown_dataset(dataset, refused):
@@ -153,7 +160,7 @@ def test_an_unknown_dataset(dataset, refused):
 def test_no_environment(run_cli, tmp_path):
     code, _, err = run_cli(main, *FAST)
     assert code == 1
-    said(err, "where its raw data lives", "export nndiff_raw=", "--raw")
+    said(err, "folder for raw data is not set", "export nndiff_raw=", "--raw")
     code, _, err = run_cli(main, *FAST, "--raw", tmp_path)
     assert code == 1
     said(err, "There is no dataset '1'")
@@ -161,7 +168,8 @@ def test_no_environment(run_cli, tmp_path):
 
 def test_an_output_folder_that_cannot_be_written(dataset, refused, tmp_path):
     (tmp_path / "file").write_text("")
-    said(refused("--preprocessed", tmp_path / "file" / "below"), "Cannot write", str(tmp_path / "file"), "may write to")
+    err = refused("--preprocessed", tmp_path / "file" / "below")
+    said(err, "Cannot write", str(tmp_path / "file"), "write permission")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +203,7 @@ def test_two_orientations_in_one_dataset_give_what_their_canonical_twins_give(ra
             sitk.WriteImage(image, str(turned / side / f"{case}_0000.nii.gz"))
     code, out, err = run_cli(main, *FAST, "-d", "1", "2")
     assert code == 0, err
-    assert "2 prepared" in out
+    assert "2 cases preprocessed" in out
     for kind in ("source", "target"):
         for case in ("case_0", "case_1"):
             one, two = (

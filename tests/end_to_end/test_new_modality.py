@@ -84,10 +84,10 @@ def test_the_fingerprint_finds_the_foreground_by_its_rule(raw) -> None:
 def test_the_integrity_check_knows_its_lowest_values(raw) -> None:
     save_volume(raw / "imagesTr" / "case_0_0000.nii.gz", decibels(0) + 60)
     _, warnings = fingerprint.extract(dataset.read(raw), 0)
-    (what,) = [warning for warning in warnings if "is called" in warning.what]
-    assert "is called US" in what.what
+    (what,) = [warning for warning in warnings if "is named" in warning.what]
+    assert "is named US" in what.what
     assert "nothing echoes nothing" in what.what
-    assert "convert to dB" in what.remedy
+    assert "convert the values to dB" in what.remedy
 
 
 def test_the_plan_takes_its_maps_its_background_and_its_reasons(planned) -> None:

@@ -69,8 +69,8 @@ def test_by_dataset_and_configuration_or_by_folder_it_is_one_model(tmp_path, tra
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ((), ("Name the model once", "-m MODEL_FOLDER")),
-        (("-d", "1", "-m", "model"), ("Name the model once",)),
+        ((), ("The model must be named in one way", "-m MODEL_FOLDER")),
+        (("-d", "1", "-m", "model"), ("The model must be named in one way",)),
         (("-d", "2"), ("no dataset '2'", "Dataset001_Tiny")),
         (("-d", "1", "-c", "ddpm"), ("There is no such model", "Dataset001_Tiny/ddpm")),
         (("-d", "1", "-f", "0", "4"), (f"fold_4 has no {BEST}", "expected one of fold_0")),
@@ -160,13 +160,13 @@ def test_every_bad_case_is_told_and_the_good_ones_are_done(tmp_path, predict):
     (folder / "short_0000.nii.gz").write_bytes(good[: len(good) // 2])
     expected = {
         "two": "found channels [0, 1]",
-        "unnumbered": "does not say which channel it is",
+        "unnumbered": "has no channel number",
         "holes": f"found 2 of {np.prod(SHAPE)}",
         "inf": "NaN or infinite",
-        "air": "no range of intensities",
+        "air": "intensities do not differ",
         "text": "text_0000.nii.gz cannot be read",
         "none": "none_0000.nii.gz",
-        "short": "damaged or cut short",
+        "short": "damaged or incomplete",
     }
     code, _, err = predict()
     assert code == 1
@@ -187,11 +187,11 @@ def test_every_bad_case_is_told_and_the_good_ones_are_done(tmp_path, predict):
 def test_an_input_folder_that_is_empty_or_not_there(tmp_path, predict):
     code, _, err = predict()
     assert code == 1
-    said(err, "input folder does not exist", str(tmp_path / "in"), "correct -i")
+    said(err, "input folder does not exist", str(tmp_path / "in"), "correct the path after -i")
     (tmp_path / "in").mkdir()
     code, _, err = predict()
     assert code == 1
-    said(err, "no image in the input folder", "CASE_0000.nii.gz", "an empty folder")
+    said(err, "input folder contains no image", "CASE_0000.nii.gz", "an empty folder")
     assert not (tmp_path / "out").exists()
 
 
@@ -202,7 +202,7 @@ def test_outputs_never_replace_the_scans(tmp_path, predict):
     for name in ("in", "in/../in", "link"):
         code, _, err = predict("-o", tmp_path / name)
         assert code == 1
-        said(err, "would replace the scans", "another -o")
+        said(err, "would replace the scans", "another folder after -o")
     assert contents(folder) == before
 
 
@@ -212,7 +212,7 @@ def test_a_checkpoint_that_is_cut_short(tmp_path, trained, predict):
     path.write_bytes(path.read_bytes()[:-1000])
     code, _, err = predict()
     assert code == 1
-    said(err, "no whole checkpoint", str(path), "remedy: ")
+    said(err, "is damaged or incomplete", str(path), "remedy: ")
     assert not (tmp_path / "out").exists()
 
 
@@ -222,7 +222,7 @@ def test_an_output_folder_that_cannot_be_one(tmp_path, predict):
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         code, _, err = predict("-o", path)
         assert code == 1
-        said(err, "Cannot write", str(path), "may write to")
+        said(err, "Cannot write", str(path), "write permission")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -231,14 +231,14 @@ def test_an_output_folder_that_is_read_only(tmp_path, predict):
     (tmp_path / "out").mkdir(mode=0o500)
     code, _, err = predict()
     assert code == 1
-    said(err, "Cannot write", str(tmp_path / "out"), "may write to")
+    said(err, "Cannot write", str(tmp_path / "out"), "write permission")
 
 
 def test_warnings_are_told_at_the_end(tmp_path, predict):
     save_volume(tmp_path / "in" / "a_0000.nii.gz", 1000 * make_phantom(0), spacing=(6.0, 2.0, 2.0))
     code, _, err = predict()
     assert code == 0
-    said(err, "Warning: a: PET: intensities outside the training range", "Warning: a: coarser")
+    said(err, "Warning: a: PET: the intensities are outside the training range", "is coarser than that of the training")
 
 
 def test_files_of_no_image_are_named(tmp_path, trained, run_cli):
@@ -246,7 +246,7 @@ def test_files_of_no_image_are_named(tmp_path, trained, run_cli):
     (folder / "notes.txt").write_text("")
     code, _, err = run_cli(main, "-i", folder, "-o", tmp_path / "out", "-m", trained, "-device", "cpu")
     assert code == 0
-    said(err, "Not read, by their names: notes.txt")
+    said(err, "Ignored because of their names: notes.txt")
 
 
 def test_a_full_disk_leaves_nothing_half_written_and_the_same_command_goes_on(tmp_path, predict, monkeypatch):
@@ -264,7 +264,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_same_command_goes_on(tm
     said(err, "1 of 3 cases failed", "case_1: The disk is full")
     assert {path.name[:6] for path in (tmp_path / "out").glob("case_*")} == {"case_0", "case_2"}
     monkeypatch.setattr(os, "replace", replace_file)
-    said(predict("--continue_prediction").out, "1 volumes written", "2 were there already")
+    said(predict("--continue_prediction").out, "1 volume written", "2 existed already")
 
 
 # ---------------------------------------------------------------- going on
@@ -278,7 +278,7 @@ def test_what_is_there_is_kept_and_what_is_missing_is_made(tmp_path, predict):
     del before["case_1_0000.nii.gz"]
     code, out, _ = predict(*DRAWN, "--continue_prediction")
     assert code == 0
-    said(out, "1 volumes written", "2 were there already")
+    said(out, "1 volume written", "2 existed already")
     after = times(tmp_path / "out")
     assert {name: after[name] for name in before} == before
     assert contents(tmp_path / "out") == whole
@@ -300,7 +300,7 @@ def test_a_case_that_failed_and_was_mended_is_made(tmp_path, predict):
     save_volume(tmp_path / "in" / "bad_0000.nii.gz", make_phantom(5))
     code, out, _ = predict("--continue_prediction")
     assert code == 0
-    said(out, "1 volumes written", "2 were there already")
+    said(out, "1 volume written", "2 existed already")
     assert record(tmp_path)["failures"] == {}
     assert set(record(tmp_path)["cases"]) == {"bad", "case_0", "case_1"}
 
@@ -399,7 +399,7 @@ def test_killed_while_a_volume_is_written_and_gone_on_is_as_never_killed(tmp_pat
     kept = times(tmp_path / "out")
     code, out, _ = predict(*flags, "--continue_prediction")  # which looks for debris
     assert code == 0
-    said(out, "2 volumes written", "1 were there already")
+    said(out, "2 volumes written", "1 existed already")
     after = times(tmp_path / "out")
     assert {name: after[name] for name in kept} == kept
     assert contents(tmp_path / "out") == contents(tmp_path / "never")

@@ -53,10 +53,10 @@ def times(folder):
 @pytest.mark.parametrize("words", [{"masks": True}, {"in_place": True}, {"targets": ("PET", "CT")}], ids=str)
 def test_done_is_done(planned, words):
     _, folder, prepare = planned(**words)
-    assert "bridge: 3 prepared; in" in prepare().out
+    assert "bridge: 3 cases preprocessed; folder" in prepare().out
     before = times(folder / "bridge")
     assert len(before) == (12 if "masks" in words else 9)
-    assert "0 prepared, 3 were ready" in prepare().out
+    assert "0 cases preprocessed, 3 already up to date" in prepare().out
     assert times(folder / "bridge") == before
 
 
@@ -77,7 +77,7 @@ def test_after_a_failure_only_the_rest_is_done(planned, left, words):
     kept = times(folder / "bridge")
     path.write_bytes(whole)
     code, out, _ = prepare()
-    assert (code, "1 prepared, 2 were ready" in out) == (0, True)
+    assert (code, "1 case preprocessed, 2 already up to date" in out) == (0, True)
     assert {name: when for name, when in times(folder / "bridge").items() if "case_0" not in name} == kept
 
 
@@ -95,7 +95,7 @@ def test_what_was_lost_or_damaged_is_done_again(planned, lost, how):
         path.write_bytes(b"" if how == "empty" else before[lost][: len(before[lost]) // 2])
     code, out, err = prepare()
     assert code == 0, err
-    assert "1 prepared, 2 were ready" in out
+    assert "1 case preprocessed, 2 already up to date" in out
     assert contents(folder / "bridge") == before
 
 
@@ -104,7 +104,7 @@ def test_a_changed_scan_is_prepared_again(planned):
     prepare()
     before = contents(folder / "bridge")
     save_volume(raw / "targetsTr" / "case_1_0000.nii.gz", make_phantom(77))
-    assert "1 prepared, 2 were ready" in prepare().out
+    assert "1 case preprocessed, 2 already up to date" in prepare().out
     changed = {name for name, data in contents(folder / "bridge").items() if data != before[name]}
     assert changed == {"case_1.json", "case_1_target.npy"}
 
@@ -115,7 +115,7 @@ def test_a_new_mask_or_patient_is_taken_up(planned):
     save_volume(raw / "masksTr" / "case_1.nii.gz", make_phantom(0) > 0.5, dtype=np.uint8)
     text = (raw / "dataset.json").read_text()
     (raw / "dataset.json").write_text(text.replace('"case_0": "p"', '"case_0": "p", "case_2": "p"'))
-    assert "2 prepared, 1 were ready" in prepare().out
+    assert "2 cases preprocessed, 1 already up to date" in prepare().out
     assert (folder / "bridge" / "case_1_mask.npy").exists()
     assert store.read_record(folder / "bridge", "case_2")["group"] == "p"
     (raw / "masksTr" / "case_1.nii.gz").unlink()
@@ -133,7 +133,7 @@ def test_another_plan_prepares_anew(planned):
     plan = load(Plan, folder / "plan.json")
     coarse = replace(plan.configurations["bridge"], spacing=(4.0, 4.0, 4.0))
     save(folder / "plan.json", replace(plan, configurations={"bridge": coarse}))
-    assert "bridge: 3 prepared; in" in prepare().out
+    assert "bridge: 3 cases preprocessed; folder" in prepare().out
     assert store.open_case(folder / "bridge", "case_0")["source"].shape == (1, *(n // 2 for n in SHAPE))
 
 
@@ -143,7 +143,7 @@ def test_a_case_that_left_the_dataset_leaves_the_store(planned):
     for side in ("imagesTr", "targetsTr"):
         (raw / side / "case_1_0000.nii.gz").unlink()
     out = prepare().out
-    assert "1 removed that the dataset no longer has" in out
+    assert "1 removed that the dataset no longer contains" in out
     assert {path.name.split("_")[1][0] for path in (folder / "bridge").iterdir()} == {"0", "2"}
 
 
@@ -158,7 +158,7 @@ def test_configurations_with_one_preparation_share_their_files(planned, together
     for path in (folder / "bridge").glob("*.npy"):
         assert path.samefile(folder / "ddpm" / path.name)
     assert contents(folder / "bridge") == contents(folder / "ddpm")
-    assert "0 prepared, 3 were ready" in prepare("-c", "ddpm").out
+    assert "0 cases preprocessed, 3 already up to date" in prepare("-c", "ddpm").out
 
 
 def test_a_shared_case_that_changes_changes_in_both(planned):
@@ -166,7 +166,7 @@ def test_a_shared_case_that_changes_changes_in_both(planned):
     prepare()
     save_volume(raw / "targetsTr" / "case_1_0000.nii.gz", make_phantom(77))
     out = prepare().out
-    assert out.count("1 prepared, 2 were ready") == 2
+    assert out.count("1 case preprocessed, 2 already up to date") == 2
     assert contents(folder / "bridge") == contents(folder / "ddpm")
     assert (folder / "bridge" / "case_1_target.npy").samefile(folder / "ddpm" / "case_1_target.npy")
 
@@ -206,7 +206,7 @@ def test_killed_while_a_file_is_written_and_run_again(planned, tmp_path, how):
     _, err = process.communicate()
     if how != signal.SIGKILL:
         assert process.returncode == 130
-        assert "What is finished is kept" in err
+        assert "Finished work is kept. To continue, run the command again." in err
         assert "Traceback" not in err
         assert [path for path in (folder / "bridge").iterdir() if path.name.startswith(PART)] == []
 
@@ -217,7 +217,7 @@ def test_killed_while_a_file_is_written_and_run_again(planned, tmp_path, how):
         if path.suffix == ".npy":
             np.load(path)  # whole
     code, out, _ = prepare()
-    assert (code, "2 prepared, 1 were ready" in out) == (0, True)
+    assert (code, "2 cases preprocessed, 1 already up to date" in out) == (0, True)
     assert store.cases(folder / "bridge") == ["case_0", "case_1", "case_2"]
 
 
@@ -239,7 +239,7 @@ def test_a_full_disk_keeps_what_is_finished(planned, monkeypatch):
     assert "case_1" in err
     monkeypatch.setattr(os, "replace", replace_file)
     assert [path.name for path in (folder / "bridge").iterdir() if path.name.startswith(PART)] == []
-    assert "1 prepared, 2 were ready" in prepare().out
+    assert "1 case preprocessed, 2 already up to date" in prepare().out
 
 
 def test_too_little_disk_is_said_before_the_work(planned, monkeypatch):
@@ -249,7 +249,7 @@ def test_too_little_disk_is_said_before_the_work(planned, monkeypatch):
     monkeypatch.setattr(preprocess, "disk_free", lambda _: 1000)
     code, _, err = prepare()
     assert code == 1
-    assert "not enough disk" in err
+    assert "not enough free disk space" in err
     assert "--preprocessed" in err
     assert not (folder / "bridge").exists()
 

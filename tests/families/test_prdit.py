@@ -200,7 +200,7 @@ def test_what_does_not_fit_is_refused(changes) -> None:
 
 
 def test_a_network_of_another_family_is_refused_by_name() -> None:
-    with pytest.raises(NndiffError, match="name unet, here prdit"):
+    with pytest.raises(NndiffError, match="name unet instead of prdit"):
         FINE.inherit({}, unet(), {})
-    with pytest.raises(NndiffError, match="name prdit, here unet"):
+    with pytest.raises(NndiffError, match="name prdit instead of unet"):
         unet().inherit({}, FINE, {})

@@ -112,7 +112,7 @@ def test_a_step_that_is_too_much_work_takes_a_smaller_rung_but_is_never_refused(
 
 
 def test_too_little_memory_names_the_number() -> None:
-    with pytest.raises(NndiffError, match=r"at least 0.01 GB in all"):
+    with pytest.raises(NndiffError, match=r"at least 0.01 GB in total"):
         search.choose(RUNGS, build, linear, limits(100))
 
 
@@ -127,7 +127,9 @@ def test_too_little_memory_names_the_least_that_suffices() -> None:
 # ---------------------------------------------------------------- why
 
 
-@pytest.mark.parametrize(("step", "flops", "words"), [(60, 1, "more memory"), (50, 101, "more work"), (50, 100, "fit")])
+@pytest.mark.parametrize(
+    ("step", "flops", "words"), [(60, 1, "usable memory"), (50, 101, "limit on work"), (50, 100, "fit")]
+)
 def test_an_alternative_says_what_it_lacks(step, flops, words) -> None:
     bounds = search.Limits(100, 50, 100, int)
     assert words in bounds.note(search.Sized(replace(RUNGS[0], batch_size=2), build(RUNGS[0]), Closed(step, flops)))

@@ -47,3 +47,20 @@ def test_the_table_is_laid_out_as_reviewed(verbose: bool, width: int) -> None:
     table = plan_table(plan, ("bridge",), verbose, width)
     assert max(map(len, table.splitlines())) <= width
     demand_reviewed(TABLES / f"{'verbose' if verbose else 'brief'}_{width}.txt", table + "\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("patch_size", [1, 2, 4], "1 x 2 x 4"),
+        ("network", {"name": "unet", "multipliers": [1, 2, 4]}, "multipliers 1, 2, 4"),
+        ("network", {"name": "unet", "skip": [1, 2, 3]}, "skip 1, 2, 3"),
+        ("network", {"name": "unet", "kernels": [[1, 3, 3], [3, 3, 3]]}, "kernels 1x3x3, 3x3x3"),
+        ("network", {"name": "prdit", "block": [2, 4, 4]}, "block 2 x 4 x 4"),
+        ("sampler.caches.deep", {"name": "deep", "listed": [0, 2, 5]}, "listed 0, 2, 5"),
+        ("a_field_of_another_version", [1, 2, 4], "1, 2, 4"),
+    ],
+)
+def test_only_numbers_per_axis_are_joined_as_a_size(name: str, value: object, words: str) -> None:
+    plan = replace(tiny_plan(), decisions=(Decision("bridge", name, value, "why"),))
+    assert f"{words}\n" in plan_table(plan, ("bridge",))

@@ -140,9 +140,9 @@ def place(z: float) -> list[str]:
     ("modality", "words", "found"),
     [
         ("CT", {"ImagePositionPatient": lambda k: shifted(k, (0, 0.4, 0))}, r"gantry was tilted.*7\.6 degrees"),
-        ("CT", {"ImagePositionPatient": lambda k: place(3 * k + 3 * (k > 3))}, "1 missing"),
+        ("CT", {"ImagePositionPatient": lambda k: place(3 * k + 3 * (k > 3))}, "A slice is missing"),
         ("CT", {"ImagePositionPatient": lambda k: place(3 * k + (k > 3))}, "unevenly spaced"),
-        ("CT", {"ImagePositionPatient": lambda k: place(3 * (k // 2))}, "Two slices lie at one place"),
+        ("CT", {"ImagePositionPatient": lambda k: place(3 * (k // 2))}, "Two slices have the same position"),
         ("CT", {"ImageOrientationPatient": lambda k: ["1", "0", "0", "0", *("01" if k == 2 else "10")]}, "orientation"),
         ("CT", {"PixelSpacing": lambda k: ["1.5", str(1.25 + (k == 4))]}, "pixel size"),
         (
@@ -150,13 +150,13 @@ def place(z: float) -> list[str]:
             {"SeriesInstanceUID": lambda k: f"1.2.{k % 2}", "SeriesDescription": lambda k: "ab"[k % 2]},
             "2: CT 'a'",
         ),
-        ("CT", {"ImagePositionPatient": None}, "does not say where it lies"),
-        ("PT", {"PatientWeight": None}, "SUV needs PatientWeight"),
-        ("PT", {"PatientWeight": "0"}, "SUV needs PatientWeight"),
-        ("PT", {"RadionuclideTotalDose": None}, "SUV needs RadionuclideTotalDose"),
+        ("CT", {"ImagePositionPatient": None}, "does not state its position"),
+        ("PT", {"PatientWeight": None}, "no valid PatientWeight"),
+        ("PT", {"PatientWeight": "0"}, "no valid PatientWeight"),
+        ("PT", {"RadionuclideTotalDose": None}, "no valid RadionuclideTotalDose"),
         ("PT", {"RadiopharmaceuticalStartTime": None}, "time of injection"),
-        ("PT", {"Units": "CNTS"}, "numbers are no activity"),
-        ("PT", {"DecayCorrection": "NONE"}, "not corrected for decay"),
+        ("PT", {"Units": "CNTS"}, "neither Bq/ml nor SUV"),
+        ("PT", {"DecayCorrection": "NONE"}, "not corrected for radioactive decay"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -176,7 +176,7 @@ def test_what_holds_no_image_is_refused(tmp_path) -> None:
     paths = write_series(tmp_path / "one", body(), UPRIGHT)
     for path in paths[1:]:
         path.unlink()
-    with pytest.raises(NndiffError, match="One slice is no volume"):
+    with pytest.raises(NndiffError, match="A volume needs at least two slices"):
         io.read([tmp_path / "one"])
     paths[0].write_bytes(paths[0].read_bytes()[:400])
     with pytest.raises(NndiffError):
@@ -199,6 +199,6 @@ def test_an_archive_is_not_trusted(tmp_path, trick) -> None:
     if trick == "encrypted flag":
         at = data.index(b"PK\x01\x02") + 8
         path.write_bytes(data[:at] + b"\x01" + data[at + 1 :])
-    with pytest.raises(NndiffError, match=r"x\.zip (cannot be unpacked|is no archive to be trusted)"):
+    with pytest.raises(NndiffError, match=r"x\.zip (cannot be unpacked|is a zip file that nndiff does not unpack)"):
         io.read([path])
     assert not outside.exists()

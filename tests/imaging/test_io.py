@@ -123,7 +123,7 @@ def test_channels_on_different_grids_are_refused(tmp_path: Path) -> None:
     one, other = tmp_path / "a_0000.nii.gz", tmp_path / "a_0001.nii.gz"
     io.write(volume(), one)
     io.write(volume(origin=(-10.5, 20.25, 31.0)), other)
-    with pytest.raises(NndiffError, match=r"a_0001.nii.gz does not lie where a_0000.nii.gz lies(.|\n)*1 mm apart"):
+    with pytest.raises(NndiffError, match=r"grids of a_0001.nii.gz and a_0000.nii.gz differ(.|\n)*1 mm apart"):
         io.read([one, other])
 
 
@@ -158,7 +158,7 @@ def test_uncompressed_file_cut_short_inside_a_whole_gzip(tmp_path: Path) -> None
     io.write(volume((10, 12, 14)), tmp_path / "a.nii")
     path = tmp_path / "b.nii.gz"
     path.write_bytes(gzip.compress((tmp_path / "a.nii").read_bytes()[:-1]))
-    with pytest.raises(NndiffError, match="cut short"):
+    with pytest.raises(NndiffError, match="incomplete"):
         io.read([path])
 
 
@@ -215,7 +215,7 @@ def test_colour(tmp_path: Path, ending: str) -> None:
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".nrrd"])
 def test_complex(tmp_path: Path, ending: str) -> None:
-    with pytest.raises(NndiffError, match=r"1 number a voxel; found 2"):
+    with pytest.raises(NndiffError, match=r"1 value per voxel; found 2"):
         io.read([save(np.zeros((3, 4, 5), np.complex64), tmp_path / f"a{ending}")])
 
 
@@ -290,7 +290,7 @@ def test_mhd_is_one_file(tmp_path: Path) -> None:
 
 
 def test_unknown_ending(tmp_path: Path) -> None:
-    with pytest.raises(NndiffError, match=r"a.hdr has no format.*\n.*\.nii\.gz"):
+    with pytest.raises(NndiffError, match=r"cannot write the file format of a.hdr.*\n.*\.nii\.gz"):
         io.write(volume(), tmp_path / "a.hdr")
 
 
@@ -304,7 +304,7 @@ def test_full_disk_leaves_nothing(tmp_path: Path, ending: str, monkeypatch: pyte
         os.truncate(name, os.path.getsize(name) // 2)
 
     monkeypatch.setattr(io.sitk, "WriteImage", half)
-    with pytest.raises(NndiffError, match="could not be written"):
+    with pytest.raises(NndiffError, match="cannot be written"):
         io.write(volume((10, 12, 14)), tmp_path / f"a{ending}")
     assert not os.listdir(tmp_path)
 
@@ -322,7 +322,7 @@ def test_failed_write_leaves_nothing_and_keeps_the_old_file(
         raise RuntimeError("Exception thrown\nITK ERROR: MetaImageIO(0x55): File cannot be written\nReason: none")
 
     monkeypatch.setattr(io.sitk, "WriteImage", fail)
-    with pytest.raises(NndiffError, match=r"could not be written(.|\n)*found File cannot be written\n"):
+    with pytest.raises(NndiffError, match=r"cannot be written(.|\n)*found File cannot be written\n"):
         io.write(volume(), path)
     assert os.listdir(tmp_path) == [path.name]
     assert path.read_bytes() == before

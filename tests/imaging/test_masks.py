@@ -58,8 +58,8 @@ def test_a_head_is_one_part_and_has_what_lies_behind_its_dark_skull() -> None:
 def test_nothing_and_everything_are_doubted() -> None:
     wires = np.full(SHAPE, -1000.0, np.float32)
     wires[:, 10, 10] = 500.0
-    assert "fills 0.0% of the volume" in mask(wires, CT, SPACING, "body")[1]
-    assert "fills 100.0% of the volume" in mask(np.full(SHAPE, 40.0, np.float32), CT, SPACING, "body")[1]
+    assert "covers 0.0% of the volume" in mask(wires, CT, SPACING, "body")[1]
+    assert "covers 100.0% of the volume" in mask(np.full(SHAPE, 40.0, np.float32), CT, SPACING, "body")[1]
 
 
 def test_a_large_volume_is_looked_at_in_part_and_gets_a_mask_of_its_size(monkeypatch) -> None:

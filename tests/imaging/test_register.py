@@ -112,7 +112,7 @@ def test_a_stretch_is_found_where_it_is_looked_for() -> None:
     assert affine.degrees < 1, "a stretch is no turn"
     assert affine.after > rigid.after
     assert affine.doubt == ""
-    assert "stretched by" in _doubt(0.0, 0.0, 0.3, 1.2, 1.0)
+    assert "stretched the source by 30%" in _doubt(0.0, 0.0, 0.3, 1.2, 1.0)
 
 
 def test_what_lies_right_is_not_stretched() -> None:

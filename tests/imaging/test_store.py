@@ -63,7 +63,7 @@ def test_a_case_cut_off_while_written_does_not_exist(tmp_path: Path, monkeypatch
         store.write_case(tmp_path, "case", ARRAYS, RECORD)
     assert store.read_record(tmp_path, "case") is None
     assert store.cases(tmp_path) == []
-    with pytest.raises(NndiffError, match="not prepared"):
+    with pytest.raises(NndiffError, match="not preprocessed"):
         store.open_case(tmp_path, "case")
 
 
@@ -85,7 +85,7 @@ def test_array_cut_short(tmp_path: Path, length: int) -> None:
 def test_array_missing_or_of_another_case(tmp_path: Path) -> None:
     store.write_case(tmp_path, "case", ARRAYS, RECORD)
     np.save(tmp_path / "case_target.npy", np.zeros((1, 2, 3, 5), np.float32))
-    with pytest.raises(NndiffError, match="not the array that its case describes"):
+    with pytest.raises(NndiffError, match="does not match the record of its case"):
         store.open_case(tmp_path, "case")
     (tmp_path / "case_target.npy").unlink()
     with pytest.raises(NndiffError, match=r"case_target\.npy is missing"):
@@ -94,13 +94,13 @@ def test_array_missing_or_of_another_case(tmp_path: Path) -> None:
 
 def test_foreign_record(tmp_path: Path) -> None:
     (tmp_path / "case.json").write_text('{"a": 1}')
-    with pytest.raises(NndiffError, match="not a prepared case"):
+    with pytest.raises(NndiffError, match="does not describe a preprocessed case"):
         store.read_record(tmp_path, "case")
 
 
 def test_no_case(tmp_path: Path) -> None:
     assert store.read_record(tmp_path, "case") is None
-    with pytest.raises(NndiffError, match="case is not prepared"):
+    with pytest.raises(NndiffError, match="case is not preprocessed"):
         store.link_case(tmp_path, tmp_path / "other", "case")
 
 

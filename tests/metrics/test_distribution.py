@@ -224,7 +224,7 @@ def spoilt(value):
         (drawn(6, 3), drawn(5, 3), "equal numbers; found 6 real, 5 generated"),
         (drawn(1, 3), drawn(1, 3), "2 or more; found 1"),
         (drawn(6, 3), drawn(6, 4), "found 3 and 4"),
-        (drawn(6, 3), spoilt(math.nan), "NaN or infinity in 1 of 6, first in number 4"),
+        (drawn(6, 3), spoilt(math.nan), "NaN or infinity in 1 of 6 volumes, the first one number 4"),
         (spoilt(math.inf), drawn(6, 3), "where: the real set"),
         (drawn(6, 3)[0], drawn(6, 3), r"\[N, D\]; found \[3\]"),
     ],
@@ -251,7 +251,7 @@ def test_compare_sets_gathers_every_figure_and_warns_of_singular_covariances() -
     assert (found.fid, found.sliced_wasserstein) == (frechet(x, y), sliced_wasserstein(x, y))
     assert (found.mmd, found.mmd_unbiased) == (mmd(x, y).biased_root, mmd(x, y).unbiased)
     assert (found.n, found.dimensions, found.features, found.note) == (13, 12, "random12", "")
-    assert "12 volumes in 12 dimensions" in compare_sets(x[:12], y[:12], "random12").note
+    assert "12 volumes, 12 features" in compare_sets(x[:12], y[:12], "random12").note
 
 
 # ---------------------------------------------------------------- random features
@@ -324,7 +324,7 @@ def test_any_volume_from_eight_voxels_on_has_features(shape) -> None:
     assert np.isfinite(extractor(volume)).all()
     assert np.isfinite(extractor(np.full(shape, -1, np.float32))).all()
     for wrong in (volume[None], volume[:7]):
-        with pytest.raises(NndiffError, match="8 voxels or more"):
+        with pytest.raises(NndiffError, match="at least 8 voxels along each axis"):
             extractor(wrong)
 
 
@@ -510,7 +510,7 @@ def test_a_wrong_file_is_refused_with_the_first_name_amiss(state, tmp_path) -> N
 
     def refusal(contents):
         torch.save(contents, path)
-        with pytest.raises(NndiffError, match="not the weights of MedicalNet") as caught:
+        with pytest.raises(NndiffError, match="does not contain the weights of MedicalNet") as caught:
             MedicalNet(path)(np.zeros((8, 8, 8), np.float32))
         assert caught.value.where == path
         return str(caught.value)
@@ -520,9 +520,9 @@ def test_a_wrong_file_is_refused_with_the_first_name_amiss(state, tmp_path) -> N
     narrow = {**state, "layer2.0.conv2.weight": torch.zeros(128, 128, 1, 1, 1)}
     assert "'layer2.0.conv2.weight' of shape (128, 128, 3, 3, 3); found (128, 128, 1, 1, 1)" in refusal(narrow)
     deeper = {**state, "layer3.6.conv1.weight": torch.zeros(1)}
-    assert "found 'layer3.6.conv1.weight' besides" in refusal({"state_dict": deeper})
-    assert "table of tensors" in refusal([1, 2])
-    assert "table of tensors" in refusal({"state_dict": {"epoch": 3}})
+    assert "found also 'layer3.6.conv1.weight'" in refusal({"state_dict": deeper})
+    assert "dictionary of tensors" in refusal([1, 2])
+    assert "dictionary of tensors" in refusal({"state_dict": {"epoch": 3}})
 
 
 def test_a_missing_or_damaged_file_is_refused(tmp_path) -> None:

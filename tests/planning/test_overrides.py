@@ -31,16 +31,16 @@ def planned(*assignments: str):
     [
         ("configurations.bridge.puzle_factor=[1,1,1]", "did you mean 'puzzle_factor'"),
         ("puzzle_factor=[1,1,1]", "write configurations.bridge.puzzle_factor=…"),
-        ("configurations.prdit.batch_size=2", "not being planned"),
+        ("configurations.prdit.batch_size=2", "not among those to be planned"),
         ("configurations.bridge.batch_size=two", "a whole number"),
         ("configurations.bridge.batch_size=0", "at least 1"),
         ("configurations.bridge.puzzle_factor=[2,2]", "a list of 3"),
         ("configurations.bridge.precision=fp16", "bf16 or fp32"),
         ("configurations.bridge.network.recompute=all", "none or norms or blocks"),
-        ("decisions=[]", "not a decision"),
+        ("decisions=[]", "not a field that can be set"),
         ("batch_size", "key=value"),
         ("cropp.enabled=true", "did you mean 'crop'"),
-        ("crop.enabled.x=true", "has no parts"),
+        ("crop.enabled.x=true", "is a single value and has no fields"),
     ],
 )  # fmt: skip
 def test_a_wrong_assignment_says_what_would_be_right(text: str, words: str) -> None:
@@ -93,7 +93,7 @@ def test_too_large_a_size_set_by_hand_is_refused_with_the_number() -> None:
         ("anchor", [0, 1], "for each target channel"),
         ("source_channels.0.normalization.name", "zscore", "use one of: fixed"),
         ("source_channels.1.normalization.options", {"lower": 0.0}, "options low, high"),
-        ("target_channels.0.normalization", {"name": "percentiles", "options": {}}, "must not look at the target"),
+        ("target_channels.0.normalization", {"name": "percentiles", "options": {}}, "depend on the target"),
     ],
 )
 def test_a_choice_that_no_case_could_be_prepared_with_is_refused_while_planning(path, value, words) -> None:
@@ -103,14 +103,14 @@ def test_a_choice_that_no_case_could_be_prepared_with_is_refused_while_planning(
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 def test_a_prediction_that_says_nothing_where_a_bridge_starts_is_refused_while_planning(prediction) -> None:
-    with pytest.raises(NndiffError, match=f"'{prediction}' is undefined where the process 'bridge' starts"):
+    with pytest.raises(NndiffError, match=f"'{prediction}' is undefined at t = 1, where the process 'bridge' starts"):
         plan(FOUND, budget(24), ("bridge",), {"configurations.bridge.prediction": prediction}, closed_form)
 
 
 @pytest.mark.parametrize("path", ["shifts", "sampler.layers.shifts.places"])
 def test_more_shifts_than_the_puzzle_has_places_are_refused(path: str) -> None:
     assert planned(f"configurations.bridge.{path}=2").configurations["bridge"].sampler.part(Shifts) == Shifts(2)
-    with pytest.raises(NndiffError, match="fewer places than that"):
+    with pytest.raises(NndiffError, match="fewer positions than the shifts"):
         planned(f"configurations.bridge.{path}=3")
 
 
@@ -198,7 +198,7 @@ def test_a_training_changes_fields_of_its_configuration_and_pays_anew_for_what_i
 def test_what_the_cases_were_prepared_by_is_too_late_to_change(name: str) -> None:
     plan = tiny_plan()
     value = json.dumps(encode(getattr(plan.configurations["bridge"], name)))
-    with pytest.raises(NndiffError, match=f"'{name}' was settled when the cases were prepared"):
+    with pytest.raises(NndiffError, match=f"'{name}' cannot change after planning and preprocessing"):
         put_in(plan, "bridge", [f"{name}={value}"])
 
 

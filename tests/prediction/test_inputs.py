@@ -49,11 +49,11 @@ def test_what_is_no_image_is_told_and_what_is_hidden_is_not(folder):
 @pytest.mark.parametrize(
     ("names", "channels", "words"),
     [
-        (("bad.nii.gz",), (PET,), ("bad.nii.gz does not say which channel", "_0000 PET")),
-        (("bad_0000.nii.gz", "bad_0001.nii.gz"), (PET,), ("takes 1 source channels", "found channels [0, 1]")),
-        (("bad_0000.nii.gz",), (PET, CT), ("takes 2 source channels", "bad_0001 (CT)", "found channels [0]")),
+        (("bad.nii.gz",), (PET,), ("bad.nii.gz has no channel number", "_0000 PET")),
+        (("bad_0000.nii.gz", "bad_0001.nii.gz"), (PET,), ("needs 1 source channels", "found channels [0, 1]")),
+        (("bad_0000.nii.gz",), (PET, CT), ("needs 2 source channels", "bad_0001 (CT)", "found channels [0]")),
         (("bad_0001.nii.gz",), (PET,), ("bad_0000 (PET)", "found channels [1]")),
-        (("bad_0000.nii.gz", "bad_0000.mha"), (PET,), ("two files are its channel 0",)),
+        (("bad_0000.nii.gz", "bad_0000.mha"), (PET,), ("two files are channel 0 of this case",)),
     ],
 )
 def test_a_case_that_does_not_fit_is_explained_and_the_others_stay(folder, names, channels, words):
@@ -68,7 +68,7 @@ def test_a_case_that_does_not_fit_is_explained_and_the_others_stay(folder, names
 def test_a_folder_without_an_image_or_none_at_all_is_refused(folder):
     with pytest.raises(NndiffError, match=r"CASE_0000\.nii\.gz.*an empty folder"):
         find(folder(), (PET,))
-    with pytest.raises(NndiffError, match=r"no image in the input folder.*\n.*found notes\.txt"):
+    with pytest.raises(NndiffError, match=r"input folder contains no image.*\n.*found notes\.txt"):
         find(folder("notes.txt"), (PET,))
     with pytest.raises(NndiffError, match="does not exist"):
         find(folder() / "nowhere", (PET,))

@@ -49,5 +49,5 @@ def test_a_model_of_two_channels_wants_both(tmp_path) -> None:
     series(tmp_path / "in" / "bert")
     found = find(tmp_path / "in", TWO)
     assert [case.name for case in found.cases] == ["anna"]
-    assert "does not say which channel" in found.failures["bert"]
-    assert "does not say which channel" in find(tmp_path / "in" / "bert", TWO).failures["bert"]
+    assert "has no channel number" in found.failures["bert"]
+    assert "has no channel number" in find(tmp_path / "in" / "bert", TWO).failures["bert"]

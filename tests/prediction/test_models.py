@@ -89,19 +89,19 @@ def test_a_model_that_is_not_there(tmp_path):
 
 def test_a_folder_without_a_checkpoint(tmp_path):
     (tmp_path / "fold_0").mkdir()
-    refused(f"no {BEST} here", "no fold that was trained", str(tmp_path), folder=tmp_path)
+    refused(f"No fold of the model contains {BEST}", "no trained fold", str(tmp_path), folder=tmp_path)
 
 
 def test_a_fold_that_is_not_there(tmp_path):
     folder = model_folder(tmp_path, folds=(0, 1))
-    refused(f"fold_3 has no {BEST}", "expected one of fold_0, fold_1", "-f", folder=folder, folds=["0", "3"])
+    refused(f"fold_3 contains no {BEST}", "expected one of fold_0, fold_1", "-f", folder=folder, folds=["0", "3"])
 
 
 def test_only_another_checkpoint_is_there_and_the_remedy_names_it(tmp_path):
     folder = model_folder(tmp_path)
     (folder / "fold_0" / BEST).rename(folder / "fold_0" / LATEST)
     refused(f"found {LATEST}", f"-chk {LATEST}", folder=folder)
-    refused(f"fold_0 has no {BEST}", f"-chk {LATEST}", folder=folder, folds=["0"])
+    refused(f"fold_0 contains no {BEST}", f"-chk {LATEST}", folder=folder, folds=["0"])
     assert folds_of(load(folder, name=LATEST)) == ["0"]
 
 
@@ -116,7 +116,7 @@ def test_folds_of_two_plans_are_not_averaged(tmp_path, changes):
         changes = {"network": replace(plan_of().configurations["bridge"].network, width=8)}
     folder = model_folder(tmp_path)
     save_trained(folder / "fold_1" / BEST, plan_of(**changes))
-    refused("not trained by one plan", str(folder / "fold_1" / BEST), "each fold alone (-f)", folder=folder)
+    refused("trained with different plans", str(folder / "fold_1" / BEST), "each fold separately (-f)", folder=folder)
     assert folds_of(load(folder, ["1"])) == ["1"]
 
 
@@ -137,7 +137,7 @@ def test_a_checkpoint_that_is_cut_short(tmp_path, kept):
     path = save_trained(tmp_path / "fold_0" / BEST, plan_of())
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data))])
-    refused("no whole checkpoint", str(path), "copy it again", folder=tmp_path)
+    refused("is damaged or incomplete", str(path), "copy it again", folder=tmp_path)
 
 
 @pytest.mark.parametrize("contents", [{"state_dict": {}}, [1], torch.zeros(3)], ids=["dict", "list", "tensor"])
@@ -152,12 +152,12 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path):
     found = checkpoint.load(path)
     ema = {name: value[:1] if value.ndim else value for name, value in found.ema.items()}
     checkpoint.save(tmp_path / "other" / "fold_0" / BEST, replace(found, ema=ema))
-    refused("weights belong to another network", folder=tmp_path / "other")
+    refused("weights do not fit the network", folder=tmp_path / "other")
 
 
 def test_one_broken_fold_is_refused_and_the_others_predict(tmp_path):
     folder = model_folder(tmp_path, folds=(0, 1))
     (folder / "fold_1" / BEST).write_bytes(b"garbage")
-    refused("no whole checkpoint", "fold_1", folder=folder)
+    refused("is damaged or incomplete", "fold_1", folder=folder)
     shutil.rmtree(folder / "fold_1")
     assert folds_of(load(folder)) == ["0"]

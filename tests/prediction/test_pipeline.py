@@ -154,7 +154,7 @@ def test_a_negative_seed_is_a_seed_or_refused_at_once(tmp_path, predict):
 def test_every_bad_name_is_reported_once_over_all_parts(tmp_path, predict):
     scans(tmp_path / "in", 2)
     (tmp_path / "in" / "bad.nii.gz").write_text("")
-    with pytest.raises(NndiffError, match=r"bad\.nii\.gz does not say which channel"):
+    with pytest.raises(NndiffError, match=r"bad\.nii\.gz has no channel number"):
         predict(part_id=0, num_parts=2)
     assert predict(part_id=1, num_parts=2).failures == []
 
@@ -239,9 +239,9 @@ def test_an_uncertainty_needs_draws_that_differ(tmp_path, predict):
     ("scale", "spacing", "words"),
     [
         (1, (2.0, 2.0, 2.0), ()),
-        (100, (2.0, 2.0, 2.0), ("intensities outside the training range", "in training 1 to 10")),
-        (0.01, (2.0, 2.0, 2.0), ("intensities outside the training range",)),
-        (1, (2.0, 2.0, 5.0), ("coarser than what was trained on: 2 x 2 x 5 mm, trained at 2 x 2 x 2 mm",)),
+        (100, (2.0, 2.0, 2.0), ("intensities are outside the training range", "in training 1 to 10")),
+        (0.01, (2.0, 2.0, 2.0), ("intensities are outside the training range",)),
+        (1, (2.0, 2.0, 5.0), ("spacing of 2 x 2 x 5 mm is coarser than that of the training, 2 x 2 x 2 mm",)),
         (100, (5.0, 5.0, 5.0), ("outside the training range", "coarser")),
         (1, (1.0, 1.0, 1.0), ()),
     ],
@@ -264,7 +264,7 @@ def test_a_warning_is_of_the_channel_that_it_names(tmp_path, predict):
     save_volume(tmp_path / "in" / "a_0000.nii.gz", make_phantom(0))
     save_volume(tmp_path / "in" / "a_0001.nii.gz", 10_000 + make_phantom(0, kind="ct"))
     (line,) = predict(model=model).warnings["a"]
-    assert line.startswith("CT: intensities")
+    assert line.startswith("CT: the intensities")
 
 
 def test_the_record_says_how_each_volume_was_made(tmp_path, predict, trained):
@@ -378,7 +378,7 @@ def test_generation_takes_no_input_and_translation_needs_one(tmp_path, predict, 
     scans(tmp_path / "in", 1)
     with pytest.raises(NndiffError, match="takes no input"):
         predict(model=generating, steps=2)
-    with pytest.raises(NndiffError, match="needs scans"):
+    with pytest.raises(NndiffError, match="needs an input folder"):
         predict(source=None)
     assert not (tmp_path / "out").exists()
 

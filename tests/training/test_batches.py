@@ -207,7 +207,7 @@ def test_generation_has_no_source(tmp_path) -> None:
 def test_a_loader_that_dies_is_said_with_its_remedy(made) -> None:
     dying = made(rows=())
     dying.augmentations = (_die,)
-    with pytest.raises(NndiffError, match=r"A process that loads data died(.|\n)*-np"):
+    with pytest.raises(NndiffError, match=r"A data-loading process died(.|\n)*-np"):
         list(loader(dying, 0, 2, 1, pinned=False))
 
 

@@ -74,12 +74,12 @@ def test_an_edited_file_is_obeyed(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("train", "val", "words"),
     [
-        (["c", "d"], ["a", "b", "ghost"], "not prepared: ghost"),
+        (["c", "d"], ["a", "b", "ghost"], "not preprocessed: ghost"),
         (["c"], ["a", "b"], "in no fold: d"),
-        (["a", "c", "d"], ["b"], r"Fold 0 trains and validates on one patient.*\n.*found p"),
-        (["a", "b", "c", "d"], ["a"], "on one patient"),
-        (["a", "b", "c", "d"], [], "Fold 0 has an empty side"),
-        ([], ["a", "b", "c", "d"], "Fold 0 has an empty side"),
+        (["a", "c", "d"], ["b"], r"Fold 0 has the same patient in training and in validation.*\n.*found p"),
+        (["a", "b", "c", "d"], ["a"], "same patient in training and in validation"),
+        (["a", "b", "c", "d"], [], "Fold 0 has no training case or no validation case"),
+        ([], ["a", "b", "c", "d"], "Fold 0 has no training case or no validation case"),
     ],
 )
 def test_a_wrong_edit_is_refused_by_name_and_place(tmp_path, train, val, words) -> None:
@@ -102,7 +102,7 @@ def test_a_fold_that_does_not_exist_is_refused(tmp_path, fold) -> None:
 
 
 def test_a_single_patient_can_only_be_trained_whole(tmp_path) -> None:
-    with pytest.raises(NndiffError, match="one patient cannot be split: train fold all"):
+    with pytest.raises(NndiffError, match="train fold all, because a single patient cannot be split"):
         split_of("0", tmp_path, dict.fromkeys("abc", "p"))
     assert split_of(ALL, tmp_path, dict.fromkeys("abc", "p")).train == ("a", "b", "c")
 

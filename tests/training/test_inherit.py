@@ -48,7 +48,7 @@ def test_a_training_begins_with_another_runs_mean_weights_and_goes_on_by_itself(
     prepare(tmp_path / "next", plan)
     folder = train(asked)
     theirs = checkpoint.load(first / BEST).ema
-    assert f"Begun with {len(theirs)} of {len(theirs)} weights" in (folder / "log.txt").read_text()
+    assert f"Started with {len(theirs)} of {len(theirs)} weights" in (folder / "log.txt").read_text()
     plain = train(replace(asked, results=tmp_path / "plain", begin_with=None))
     ours, anew = (checkpoint.load(path / LATEST).weights for path in (folder, plain))
     assert any(not torch.equal(value, anew[name]) for name, value in ours.items())

@@ -142,7 +142,7 @@ def test_a_checkpoint_without_its_weights_is_refused_in_words(tmp_path: Path) ->
     prepare(tmp_path, plan)
     wanted = request(tmp_path, plan, go_on=True)
     checkpoint.save(wanted.folder / LATEST, state_of(trainer_of(plan), plan, objectives={}))
-    with pytest.raises(NndiffError, match=r"another network(.|\n)*0\.second\.bias"):
+    with pytest.raises(NndiffError, match=r"do not fit the network(.|\n)*0\.second\.bias"):
         train(wanted)
 
 

@@ -209,7 +209,7 @@ def test_asked_to_stop_it_says_how_to_go_on_and_does(tmp_path, roots, run_cli, m
             patched.setattr(journal, "line", asked_to_stop)
             outcome = run_cli(main, "1", "bridge", "0", "--no_tune", "-device", "cpu", "-np", "1")
         assert outcome.code == 130
-        assert "What is finished is kept" in outcome.err
+        assert "Finished work is kept. To continue, run the command again with --c." in outcome.err
         assert not any(path.name.startswith(PART) for path in folder.iterdir())
         assert run_cli(main, "1", "bridge", "0", "--no_tune", "-device", "cpu", "-np", "0", "--c").code == 0
     finally:

@@ -145,7 +145,7 @@ def test_a_rehearsal_gives_each_stage_its_share_of_the_budget_and_heeds_the_slow
 
 
 def test_a_budget_too_short_names_one_that_is_long_enough() -> None:
-    with pytest.raises(NndiffError, match=r"too short to train(.|\n)*at least 75 s after") as refusal:
+    with pytest.raises(NndiffError, match=r"too short for a training(.|\n)*at least 75 s after") as refusal:
         within_budget(a_run(), 60, 5.0, 5.0)
     assert "--time_budget" in str(refusal.value)
     assert within_budget(a_run(), 75, 5.0, 5.0).training_steps == FEWEST_STEPS
@@ -239,7 +239,7 @@ def test_fold_all_says_that_its_scores_flatter(tmp_path, trained) -> None:
     prepare(tmp_path, tiny_plan(training_steps=1))
     outcome, folder = trained(fold="all")
     assert outcome.code == 0, outcome.err
-    assert "flatter" in (folder / "log.txt").read_text()
+    assert "also training cases, so their scores are too good" in (folder / "log.txt").read_text()
     found = checkpoint.load(folder / LATEST).run
     assert (len(found.training), len(found.validation), found.held_out) == (5, 4, False)
 
@@ -263,8 +263,12 @@ def test_a_training_that_learns_after_all_is_told_so_and_warned_again_if_it_forg
     prepare(tmp_path, tiny_plan(training_steps=6))
     _, folder = trained()
     words = [line.partition("  ")[2] for line in (folder / "log.txt").read_text().splitlines()]
-    said = [line for line in words if line.startswith(("NOT LEARNING", "It learns"))]
-    assert said == ["NOT LEARNING: 2", "It learns now: better than without a network at step 4.", "NOT LEARNING: 6"]
+    said = [line for line in words if line.startswith(("NOT LEARNING", "The network learns"))]
+    assert said == [
+        "NOT LEARNING: 2",
+        "The network learns now: at step 4 it is better than no network.",
+        "NOT LEARNING: 6",
+    ]
 
 
 def test_what_needs_no_network_is_the_source_a_constant_and_where_a_network_starts() -> None:
@@ -299,15 +303,15 @@ def test_it_starts_over_nothing_and_goes_on_only_as_it_began(tmp_path, trained) 
     before = (folder / LATEST).read_bytes()
     outcome, _ = trained()
     assert outcome.code == 1
-    assert "trained, or begun, before" in outcome.err
+    assert "A training of this fold exists already" in outcome.err
     assert "--c" in outcome.err
     for flags in (("--set", "learning_rate=1e-4"), ("--seed", "1"), ("--time_budget", "1h")):
         outcome, _ = trained("--c", *flags)
         assert outcome.code == 1
-        assert "keeps what it was begun with" in outcome.err
+        assert "keeps the settings it was started with" in outcome.err
     outcome, _ = trained("--c")
     assert outcome.code == 0
-    assert "This fold is trained: 2 of 2 steps" in outcome.err
+    assert "The training of this fold is complete: 2 of 2 steps" in outcome.err
     assert (folder / LATEST).read_bytes() == before
 
 
@@ -331,7 +335,9 @@ def test_going_on_needs_as_many_samples_a_step_as_before(tmp_path) -> None:
     found = checkpoint.load(folder / LATEST)
     found.run = run_of(found.planned, samples_a_step=4)
     checkpoint.save(folder / LATEST, found)
-    with pytest.raises(NndiffError, match=r"another number of processes(.|\n)*4 samples a step; found 2 with 1"):
+    with pytest.raises(
+        NndiffError, match=r"continue with the number of processes(.|\n)*4 samples per step; found 2 with 1"
+    ):
         train(request(tmp_path, plan, go_on=True))
 
 
@@ -341,12 +347,12 @@ def test_cases_that_are_not_prepared_or_by_another_plan_are_refused(tmp_path, tr
     store.write_case(folder / "bridge", "case_3", arrays(3, plan), {"group": "case_3", "preparation": "other"})
     outcome, results = trained()
     assert outcome.code == 1
-    assert "case_3 is not prepared as the plan asks" in outcome.err
+    assert "case_3 does not match the plan" in outcome.err
     assert "nndiff_preprocess -d 001 -c bridge" in outcome.err
     assert not results.exists()
     for path in (folder / "bridge").iterdir():
         path.unlink()
-    assert "No case is prepared" in trained()[0].err
+    assert "No case has been preprocessed" in trained()[0].err
     assert "no configuration 'bridg'" in trained(name="bridg")[0].err
 
 
@@ -377,7 +383,7 @@ def test_a_time_budget_becomes_a_number_of_steps_that_is_kept(tmp_path, monkeypa
     assert first.step == 0
     assert first.run.training_steps > 100
     log = (folder / "log.txt").read_text()
-    assert f"make {first.run.training_steps} steps (planned without a budget: 6)" in log
+    assert f"so {first.run.training_steps} steps fit into 10 min (planned without a time budget: 6)" in log
     for one, other in ((first.weights, plain.weights), (first.ema, plain.ema)):
         assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert first.optimizer["state"] == {}

@@ -93,7 +93,7 @@ def test_another_checkpoint_of_the_fold_predicts_as_planned(fold, run_cli) -> No
 def test_one_held_out_case_chooses_and_reports_and_is_warned_of(fold, run_cli) -> None:
     folder = fold(cases=5)  # five folds: one case each
     _, _, err = tuned(run_cli, "--time_budget", "1s")
-    assert "one held-out case" in err
+    assert "single held-out case" in err
     found = loaded(folder)
     assert found.chosen_on == found.reported_on
 
@@ -102,7 +102,7 @@ def test_tuning_what_was_not_trained_says_so(roots, fold, run_cli) -> None:
     fold()
     code, _, err = run_cli(main, "1", "bridge", "3", "-device", "cpu")
     assert code == 1
-    assert "train it first" in err
+    assert "train this fold first" in err
 
 
 def test_training_tunes_at_its_end_unless_told_not_to(roots, fold, run_cli) -> None:

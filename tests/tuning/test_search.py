@@ -205,7 +205,7 @@ def test_the_best_is_told_apart_from_the_chosen_and_the_planned_is_named_in_the_
 
 def test_generation_has_nothing_to_compare_with() -> None:
     search = Search(Invented(by_start, DDPM(1000), task="generation"), CASES, 1e9)
-    with pytest.raises(NndiffError, match="nothing to compare"):
+    with pytest.raises(NndiffError, match="have no true target"):
         tune(search, PLANNED, (), "c", "w")
 
 

@@ -59,7 +59,7 @@ def test_along_each_axis_every_place_is_taken_equally_often(factor: Triple) -> N
 
 @pytest.mark.parametrize("shifts", [0, 3])
 def test_more_shifts_than_places_are_refused(shifts: int) -> None:
-    with pytest.raises(NndiffError, match=r"1 to 2: the puzzle's factor is 1 x 2 x 2"):
+    with pytest.raises(NndiffError, match=r"1 to 2, because the puzzle factor is 1 x 2 x 2"):
         offsets(shifts, (1, 2, 2))
     assert offsets(1, (1, 1, 1)) == ((0, 0, 0),)
 

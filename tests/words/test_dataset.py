@@ -113,7 +113,7 @@ def test_half_a_case_names_the_side_that_is_missing(build, there, absent):
 def test_a_channel_too_many(build):
     finding = only(read(build([*pair("a", "b"), "targetsTr/a_0001.nii.gz"])))
     assert finding.file.endswith("targetsTr/a_0001.nii.gz")
-    assert "not in target_names, which has 1" in finding.what
+    assert "is channel _0001, but target_names names 1 channel, numbered from 0" in finding.what
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_name_that_is_not_read_says_how_to_name_it(build, name):
 
 def test_a_mask_without_a_case(build):
     finding = only(read(build([*pair("a"), "masksTr/b.nii.gz"])))
-    assert (finding.case, finding.what) == ("b", "a mask without a case.")
+    assert (finding.case, finding.what) == ("b", "the mask has no case of the same name.")
 
 
 def test_a_mask_of_another_kind(build):
@@ -136,14 +136,14 @@ def test_a_mask_of_another_kind(build):
 
 def test_generation_with_images_is_refused(build):
     dataset = read(build(pair("a"), channel_names={}))
-    assert "generation has no source" in only(dataset).what
+    assert "has no source channels, but imagesTr contains files" in only(dataset).what
     assert dataset.cases[0].source == ()
 
 
 def test_num_training_is_only_compared(build):
     finding = only(read(build(pair("a", "b"), numTraining=3)))
     assert finding.severity == "warning"
-    assert "says 3, but 2" in finding.what
+    assert "is 3, but the number of complete cases is 2" in finding.what
     assert read(build([], numTraining=2)).findings == ()
 
 
@@ -154,7 +154,7 @@ def test_groups_that_name_nobody(build):
 
 def test_no_case_at_all_says_what_to_put_where(build):
     finding = only(read(build([])))
-    assert "not one whole case" in finding.what
+    assert "no complete case" in finding.what
     assert "imagesTr/CASE_0000.nii.gz and targetsTr/CASE_0000.nii.gz" in finding.remedy
     assert "imagesTr" not in only(read(build([], channel_names={}))).remedy
 
@@ -171,8 +171,11 @@ def test_a_file_in_place_that_does_not_exist(build):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"images": ["x.nii.gz"], "targets": []}, "0 targets, but target_names has 1"),
-        ({"images": ["x.nii.gz", "y.nii.gz"], "targets": ["y.nii.gz"]}, "2 images, but channel_names has 1"),
+        ({"images": ["x.nii.gz"], "targets": []}, '"targets" lists 0 files, but target_names names 1 channel'),
+        (
+            {"images": ["x.nii.gz", "y.nii.gz"], "targets": ["y.nii.gz"]},
+            '"images" lists 2 files, but channel_names names 1 channel',
+        ),
     ],
 )
 def test_in_place_the_numbers_of_files_must_fit_and_nothing_speaks_of_folders(build, row, words):
@@ -187,7 +190,7 @@ def test_in_place_the_numbers_of_files_must_fit_and_nothing_speaks_of_folders(bu
 def test_in_place_a_case_name_never_leaves_the_folder(build, name):
     row = {"images": ["x.nii.gz"], "targets": ["y.nii.gz"]}
     dataset = read(build(["x.nii.gz", "y.nii.gz"], dataset={name: row, "b": row}))
-    assert "cannot be the name of a case" in only(dataset).what
+    assert "must not start with a dot or contain a slash" in only(dataset).what
     assert [case.name for case in dataset.cases] == ["b"]
 
 
@@ -223,17 +226,17 @@ def test_no_dataset_json(tmp_path):
     ("words", "said"),
     [
         ({"chanel_names": {}}, "did you mean 'channel_names'?"),
-        ({"labels": {"a": 1}}, 'use "target_names"'),
+        ({"labels": {"a": 1}}, 'remove "labels" and write "target_names"'),
         ({"file_ending": "nii.gz"}, ".nii.gz .nii"),
         ({"file_ending": ".png"}, "found .png"),
-        ({"target_names": {}}, "nothing to learn"),
+        ({"target_names": {}}, "at least one target channel is needed"),
         ({"target_names": {"1": "PET"}}, "numbered from 0"),
         ({"channel_names": {"PET": 0}}, "channel_names.PET"),
         ({"channel_names": {"0": "A", "00": "B"}}, "numbered from 0"),
         ({"channel_names": ["PET"]}, "an object"),
         ({"task": "translate"}, "translation or generation"),
-        ({"task": "generation"}, "generation has no source"),
-        ({"task": "translation", "channel_names": {}}, "translation needs a source"),
+        ({"task": "generation"}, "a dataset for generation must have no source channels"),
+        ({"task": "translation", "channel_names": {}}, "translation needs at least one source channel"),
         ({"numTraining": "5"}, "a whole number"),
         ({"dataset": {"a": {"image": []}}}, "did you mean 'images'?"),
         ({"groups": {"a": 1}}, "groups.a"),
@@ -256,7 +259,7 @@ def test_a_key_written_twice_is_refused(build):
     folder = build(pair("a"))
     text = json.dumps(WORDS).replace('{"0": "PET"}', '{"0": "PET", "0": "CT"}', 1)
     (folder / "dataset.json").write_text(text)
-    assert "'0' stands there twice" in str(refusal(folder))
+    assert "'0' appears twice" in str(refusal(folder))
 
 
 def test_a_full_dataset_json_decodes():

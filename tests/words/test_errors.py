@@ -55,4 +55,4 @@ def test_nearest_names_the_likely_word_or_else_all_of_them():
     assert nearest("brigde", ["bridge", "ddpm"]) == "did you mean 'bridge'?"
     assert nearest("zzz", ["ddpm", "bridge"]) == "use one of: bridge, ddpm"
     assert nearest("zzz", [f"name{i}" for i in range(30)]).endswith("name15, …")
-    assert nearest("zzz", []) == "there is none"
+    assert nearest("zzz", []) == "none is available"

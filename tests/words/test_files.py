@@ -71,7 +71,7 @@ def test_a_folder_below_a_file_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(NndiffError, match=r"Cannot write plan\.json") as raised:
         write_json(tmp_path / "file" / "deeper" / "plan.json", {})
-    assert "folder that you may write to" in raised.value.remedy
+    assert "folder for which you have write permission" in raised.value.remedy
 
 
 def test_a_folder_without_permission_cannot_be_written(tmp_path, monkeypatch):

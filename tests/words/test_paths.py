@@ -58,7 +58,7 @@ def test_an_unknown_dataset_lists_those_there_are(paths, wanted):
 
 def test_a_number_taken_twice_is_refused(paths):
     (paths.raw / "Dataset001_Other").mkdir()
-    with pytest.raises(NndiffError, match="taken twice") as raised:
+    with pytest.raises(NndiffError, match="Several datasets have the number") as raised:
         paths.dataset_name("1")
     assert "Dataset001_One, Dataset001_Other" in raised.value.found
     assert paths.dataset_name("Dataset001_Other") == "Dataset001_Other"

@@ -140,7 +140,7 @@ def test_a_missing_key_is_named_with_its_place():
         ({"rate": "fast"}, "'rate'", "a number"),
         ({"rate": True}, "'rate'", "a number"),
         ({"rate": None}, "'rate'", "a number"),
-        ({"note": 3}, "'note'", "a text"),
+        ({"note": 3}, "'note'", "a string"),
         ({"inner": [1]}, "'inner'", "an object"),
         ({"inner": {"size": [1, 2]}}, "'inner.size'", "a list of 3"),
         ({"inner": {"size": "123"}}, "'inner.size'", "a list"),
@@ -202,12 +202,12 @@ def test_a_name_that_the_table_lacks_says_where_and_the_nearest():
     assert raised.value.remedy == "did you mean 'ruby'?"
     with pytest.raises(NndiffError, match="'top' has the wrong type") as raised:
         decode(Flag, {"top": {"name": "sky", "red": 0.2}})
-    assert raised.value.expected == "a text"
+    assert raised.value.expected == "a string"
 
 
 def test_an_object_of_a_table_has_no_parts_to_be_set():
     assert type_at(Flag, "stripes.0") is Colour
-    with pytest.raises(NndiffError, match="'top' has no parts"):
+    with pytest.raises(NndiffError, match="'top' is a single value and has no fields"):
         type_at(Flag, "top.red")
 
 
@@ -222,7 +222,12 @@ def test_the_type_at_a_dotted_path():
 
 
 @pytest.mark.parametrize(
-    ("path", "words"), [("iner.on", "did you mean 'inner'"), ("inner.size.first", "has no parts"), ("rate.x", "rate")]
+    ("path", "words"),
+    [
+        ("iner.on", "did you mean 'inner'"),
+        ("inner.size.first", "is a single value and has no fields"),
+        ("rate.x", "rate"),
+    ],
 )
 def test_a_path_that_leads_nowhere_is_refused(path, words):
     with pytest.raises(NndiffError, match=words):
