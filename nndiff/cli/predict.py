@@ -117,8 +117,8 @@ def _work(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         device=arguments.device,
         go_on=arguments.continue_prediction,
-        part=arguments.part_id,
-        parts=arguments.num_parts,
+        part_id=arguments.part_id,
+        num_parts=arguments.num_parts,
         quiet=arguments.disable_progress_bar,
     )
     summary = predict(request)

@@ -127,8 +127,8 @@ class PRDiTSpec(NetworkSpec):
             ),
             "network": verdict(
                 self,
-                f"{tokens} tokens, each of which sees {seen} voxels and predicts a block of {in_words(rung.block)}: "
-                f"the finest block that gives at most {MOST_TOKENS[device]} tokens; width {rung.width}, depth "
+                f"{tokens} tokens; each predicts a block of {in_words(rung.block)} voxels from the {seen} that it "
+                f"sees: the finest block that gives at most {MOST_TOKENS[device]} tokens; width {rung.width}, depth "
                 f"{rung.depth} and recompute {rung.recompute} are the best combination that fits",
                 (f"blocks of {in_words(doubled)}", {"block": doubled}),
                 (f"recompute {again}", {"recompute": again}),

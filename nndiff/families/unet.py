@@ -274,5 +274,5 @@ def _puzzle_words(puzzle: Triple) -> str:
     if max(puzzle) == 1:
         return "no puzzle, because the volume is too small to benefit from one"
     price = PRICE_OF_2 if max(puzzle) == 2 else PRICE_OF_4
-    thick = " and 1 along thick or short axes" if min(puzzle) == 1 else ""
+    thick = ", none along thick or short axes" if min(puzzle) == 1 else ""
     return f"{max(puzzle)} along each fine axis{thick}: {math.prod(puzzle)} times fewer positions to compute; {price}"

@@ -44,7 +44,7 @@ PRDIT = Method(
     ),
     stages=lambda puzzle_factor: Verdict(
         (Stage("core.local", SQUARED, 0.4), Stage("core.whole", SQUARED, 0.6)),
-        "two stages: the local denoiser alone, then, with it frozen, the transformer that sees the whole volume; "
+        "two stages: first the local denoiser alone, then the transformer, with the denoiser frozen; "
         "the shares are near the published 104 000 and 130 000 steps",
     ),
     learning_rate=_learning_rate,

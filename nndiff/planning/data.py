@@ -125,7 +125,8 @@ def target_range(
         margin = RANGE_MARGIN * (high - low)
         ranges.append((_rounded(low - margin), _rounded(high + margin)))
     reason = (
-        f"the range of the normalised training targets, {RANGE_MARGIN:.0%} wider at each end; it clamps the estimates"
+        f"the range of the normalised training targets, {RANGE_MARGIN:.0%} wider at each end; "
+        "estimates are clamped to it"
     )
     return Verdict(tuple(ranges), reason)
 

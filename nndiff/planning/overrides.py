@@ -78,7 +78,7 @@ def parse(assignments: Sequence[str], configurations: Sequence[str]) -> dict[str
             raise NndiffError(
                 f"--set: '{text}' does not name a step rule.",
                 expected="order=2, hot=K with K of 1 or more, or a whole rule",
-                remedy=f"--set '{path.rpartition('.')[0]}.sampler.rule={{\"name\":\"first\",\"eta\":0}}'",
+                remedy=f'--set \'{path.rpartition(".")[0]}.sampler.rule={{"name":"first","eta":0}}\'',
             )
         values[path] = _checked(path, value, configurations)
     return values

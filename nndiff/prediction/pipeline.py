@@ -47,7 +47,7 @@ def predict(request: Request) -> Summary:
             "--save_uncertainty needs several draws.", expected="2 or more", found="1", remedy="pass --samples 8"
         )
     found = _inputs(request, trained, generates)
-    mine = found.cases[request.part :: request.parts]
+    mine = found.cases[request.part_id :: request.num_parts]
     outputs = Outputs(request, len(trained.plan.target_channels), sampler.samples)
     demand_writable(request.output)
     for folder in outputs.folders:
@@ -56,7 +56,7 @@ def predict(request: Request) -> Summary:
     if oddities:
         record.warn("all cases", oddities)
     total = len(mine) + len(found.failures)
-    for name, reason in found.failures.items() if request.part == 0 else ():
+    for name, reason in found.failures.items() if request.part_id == 0 else ():
         record.fail(Failure(name, reason, "", True))
     schedule = _schedule(request, trained, sampler, device, outputs, record)
     schedule.run(_to_do(request, mine, outputs, record), request.quiet)
@@ -77,7 +77,7 @@ def _inputs(request: Request, trained: Trained, generates: bool) -> Inputs:
 
 
 def _record(request: Request, trained: Trained, sampler: SamplerPlan, device: torch.device) -> Record:
-    suffix = f"_part_{request.part}_of_{request.parts}" if request.parts > 1 else ""
+    suffix = f"_part_{request.part_id}_of_{request.num_parts}" if request.num_parts > 1 else ""
     return Record(request.output / f"predict{suffix}.json", begun_record(request, trained, sampler, device))
 
 

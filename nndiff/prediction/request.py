@@ -29,8 +29,8 @@ class Request:
     seed: int = 0
     device: str | None = None
     go_on: bool = False
-    part: int = 0
-    parts: int = 1
+    part_id: int = 0  # which share of the folder this call takes
+    num_parts: int = 1
     quiet: bool = False
 
 
@@ -45,8 +45,8 @@ def demand_sound(request: Request) -> None:
     if request.seed < 0 or request.volumes < 1:
         name, least, found = ("-seed", 0, request.seed) if request.seed < 0 else ("-n", 1, request.volumes)
         raise NndiffError(f"{name} is too small.", expected=f"{least} or more", found=found)
-    if not 0 <= request.part < request.parts:
-        raise NndiffError("-part_id counts from 0.", expected=f"0 to {request.parts - 1}", found=request.part)
+    if not 0 <= request.part_id < request.num_parts:
+        raise NndiffError("-part_id counts from 0.", expected=f"0 to {request.num_parts - 1}", found=request.part_id)
 
 
 def demand_task(request: Request, generates: bool) -> None:

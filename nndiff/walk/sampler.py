@@ -143,7 +143,8 @@ def revised_sampler(own: SamplerPlan, asked: Asked) -> SamplerPlan:
         changed = changed.with_part(revised(layer, {**asked, "layer": None}))
     for cache in own.caches:
         changed = changed.with_part(cache.revised(asked, times.steps, same_walk))
-    for text in filter(None, asked.get("part") or ()):  # "auto" is read as None
+    named = asked.get("part") or ()
+    for text in filter(None, [named] if isinstance(named, str) else named):  # "auto" is read as None
         changed = changed.with_part(_named(text))
     return changed
 

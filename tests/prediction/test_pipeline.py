@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 import weakref
@@ -15,8 +16,9 @@ import nndiff
 from nndiff import checkpoint
 from nndiff.checkpoint import BEST
 from nndiff.imaging import io
-from nndiff.prediction import Summary, draws, outputs, reading
+from nndiff.prediction import Request, Summary, draws, outputs, reading
 from nndiff.sampling.inference import digest_of
+from nndiff.walk.sampler import flags
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json
 from nndiff.words.volume import Grid
@@ -47,6 +49,21 @@ def predict(tmp_path, trained):
 
 def array(path):
     return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def test_no_field_of_a_request_has_the_name_of_a_samplers_flag():
+    """Both are keywords of nndiff.predict."""
+    fields = {field.name for field in dataclasses.fields(Request)}
+    assert not fields & {flag.name for flag in flags()}
+
+
+def test_an_option_of_either_is_passed_on_and_another_is_refused(tmp_path, predict):
+    scans(tmp_path / "in", 1)
+    record = read_json(predict(part=["shifts:places=2"], rule="hot:ahead=2", steps=2, seed=4).record)
+    assert (record["sampler"]["layers"][1]["places"], record["sampler"]["rule"]["ahead"]) == (2, 2)
+    assert record["seed"] == 4
+    with pytest.raises(NndiffError, match=r"no option 'stpes'(.|\n)*did you mean 'steps'"):
+        predict(stpes=2)
 
 
 # ---------------------------------------------------------------- what a case depends on
@@ -109,7 +126,7 @@ def test_a_case_does_not_depend_on_its_neighbours(tmp_path, predict, whole):
 
 @pytest.mark.parametrize("parts", [2, 3, 6])
 def test_parts_are_disjoint_and_complete_and_give_the_bytes_of_the_whole(tmp_path, predict, whole, parts):
-    done = [predict("shared", **RANDOM, part=part, parts=parts).done for part in reversed(range(parts))]
+    done = [predict("shared", **RANDOM, part_id=part, num_parts=parts).done for part in reversed(range(parts))]
     assert sorted(itertools.chain(*done)) == [f"case_{i}" for i in range(4)]
     assert contents(tmp_path / "shared") == whole
     records = {path.name for path in (tmp_path / "shared").glob("predict*.json")}
@@ -138,15 +155,15 @@ def test_every_bad_name_is_reported_once_over_all_parts(tmp_path, predict):
     scans(tmp_path / "in", 2)
     (tmp_path / "in" / "bad.nii.gz").write_text("")
     with pytest.raises(NndiffError, match=r"bad\.nii\.gz has no channel number"):
-        predict(part=0, parts=2)
-    assert predict(part=1, parts=2).failures == []
+        predict(part_id=0, num_parts=2)
+    assert predict(part_id=1, num_parts=2).failures == []
 
 
 @pytest.mark.parametrize("part", [-1, 2])
 def test_a_part_that_is_none_is_refused(tmp_path, predict, part):
     scans(tmp_path / "in", 1)
     with pytest.raises(NndiffError, match="-part_id counts from 0"):
-        predict(part=part, parts=2)
+        predict(part_id=part, num_parts=2)
 
 
 # ---------------------------------------------------------------- several draws
@@ -344,7 +361,7 @@ def test_generation_writes_volumes_of_the_plans_shape_and_spacing(tmp_path, pred
 def test_a_generated_volume_depends_on_seed_and_number_alone(tmp_path, predict, generating):
     predict("few", model=generating, source=None, volumes=2, steps=2)
     for part in (1, 0):
-        predict("many", model=generating, source=None, volumes=4, steps=2, part=part, parts=2)
+        predict("many", model=generating, source=None, volumes=4, steps=2, part_id=part, num_parts=2)
     predict("other", model=generating, source=None, volumes=2, steps=2, seed=1)
     few, many, other = (contents(tmp_path / name) for name in ("few", "many", "other"))
     assert len(many) == 4
