@@ -85,7 +85,7 @@ def _checkpoints(folder: Path, folds: Sequence[str] | None, name: str) -> list[P
             there = sorted(path.name for path in (folder / fold).glob("*.pt"))
             raise NndiffError(
                 f"{fold} contains no {name}.",
-                expected=f"one of {', '.join(_folds_in(folder, name)) or 'no fold'}",
+                expected=f"one of {', '.join(others)}" if (others := _folds_in(folder, name)) else None,
                 found=", ".join(there) or "no checkpoint",
                 where=folder / fold,
                 remedy=f"pass -chk {there[0]}" if there else "train this fold first, or choose another fold with -f",

@@ -336,7 +336,8 @@ def test_going_on_needs_as_many_samples_a_step_as_before(tmp_path) -> None:
     found.run = run_of(found.planned, samples_a_step=4)
     checkpoint.save(folder / LATEST, found)
     with pytest.raises(
-        NndiffError, match=r"continue with the number of processes(.|\n)*4 samples per step; found 2 samples per step with 1"
+        NndiffError,
+        match=r"continue with the number of processes(.|\n)*4 samples per step; found 2 samples per step with 1",
     ):
         train(request(tmp_path, plan, go_on=True))
 
