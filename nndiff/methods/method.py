@@ -15,6 +15,8 @@ from nndiff.families import NetworkSpec
 from nndiff.families.family import Rung
 from nndiff.plans.plan import Stage
 from nndiff.walk.caches import Cache
+from nndiff.walk.guides import Guide
+from nndiff.walk.layers import Layer
 from nndiff.walk.rules import Rule
 from nndiff.walk.starts import Start
 from nndiff.words.scheme import Scheme
@@ -43,6 +45,11 @@ class Walk:
     start: Start
 
 
+def no_more(start: Start, steps: int) -> tuple[Verdict[Layer | Guide | Cache], ...]:
+    """Return no part besides those that every method plans."""
+    return ()
+
+
 def as_sized(rung: Rung) -> Rung:
     """Return the rung unchanged."""
     return rung
@@ -65,5 +72,6 @@ class Method:
     steps: Callable[[int], Verdict[int]]  # starting step → number of steps
     rule: Verdict[Rule]
     cache: Callable[[Start, int], Verdict[Cache]]  # start, number of steps → cache
+    more: Callable[[Start, int], tuple[Verdict[Layer | Guide | Cache], ...]] = no_more  # further parts of the sampler
     resized: Callable[[Rung], Rung] = as_sized  # largest size that fits → size that is trained
     why_coarser: str = "coarser than the data, so that a whole volume fits: generation does not use tiles"

@@ -6,6 +6,7 @@ decision therefore follows it.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -188,7 +189,7 @@ def _configuration(
     formulation_of(configuration)  # refuses a prediction that is undefined where the process starts
     setting = setting_of(configuration)
     sampler.demand(setting)
-    if predict is None and sampler.reuses:
+    if predict is None and not sampler.part(Deep).is_identity:
         _tell_share(name, configuration, ledger)
     return configuration
 
@@ -210,6 +211,8 @@ def _sampler(method: Method, walk: Walk, sized: search.Sized, shape: Triple, led
     more = ledger.overrides.rest(f"configurations.{method.name}.sampler", SamplerPlan)
     ledger.used.update(more.used)
     own = SamplerPlan(start=start, times=times, rule=rule, layers=(tiles, shifts), caches=(cache,))
+    for further in method.more(start, times.steps):
+        own = own.with_part(decide(f"{further.value.seam}s.{further.value.name}", further))
     return replace(own, **more.values)
 
 
@@ -312,9 +315,10 @@ class _Sizing:
 
 def _fixed(rungs: Sequence[Rung], overrides: Overrides, path: str) -> list[Rung]:
     """Return the ladder with the values that the user set in every rung, in the order of the ladder."""
-    fields = {"puzzle_factor": "puzzle_factor", "patch_size": "patch_size", "batch_size": "batch_size"}
-    fields |= {"network.width": "width", "network.recompute": "recompute"}
-    given = {rung_field: overrides.get(f"{path}.{name}") for name, rung_field in fields.items()}
+    names = [field.name for field in dataclasses.fields(rungs[0])]
+    own = ("puzzle_factor", "patch_size", "batch_size")  # of the configuration; all else are fields of the network
+    paths = {name: name if name in own else f"network.{name}" for name in names if name != "spacing"}
+    given = {name: overrides.get(f"{path}.{where}") for name, where in paths.items()}
     changes: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
     }

@@ -152,7 +152,9 @@ def _kept_bytes(model: Model, sampler: SamplerPlan, tile: Triple) -> int:
     def feature(depth: int) -> int:
         return kept_bytes(model.configuration, tile, depth)
 
-    return len(model.networks) * sampler.passes * sum(cache.bytes(feature) for cache in sampler.caches)
+    network = model.configuration.network
+    kept = sum(cache.bytes(network, tile, feature) for cache in sampler.caches)
+    return len(model.networks) * sampler.passes * kept
 
 
 # ---------------------------------------------------------------- one volume

@@ -62,7 +62,7 @@ def rounds(setting: Setting) -> list[Round]:
 
     def caches(best: SamplerPlan) -> Iterator[SamplerPlan]:
         for row in (CACHES[name] for name in CACHES):
-            own = next((cache for cache in best.caches if isinstance(cache, row)), None)
+            own = next((cache for cache in best.caches if cache.name == row.name), None)
             for cache in row.candidates(own, best.steps, setting.network.reuse_depths):
                 yield best.with_part(cache)
 
@@ -74,9 +74,9 @@ def rounds(setting: Setting) -> list[Round]:
 
 
 def without_caches(sampler: SamplerPlan) -> SamplerPlan:
-    """Return the sampler with every cache at its defaults, at which it keeps nothing."""
-    caches: tuple[Cache, ...] = tuple(type(cache)() for cache in sampler.caches)
-    return replace(sampler, caches=caches)
+    """Return the sampler with caches that keep nothing; a cache that always keeps something is left out."""
+    defaults: list[Cache] = [type(cache)() for cache in sampler.caches]
+    return replace(sampler, caches=tuple(cache for cache in defaults if cache.is_identity))
 
 
 def _starts(refined: bool) -> Iterator[type[Start]]:

@@ -20,11 +20,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Protocol
 
+from nndiff.families.family import NetworkSpec
 from nndiff.walk.layers import Asks, Where
 from nndiff.walk.part import Asked, Part, Setting, revised
 from nndiff.words.errors import NndiffError
 from nndiff.words.fields import at_least, option
 from nndiff.words.registry import Registry
+from nndiff.words.volume import Triple
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +71,7 @@ class Cache(Part):
         """
         return steps
 
-    def bytes(self, feature: Callable[[int], int]) -> int:
+    def bytes(self, network: NetworkSpec, tile: Triple, feature: Callable[[int], int]) -> int:
         """Return the bytes kept per tile, fold and shift; `feature(depth)` is the size of a feature at that depth."""
         return 0
 
@@ -151,7 +153,7 @@ class Deep(Cache):
         full = self.full_steps(steps)
         return full + (share(self.depth) * (steps - full) if full < steps else 0)
 
-    def bytes(self, feature: Callable[[int], int]) -> int:
+    def bytes(self, network: NetworkSpec, tile: Triple, feature: Callable[[int], int]) -> int:
         if self.is_identity:
             return 0
         return feature(self.depth) * (2 if self.threshold > 0 else 1)  # a threshold also keeps the previous feature

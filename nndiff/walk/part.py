@@ -12,7 +12,7 @@ The modules in this folder import torch only inside functions, so that a command
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -45,6 +45,11 @@ class Setting:
         """Return whether the process starts at the source itself, as a bridge does."""
         return self.process.at(1.0)[1] > 0
 
+    @property
+    def has_source(self) -> bool:
+        """Return whether the network sees a source, as in translation."""
+        return self.network.in_channels > self.network.targets
+
 
 class Part(Tagged, Checked):
     """The base class of every part of a sampler."""
@@ -62,6 +67,10 @@ class Part(Tagged, Checked):
 
     def demand(self, setting: Setting) -> None:
         """Refuse a model with which the part cannot be used."""
+
+    def draws_noise(self, process: Process, times: Sequence[float]) -> bool:
+        """Return whether two draws through these times differ because of noise that this part draws."""
+        return False
 
     @classmethod
     def asked_for(cls, asked: Asked) -> dict[str, Any]:

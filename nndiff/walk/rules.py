@@ -226,7 +226,10 @@ def revised_rule(own: Rule, asked: Asked) -> Rule:
         return Hot(int(hot or 0))
     if (eta is not None and isinstance(own, First)) or (order == 1 and isinstance(own, Second)):
         return First(0.0)
-    return First(0.0) if hot == 0 and isinstance(own, Hot) else own
+    if hot == 0 and isinstance(own, Hot):
+        return First(0.0)
+    others = [row for row in RULES.table.values() if row not in (First, Second, Hot) and row.asked_for(asked)]
+    return revised(own if not others or isinstance(own, others[0]) else others[0](), asked)
 
 
 RULES: Registry[type[Rule]] = Registry("rule", {"first": First, "second": Second, "hot": Hot})

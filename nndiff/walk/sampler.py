@@ -93,7 +93,8 @@ class SamplerPlan(Checked):
 
         `share(depth)` is the cost of a step on features kept at that depth, as a share of one evaluation.
         """
-        walked = min((cache.work(self.steps, share) for cache in self.caches), default=self.steps)
+        works = [cache.work(self.steps, share) for cache in self.caches if not cache.is_identity]
+        walked = works[0] if len(works) == 1 else self.steps * prod(work / self.steps for work in works)
         return self.samples * self.passes * (walked + self.start.evaluations)
 
     def walking_times(self, setting: Setting) -> list[float]:
@@ -102,7 +103,8 @@ class SamplerPlan(Checked):
     def is_random(self, setting: Setting) -> bool:
         """Return whether two draws differ, because of noise at the start or in some step."""
         times = self.walking_times(setting)
-        return setting.process.at(times[0])[2] > 0 or self.rule.draws_noise(setting.process, times)
+        at_the_start = setting.process.at(times[0])[2] > 0
+        return at_the_start or any(part.draws_noise(setting.process, times) for part in self.parts)
 
     def demand(self, setting: Setting) -> None:
         """Refuse a model with which some part cannot be used, and several draws that would all be equal."""
@@ -140,13 +142,25 @@ def revised_sampler(own: SamplerPlan, asked: Asked) -> SamplerPlan:
         samples=own.samples if asked.get("samples") is None else asked["samples"],
     )
     for layer in own.layers:
-        changed = changed.with_part(revised(layer, {**asked, "layer": None}))
+        changed = changed.with_part(revised(layer, asked))
+    for guide in own.guides:
+        changed = changed.with_part(revised(guide, asked))
     for cache in own.caches:
         changed = changed.with_part(cache.revised(asked, times.steps, same_walk))
+    for new in _flagged(own, asked):
+        changed = changed.with_part(new)
     named = asked.get("part") or ()
     for text in filter(None, [named] if isinstance(named, str) else named):  # "auto" is read as None
         changed = changed.with_part(_named(text))
     return changed
+
+
+def _flagged(own: SamplerPlan, asked: Asked) -> list[Layer | Guide | Cache]:
+    """Return the parts that the sampler does not have and that a flag of their own asks for."""
+    there = {(part.seam, part.name) for part in own.parts}
+    bases: tuple[type[Layer] | type[Guide] | type[Cache], ...] = (Layer, Guide, Cache)
+    rows = [row for base in bases for row in base.table().table.values() if (row.seam, row.name) not in there]
+    return [row(**row.asked_for(asked)) for row in rows if row.asked_for(asked)]
 
 
 def _named(text: str) -> Layer | Guide | Cache:
@@ -183,14 +197,13 @@ def flags() -> list[Flag]:
         Flag("samples", "number of draws to average", "K"),
         Flag("part", "more layers, guides or caches, as NAME:option=value", "NAME", str, many=True),
     ]
-    for base in (Times, Rule, Layer, Cache, Guide):
+    for base in (Start, Times, Rule, Layer, Cache, Guide):
         table = base.table()
         found = [_with_names(flag, base) if flag.name == base.seam else flag for flag in found]
         for name in table.table:  # only the built-in parts: those of other packages are set by NAME:option=value
             known = {flag.name for flag in found}
             found += [Flag(o.flag, o.help, o.metavar, o.type) for o in options_of(table[name]) if o.flag not in known]
-    named: dict[str, tuple[type[Part], ...]] = {"start": (Start,), "part": (Layer, Guide, Cache)}
-    return [_with_names(flag, *named.get(flag.name, ())) for flag in found]
+    return [_with_names(flag, Layer, Guide, Cache) if flag.name == "part" else flag for flag in found]
 
 
 def _with_names(flag: Flag, *bases: type[Part]) -> Flag:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
 from nndiff.assemble import setting_of
-from nndiff.walk.caches import Deep
-from nndiff.walk.rules import First, Hot, Second
-from nndiff.walk.sampler import revised_sampler
+from nndiff.diffusion.process import PROCESSES
+from nndiff.walk.caches import Cache, Deep
+from nndiff.walk.guides import GUIDES, Guide
+from nndiff.walk.part import Setting
+from nndiff.walk.rules import RULES, First, Hot, Second
+from nndiff.walk.sampler import SamplerPlan, flags, revised_sampler
+from nndiff.walk.starts import STARTS
 from nndiff.walk.times import Even, Sine
 from nndiff.words.errors import NndiffError
+from nndiff.words.fields import above, option
 from tests.prediction.trained import plan_of
-from tests.walks import changed, walk_of
+from tests.walks import changed, unet, walk_of
 
 EVERY_THIRD = Deep(3)  # what ddpm plans
 PLANNED = {
@@ -227,3 +232,61 @@ def test_a_list_of_full_steps_holds_for_its_own_walk_alone():
 def test_one_step_with_reuse_is_said_to_be_pointless():
     (line,) = sampler("bridge", reuse=3).oddities()
     assert "no effect" in line
+
+
+# ---------------------------------------------------------------- flags of parts that are not planned
+
+
+@dataclass(frozen=True)
+class Halved(Guide):
+    name = "halved"
+
+    by: float = option(2.0, above(0), help="that the estimate is divided by", flag="halved_by", metavar="X", type=float)
+
+    def __call__(self, course, x_t, estimate, t, s):
+        return x_t, replace(estimate, x0=estimate.x0 / self.by)
+
+    def draws_noise(self, process, times):
+        return self.by == 7
+
+
+def test_a_guides_own_flag_adds_it_and_changes_a_planned_one(monkeypatch) -> None:
+    monkeypatch.setitem(GUIDES.table, "halved", Halved)
+    assert "halved_by" in {flag.name for flag in flags()}
+    added = revised_sampler(SamplerPlan(), {"halved_by": 3.0})
+    assert added.guides == (Halved(3.0),)
+    assert revised_sampler(added, {"halved_by": 4.0}).guides == (Halved(4.0),)
+    assert revised_sampler(added, {}).guides == (Halved(3.0),)
+
+
+def test_noise_that_a_guide_draws_makes_draws_differ() -> None:
+    setting = Setting(PROCESSES["bridge"](), unet(), (2, 2, 2))
+    sampler = SamplerPlan(start=STARTS["source"]())
+    assert not replace(sampler, guides=(Halved(2.0),)).is_random(setting)
+    assert replace(sampler, guides=(Halved(7.0),)).is_random(setting)
+
+
+@dataclass(frozen=True)
+class Slow(First):
+    name = "slow"
+
+    pace: float = option(1.0, above(0), help="of the step", flag="slow_pace", metavar="X", type=float)
+
+
+def test_another_rules_own_flag_selects_it(monkeypatch) -> None:
+    monkeypatch.setitem(RULES.table, "slow", Slow)
+    assert revised_sampler(SamplerPlan(), {"slow_pace": 0.5}).rule == Slow(pace=0.5)
+    assert revised_sampler(SamplerPlan(), {}).rule == First(0.0)
+
+
+@dataclass(frozen=True)
+class Quarter(Cache):
+    name = "quarter"
+
+    def work(self, steps, share):
+        return steps / 4
+
+
+def test_what_two_caches_save_adds_up() -> None:
+    sampler = walk_of(steps=8, reuse=Deep(2)).with_part(Quarter())
+    assert sampler.work(lambda depth: 0.5) == pytest.approx(8 * (6 / 8) * (2 / 8))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
+from nndiff.families.family import NetworkSpec
 from nndiff.walk.caches import Cache
 from nndiff.walk.layers import Asks, Where
 from nndiff.words.fields import at_least, option
+from nndiff.words.volume import Triple
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class Answers(Cache):
 
     def work(self, steps: int, share: Callable[[int], float]) -> float:
         return -(-steps // self.every)
+
+    def bytes(self, network: NetworkSpec, tile: Triple, feature: Callable[[int], int]) -> int:
+        return 0 if self.is_identity else 4 * prod(tile) * network.out_channels
 
     def begin(self, store: torch.device, measures: bool = False) -> KeptAnswers:
         return KeptAnswers(self.every, store)
