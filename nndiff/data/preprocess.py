@@ -75,10 +75,10 @@ def _preparation(plan: Plan, name: str) -> Preparation:
 
 
 def _prepare_all(task: _Task, todo: Sequence[Case], workers: int | None) -> None:
-    voxels = _voxels(todo, task.preparation)
+    held, voxels = _voxels(todo, task.preparation)
     channels = len(task.preparation.source_channels) + len(task.preparation.target_channels)
     _demand_disk(task.folder, voxels * (4 * channels + 1) * len(todo))
-    count = worker_count(workers, len(todo), BYTES_A_VOXEL_AND_CHANNEL * channels * voxels)
+    count = worker_count(workers, len(todo), BYTES_A_VOXEL_AND_CHANNEL * channels * held)
     outcomes = list(run(task, todo, count, f"Preprocess {task.folder.name}"))
     demand_success([outcome for _, outcome in outcomes if isinstance(outcome, Failure)], len(todo), "Preprocess")
 
@@ -178,18 +178,21 @@ def _signatures(case: Case) -> dict[str, list[int]]:
     return {str(path): [stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()}
 
 
-def _voxels(cases: Sequence[Case], preparation: Preparation) -> int:
-    """Return the voxels of the first readable case from its header: before or after resampling, the larger number."""
-    if preparation.volume_shape:
-        return math.prod(preparation.volume_shape)
+def _voxels(cases: Sequence[Case], preparation: Preparation) -> tuple[int, int]:
+    """Return the voxels of the first readable case, from its header: the most that is held at once, and what is stored.
+
+    The first counts for memory: before or after resampling, the larger number. The second counts for the disk.
+    """
     for case in cases:
         try:
             header = io.read_header(case.files[0])
         except NndiffError:  # this case fails later, without stopping the others
             continue
         grown = math.prod(header.spacing) / math.prod(preparation.spacing)
-        return int(math.prod(header.shape) * max(1.0, grown))
-    return 1
+        resampled = math.ceil(math.prod(header.shape) * grown)
+        stored = math.prod(preparation.volume_shape) if preparation.volume_shape else resampled
+        return max(math.prod(header.shape), stored), stored
+    return 1, 1
 
 
 def _demand_disk(folder: Path, needed: int) -> None:

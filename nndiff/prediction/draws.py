@@ -84,6 +84,5 @@ class Computation:
             generator = torch.Generator().manual_seed(draw_seed(self.request.seed, case.name, k))
             draw = translate(model, source, shape, self.sampler, generator, options, on_step, used.append).numpy()
             draws.add(draw, keep=self.request.save_samples)
-            # Later draws do not try an arrangement that has failed.
-            options = [option for option in options if option.bytes <= used[-1].bytes]
+            options = options[options.index(used[-1]) :]  # later draws do not try an arrangement that has failed
         return Computed(read, draws, used[-1], time.perf_counter() - clock)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -117,13 +118,17 @@ def _demand_one_model(first: Checkpoint, other: Checkpoint, path: Path, configur
             where=path,
             remedy=f"pass -c {other.configuration}",
         )
-    parts = [
-        digest([each.plan.preparation(each.configuration), each.planned.network, each.planned.puzzle_factor])
-        for each in (first, other)
-    ]
-    if parts[0] != parts[1]:
+    if digest(_shared(first)) != digest(_shared(other)):
         raise NndiffError(
             "The folds were trained with different plans, so they cannot be averaged.",
             where=path,
             remedy="predict with each fold separately (-f), or train the folds again with one plan",
         )
+
+
+def _shared(saved: Checkpoint) -> list[Any]:
+    """Return what folds that are averaged have in common: the data, the network and the meaning of its output."""
+    planned = saved.planned
+    formulation = [planned.process, planned.prediction, planned.source_distance]
+    data = [saved.plan.preparation(saved.configuration), saved.plan.anchor, saved.plan.target_range]
+    return [*data, planned.network, planned.puzzle_factor, *formulation]

@@ -55,8 +55,9 @@ def predict(request: Request) -> Summary:
     record = _record(request, trained, sampler, device)
     if oddities:
         record.warn("all cases", oddities)
-    total = len(mine) + len(found.failures)
-    for name, reason in found.failures.items() if request.part_id == 0 else ():
+    unreadable = found.failures if request.part_id == 0 else {}  # the first part records them for all
+    total = len(mine) + len(unreadable)
+    for name, reason in unreadable.items():
         record.fail(Failure(name, reason, "", True))
     schedule = _schedule(request, trained, sampler, device, outputs, record)
     schedule.run(_to_do(request, mine, outputs, record), request.quiet)

@@ -13,6 +13,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from nndiff.plans.plan import Configuration, Plan
 from nndiff.resources.memory import reuse_cost, volume_bytes
 from nndiff.sampling.compose import averaged, layered, tiled
 from nndiff.walk.caches import Deep, Keeping, Kept
-from nndiff.walk.layers import Tiles
+from nndiff.walk.layers import Tiles, ordered
 from nndiff.walk.part import Setting
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
@@ -260,7 +261,11 @@ def composed(
     """Return the model's networks with all layers of the sampler: (x_t, t, condition) → output, of a whole volume."""
     configuration = model.configuration
     folds = [layered(network, sampler.layers, keeping, configuration.puzzle_factor) for network in model.networks]
-    return tiled(averaged(folds, configuration.precision), tiling, model.device)
+    network = tiled(averaged(folds, configuration.precision), tiling, model.device)
+    outside = [layer for layer in sampler.layers if layer.sees_volume and not isinstance(layer, Tiles)]
+    for layer in reversed(ordered(outside)):
+        network = layer.around(network, configuration.puzzle_factor)
+    return partial(network, where=())
 
 
 def draw_seed(seed: int, name: str, draw: int) -> int:

@@ -86,7 +86,7 @@ class SamplerPlan(Checked):
     @property
     def passes(self) -> int:
         """Return the number of evaluations of each fold's network per evaluation of the composed network."""
-        return prod(layer.passes for layer in self.layers if not layer.sees_volume)
+        return prod(layer.passes for layer in self.layers)
 
     def work(self, share: Callable[[int], float]) -> float:
         """Return the cost per volume in evaluations of the whole network.

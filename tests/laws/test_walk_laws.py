@@ -18,7 +18,7 @@ from nndiff.diffusion.process import PROCESSES
 from nndiff.diffusion.walk import Course
 from nndiff.imaging.tiles import Tiling
 from nndiff.sampling.compose import layered, plain
-from nndiff.sampling.translate import Arrangement, Model, translate
+from nndiff.sampling.translate import Arrangement, Model, composed, translate
 from nndiff.walk.caches import CACHES, Cache, Deep
 from nndiff.walk.guides import GUIDES, Guide
 from nndiff.walk.layers import LAYERS, Asks, Layer, Shifts, Tiles, Where
@@ -316,6 +316,27 @@ def test_layers_stand_in_the_order_of_the_table_whatever_order_they_are_listed_i
     the_other_way = Ramp().around(Shifts(2).around(plain(network), FACTOR), FACTOR)(x, t, x, ())
     assert torch.equal(inside, by_hand)
     assert not torch.equal(inside, the_other_way)
+
+
+class Whole(Ramp):
+    """The same ramp, over the whole volume."""
+
+    name = "whole"
+    sees_volume = True
+
+
+def test_a_layer_that_sees_the_volume_stands_outside_the_tiles(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LAYERS.table, "whole", Whole)
+    monkeypatch.setitem(LAYERS.table, "ramp", Ramp)
+    size = (*TILE[:2], 2 * TILE[2])
+    x, t, tiling = torch.randn(1, 1, *size), torch.ones(1), Tiling(size, TILE, 0.5)
+    assert len(tiling) > 1
+
+    def said(*layers: Layer) -> Tensor:
+        return composed(model, replace(walk_of("source", 1000, 2), layers=layers), tiling, [])(x, t, x)
+
+    assert torch.allclose(said(Tiles(0.5), Whole()), said(Tiles(0.5)) * torch.linspace(0.5, 1.5, size[2]))
+    assert not torch.allclose(said(Tiles(0.5), Ramp()), said(Tiles(0.5), Whole()))
 
 
 # ---------------------------------------------------------------- caches beside each other

@@ -110,7 +110,17 @@ def test_only_another_checkpoint_is_in_a_folds_own_folder_and_the_remedy_names_i
     refused(f"found {LATEST}", f"-chk {LATEST}", folder=tmp_path / "fold_0")
 
 
-@pytest.mark.parametrize("changes", [{"spacing": (3.0, 3.0, 3.0)}, {"puzzle_factor": (1, 1, 1)}, "network"], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spacing": (3.0, 3.0, 3.0)},
+        {"puzzle_factor": (1, 1, 1)},
+        {"source_distance": 0.9},
+        {"prediction": "residual"},
+        "network",
+    ],
+    ids=str,
+)
 def test_folds_of_two_plans_are_not_averaged(tmp_path, changes):
     if changes == "network":
         changes = {"network": replace(plan_of().configurations["bridge"].network, width=8)}
