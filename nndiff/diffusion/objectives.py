@@ -4,9 +4,10 @@
 
     denoising   evaluates the network once and compares its output with the target that the prediction defines
 
-An objective is the only place where a loss is computed: training, validation and the memory trace call the same
-`loss`. An objective may evaluate the network several times, choose its own distribution of times, and contain further
-networks. Its parameters are trained, saved and restored together with those of the network.
+An objective is the only place where a loss is computed: training, the memory trace and, in generation, validation call
+the same `loss`. Validation of translation scores whole volumes. An objective may evaluate the network several times,
+choose its own distribution of times, and contain further networks. Its parameters are trained, saved and restored
+together with those of the network.
 """
 
 from __future__ import annotations
