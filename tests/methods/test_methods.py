@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,14 +18,19 @@ from nndiff.diffusion.process import DDPM, PROCESSES, Bridge, Process, Trig
 from nndiff.families import FAMILIES
 from nndiff.methods import METHODS, demand_allowed, planned_for
 from nndiff.methods.method import Data, Method, Walk
+from nndiff.planning.overrides import parse
 from nndiff.planning.planner import plan
 from nndiff.plans.plan import Plan
 from nndiff.resources.memory import Cost
 from nndiff.walk.caches import CACHES, Deep
+from nndiff.walk.guides import GUIDES, Guide
 from nndiff.walk.part import STEPS
 from nndiff.walk.rules import RULES, Hot
 from nndiff.walk.starts import STARTS, Noise, Shortcut, Source, Start
 from nndiff.words.errors import NndiffError
+from nndiff.words.fields import above, option
+from nndiff.words.strict_json import decode, encode
+from nndiff.words.verdict import Verdict
 from tests.planning.fingerprints import GOLDEN, budget
 from tests.walks import prdit, unet
 
@@ -251,3 +256,31 @@ def test_the_gradients_of_a_puzzled_bridge_keep_the_grid_out_of_the_image() -> N
 def test_every_process_that_a_method_names_is_built_with_its_options() -> None:
     for name in METHODS:
         assert build_process(METHODS[name].process.value).at(0.0)[0] == pytest.approx(1.0)
+
+
+# ---------------------------------------------------------------- further planned parts
+
+
+@dataclass(frozen=True)
+class Nearer(Guide):
+    name = "nearer"
+
+    by: float = option(0.5, above(0), help="the share of the way to the source")
+
+
+def test_a_further_part_of_a_method_is_planned_with_its_reason_and_can_be_set(monkeypatch) -> None:
+    more = (Verdict(Nearer(), "it stays near the source"),)
+    monkeypatch.setitem(GUIDES.table, "nearer", Nearer)
+    monkeypatch.setitem(METHODS.table, "bridge", replace(METHODS["bridge"], more=lambda start, steps: more))
+    path = "configurations.bridge.sampler.guides.nearer"
+
+    def made(*assignments: str) -> Plan:
+        values = parse(assignments, ("bridge",))
+        return plan(FOUND["translation"], budget(24), ("bridge",), values, lambda *_: Cost(10**6, 10**9))
+
+    own = made()
+    assert own.configurations["bridge"].sampler.guides == (Nearer(0.5),)
+    (decision,) = [each for each in own.decisions if each.name.endswith("guides.nearer")]
+    assert "near the source" in decision.reason
+    assert decode(Plan, encode(own)) == own
+    assert made(f"{path}.by=0.25").configurations["bridge"].sampler.guides == (Nearer(0.25),)
