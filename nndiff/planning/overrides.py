@@ -56,7 +56,7 @@ class Overrides:
         whole = self.values.get(above)
         return self.values.get(path, whole.get(name, value) if isinstance(whole, dict) else value)
 
-    def rest(self, path: str, cls: type) -> Rest:
+    def rest(self, path: str) -> Rest:
         """Return the overrides of fields directly below `path` that are not decisions of their own."""
         keys = [key for key in self.values if key.startswith(path + ".") and "." not in key[len(path) + 1 :]]
         fields = {key: key[len(path) + 1 :] for key in keys}

@@ -208,7 +208,7 @@ def _sampler(method: Method, walk: Walk, sized: search.Sized, shape: Triple, led
     shifts = decide("layers.shifts", recipe.shifts(sized.rung.puzzle_factor))
     kept = method.cache(start, times.steps)
     cache = decide(f"caches.{kept.value.name}", kept)
-    more = ledger.overrides.rest(f"configurations.{method.name}.sampler", SamplerPlan)
+    more = ledger.overrides.rest(f"configurations.{method.name}.sampler")
     ledger.used.update(more.used)
     own = SamplerPlan(start=start, times=times, rule=rule, layers=(tiles, shifts), caches=(cache,))
     for further in method.more(start, times.steps):

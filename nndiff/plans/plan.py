@@ -79,7 +79,7 @@ class Configuration(Checked):
 
     budget: Budget
     spacing: Annotated[Spacing, above(0, " mm")]
-    volume_shape: Annotated[Triple, at_least(1)]  # of the median case, cropped and resampled
+    volume_shape: Annotated[Triple, at_least(1)]  # the median case, cropped and resampled; generation: of every volume
     puzzle_factor: Annotated[Triple, at_least(1)]
     patch_size: Annotated[Triple, at_least(1)]
     batch_size: Annotated[int, at_least(1)]

@@ -81,7 +81,7 @@ class Cache(Part):
 
     def revised(self, asked: Asked, steps: int, same_walk: bool) -> Cache:
         """Return the cache that runs on a walk of so many steps, with what was asked for put in."""
-        return revised(self if same_walk else self.for_walk(steps), {**asked, "cache": None})
+        return revised(self if same_walk else self.for_walk(steps), asked)
 
     @classmethod
     def candidates(cls, own: Cache | None, steps: int, depths: int) -> Iterator[Cache]:
