@@ -80,19 +80,24 @@ def _step_seconds(trainer: Trainer, batches: Batches, run: Run, ranks: Ranks, bu
     return float(np.median(seconds[IGNORED:]))
 
 
-def within_budget(run: Run, seconds: float, step: float, case: float) -> Run:
+def within_budget(run: Run, seconds: float, step: float, case: float, world: int = 1) -> Run:
     """Return the run with as many steps as fit into `seconds` beside their validations.
 
-    To shorten validation, the number of validation cases is reduced first, then the number of epochs.
+    To shorten validation, the number of validation cases is reduced first, then the number of epochs. The cases are
+    dealt over `world` processes.
     """
+
+    def validation(cases: int) -> float:
+        return math.ceil(cases / world) * case
+
     cases, epochs = len(run.validation), EPOCHS
-    while cases > 1 and epochs * cases * case > VALIDATION_SHARE * seconds:
+    while cases > 1 and epochs * validation(cases) > VALIDATION_SHARE * seconds:
         cases -= 1
-    while epochs > FEWEST_EPOCHS and epochs * cases * case > VALIDATION_SHARE * seconds:
+    while epochs > FEWEST_EPOCHS and epochs * validation(cases) > VALIDATION_SHARE * seconds:
         epochs -= 1
-    steps = int((seconds - (epochs + 1) * cases * case) / step)
+    steps = int((seconds - (epochs + 1) * validation(cases)) / step)
     if steps > LONGEST_EPOCH * epochs:
-        steps = int((seconds - 2 * cases * case) / (step + cases * case / LONGEST_EPOCH))
+        steps = int((seconds - 2 * validation(cases)) / (step + validation(cases) / LONGEST_EPOCH))
     if steps < FEWEST_STEPS:
         raise NndiffError(
             "The time budget is too short for a training.",

@@ -62,7 +62,7 @@ def within_time(job: Job, run: Run, began: float, say: Callable[[str], None]) ->
         begin=start,
     )
     left = request.time_budget - (time.perf_counter() - began)
-    fitted = within_budget(run, SAFETY * left, step, case)
+    fitted = within_budget(run, SAFETY * left, step, case, job.ranks.world)
     say(
         f"A step takes {step:.2f} s and a validation case {case:.1f} s, so {fitted.training_steps} steps fit into "
         f"{journal.in_words(left)} (planned without a time budget: {run.training_steps})."

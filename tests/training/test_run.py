@@ -70,22 +70,22 @@ def rows(folder: Path) -> list[dict[str, str]]:
 seconds = st.floats(1e-3, 1e3)
 
 
-def spent(fitted: checkpoint.Run, step: float, case: float) -> float:
+def spent(fitted: checkpoint.Run, step: float, case: float, world: int = 1) -> float:
     """All steps, and all validation cases before the first step and after every epoch."""
     epochs = -(-fitted.training_steps // fitted.epoch_steps)
-    return fitted.training_steps * step + (epochs + 1) * len(fitted.validation) * case
+    return fitted.training_steps * step + (epochs + 1) * -(-len(fitted.validation) // world) * case
 
 
-@given(st.floats(1, 1e6), seconds, seconds, st.integers(1, 4))
-def test_a_budget_is_never_exceeded_and_never_wasted(budget, step, case, cases) -> None:
+@given(st.floats(1, 1e6), seconds, seconds, st.integers(1, 4), st.integers(1, 3))
+def test_a_budget_is_never_exceeded_and_never_wasted(budget, step, case, cases, world) -> None:
     try:
-        fitted = within_budget(a_run(cases), budget, step, case)
+        fitted = within_budget(a_run(cases), budget, step, case, world)
     except NndiffError:
         assume(False)
-    assert spent(fitted, step, case) <= budget * (1 + 1e-9)
+    assert spent(fitted, step, case, world) <= budget * (1 + 1e-9)
     assert fitted.training_steps >= FEWEST_STEPS
     lost = (EPOCHS + 2) * len(fitted.validation) * case + step  # validations that fell away when steps were rounded
-    assert spent(fitted, step, case) >= budget - lost - 0.1 * budget
+    assert spent(fitted, step, case, world) >= budget - lost - 0.1 * budget
     assert 1 <= fitted.epoch_steps <= LONGEST_EPOCH
     assert fitted.warmup_steps < fitted.training_steps or fitted.warmup_steps <= 10
     assert 1 <= fitted.ema_half_life <= fitted.training_steps
@@ -111,6 +111,12 @@ def test_plenty_of_time_means_every_case_every_epoch() -> None:
     fitted = within_budget(a_run(), 1e6, 0.1, 1.0)
     assert fitted.validation == CASES
     assert fitted.epoch_steps == LONGEST_EPOCH
+
+
+def test_every_process_validates_a_share_of_the_cases() -> None:
+    alone = within_budget(a_run(), 400, 1.0, 1.0)
+    together = within_budget(a_run(), 400, 1.0, 1.0, len(CASES))
+    assert len(alone.validation) < len(together.validation) == len(CASES)
 
 
 @given(st.floats(300, 1e6))
