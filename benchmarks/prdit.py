@@ -44,9 +44,10 @@ from nndiff.planning.overrides import cost_of
 from nndiff.plans.plan import Configuration, Plan
 from nndiff.resources.machine import free_memory
 from nndiff.resources.memory import usable_now
-from nndiff.sampling.translate import arrangements, build_model, draw_seed, translate
+from nndiff.sampling.translate import arrangements, build_model, translate
 from nndiff.walk.rules import First, Hot, Rule
 from nndiff.words.files import atomic, write_json
+from nndiff.words.seeds import draw_seed
 from nndiff.words.volume import FloatArray, Floats, Grid, Triple, Volume
 
 PRDIT, DDPM = "prdit", "ddpm"

@@ -147,7 +147,7 @@ def test_a_formulation_reads_from_an_answer_what_its_prediction_says() -> None:
 def test_what_parts_of_a_sampler_may_know_is_the_configurations_own() -> None:
     plan = tiny_plan(("bridge", "ddpm"))
     bridge, ddpm = (setting_of(plan.configurations[name]) for name in ("bridge", "ddpm"))
-    assert (bridge.from_source, ddpm.from_source) == (True, False)
+    assert (bridge.process.from_source, ddpm.process.from_source) == (True, False)
     assert bridge.network is plan.configurations["bridge"].network
     assert bridge.puzzle_factor == plan.configurations["bridge"].puzzle_factor
 

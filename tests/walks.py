@@ -85,3 +85,8 @@ def prdit(**words: Any) -> PRDiTSpec:
         "recompute": "none",
     }
     return PRDiTSpec(**{**plain, **words})
+
+
+def even_times(start: float, steps: int) -> list[float]:
+    """Return the times from `start` to 0 in equal steps."""
+    return [start * (1 - i / steps) for i in range(steps)] + [0.0]

@@ -67,7 +67,7 @@ class Denoising(Objective):
         """
         if self.process.discrete is not None:
             return (int(share * self.process.discrete) + 1) / self.process.discrete
-        if not self.process.at(1.0)[1]:
+        if not self.process.from_source:
             return 1.0 - share
         return 1.0 if share < AT_THE_SOURCE else 1.0 - (share - AT_THE_SOURCE) / (1 - AT_THE_SOURCE)
 

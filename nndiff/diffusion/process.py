@@ -61,6 +61,11 @@ class Process:
         a, b, sigma = self.coefficients(torch.tensor(t, dtype=torch.float64))
         return float(a), float(b), float(sigma)
 
+    @property
+    def from_source(self) -> bool:
+        """Return whether the process starts at the source itself, as a bridge does."""
+        return self.at(1.0)[1] > 0
+
     def sample(self, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor) -> Tensor:
         """Draw x_t given x0 and y.  x0, y, eps: [B, C, Z, Y, X]; t: [B]."""
         a, b, sigma = (per_volume(coefficient, x0) for coefficient in self.coefficients(t))

@@ -73,11 +73,6 @@ def walk(
         yield x, estimate, s
 
 
-def even_times(start: float, steps: int) -> list[float]:
-    """Return the times from `start` to 0 in equal steps."""
-    return [start * (1 - i / steps) for i in range(steps)] + [0.0]
-
-
 def noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Return standard normal noise of the shape of x.
 

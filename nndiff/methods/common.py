@@ -46,10 +46,6 @@ def late_start(data: Data) -> Verdict[Start]:
     return Verdict(Shortcut(), "begins with the source, noised to the starting step, and skips all steps before it")
 
 
-def whole_path(walk: Walk) -> Verdict[int]:
-    return Verdict(STEPS, "the whole path")
-
-
 def matched_step(walk: Walk) -> Verdict[int]:
     """Return the starting step at which the noise is a multiple of the distance between source and target.
 
@@ -57,7 +53,7 @@ def matched_step(walk: Walk) -> Verdict[int]:
     distance. The step is the median over the cases.
     """
     if walk.start.whole:
-        return whole_path(walk)
+        return Verdict(STEPS, "the whole path")
     multiple, other = NOISE_MULTIPLE, PUBLISHED_MULTIPLE
     if walk.prediction == "eps":  # the published multiple is for eps; a smaller one was measured only for the image
         multiple, other = other, multiple

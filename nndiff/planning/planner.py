@@ -184,8 +184,11 @@ def _configuration(
 
     sampler = _sampler(method, Walk(facts, process, prediction, method.start(facts).value), sized, shape, ledger)
     values = {key: value for key, value in ledger.values[name].items() if not key.startswith("sampler.")}
-    predicted = _predicted(sized, values["precision"], budget, predict)
+    predicted = Predicted(sized.cost.bytes, sized.cost.bytes, sized.cost.flops)
     configuration = Configuration(budget=budget, predicted=predicted, sampler=sampler, **values)
+    if predict is None:
+        forward = prediction_cost(configuration.workload()).bytes
+        configuration = replace(configuration, predicted=replace(predicted, prediction_bytes=forward))
     formulation_of(configuration)  # refuses a prediction that is undefined where the process starts
     setting = setting_of(configuration)
     sampler.demand(setting)
@@ -323,22 +326,6 @@ def _fixed(rungs: Sequence[Rung], overrides: Overrides, path: str) -> list[Rung]
         name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
     }
     return list(dict.fromkeys(replace(rung, **changes) for rung in rungs))
-
-
-def _predicted(sized: search.Sized, precision: str, budget: Budget, predict: search.Predict | None) -> Predicted:
-    forward = sized.cost.bytes
-    if predict is None:
-        rung = sized.rung
-        work = Workload(
-            network=sized.network,
-            puzzle_factor=rung.puzzle_factor,
-            patch_size=rung.patch_size,
-            batch_size=rung.batch_size,
-            precision=precision,
-            device=budget.device,
-        )
-        forward = prediction_cost(work).bytes
-    return Predicted(sized.cost.bytes, forward, sized.cost.flops)
 
 
 def _distances(fingerprint: Fingerprint, plan: Plan) -> list[float]:

@@ -22,8 +22,9 @@ from nndiff.prediction.reading import Read
 from nndiff.prediction.request import Request
 from nndiff.resources.machine import free_memory
 from nndiff.resources.memory import usable_now
-from nndiff.sampling.translate import Arrangement, arrangements, draw_seed, translate
+from nndiff.sampling.translate import Arrangement, arrangements, translate
 from nndiff.walk.sampler import SamplerPlan
+from nndiff.words.seeds import draw_seed
 from nndiff.words.volume import FloatArray
 
 

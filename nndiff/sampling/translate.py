@@ -10,12 +10,10 @@ neither on the tiles nor on the device.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -266,9 +264,3 @@ def composed(
     for layer in reversed(ordered(outside)):
         network = layer.around(network, configuration.puzzle_factor)
     return partial(network, where=())
-
-
-def draw_seed(seed: int, name: str, draw: int) -> int:
-    """Return the seed of one draw of one case; it does not depend on the other cases."""
-    words = [seed, zlib.crc32(name.encode()), draw]
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -27,6 +27,7 @@ from nndiff.training.batches import Batch, Share
 from nndiff.training.ema import EMA
 from nndiff.training.ranks import Ranks
 from nndiff.words.errors import NndiffError
+from nndiff.words.seeds import seed_of
 
 OUTSIDE_MASK = 0.1  # weight of errors outside the mask; not 0, because new cases have no mask
 CLIP_NORM = 1.0
@@ -199,10 +200,6 @@ def rate_at(k: int, steps: int, warmup: int) -> float:
 
 
 # ---------------------------------------------------------------- random numbers
-
-
-def seed_of(*words: int) -> int:
-    return int(np.random.SeedSequence(list(words)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def times(objective: Objective, numbers: Sequence[int], seed: int, samples_a_step: int) -> Tensor:

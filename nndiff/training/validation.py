@@ -26,9 +26,10 @@ from nndiff.plans.plan import Plan
 from nndiff.sampling.scoring import bounds_of, compare
 from nndiff.sampling.translate import Arrangement, Model, arrangements, translate
 from nndiff.training.batches import Batch
-from nndiff.training.loop import Trainer, seed_of
+from nndiff.training.loop import Trainer
 from nndiff.walk.rules import First
 from nndiff.walk.sampler import SamplerPlan
+from nndiff.words.seeds import seed_of
 from nndiff.words.volume import FloatArray, Triple
 
 FIXED_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)

@@ -39,7 +39,7 @@ def rounds(setting: Setting) -> list[Round]:
         """Yield the starts that need a network evaluation, at the best starting step and the nearest ones."""
         for row in _starts(refined=True):
             late = replace(without_caches(best), start=row())
-            if setting.from_source:
+            if setting.process.from_source:
                 half = replace(best.times, steps=max(1, best.steps // 2))
                 yield from (replace(late, times=replace(half, first=first)) for first in FROM_SOURCE_LATE)
             else:
@@ -49,14 +49,14 @@ def rounds(setting: Setting) -> list[Round]:
     def paces(best: SamplerPlan) -> Iterator[SamplerPlan]:
         """Yield the best path with fewer or more steps, by each step rule that is tried on walks of that length."""
         plain = without_caches(best)
-        for times in best.times.paces(setting.from_source):
-            if not setting.from_source:
+        for times in best.times.paces(setting.process.from_source):
+            if not setting.process.from_source:
                 yield replace(plain, times=times)
             elif times.steps == 1:
                 yield replace(plain, times=times, rule=First(0.0))
             for rule in (RULES[name] for name in RULES):
                 if times.steps >= rule.least_steps:
-                    variants = rule.variants(setting.from_source)
+                    variants = rule.variants(setting.process.from_source)
                     yield from (replace(plain, times=times, rule=variant) for variant in variants)
         yield from (replace(plain, rule=rule) for rule in best.rule.neighbours())
 
@@ -70,7 +70,7 @@ def rounds(setting: Setting) -> list[Round]:
         if best.is_random(setting):
             yield replace(best, samples=DRAWS)
 
-    return [paces, refined, caches, draws] if setting.from_source else [starts, refined, paces, caches, draws]
+    return [paces, refined, caches, draws] if setting.process.from_source else [starts, refined, paces, caches, draws]
 
 
 def without_caches(sampler: SamplerPlan) -> SamplerPlan:

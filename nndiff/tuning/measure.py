@@ -18,10 +18,11 @@ from nndiff.resources.machine import free_memory
 from nndiff.resources.memory import shallow_share, usable_now
 from nndiff.sampling.inference import Row
 from nndiff.sampling.scoring import Figures, bounds_of, compare
-from nndiff.sampling.translate import Model, arrangements, draw_seed, translate
+from nndiff.sampling.translate import Model, arrangements, translate
 from nndiff.tuning.candidates import without_caches
 from nndiff.walk.caches import Deep, Kept
 from nndiff.walk.sampler import SamplerPlan
+from nndiff.words.seeds import draw_seed
 
 
 @dataclass(frozen=True)

@@ -40,16 +40,6 @@ class Setting:
     network: NetworkSpec
     puzzle_factor: Triple
 
-    @property
-    def from_source(self) -> bool:
-        """Return whether the process starts at the source itself, as a bridge does."""
-        return self.process.at(1.0)[1] > 0
-
-    @property
-    def has_source(self) -> bool:
-        """Return whether the network sees a source, as in translation."""
-        return self.network.in_channels > self.network.targets
-
 
 class Part(Tagged, Checked):
     """The base class of every part of a sampler."""

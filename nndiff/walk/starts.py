@@ -115,7 +115,7 @@ class Draft(Start):
     def __call__(
         self, process: Process, like: Tensor, y: Tensor | None, t: float, denoise: Denoise, noise: Tensor
     ) -> Tensor:
-        first = 1.0 if process.at(1.0)[1] else t
+        first = 1.0 if process.from_source else t
         estimate = denoise(_drawn(process, _needed(y), y, first, noise), first).x0
         return _drawn(process, estimate, y, t, noise)
 

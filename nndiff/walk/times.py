@@ -89,7 +89,7 @@ class Suited(Times):
     name = "suited"
 
     def __call__(self, process: Process, rule: Rule) -> list[float]:
-        grid = Sine if rule.order == 2 and process.at(1.0)[1] else Even
+        grid = Sine if rule.order == 2 and process.from_source else Even
         return grid(self.first, self.steps)(process, rule)
 
 

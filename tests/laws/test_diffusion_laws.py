@@ -15,9 +15,10 @@ import torch
 
 from nndiff.diffusion.prediction import ERROR_SHARE, MOST_SKIPPED, PREDICTIONS, Both, Estimate, eps_of
 from nndiff.diffusion.process import DDPM, PROCESSES, Bridge, Process, Trig
-from nndiff.diffusion.walk import Course, even_times, walk
+from nndiff.diffusion.walk import Course, walk
 from nndiff.walk.rules import First, Hot, Second
 from nndiff.walk.starts import STARTS
+from tests.walks import even_times
 
 ROWS = sorted(PROCESSES)
 M, Y = 0.3, -0.8

@@ -22,7 +22,7 @@ from nndiff.sampling.translate import Arrangement, Model, composed, translate
 from nndiff.walk.caches import CACHES, Cache, Deep
 from nndiff.walk.guides import GUIDES, Guide
 from nndiff.walk.layers import LAYERS, Asks, Layer, Shifts, Tiles, Where
-from nndiff.walk.part import Part, Setting, typed
+from nndiff.walk.part import Part, typed
 from nndiff.walk.rules import RULES, First, Hot, Second
 from nndiff.walk.sampler import SamplerPlan, flags, revised_sampler
 from nndiff.walk.starts import STARTS
@@ -485,10 +485,6 @@ def test_a_start_that_needs_a_source_says_so(models: dict[str, Model], process: 
         assert x.std() > 0.1
 
 
-def test_a_setting_says_where_its_path_begins() -> None:
-    found = {
-        name
-        for name in PROCESSES
-        if Setting(PROCESSES[name](), plan_of().configurations["bridge"].network, FACTOR).from_source
-    }
+def test_a_process_says_where_its_path_begins() -> None:
+    found = {name for name in PROCESSES if PROCESSES[name]().from_source}
     assert found == {"bridge", "i2sb", "rddm"}

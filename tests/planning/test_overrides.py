@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from nndiff.planning.overrides import parse, put_in
-from nndiff.planning.planner import plan
+from nndiff.families.prdit import TokenRung
+from nndiff.planning.overrides import Overrides, parse, put_in
+from nndiff.planning.planner import _fixed, plan
 from nndiff.resources.memory import training_cost
 from nndiff.walk.layers import Shifts, Tiles
 from nndiff.walk.rules import First, Hot, Rule, Second
@@ -226,3 +228,14 @@ def test_an_old_value_that_left_the_rule_as_planned_is_refused_rather_than_taken
 )
 def test_an_old_name_still_chooses_its_rule(text: str, rule: dict[str, object]) -> None:
     assert parse([f"configurations.ddpm.{text}"], ["ddpm"]) == {"configurations.ddpm.sampler.rule": rule}
+
+
+def test_every_size_of_a_network_that_is_set_holds_on_the_whole_ladder() -> None:
+    rung = TokenRung((1, 1, 1), (32, 32, 32), (2.0, 2.0, 2.0), 1, 96, "none", 12, (2, 2, 2))
+    path = "configurations.prdit"
+    given = {f"{path}.network.depth": 3, f"{path}.network.block": [4, 4, 4], f"{path}.batch_size": 2}
+    fixed = _fixed([rung, replace(rung, depth=6), replace(rung, width=48)], Overrides(given), path)
+    assert fixed == [
+        replace(rung, depth=3, block=(4, 4, 4), batch_size=2),
+        replace(rung, depth=3, block=(4, 4, 4), batch_size=2, width=48),
+    ]

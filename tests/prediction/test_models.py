@@ -16,6 +16,7 @@ from nndiff.imaging import io
 from nndiff.prediction import models
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json
+from nndiff.words.scheme import Scheme
 from tests.prediction.trained import model_folder, plan_of, save_trained, scans
 
 CPU = torch.device("cpu")
@@ -117,6 +118,8 @@ def test_only_another_checkpoint_is_in_a_folds_own_folder_and_the_remedy_names_i
         {"puzzle_factor": (1, 1, 1)},
         {"source_distance": 0.9},
         {"prediction": "residual"},
+        {"process": Scheme("rectified", {})},
+        "range",
         "network",
     ],
     ids=str,
@@ -124,8 +127,11 @@ def test_only_another_checkpoint_is_in_a_folds_own_folder_and_the_remedy_names_i
 def test_folds_of_two_plans_are_not_averaged(tmp_path, changes):
     if changes == "network":
         changes = {"network": replace(plan_of().configurations["bridge"].network, width=8)}
+    plan = plan_of(**(changes if isinstance(changes, dict) else {}))
+    if changes == "range":
+        plan = replace(plan, target_range=((-3.0, 3.0),))
     folder = model_folder(tmp_path)
-    save_trained(folder / "fold_1" / BEST, plan_of(**changes))
+    save_trained(folder / "fold_1" / BEST, plan)
     refused("trained with different plans", str(folder / "fold_1" / BEST), "each fold separately (-f)", folder=folder)
     assert folds_of(load(folder, ["1"])) == ["1"]
 
@@ -171,3 +177,10 @@ def test_one_broken_fold_is_refused_and_the_others_predict(tmp_path):
     refused("is damaged or incomplete", "fold_1", folder=folder)
     shutil.rmtree(folder / "fold_1")
     assert folds_of(load(folder)) == ["0"]
+
+
+def test_folds_that_start_from_different_sources_are_not_averaged(tmp_path):
+    plan = plan_of(sources=("PET", "PET"))
+    for fold, anchor in ((0, (0,)), (1, (1,))):
+        save_trained(tmp_path / f"fold_{fold}" / BEST, replace(plan, anchor=anchor))
+    refused("trained with different plans", folder=tmp_path)

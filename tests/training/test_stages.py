@@ -58,11 +58,12 @@ def test_a_time_budget_is_shared_among_stages_by_what_each_ones_steps_take(tmp_p
             yield replace(step, seconds=0.1 if stage.trains == "core.local" else 1.0)
 
     monkeypatch.setattr(Trainer, "steps", slow)
-    monkeypatch.setattr(new_run, "within_budget", lambda settled, *words: asked.append(words[:2]) or settled)
+    monkeypatch.setattr(new_run, "within_budget", lambda settled, *words: asked.append(words) or settled)
     monkeypatch.setattr(run, "epochs", lambda *_: ())
-    asked: list[tuple[float, float]] = []
+    asked: list[tuple[float, float, float, int]] = []
     train(request(tmp_path, plan, "prdit", time_budget=1e4))
-    ((seconds, step),) = asked
+    ((seconds, step, _, world),) = asked
+    assert world == 1
     assert step == pytest.approx(0.4 * 0.1 + 0.6 * 1.0)
     assert 9e3 < seconds < 9.7e3, "a little is kept back"
 

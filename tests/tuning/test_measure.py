@@ -7,9 +7,10 @@ import torch
 
 from nndiff.imaging import store
 from nndiff.sampling.scoring import bounds_of, compare
-from nndiff.sampling.translate import Model, arrangements, build_model, draw_seed, translate
+from nndiff.sampling.translate import Model, arrangements, build_model, translate
 from nndiff.tuning.measure import Bench
 from nndiff.walk.caches import Deep
+from nndiff.words.seeds import draw_seed
 from tests.training.tiny import CPU, NAME, prepare, tiny_plan, trainer_of
 from tests.walks import changed, walk_of
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,11 +15,11 @@ from hypothesis import strategies as st
 from nndiff.diffusion.process import DDPM, PROCESSES
 from nndiff.sampling.scoring import Figures
 from nndiff.tuning import search as module
-from nndiff.tuning.candidates import rounds
+from nndiff.tuning.candidates import rounds, without_caches
 from nndiff.tuning.measure import Bench, Measured
 from nndiff.tuning.run import points
 from nndiff.tuning.search import CASES_OF_LONG, NOBODY_SEES, OBJECTIVES, Search, behind, frontier, tune
-from nndiff.walk.caches import Deep
+from nndiff.walk.caches import Cache, Deep
 from nndiff.walk.part import Setting
 from nndiff.walk.rules import First, Hot, Second
 from nndiff.walk.sampler import SamplerPlan
@@ -264,3 +265,19 @@ def test_where_hot_was_planned_its_neighbours_are_tried() -> None:
     search = searching(lambda sampler, case: Figures(30, 0.9, 0.1, 1.0))
     search.run(walk_of("shortcut", 20, 20, hot=2))
     assert {row.sampler.rule for row in search.rows} >= {Hot(1), Hot(2), Hot(3)}
+
+
+@dataclass(frozen=True)
+class Always(Cache):
+    """Keeps something whatever its options are."""
+
+    name = "always"
+
+    @property
+    def is_identity(self) -> bool:
+        return False
+
+
+def test_a_sampler_without_caches_keeps_nothing() -> None:
+    sampler = walk_of("source", 1000, 4, reuse=Deep(2)).with_part(Always())
+    assert without_caches(sampler).caches == (Deep(),)

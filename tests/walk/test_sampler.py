@@ -8,8 +8,9 @@ import pytest
 
 from nndiff.assemble import setting_of
 from nndiff.diffusion.process import PROCESSES
-from nndiff.walk.caches import Cache, Deep
+from nndiff.walk.caches import CACHES, Cache, Deep
 from nndiff.walk.guides import GUIDES, Guide
+from nndiff.walk.layers import Layer, Shifts
 from nndiff.walk.part import Setting
 from nndiff.walk.rules import RULES, First, Hot, Second
 from nndiff.walk.sampler import SamplerPlan, flags, revised_sampler
@@ -287,6 +288,34 @@ class Quarter(Cache):
         return steps / 4
 
 
-def test_what_two_caches_save_adds_up() -> None:
+def test_the_savings_of_two_caches_multiply() -> None:
     sampler = walk_of(steps=8, reuse=Deep(2)).with_part(Quarter())
     assert sampler.work(lambda depth: 0.5) == pytest.approx(8 * (6 / 8) * (2 / 8))
+
+
+@dataclass(frozen=True)
+class Twice(Layer):
+    name = "twice"
+    sees_volume = True
+
+    @property
+    def passes(self):
+        return 2
+
+
+def test_a_layer_that_sees_the_volume_counts_its_evaluations() -> None:
+    assert replace(walk_of(steps=3), layers=(Twice(), Shifts(1))).work(lambda depth: 1.0) == 6
+
+
+@dataclass(frozen=True)
+class Paced(Cache):
+    name = "paced"
+
+    every: int = option(1, above(0), help="steps", flag="paced_every", metavar="N", type=int)
+
+
+def test_a_caches_own_flag_changes_a_planned_one(monkeypatch) -> None:
+    monkeypatch.setitem(CACHES.table, "paced", Paced)
+    own = SamplerPlan(caches=(Paced(2),))
+    assert revised_sampler(own, {"paced_every": 5}).caches == (Paced(5),)
+    assert revised_sampler(own, {}).caches == (Paced(2),)

@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 
 from nndiff.diffusion.process import PROCESSES
-from nndiff.diffusion.walk import even_times
 from nndiff.walk.rules import RULES, First, Second
 from nndiff.walk.times import TIMES, Even, Sine, Suited
+from tests.walks import even_times
 
 BRIDGES = {"bridge", "i2sb", "rddm"}
 
