@@ -130,5 +130,5 @@ def _shared(saved: Checkpoint) -> list[Any]:
     """Return what folds that are averaged have in common: the data, the network and the meaning of its output."""
     planned = saved.planned
     formulation = [planned.process, planned.prediction, planned.source_distance]
-    data = [saved.plan.preparation(saved.configuration), saved.plan.anchor, saved.plan.target_range]
+    data = [saved.plan.preparation(saved.configuration), saved.plan.target_range]
     return [*data, planned.network, planned.puzzle_factor, *formulation]
