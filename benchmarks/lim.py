@@ -27,7 +27,7 @@ from benchmarks.trials import PLAIN, Data, baseline, device, figures_of, in_step
 from nndiff import checkpoint
 from nndiff.checkpoint import LATEST
 from nndiff.cli.train import seconds_of
-from nndiff.diffusion.process import DDPM, noise_matched_step, noise_ratio
+from nndiff.diffusion.process import DDPM, noise_matched_step
 from nndiff.imaging import store
 from nndiff.methods.common import NOISE_MULTIPLE
 from nndiff.resources.memory import prediction_cost
@@ -199,7 +199,7 @@ def _table(benches: dict[str, Bench], cases: Sequence[str], few: bool) -> list[l
         best = max((r for r in rows if r.label in {f"{word} {ts}" for ts in (*TS, matched)}), key=lambda r: r.score)
         ts = int(best.label.split()[-1])
         print(
-            f"best {word}: {ts}, whose noise is {noise_ratio(DDPM(), ts / STEPS) / distance:.1f} times the distance of "
+            f"best {word}: {ts}, whose noise is {DDPM().ratio(ts / STEPS) / distance:.1f} times the distance of "
             f"{distance:.4f}; at {NOISE_MULTIPLE:g} times it would be {matched}"
         )
     reference = next(row.seconds for row in rows if row.seconds)

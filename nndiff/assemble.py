@@ -34,6 +34,10 @@ class Formulation:
     process: Process
     prediction: Prediction
 
+    def view(self, x_t: Tensor, y: Tensor | None, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the network is shown in place of x_t and t."""
+        return self.prediction.view(self.process, x_t, y, t)
+
     def estimate(self, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Estimate:
         return self.prediction.estimate(self.process, output, x_t, y, t)
 

@@ -12,6 +12,13 @@ x0_skip   x̂0 = w·x + (1 - w)·output,  x = (x_t - b·y)/a,  w = e²/(e² + si
           sampling x dominates, so the image changes little
 both      x̂0 and scale·ε̂, concatenated on the channel axis (PRDiT). scale is that of the process, so that the squared
           errors of the two are weighted as published
+fused     x̂0 = (e²·u + r²·n)/(e² + r²),  u = (x_t - b·y)/a = x0 + r·eps,  r = sigma/a
+          the mean of two estimates of x0, weighted by their inverse squared errors: u, whose error is r, and the
+          network's image n, whose error e the network estimates for each voxel. Noise passes where e is large and stops
+          where e is small. The outputs are f and log(e/s):  n = ȳ + s·sqrt(1 + s²/r²)·f,  ȳ the local mean of y, and s
+          the rms of what the source leaves open. The network is shown (u - ȳ)/sqrt(d² + r²) in place of x_t, and
+          r²/(s² + r²) in place of t, where d is the distance between source and target. So inputs and outputs have unit
+          size at every time, and the network does not depend on the process (Karras et al. 2022 for s alone)
 """
 
 from __future__ import annotations
@@ -20,12 +27,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from nndiff.diffusion.process import Process, per_volume
 from nndiff.words.registry import Registry
 
 # rms error of a trained network's output, as a share of the distance: 0.29 and 0.44 in trials on PET
 ERROR_SHARE = 0.3
+LEVELS = (-7.0, 4.0)  # limits of log(e/s) of a fused prediction
 MOST_SKIPPED = 0.9  # the largest w of x0_skip
 
 
@@ -45,9 +54,15 @@ class Prediction:
 
     channels = 1  # network outputs per target channel
     starts_at_image = False  # whether the source's local mean is a good output before training
+    tells_error = False  # whether the outputs contain the expected error of each voxel
 
-    def __init__(self, distance: float = 1.0):
+    def __init__(self, distance: float = 1.0, open_part: float = 0.3):
         self.distance = distance  # rms between source and target
+        self.open_part = open_part  # rms of what the source leaves open
+
+    def view(self, process: Process, x_t: Tensor, y: Tensor | None, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the network is shown in place of x_t and t."""
+        return x_t, t
 
     def defined(self, a: float, sigma: float) -> bool:
         """Return whether an output determines x0 at a time at which x_t = a·x0 + b·y + sigma·eps."""
@@ -155,6 +170,67 @@ class Both(Prediction):
         return Estimate(x0, noise / process.scale)
 
 
+@dataclass(frozen=True, eq=False)
+class Weighed:
+    """The pieces of a fused estimate, [B, C, Z, Y, X] each."""
+
+    x0: Tensor
+    image: Tensor  # n
+    variance: Tensor  # expected squared error of x0: e²·r²/(e² + r²)
+
+
+class Fused(Prediction):
+    """The outputs are an image and the logarithm of its expected error, from which x̂0 is a weighted mean with u."""
+
+    channels = 2
+    tells_error = True
+
+    def view(self, process: Process, x_t: Tensor, y: Tensor | None, t: Tensor) -> tuple[Tensor, Tensor]:
+        a, b, sigma = _at(process, t, x_t)
+        size = ((a * self.distance) ** 2 + sigma**2).sqrt().clamp_min(1e-12)  # 0 where a bridge starts, as is the rest
+        return (_minus_source(x_t, b, y) - a * _local_mean(y, x_t)) / size, self._told(process, t)
+
+    def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
+        a, _, sigma = _at(process, t, x0)
+        s = self.open_part
+        size = ((a * s) ** 2 + sigma**2).sqrt()
+        share = torch.where(size > 0, sigma / size.clamp_min(1e-12), torch.ones_like(size))  # of the image in unit size
+        output = share * (x0 - _local_mean(y, x0)) / s - torch.where(a > 0, a * s / size.clamp_min(1e-12), 0.0) * eps
+        return torch.cat([output, torch.zeros_like(output)], dim=1)
+
+    def x0(self, process: Process, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Tensor:
+        return self.weighed(process, output, x_t, y, t).x0
+
+    def weighed(self, process: Process, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Weighed:
+        """Return the estimate with the image and the expected error that it was computed from."""
+        a, b, sigma = _at(process, t, x_t)
+        s, (answer, level) = self.open_part, output.chunk(2, dim=1)
+        grown = torch.where(a > 0, (1 + (a * s / sigma.clamp_min(1e-12)) ** 2).sqrt(), torch.ones_like(a))
+        image = _local_mean(y, x_t) + s * grown * answer
+        power = s**2 * (2 * level.clamp(*LEVELS)).exp()  # e²
+        total = a**2 * power + sigma**2
+        share = torch.where(total > 0, sigma**2 / total.clamp_min(1e-20), torch.ones_like(total))  # of n; 1 at t = 1
+        gain = torch.where(total > 0, a * power / total.clamp_min(1e-20), torch.zeros_like(total))
+        return Weighed(gain * _minus_source(x_t, b, y) + share * image, image, share * power)
+
+    def typical_variance(self, process: Process, t: Tensor) -> Tensor:
+        """Return the variance of x0 given x_t where the open part is s: s²·r²/(s² + r²), float64 [B]."""
+        return self.open_part**2 * self._told(process, t)
+
+    def _told(self, process: Process, t: Tensor) -> Tensor:
+        """Return r²/(s² + r²): 1 where a = 0."""
+        a, _, sigma = process.coefficients(t)
+        told = sigma**2 / ((a * self.open_part) ** 2 + sigma**2).clamp_min(1e-300)
+        return torch.where(a > 0, told, torch.ones_like(told))
+
+
+def _local_mean(y: Tensor | None, like: Tensor) -> Tensor:
+    """Return the mean of y over 3 voxels along each axis, or 0 where there is no source."""
+    if y is None:
+        return torch.zeros_like(like)
+    return F.avg_pool3d(F.pad(y, (1,) * 6, mode="replicate"), 3, 1)
+
+
 def eps_of(process: Process, x0: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Tensor:
     """Return the noise that x_t contains if x0 is correct; 0 where sigma is 0."""
     a, b, sigma = _at(process, t, x_t)
@@ -172,5 +248,5 @@ def _minus_source(x_t: Tensor, b: Tensor, y: Tensor | None) -> Tensor:
 
 
 PREDICTIONS: Registry[type[Prediction]] = Registry(
-    "prediction", {"x0": X0, "eps": Eps, "v": V, "residual": Residual, "x0_skip": X0Skip, "both": Both}
+    "prediction", {"x0": X0, "eps": Eps, "v": V, "residual": Residual, "x0_skip": X0Skip, "both": Both, "fused": Fused}
 )

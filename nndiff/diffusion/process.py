@@ -28,6 +28,8 @@ from torch import Tensor
 
 from nndiff.words.registry import Registry
 
+BISECTIONS = 60  # halvings of the interval of times
+
 
 @dataclass(frozen=True)
 class Update:
@@ -61,6 +63,11 @@ class Process:
         a, b, sigma = self.coefficients(torch.tensor(t, dtype=torch.float64))
         return float(a), float(b), float(sigma)
 
+    def ratio(self, t: float) -> float:
+        """Return sigma/a at t, the noise-to-signal ratio; infinite where a = 0."""
+        a, _, sigma = self.at(t)
+        return sigma / a if a > 0 else math.inf
+
     @property
     def from_source(self) -> bool:
         """Return whether the process starts at the source itself, as a bridge does."""
@@ -84,6 +91,15 @@ class Process:
         c = self.forgetting(a_t, a_s)
         v = eta**2 * k_s**2 * max(0.0, 1 - c**2 * k_s**2 / k_t**2)
         return Update(a_s, b_s, math.sqrt(max(0.0, k_s**2 - v)) / k_t, self.scale * math.sqrt(v))
+
+    def time_of_ratio(self, ratio: float) -> float:
+        """Return the time at which sigma/a equals `ratio`, by bisection; 1 if sigma/a stays below it."""
+        low, high = 0.0, 1.0
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            a, _, sigma = self.at(middle)
+            low, high = (middle, high) if sigma < ratio * a else (low, middle)
+        return high
 
     def matched_step(self, noise_to_signal: float, steps: int = 1000) -> int:
         """Return the first of `steps` equal steps in t at which sigma/a reaches `noise_to_signal`."""
@@ -181,12 +197,6 @@ def per_volume(coefficient: Tensor, volume: Tensor) -> Tensor:
     This is the only place where coefficients are broadcast over volumes.
     """
     return coefficient.to(volume).reshape(-1, *[1] * (volume.ndim - 1))
-
-
-def noise_ratio(process: Process, t: float) -> float:
-    """Return sigma/a at t, the noise-to-signal ratio of the process; infinite where a = 0."""
-    a, _, sigma = process.at(t)
-    return sigma / a if a > 0 else math.inf
 
 
 def noise_matched_step(distance: float, steps: int = 1000) -> int:

@@ -35,6 +35,7 @@ class Channels:
     outputs: int
     answers: int = 1  # outputs per target channel
     skip: tuple[int, ...] = ()  # per output, the input whose local mean it is before training; (): zero
+    errors: int = 0  # of the outputs, the last ones: expected errors of the others
 
 
 @dataclass(frozen=True)

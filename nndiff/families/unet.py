@@ -51,6 +51,7 @@ class UNetSpec(NetworkSpec):
     head_width: Annotated[int, at_least(0)]  # width of the full-resolution head after the puzzle; 0: no head
     recompute: Annotated[str, one_of("none", "norms", "blocks")]
     mix: Annotated[str, one_of("none", "haar")] = "none"  # mix of the puzzle's channels, before and after the network
+    errors: Annotated[int, at_least(0)] = 0  # output channels, the last ones, with a head of their own (Puzzled.aside)
     skip: tuple[int, ...] = ()  # per output channel, the input channel whose local mean it is before training; (): zero
 
     # ------------------------------------------------------------ size
@@ -88,6 +89,7 @@ class UNetSpec(NetworkSpec):
             recompute=rung.recompute,
             skip=channels.skip,
             answers=channels.answers,
+            errors=channels.errors,
         )
 
     def reasons(self, rung: Rung, whole: Triple, device: str, fits: str, verdict: Explain) -> dict[str, Verdict[Any]]:
@@ -132,7 +134,8 @@ class UNetSpec(NetworkSpec):
 
         self._demand_buildable(puzzle_factor)
         pieces = math.prod(puzzle_factor)
-        out = HEAD_CHANNELS if self.head_width else self.out_channels
+        outputs = self.out_channels - self.errors
+        out = HEAD_CHANNELS if self.head_width else outputs
         core = UNet(
             in_channels=self.in_channels * pieces,
             out_channels=out * pieces,
@@ -143,7 +146,8 @@ class UNetSpec(NetworkSpec):
             blocks=self.blocks,
             recompute=self.recompute,
         )
-        head = Head(HEAD_CHANNELS + self.in_channels, self.out_channels, self.head_width) if self.head_width else None
+        head = Head(HEAD_CHANNELS + self.in_channels, outputs, self.head_width) if self.head_width else None
+        aside = Head(out + self.in_channels, self.errors, self.head_width or HEAD_WIDTH) if self.errors else None
         kernel = self.local_mean_kernel(puzzle_factor)
         skip = averaging(self.in_channels, self.skip, kernel) if self.skip else None
         network = Puzzled(
@@ -153,6 +157,7 @@ class UNetSpec(NetworkSpec):
             head=head,
             haar=self.mix == "haar",
             skip=skip,
+            aside=aside,
         )
         return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 

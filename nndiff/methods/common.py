@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nndiff.diffusion.process import noise_ratio
 from nndiff.families import NetworkSpec
 from nndiff.methods.method import Data, Walk
 from nndiff.walk.caches import Cache, Deep
@@ -63,7 +62,7 @@ def matched_step(walk: Walk) -> Verdict[int]:
     low, high = (int(v) for v in np.percentile(steps, [10, 90]))
     size = "is as large as" if multiple == 1 else f"is {multiple:g} times"
     reason = (
-        f"the step whose noise ({noise_ratio(process, chosen / STEPS):.3f}) {size} the distance between source and "
+        f"the step whose noise ({process.ratio(chosen / STEPS):.3f}) {size} the distance between source and "
         f"target ({distance:.4f} rms in normalised units); the step of single cases is {low} to {high}"
     )
     note = "as published for eps; slower and, in trials, no better"

@@ -88,6 +88,7 @@ class Puzzled(nn.Module):
 
     Each axis is padded at its far end, by repeating the border, to a multiple of `multiple`; the output is cropped
     back. `skip`, where there is one, is a convolution of the input at full resolution, which is added to the output.
+    `aside` computes further outputs. Its gradients stop there, so that the other outputs do not depend on its training.
     """
 
     def __init__(
@@ -98,11 +99,12 @@ class Puzzled(nn.Module):
         head: nn.Module | None,
         haar: bool = False,
         skip: nn.Module | None = None,
+        aside: nn.Module | None = None,
     ):
         super().__init__()
         assert all(m % r == 0 for m, r in zip(multiple, factor, strict=True)), (multiple, factor)
         assert not haar or set(factor) <= {1, 2}, factor
-        self.core, self.head, self.skip = core, head, skip
+        self.core, self.head, self.skip, self.aside = core, head, skip, aside
         self.factor, self.multiple, self.haar = factor, multiple, haar
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None, *kept: Any) -> Tensor:
@@ -115,11 +117,12 @@ class Puzzled(nn.Module):
         output: Tensor = self._leave(self.core(self._enter(seen), t, *kept))
         size, reach = x_t.shape[2:], [n + HEAD_REACH for n in x_t.shape[2:]]
         output, seen = _cut(output, reach), _cut(seen, reach)  # the rest of the padding would only cost memory
+        further = None if self.aside is None else self.aside(output.detach(), seen)
         if self.head is not None:
             output = self.head(output, seen)
         if self.skip is not None:
             output = output + self.skip(seen)
-        return _cut(output, size)
+        return _cut(output if further is None else torch.cat([output, further], dim=1), size)
 
     def _enter(self, x: Tensor) -> Tensor:
         pieces = puzzle(x, self.factor)

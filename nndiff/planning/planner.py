@@ -285,8 +285,9 @@ class _Sizing:
 
     def _channels(self, skip: tuple[int, ...]) -> Channels:
         targets, sources = len(self.fingerprint.target_names), len(self.fingerprint.channel_names)
-        answers = PREDICTIONS[self._decided("prediction")].channels
-        return Channels(targets + sources, targets * answers, answers, skip)
+        prediction = PREDICTIONS[self._decided("prediction")]
+        answers, errors = prediction.channels, targets if prediction.tells_error else 0
+        return Channels(targets + sources, targets * answers, answers, skip, errors)
 
     def _decided(self, name: str) -> Any:
         return self.ledger.values[self.method.name][name]

@@ -223,7 +223,8 @@ def _draw(
 
         def estimate(x_t: Tensor, t: float) -> Estimate:
             times = torch.full((1,), t, dtype=torch.float64)
-            return model.formulation.estimate(network(x_t, times, condition), x_t, y, times)
+            shown, told = model.formulation.view(x_t, y, times)
+            return model.formulation.estimate(network(shown, told, condition), x_t, y, times)
 
         return estimate
 

@@ -3,6 +3,8 @@
 suited   suits the step rule: even, but sine for a second-order rule on a bridge
 even     equal steps in t
 sine     t = sin²(πu/2) with equal steps in u: dense at both ends, so that second order holds on a bridge
+ratio    equal steps in log(sigma/a), from `high` to `low`, after the starting time: a walk has texture if these are
+         about 8 and 0.1 times the open part, the rms of what the source leaves open
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nndiff.walk.part import STEPS, Asked, Part, revised, written
-from nndiff.words.fields import option, within
+from nndiff.words.fields import above, option, within
 from nndiff.words.registry import Registry
 
 if TYPE_CHECKING:
@@ -93,6 +95,36 @@ class Suited(Times):
         return grid(self.first, self.steps)(process, rule)
 
 
+@dataclass(frozen=True)
+class Ratio(Times):
+    """Equal steps in log(sigma/a) from `high` to `low`; a walk that begins above `high` first takes one step there."""
+
+    name = "ratio"
+
+    high: float = option(1.0, above(0), help="largest sigma/a after the start", metavar="X", type=float)
+    low: float = option(0.01, above(0), help="smallest sigma/a", metavar="X", type=float)
+
+    def __call__(self, process: Process, rule: Rule) -> list[float]:
+        first = self.first / STEPS
+        begins = process.ratio(first)
+        if begins <= self.high:  # a late start
+            ratios = _levels(begins, begins * min(self.low / self.high, 1.0), self.steps)[1:]
+        else:
+            ratios = _levels(self.high, self.low, self.steps - 1)
+        times = [first, *(process.time_of_ratio(ratio) for ratio in ratios), 0.0]
+        return sorted(times, reverse=True)
+
+    def label(self) -> str:
+        return f"{super().label()} by ratio {self.high:.2g} to {self.low:.2g}"
+
+
+def _levels(high: float, low: float, count: int) -> list[float]:
+    """Return `count` values from `high` to `low`, equally spaced in their logarithm; a single one in the middle."""
+    if count == 1:
+        return [math.sqrt(high * low)]
+    return [high * (low / high) ** (i / (count - 1)) for i in range(count)]
+
+
 def revised_times(own: Times, asked: Asked, start: Start, before: Start) -> Times:
     """Return the times that run when `start` replaces the planned start `before`.
 
@@ -107,4 +139,4 @@ def revised_times(own: Times, asked: Asked, start: Start, before: Start) -> Time
     return times
 
 
-TIMES: Registry[type[Times]] = Registry("times", {"suited": Suited, "even": Even, "sine": Sine})
+TIMES: Registry[type[Times]] = Registry("times", {"suited": Suited, "even": Even, "sine": Sine, "ratio": Ratio})
