@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nndiff.data.integrity import Content, Examined, across_cases, examine, other_units, strangers, tells
+from nndiff.data.neighbourhood import Sample, sample
+from nndiff.data.open_part import open_rms, voxels_a_case
 from nndiff.data.prepare import CROP_MARGIN_MM, body
 from nndiff.data.statistics import channel_statistics, foregrounds, links, samples, statistics, tidy
 from nndiff.imaging.io import read_header
@@ -81,6 +83,7 @@ class _Row:
     source_samples: FloatArray  # [C, n]
     target_samples: FloatArray
     shares: tuple[float, ...] = ()  # mutual information of each pair of channels, see integrity.tells
+    around: Sample | None = None  # for the open part; None: no source
 
     def bright(self, side: str) -> list[float]:
         assert self.case is not None
@@ -116,6 +119,7 @@ class _Task:
         fingerprint = self._fingerprint(case, examined, kinds, inside)
         shares = tells(source, target) if self.verify else []
         drawn = [samples(volume, masks) for volume, masks in zip((source, target), inside, strict=True)]
+        names, count = (self.dataset.channel_names, self.dataset.target_names), voxels_a_case(len(self.dataset.cases))
         return _Row(
             name=case.name,
             findings=examined.findings,
@@ -124,6 +128,7 @@ class _Task:
             source_samples=drawn[0],
             target_samples=drawn[1],
             shares=tuple(shares),
+            around=sample(source, target, kinds, names, inside, count) if source is not None else None,
         )
 
     def _fingerprint(
@@ -156,13 +161,13 @@ def _assembled(dataset: Dataset, rows: Sequence[_Row]) -> Fingerprint:
     from nndiff.diffusion.process import noise_matched_step
 
     cases = []
-    for row in rows:
+    for row, missed in zip(rows, _open_rms(rows), strict=True):
         assert row.case is not None
         links = tuple(
             tuple(replace(link, matched_step=noise_matched_step(link.rmse)) for link in target)
             for target in row.case.links
         )
-        cases.append(replace(row.case, links=links))
+        cases.append(replace(row.case, links=links, open_rms=missed))
     return Fingerprint(
         dataset=dataset.name,
         task=dataset.task,
@@ -173,6 +178,13 @@ def _assembled(dataset: Dataset, rows: Sequence[_Row]) -> Fingerprint:
         pooled_target=_pooled([row.target_samples for row in rows], [case.target for case in cases]),
         cases=tuple(cases),
     )
+
+
+def _open_rms(rows: Sequence[_Row]) -> list[tuple[float, ...] | None]:
+    around = [row.around for row in rows if row.around is not None]
+    groups = [row.case.group for row in rows if row.case is not None]
+    found = open_rms(around, groups) if around else None
+    return [None] * len(rows) if found is None else [tuple(tidy(value, 4) for value in case) for case in found]
 
 
 def _pooled(

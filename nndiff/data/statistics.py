@@ -95,8 +95,8 @@ def links(
 
 def _link(source: FloatArray, target: FloatArray, source_kind: Kind, target_kind: Kind, where: Mask) -> Link:
     """Return the link of two channels, both normalised; channels of one kind share units, so they share a map."""
-    source_map = _default_map(source, source_kind)
-    target_map = source_map if source_kind == target_kind else _default_map(target, target_kind)
+    source_map = default_map(source, source_kind)
+    target_map = source_map if source_kind == target_kind else default_map(target, target_kind)
     y, x = source_map.forward(source), target_map.forward(target)
     difference = y[where] - x[where]
     return Link(
@@ -126,7 +126,7 @@ def noise_share(y: FloatArray, x: FloatArray, where: Mask) -> float:
     return float(np.clip(removed / (1 - KEPT), 0, 1) * (1 - follows**2))
 
 
-def _default_map(channel: FloatArray, kind: Kind) -> Affine:
+def default_map(channel: FloatArray, kind: Kind) -> Affine:
     try:
         return fit(kind.source, channel, kind)
     except NndiffError:  # a constant channel, which --no-verify_dataset_integrity accepts
@@ -139,6 +139,6 @@ def _correlation(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> fl
     return float((a.astype(np.float64) * b).sum() / norm) if norm > 0 else 0.0
 
 
-def tidy(value: object) -> float:
-    """Return the value with six significant digits: readable, and the same on every machine."""
-    return float(f"{float(value):.6g}")  # type: ignore[arg-type]
+def tidy(value: object, digits: int = 6) -> float:
+    """Return the value with few significant digits: readable, and the same on every machine."""
+    return float(f"{float(value):.{digits}g}")  # type: ignore[arg-type]

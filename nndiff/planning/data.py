@@ -156,6 +156,23 @@ def normalised_rmse(
     return per_case
 
 
+def open_part(
+    fingerprint: Fingerprint, sources: Sequence[Channel], targets: Sequence[Channel], anchor: Sequence[int]
+) -> list[float] | None:
+    """Return, per case, the rms of what the sources leave open over target channels, normalised as planned.
+
+    It is None where the fingerprint contains no estimate.
+    """
+    per_case = []
+    for case in fingerprint.cases:
+        if case.open_rms is None:
+            return None
+        maps = [_map_of(channel, case, sources, anchor[t]) for t, channel in enumerate(targets)]
+        missed = [(m(1.0) - m(0.0)) * rms for m, rms in zip(maps, case.open_rms, strict=True)]
+        per_case.append(math.sqrt(float(np.mean(np.square(missed)))))
+    return per_case
+
+
 def spacing(fingerprint: Fingerprint) -> Verdict[Spacing]:
     """Return the spacing: for translation the tenth percentile per axis, if that is affordable, else the median.
 

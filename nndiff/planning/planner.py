@@ -164,7 +164,8 @@ def _configuration(
     process = build_process(decide("process", method.process))
     facts = recipe.data_of(fingerprint, plan.anchor, _distances(fingerprint, plan))
     prediction = decide("prediction", method.prediction(facts))
-    decide("source_distance", recipe.source_distance(facts.distances))
+    distance = decide("source_distance", recipe.source_distance(facts.distances))
+    decide("open_part", recipe.open_part(_open_parts(fingerprint, plan), distance if facts.distances else None))
 
     sized = _Sizing(method, fingerprint, budget, ledger, predict).sized(shape, spacing, recipe.skip(prediction, facts))
     rung, network = sized.rung, sized.network
@@ -333,6 +334,10 @@ def _distances(fingerprint: Fingerprint, plan: Plan) -> list[float]:
     if fingerprint.task == "generation":
         return []
     return data.normalised_rmse(fingerprint, plan.source_channels, plan.target_channels, plan.anchor)
+
+
+def _open_parts(fingerprint: Fingerprint, plan: Plan) -> list[float] | None:
+    return data.open_part(fingerprint, plan.source_channels, plan.target_channels, plan.anchor)
 
 
 # ---------------------------------------------------------------- refusals

@@ -20,6 +20,7 @@ from nndiff.words.verdict import Alternative, Verdict
 FLOPS_A_SECOND = {"cuda": 30e12, "mps": 2e12, "cpu": 35e9}  # cpu: per core
 TRAINING_HOURS = {"cuda": 24.0, "mps": 12.0, "cpu": 0.5}
 TRAINING_STEPS = {"cuda": (20_000, 250_000), "mps": (5_000, 100_000), "cpu": (500, 20_000)}
+OPEN_SHARE = 0.3  # assumed open part, as a share of the distance of source and target, where it was not estimated
 MOSTLY_NOISE = 0.6  # share of noise in the power of the difference between source and target
 
 
@@ -68,6 +69,24 @@ def source_distance(distances: Sequence[float]) -> Verdict[float]:
         float(f"{max(1e-4, float(np.median(distances))):.4g}"),
         "rms difference of source and target, median over cases; the scale of x0_skip",
     )
+
+
+def open_part(parts: Sequence[float] | None, distance: float | None) -> Verdict[float]:
+    """Return the rms of what the source leaves open of the target; `distance` is that of source and target."""
+    if distance is None:
+        return Verdict(0.0, "there is no source")
+    if parts is None:
+        reason = (
+            f"{OPEN_SHARE:g} of the distance of source and target, {distance:.3g}: the fingerprint contains no "
+            "estimate on held-out cases, which needs at least two patients"
+        )
+        return Verdict(float(f"{OPEN_SHARE * distance:.4g}"), reason)
+    value = float(f"{float(np.median(parts)):.4g}")
+    reason = (
+        "what the source leaves open of the target, per voxel: the rms that a regression on held-out cases misses, "
+        f"median over cases; source and target differ by {distance:.3g}"
+    )
+    return Verdict(value, reason)
 
 
 def training_steps(budget: Budget, step_flops: int) -> Verdict[int]:

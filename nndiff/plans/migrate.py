@@ -5,6 +5,8 @@ It converts JSON to JSON, so that the current classes need not know the fields o
     1 → 2   a configuration stores its sampler as parts (start, times, rule, layers, caches) instead of ten fields;
             a network has only the fields of its family; unused fields are removed (free RAM and disk, FLOPs of a
             prediction)
+    2 → 3   a configuration states how much of the target its source leaves open (open_part); before, a share of the
+            distance of source and target stood for it
 
 Where a part of a plan was unedited since the planner sealed it, its new form is sealed again.
 """
@@ -16,7 +18,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-VERSION = 2
+VERSION = 3
+
+OPEN_SHARE = 0.3  # of the distance: the error of a network's output that version 2 assumed
 
 SAMPLER_FIELDS = ("start", "start_step", "steps", "eta", "order", "hot", "shifts", "reuse_interval", "reuse_depth")
 OVERLAP = "tile_overlap"
@@ -40,22 +44,57 @@ SHORT = {  # field of version 1 → its current path; --set still accepts the ol
 
 
 def migrated(data: Any) -> Any:
-    """Return the JSON of a plan in its current form; anything but a plan of version 1 is returned unchanged."""
-    if not isinstance(data, dict) or data.get("version") != 1:
-        return data
+    """Return the JSON of a plan in its current form; anything but a plan of an older version is returned unchanged."""
+    if isinstance(data, dict) and data.get("version") == 1:
+        data = _second(data)
+    if isinstance(data, dict) and data.get("version") == 2:
+        data = _third(data)
+    return data
+
+
+def _second(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a plan of version 1 as one of version 2."""
     configurations = {name: configuration(old) for name, old in data["configurations"].items()}
-    whole = {**data, "version": VERSION, "configurations": configurations}
-    whole["overrides"] = dict(renamed(path, value) for path, value in data["overrides"].items())
-    whole["decisions"] = decisions(data["decisions"], configurations)
-    whole["seals"] = {
+    overrides = dict(renamed(path, value) for path, value in data["overrides"].items())
+    rows = decisions(data["decisions"], configurations)
+    return _with(data, 2, configurations) | {"overrides": overrides, "decisions": rows}
+
+
+def _third(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a plan of version 2 as one of version 3."""
+    configurations = {name: _with_open_part(old) for name, old in data["configurations"].items()}
+    rows = []
+    for row in data["decisions"]:
+        rows.append(row)
+        name = row["configuration"]
+        if row["name"] == "source_distance" and name in configurations:
+            value = configurations[name]["open_part"]
+            reason = f"{OPEN_SHARE:g} of the distance of source and target, which was assumed before it was estimated"
+            rows.append({**row, "name": "open_part", "value": value, "reason": reason, "alternatives": []})
+    return _with(data, 3, configurations) | {"decisions": rows}
+
+
+def _with(data: Mapping[str, Any], version: int, configurations: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a plan with its configurations in a newer form, which are sealed again if they were unedited."""
+    seals = {
         part: _digest(configurations[part]) if part and seal == _digest(data["configurations"].get(part)) else seal
         for part, seal in data["seals"].items()
     }
-    return whole
+    return {**data, "version": version, "configurations": configurations, "seals": seals}
+
+
+def _with_open_part(old: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration of version 2 with its open part, at the place where the current classes store it."""
+    new = {}
+    for name, value in old.items():
+        new[name] = value
+        if name == "source_distance":
+            new["open_part"] = OPEN_SHARE * value
+    return new
 
 
 def configuration(old: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration of version 1 in its current form."""
+    """Return a configuration of version 1 as one of version 2."""
     gone = {*SAMPLER_FIELDS, OVERLAP, "predicted"}
     new = {name: value for name, value in old.items() if name not in gone}
     new["budget"] = {key: value for key, value in old["budget"].items() if key not in ("ram_bytes", "disk_bytes")}

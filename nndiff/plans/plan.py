@@ -89,6 +89,7 @@ class Configuration(Checked):
     process: Scheme
     prediction: str  # x0 | eps | v | residual | x0_skip | both
     source_distance: Annotated[float, above(0)]  # rms between anchor and target, normalised; the scale of x0_skip
+    open_part: Annotated[float, at_least(0)]  # rms of what the source leaves open, normalised; 0 if there is no source
     stages: Annotated[tuple[Stage, ...], Rule(bool, "at least one stage")]
     augmentation: tuple[Scheme, ...]
     learning_rate: Annotated[float, Rule(lambda value: 0 < value < 1, "between 0 and 1")]

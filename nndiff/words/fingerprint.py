@@ -45,6 +45,9 @@ class CaseFingerprint:
     source: tuple[ChannelStatistics, ...]
     target: tuple[ChannelStatistics, ...]
     links: tuple[tuple[Link, ...], ...]  # [target channel][source channel]
+    # per target channel, the rms of what the sources leave open, in the file's units, measured while the case was held
+    # out; None: generation, less than two patients, or a fingerprint of an older version
+    open_rms: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from nndiff.imaging.crop import foreground
 from nndiff.words import dataset
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import dumps
+from nndiff.words.fingerprint import Fingerprint
 from nndiff.words.kind import PET
-from nndiff.words.strict_json import encode
+from nndiff.words.strict_json import decode, encode
 from tests.conftest import SHAPE, SPACING, make_phantom, save_volume
 
 
@@ -64,6 +65,39 @@ def test_a_target_of_somebody_else_is_a_warning(raw_dataset):
     assert warning.case == "case_3"
     assert "mutual information" in warning.what
     assert extracted(folder, verify=False)[1] == []
+
+
+def test_the_open_part_of_noise_that_was_added_to_the_target(raw_dataset):
+    """The target is a clean phantom with white noise of a tenth, and the source the clean phantom."""
+    folder = raw_dataset(cases=6, noise=0.0)
+    for case in range(6):
+        body = make_phantom(100 + case)
+        noise = 0.1 * np.random.default_rng(case).standard_normal(SHAPE)
+        save_volume(folder / "targetsTr" / f"case_{case}_0000.nii.gz", body + noise)
+    found, _ = extracted(folder)
+    missed = [case.open_rms[0] for case in found.cases]
+    assert np.median(missed) == pytest.approx(0.1, rel=0.15)
+
+
+def test_the_open_part_needs_two_patients_and_a_source(raw_dataset):
+    one = {f"case_{i}": "one" for i in range(3)}
+    assert [case.open_rms for case in extracted(raw_dataset(cases=3, groups=one))[0].cases] == [None] * 3
+    two = {"case_0": "one", "case_1": "one"}
+    cases = extracted(raw_dataset(number=2, cases=3, sources=("PET", "CT"), targets=("PET", "PET"), groups=two))[
+        0
+    ].cases
+    assert [len(case.open_rms) for case in cases] == [2] * 3
+    assert [case.open_rms for case in extracted(raw_dataset(number=3, sources=()))[0].cases] == [None] * 3
+
+
+def test_a_fingerprint_from_before_the_open_part_was_estimated_is_read(raw_dataset):
+    found, _ = extracted(raw_dataset(cases=2))
+    stored = encode(found)
+    for case in stored["cases"]:
+        assert case.pop("open_rms")
+    read = decode(Fingerprint, stored)
+    assert [case.open_rms for case in read.cases] == [None, None]
+    assert decode(Fingerprint, encode(found)) == found
 
 
 def test_generation_has_no_links(raw_dataset):

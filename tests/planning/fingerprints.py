@@ -58,7 +58,9 @@ def fingerprint(
         sources = tuple(statistics(kind_of(channel).name, gain) for channel in source)
         targets = tuple(statistics(kind_of(channel).name, gain) for channel in target)
         links = tuple(tuple(link(y, x, 0.02, noise, correlation) for y in sources) for x in targets)
-        rows.append(CaseFingerprint(f"case{i}", f"case{i}", shape, spacing, cropped, "LPS", sources, targets, links))
+        missed = tuple(0.005 * x.peak for x in targets) if source else None
+        name_i, layout = f"case{i}", "LPS"
+        rows.append(CaseFingerprint(name_i, name_i, shape, spacing, cropped, layout, sources, targets, links, missed))
     task = "translation" if source else "generation"
     pooled = rows[cases // 2]
     return Fingerprint(name, task, source, target, ".nii.gz", pooled.source, pooled.target, tuple(rows))

@@ -100,6 +100,25 @@ def test_the_rmse_from_moments_is_that_of_the_voxels() -> None:
     )
 
 
+def test_the_open_part_is_normalised_as_the_target_is() -> None:
+    """Tied to the anchor, it is divided by the source's peak; a second channel with its own window joins by power."""
+    found = fingerprint("Dataset001_A", (40, 40, 40), (2.0, 2.0, 2.0), ("PET", "CT"), ("PET", "CT"))
+    found = replace(found, cases=tuple(replace(case, open_rms=(0.6, 40.95)) for case in found.cases))
+    sources = tuple(data.source_channel(name).value for name in found.channel_names)
+    window = data.target_channel(1, found, sources[1], 1).value
+    targets = (replace(sources[0], normalization=Scheme("tied", {})), window)
+    peaks = [case.source[0].peak for case in found.cases]
+    expected = [np.sqrt(((0.6 / peak) ** 2 + 0.02**2) / 2) for peak in peaks]
+    assert data.open_part(found, sources, targets, (0, 1)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_an_open_part_that_the_fingerprint_lacks_is_not_invented() -> None:
+    sources, targets, anchor = channels(PETCT)
+    assert data.open_part(PETCT, sources, targets, anchor) is not None
+    lacking = replace(PETCT, cases=tuple(replace(case, open_rms=None) for case in PETCT.cases))
+    assert data.open_part(lacking, sources, targets, anchor) is None
+
+
 def test_translation_keeps_the_finest_detail_while_that_is_affordable() -> None:
     mixed = with_spacings(PETCT, [(3.0, 2.0, 2.0)] * 3 + [(3.0, 1.5, 1.5)] * 2)
     assert data.spacing(mixed).value == (3.0, 1.5, 1.5)

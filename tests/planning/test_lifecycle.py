@@ -8,8 +8,10 @@ import pytest
 
 from nndiff.planning import lifecycle
 from nndiff.planning.planner import plan
+from nndiff.plans.migrate import migrated
 from nndiff.plans.plan import digest, load_plan
 from nndiff.words.errors import NndiffError
+from nndiff.words.strict_json import encode
 from tests.laws.test_planner_laws import closed_form
 from tests.planning.fingerprints import budget, fingerprint
 
@@ -85,6 +87,33 @@ def test_a_plan_from_before_a_decision_was_invented_was_not_edited_by_hand(path)
     edit(path, outdate)
     assert settle(path, "bridge").kept == ()
     assert json.loads(path.read_text())["configurations"]["bridge"]["sampler"]["samples"] == 1
+    edit(path, outdate)
+    edit(path, lambda data: data["configurations"]["bridge"].update(batch_size=3))
+    assert settle(path, "bridge").kept == ("bridge",)
+
+
+def test_a_plan_of_version_2_gains_the_open_part_and_stays_unedited(path) -> None:
+    settle(path, "bridge", "ddpm")
+
+    def outdate(data) -> None:
+        data["version"] = 2
+        data["decisions"] = [row for row in data["decisions"] if row["name"] != "open_part"]
+        for name, configuration in data["configurations"].items():
+            del configuration["open_part"]
+            data["seals"][name] = digest(configuration)
+
+    edit(path, outdate)
+    plan = load_plan(path)
+    for name, configuration in plan.configurations.items():
+        assert configuration.open_part == 0.3 * configuration.source_distance
+        rows = [row for row in plan.decisions if (row.configuration, row.name) == (name, "open_part")]
+        assert [row.value for row in rows] == [configuration.open_part]
+    assert list(encode(plan)["configurations"]["bridge"]) == list(
+        migrated(json.loads(path.read_text()))["configurations"]["bridge"]
+    )
+    settled = settle(path, "bridge")
+    assert settled.kept == ()
+    assert load_plan(path).configurations["ddpm"] == plan.configurations["ddpm"]
     edit(path, outdate)
     edit(path, lambda data: data["configurations"]["bridge"].update(batch_size=3))
     assert settle(path, "bridge").kept == ("bridge",)

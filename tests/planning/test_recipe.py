@@ -88,6 +88,20 @@ def test_the_distance_is_the_median_and_never_zero() -> None:
     assert recipe.source_distance([]).value == 1.0
 
 
+def test_the_open_part_is_the_median_over_cases_and_the_reason_states_the_distance() -> None:
+    verdict = recipe.open_part([0.01, 0.03, 0.02], 0.05)
+    assert verdict.value == 0.02
+    assert "held-out" in verdict.reason
+    assert "0.05" in verdict.reason
+
+
+def test_an_open_part_that_was_not_estimated_is_a_share_of_the_distance_or_nothing() -> None:
+    verdict = recipe.open_part(None, 0.05)
+    assert verdict.value == pytest.approx(0.015)
+    assert "two patients" in verdict.reason
+    assert recipe.open_part(None, None).value == 0.0
+
+
 def test_warm_up_and_memory_are_a_twentieth_of_the_training_within_limits() -> None:
     assert [recipe.warmup_steps(steps).value for steps in (100, 10_000, 10**6)] == [20, 500, 1000]
     assert [recipe.ema_half_life(steps).value for steps in (100, 10_000, 10**6)] == [10, 500, 5000]
