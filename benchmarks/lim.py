@@ -17,7 +17,7 @@ import argparse
 import csv
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -31,7 +31,7 @@ from nndiff.diffusion.process import DDPM, noise_matched_step
 from nndiff.imaging import store
 from nndiff.methods.common import NOISE_MULTIPLE
 from nndiff.resources.memory import prediction_cost
-from nndiff.sampling.scoring import Figures
+from nndiff.sampling.scoring import Figures, mean_of
 from nndiff.sampling.translate import build_model
 from nndiff.training.folds import FILE as SPLITS
 from nndiff.training.request import Request
@@ -237,7 +237,7 @@ def _distance(bench: Bench, case: str) -> float:
 def _mean(label: str, figures: dict[str, Figures], tflops: float = 0.0, seconds: float = 0.0) -> Row:
     every = list(figures.values())
     whole, two = (
-        Figures(*(fmean(getattr(f, name) for f in some) for name in ("psnr", "ssim", "mae", "hf")))
+        Figures(*(mean_of([getattr(f, field.name) for f in some]) for field in fields(Figures)))
         for some in (every, every[:2])
     )
     return Row(label, len(every), whole, two, tflops, seconds)

@@ -19,6 +19,7 @@ from nndiff.metrics.ensemble import crps, uncertainty_correlation
 from nndiff.metrics.grid import GridIndex, grid_index
 from nndiff.metrics.image import high_frequency_ratio, mae, ms_ssim, nrmse, psnr, ssim
 from nndiff.metrics.pet import Labels, Region, region_biases
+from nndiff.metrics.texture import Texture, texture
 from nndiff.words.registry import Registry
 from nndiff.words.volume import FloatArray, Mask, Range, Spacing, Triple
 
@@ -43,6 +44,10 @@ class Comparison:
         """Return the puzzle's grid artefacts. They need complete lines, so the residual is 0 outside the mask."""
         inside = self.estimate if self.mask is None else np.where(self.mask, self.estimate, self.truth)
         return grid_index(inside, self.truth, self.puzzle_factor)
+
+    @cached_property
+    def texture(self) -> Texture:
+        return texture(self.estimate, self.truth, self.mask)
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
@@ -147,6 +152,51 @@ ROWS = (
         "power above half the Nyquist frequency over the truth's: below 1 is blur, above 1 is noise",
         near_one_is_good,
         heading="HF",
+    ),
+    Metric(
+        "HF_body",
+        lambda c: c.texture.body.fine,
+        "power of the fine band in the body without its hottest part, over the truth's",
+        near_one_is_good,
+        heading="HF_body",
+    ),
+    Metric(
+        "HF_air",
+        lambda c: c.texture.air.fine,
+        "power of the fine band outside the body over the truth's: above 1 is noise in the air",
+        near_one_is_good,
+        heading="HF_air",
+    ),
+    Metric(
+        "HF_hot",
+        lambda c: c.texture.hot.fine,
+        "power of the fine band in the hottest 5 % of the body over the truth's",
+        near_one_is_good,
+    ),
+    Metric(
+        "band_middle",
+        lambda c: c.texture.body.middle,
+        "power around 0.15 cycles per voxel in the body over the truth's",
+        near_one_is_good,
+    ),
+    Metric(
+        "band_coarse",
+        lambda c: c.texture.body.coarse,
+        "power around 0.08 cycles per voxel in the body over the truth's",
+        near_one_is_good,
+    ),
+    Metric(
+        "neighbour_correlation_bias",
+        lambda c: c.texture.correlation_bias,
+        "correlation of neighbouring voxels of the fine band in the body, minus the truth's: below 0 is whiter grain",
+        near_zero_is_good,
+    ),
+    Metric(
+        "texture_dB",
+        lambda c: c.texture.distance,
+        "distance from the truth's texture over three regions, three bands and the correlation, in dB",
+        low_is_good,
+        heading="texture_dB",
     ),
     Metric(
         "grid_bias",

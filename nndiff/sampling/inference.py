@@ -36,6 +36,11 @@ class Row:
     hf: float
     seconds: float  # per volume
     cases: int
+    # None if it cannot be measured, and in files that were written before texture was measured locally.
+    texture_db: float | None = None  # distance from the truth's texture; its penalty is part of the score
+    hf_body: float | None = None
+    hf_air: float | None = None
+    correlation_bias: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """The score of a translated volume: one number that rewards neither blur nor noise.
 
-    score = PSNR + 20·SSIM - w·|10·log10(HF)|        in dB: 0.01 of SSIM counts as 0.2 dB
+    score = PSNR + 20·SSIM - w·D        in dB: 0.01 of SSIM counts as 0.2 dB
 
-HF is the power of the estimate at high frequencies divided by that of the truth. w is 0 where training chooses the best
-checkpoint; where tuning chooses a sampler, its objective sets w.
+D is the distance of the estimate's texture from that of the truth, over regions and frequency bands
+(nndiff/metrics/texture.py), in dB. w is 0 where training chooses the best checkpoint; where tuning chooses a sampler,
+its objective sets w.
 """
 
 from __future__ import annotations
@@ -11,29 +12,37 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from statistics import fmean
 
 from nndiff.metrics import image
+from nndiff.metrics.texture import Texture
+from nndiff.metrics.texture import texture as texture_of
 from nndiff.plans.channels import Channel
 from nndiff.words.volume import FloatArray, Mask
 
 SSIM_IN_DB = 20.0
-LEAST_HF = 1e-3  # smaller ratios count as this one
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The metrics of one volume: means over the channels, in network units."""
+    """The metrics of one volume: means over the channels, in network units.
+
+    Those of texture are NaN if they were not requested or cannot be measured, as in a volume without air.
+    """
 
     psnr: float
     ssim: float
     mae: float
-    hf: float  # nan if it was not requested
+    hf: float = math.nan  # power at high frequencies over the truth's
+    texture_db: float = math.nan  # distance from the truth's texture
+    hf_body: float = math.nan  # power of the fine band in the body over the truth's
+    hf_air: float = math.nan  # the same outside the body
+    correlation_bias: float = math.nan  # of neighbouring voxels of the fine band in the body, estimate minus truth
 
-    def score(self, texture: float = 0.0) -> float:
-        plain = self.psnr + SSIM_IN_DB * self.ssim
-        return plain - texture * abs(10 * math.log10(max(self.hf, LEAST_HF))) if texture else plain
+    def score(self, weight: float = 0.0) -> float:
+        """Return the score; `weight` is w. A texture that cannot be measured has no penalty."""
+        penalty = 0.0 if math.isnan(self.texture_db) else weight * self.texture_db
+        return self.psnr + SSIM_IN_DB * self.ssim - penalty
 
 
 def bounds_of(channel: Channel, truth: FloatArray) -> tuple[float, float]:
@@ -50,14 +59,20 @@ def compare(
     mask: Mask | None,
     texture: bool = False,
 ) -> Figures:
-    rows = [
-        (
-            image.psnr(e, t, b, mask),
-            image.ssim(e, t, b, mask),
-            image.mae(e, t, mask),
-            image.high_frequency_ratio(e, t, mask) if texture else math.nan,
-        )
-        for e, t, b in zip(estimate, target, bounds, strict=True)
-    ]
-    psnr, ssim, mae, hf = (float(value) for value in np.mean(rows, axis=0))
-    return Figures(psnr, ssim, mae, hf)
+    pairs = list(zip(estimate, target, bounds, strict=True))
+    fidelity = [(image.psnr(e, t, b, mask), image.ssim(e, t, b, mask), image.mae(e, t, mask)) for e, t, b in pairs]
+    local = [_texture(e, t, mask) for e, t, _ in pairs] if texture else []
+    return Figures(*map(fmean, zip(*fidelity, strict=True)), *map(mean_of, zip(*local, strict=True)))
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """Return the mean of the values that are defined; NaN if there are none."""
+    defined = [value for value in values if not math.isnan(value)]
+    return fmean(defined) if defined else math.nan
+
+
+def _texture(estimate: FloatArray, truth: FloatArray, mask: Mask | None) -> tuple[float, ...]:
+    """Return the figures of texture, in the order of their fields in `Figures`."""
+    found: Texture = texture_of(estimate, truth, mask)
+    local = (found.distance, found.body.fine, found.air.fine, found.correlation_bias)
+    return image.high_frequency_ratio(estimate, truth, mask), *(math.nan if v is None else v for v in local)

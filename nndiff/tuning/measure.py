@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from nndiff.plans.plan import Plan
 from nndiff.resources.machine import free_memory
 from nndiff.resources.memory import shallow_share, usable_now
 from nndiff.sampling.inference import Row
-from nndiff.sampling.scoring import Figures, bounds_of, compare
+from nndiff.sampling.scoring import Figures, bounds_of, compare, mean_of
 from nndiff.sampling.translate import Model, arrangements, translate
 from nndiff.tuning.candidates import without_caches
 from nndiff.walk.caches import Deep, Kept
@@ -53,6 +54,10 @@ class Measured:
             hf=fmean(f.hf for f in every),
             seconds=self.cost,
             cases=len(every),
+            texture_db=_defined(f.texture_db for f in every),
+            hf_body=_defined(f.hf_body for f in every),
+            hf_air=_defined(f.hf_air for f in every),
+            correlation_bias=_defined(f.correlation_bias for f in every),
         )
 
 
@@ -113,3 +118,9 @@ class Bench:
         on_kept = None if seen is None else seen.append
         estimate = translate(self.model, torch.from_numpy(source), shape, sampler, generator, layouts, on_kept=on_kept)
         return estimate.numpy()
+
+
+def _defined(values: Iterable[float]) -> float | None:
+    """Return the mean over the cases that have a value; None, which JSON can hold, if no case has one."""
+    mean = mean_of(list(values))
+    return None if math.isnan(mean) else mean

@@ -24,7 +24,20 @@ from nndiff.words.text_table import text_table
 
 MOST_CASES = 4  # the most cases for the choice, and the most other cases for the report
 SHARE = 0.2  # the default time budget, as a share of the training time
-HEADS = ("", "score", "PSNR dB", "SSIM", "MAE", "HF", "s/volume", "cases")
+HEADS = (
+    "",
+    "score",
+    "PSNR dB",
+    "SSIM",
+    "MAE",
+    "texture dB",
+    "HF",
+    "HF body",
+    "HF air",
+    "correlation",
+    "s/volume",
+    "cases",
+)
 
 
 @dataclass(frozen=True)
@@ -101,15 +114,24 @@ def _figures(row: Row) -> list[str]:
         f"{row.psnr:.2f}",
         f"{row.ssim:.4f}",
         f"{row.mae:.4f}",
+        _cell(row.texture_db),
         f"{row.hf:.2f}",
+        _cell(row.hf_body),
+        _cell(row.hf_air),
+        _cell(row.correlation_bias, "+.2f"),
         f"{row.seconds:.2f}",
         str(row.cases),
     ]
 
 
 def _line(row: Row) -> str:
-    score, psnr, ssim, _, hf, seconds, _ = _figures(row)
-    return f"{row.label}: score {score}, PSNR {psnr} dB, SSIM {ssim}, HF {hf}, {seconds} s"
+    score, psnr, ssim, _, texture, _, body, air, correlation, seconds, _ = _figures(row)
+    local = f"texture {texture or '-'} dB (HF body {body or '-'}, air {air or '-'}, correlation {correlation or '-'})"
+    return f"{row.label}: score {score}, PSNR {psnr} dB, SSIM {ssim}, {local}, {seconds} s"
+
+
+def _cell(value: float | None, form: str = ".2f") -> str:
+    return "" if value is None else format(value, form)
 
 
 def points(search: Search, found: Inference) -> list[Point]:

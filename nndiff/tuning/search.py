@@ -21,7 +21,7 @@ from nndiff.walk.caches import Deep, listed_steps
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
 
-# The penalty, in dB of PSNR, for one decibel of error in the power at high frequencies.
+# The penalty, in dB of PSNR, for one decibel of distance from the truth's texture.
 OBJECTIVES = {"fidelity": 0.05, "balanced": 0.25, "texture": 1.0}
 LONG, CASES_OF_LONG = 250, 2  # a walk of more steps than LONG is measured on CASES_OF_LONG cases only
 NOBODY_SEES = 0.05  # a difference of scores up to this is invisible and counts as none, however significant it is

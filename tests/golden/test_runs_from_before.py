@@ -95,6 +95,7 @@ def test_what_was_tuned_before_is_read_with_the_tiles_of_the_plan(name: str) -> 
     assert tuned is not None
     assert tuned.planned == planned
     assert {row.label: row.sampler for row in tuned.sweep} == samplers(name, planned.layers[0].overlap)
+    assert {(row.hf, row.texture_db, row.hf_body, row.hf_air) for row in tuned.sweep} == {(0.4, None, None, None)}
 
 
 def test_an_override_from_before_stands_where_its_field_stands_now() -> None:

@@ -16,8 +16,9 @@ from nndiff.metrics.table import METRICS, Comparison, Metric, measured, near_one
 from tests.conftest import make_phantom, save_volume
 
 PAGE = Path(__file__).parents[2] / "documentation" / "reference" / "metrics.md"
-ALWAYS = ["PSNR", "SSIM", "MS_SSIM", "MAE", "NRMSE", "HF", "grid_bias", "grid_imbalance", "grid_excess"]
-SHAPE = (14, 16, 18)
+LOCAL = ["HF_body", "HF_air", "HF_hot", "band_middle", "band_coarse", "neighbour_correlation_bias", "texture_dB"]
+ALWAYS = ["PSNR", "SSIM", "MS_SSIM", "MAE", "NRMSE", "HF", *LOCAL, "grid_bias", "grid_imbalance", "grid_excess"]
+SHAPE = (30, 32, 34)  # large enough for every band of the texture in the body
 
 every_metric = pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)
 

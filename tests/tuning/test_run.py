@@ -15,13 +15,13 @@ from nndiff.cli import train as train_command
 from nndiff.cli.tune import OBJECTIVES, main
 from nndiff.prediction import models
 from nndiff.sampling import inference
-from nndiff.sampling.inference import FILE, digest_of
+from nndiff.sampling.inference import FILE, Row, digest_of
 from nndiff.training.run import train
 from nndiff.tuning import search
-from nndiff.tuning.run import up_to_date
+from nndiff.tuning.run import HEADS, _figures, _line, up_to_date
 from nndiff.words.errors import NndiffError
 from tests.training.tiny import NAME, prepare, request, tiny_plan
-from tests.walks import changed
+from tests.walks import changed, walk_of
 
 
 @pytest.fixture
@@ -69,6 +69,7 @@ def test_it_leaves_a_choice_a_picture_and_says_both(fold, run_cli, name) -> None
     assert up_to_date(folder)
     for row in found.report:
         assert row.label in err
+    assert "texture dB" in err
 
 
 def test_the_choice_of_another_checkpoint_is_refused(fold, run_cli) -> None:
@@ -112,6 +113,17 @@ def test_training_tunes_at_its_end_unless_told_not_to(roots, fold, run_cli) -> N
     assert not (folder / FILE).exists()
     run_cli(train_command.main, *words)
     assert (folder / FILE).exists()
+
+
+def test_the_table_leaves_a_cell_empty_where_there_is_no_figure() -> None:
+    """Of a file from before, or of volumes without air."""
+    row = Row("walk", walk_of("source", 1000, 1), 48.0, 30.0, 0.9, 0.1, 0.4, 2.0, 3)
+    assert _figures(row) == ["48.00", "30.00", "0.9000", "0.1000", "", "0.40", "", "", "", "2.00", "3"]
+    local = replace(row, texture_db=4.25, hf_body=0.5, hf_air=12.0, correlation_bias=-0.2)
+    assert _figures(local)[4:9] == ["4.25", "0.40", "0.50", "12.00", "-0.20"]
+    assert len(_figures(row)) == len(HEADS) - 1
+    assert _line(row).endswith("texture - dB (HF body -, air -, correlation -), 2.00 s")
+    assert "texture 4.25 dB (HF body 0.50, air 12.00, correlation -0.20)" in _line(local)
 
 
 def test_the_objectives_of_the_command_are_those_there_are() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nndiff.diffusion.process import DDPM, PROCESSES
+from nndiff.sampling.inference import Row
 from nndiff.sampling.scoring import Figures
 from nndiff.tuning import search as module
 from nndiff.tuning.candidates import rounds, without_caches
@@ -24,6 +26,7 @@ from nndiff.walk.part import Setting
 from nndiff.walk.rules import First, Hot, Second
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
+from nndiff.words.strict_json import decode, encode
 from tests.walks import changed, unet, walk_of
 
 CASES = ("a", "b", "c")
@@ -117,9 +120,9 @@ def test_a_walk_of_a_thousand_steps_is_measured_on_two_cases_at_most() -> None:
     assert all(len(cases) == CASES_OF_LONG for cases in long)
 
 
-def measured(cost: float, *psnr: float, hf: float = 1.0) -> Measured:
+def measured(cost: float, *psnr: float, texture_db: float = 0.0) -> Measured:
     cases = CASES[: len(psnr)]
-    figures = {case: Figures(value, 0.9, 0.1, hf) for case, value in zip(cases, psnr, strict=True)}
+    figures = {case: Figures(value, 0.9, 0.1, 1.0, texture_db) for case, value in zip(cases, psnr, strict=True)}
     return Measured(changed(PLANNED, steps=round(cost)), figures, dict.fromkeys(cases, cost))
 
 
@@ -146,10 +149,21 @@ def test_nothing_slower_than_asked_is_chosen_and_the_fastest_where_all_are() -> 
 
 
 def test_the_objective_decides_what_texture_is_worth() -> None:
-    blurred, grained = measured(10, 31.0, 31.0, hf=0.1), measured(20, 30.0, 30.0, hf=1.0)
+    blurred, grained = measured(10, 31.0, 31.0, texture_db=10.0), measured(20, 30.0, 30.0)
     assert chosen_of(blurred, grained, objective="fidelity") is blurred
     assert chosen_of(blurred, grained, objective="texture") is grained
     assert OBJECTIVES["fidelity"] < OBJECTIVES["balanced"] < OBJECTIVES["texture"]
+
+
+def test_a_row_is_the_mean_over_the_cases_that_have_a_figure_and_json_can_hold_it() -> None:
+    figures = {
+        "a": Figures(30, 0.9, 0.1, 1.0, texture_db=2.0, hf_body=0.5),
+        "b": Figures(32, 0.9, 0.1, 0.5, texture_db=4.0),
+    }
+    row = Measured(PLANNED, figures, {"a": 1.0, "b": 1.0}).row(0.5)
+    assert (row.texture_db, row.hf_body, row.hf_air, row.correlation_bias) == (3.0, 0.5, None, None)
+    assert row.score == pytest.approx(31 + 18 - 0.5 * 3.0)
+    assert decode(Row, json.loads(json.dumps(encode(row), allow_nan=False))) == row
 
 
 @given(st.lists(st.floats(0, 40), min_size=3, max_size=3), st.lists(st.floats(0, 40), min_size=3, max_size=3))
