@@ -52,10 +52,17 @@ def build_process(scheme: Scheme) -> Process:
     return process
 
 
-def build_formulation(scheme: Scheme, name: str, distance: float) -> Formulation:
+def build_formulation(scheme: Scheme, name: str, distance: float, open_part: float) -> Formulation:
     """Return the process and the prediction; refuse a prediction that is undefined at t = 1, where sampling starts."""
     process = build_process(scheme)
-    prediction = PREDICTIONS.make(name, {"distance": distance})
+    prediction = PREDICTIONS.make(name, {"distance": distance, "open_part": open_part})
+    if prediction.tells_error and not open_part > 0:
+        raise NndiffError(
+            f"The prediction '{name}' needs to know how much of the target the source leaves open.",
+            expected="open_part above 0: translation, not generation",
+            found=open_part,
+            remedy="pass --set configurations.NAME.prediction=x0",
+        )
     a, _, sigma = process.at(1.0)
     if not prediction.defined(a, sigma):
         raise NndiffError(
@@ -68,7 +75,8 @@ def build_formulation(scheme: Scheme, name: str, distance: float) -> Formulation
 
 
 def formulation_of(configuration: Configuration) -> Formulation:
-    return build_formulation(configuration.process, configuration.prediction, configuration.source_distance)
+    planned = configuration.lesson
+    return build_formulation(planned.process, planned.prediction, planned.source_distance, planned.open_part)
 
 
 def setting_of(configuration: Configuration) -> Setting:

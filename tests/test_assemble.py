@@ -130,7 +130,7 @@ def test_another_packages_network_is_built_like_any_other(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 def test_a_prediction_that_is_undefined_where_the_process_starts_is_refused(prediction: str) -> None:
     with pytest.raises(NndiffError, match=f"'{prediction}' is undefined at t = 1, where the process 'bridge' starts"):
-        build_formulation(Scheme("bridge", {"gamma": 0.1 if prediction == "eps" else 0.0}), prediction, 0.1)
+        build_formulation(Scheme("bridge", {"gamma": 0.1 if prediction == "eps" else 0.0}), prediction, 0.1, 0.03)
 
 
 def test_a_formulation_reads_from_an_answer_what_its_prediction_says() -> None:

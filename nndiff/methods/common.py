@@ -1,4 +1,8 @@
-"""Rules for decisions that several methods share: learning rate, start, starting step, number of steps, reuse."""
+"""Rules for decisions that several methods share: learning rate, start, starting step, number of steps, reuse.
+
+A method that can return both the mean and the texture of the target (`fused`) shares prediction, training, times and
+step rule: they follow from the open part s, the rms of what the source leaves open.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,13 @@ import numpy as np
 
 from nndiff.families import NetworkSpec
 from nndiff.methods.method import Data, Walk
+from nndiff.plans.plan import Stage
 from nndiff.walk.caches import Cache, Deep
 from nndiff.walk.part import STEPS
+from nndiff.walk.rules import Rule, Second
 from nndiff.walk.starts import Noise, Shortcut, Start
+from nndiff.walk.times import Ratio, Times
+from nndiff.words.scheme import Scheme
 from nndiff.words.verdict import Alternative, Verdict
 
 LEARNING_RATE, WIDEST_AT_FULL_RATE = 2e-4, 64
@@ -20,6 +28,50 @@ NOISE_MULTIPLE = 1.0  # noise at the start / distance to the source; measured fo
 PUBLISHED_MULTIPLE = 10.0  # 5 to 15, for a model that predicts noise: FDG, DOTATATE, PSMA (Less Is More, [0, 1] units)
 
 SECOND_ORDER = Alternative({"name": "second"}, "needs no extra evaluation, but helps only in a walk of many steps")
+HIGHEST, LOWEST = 8.0, 0.1  # sigma/a at the first and the last step of a walk with texture, as multiples of s
+
+
+def fused(data: Data) -> Verdict[str]:
+    """Return the prediction that lets noise pass where the source leaves something open, and nowhere else."""
+    return Verdict(
+        "fused",
+        "the image with its expected error per voxel, by which it is weighed against x_t: one step gives the mean, a "
+        "walk adds texture where the source leaves it open",
+        (
+            Alternative(
+                "x0", "the image alone: a walk of ten steps kept less fine power than one step on real low-count PET"
+            ),
+        ),
+    )
+
+
+def both_ends(weight: float, reason: str) -> tuple[Stage, str]:
+    """Return the training stage of a fused prediction, and its description."""
+    stage = Stage("all", Scheme("gradient", {"weight": weight}), 1.0, Scheme("posterior", {}))
+    return stage, (
+        f"one stage: at t = 1, L1 plus {weight:g} times the L1 of the gradients, {reason}; at smaller t, uniform in "
+        "the logarithm of sigma/a around the open part, the squared error, because a walk needs means"
+    )
+
+
+def by_ratio(walk: Walk, first: int, steps: int) -> Times:
+    """Return the grid whose steps are equal in log(sigma/a), around the open part."""
+    s = walk.data.open_part
+    return Ratio(first, steps, high=_rounded(HIGHEST * s), low=_rounded(LOWEST * s))
+
+
+def texture_order(data: Data) -> Verdict[Rule]:
+    """Return the second-order rule, with which few steps keep the variance that the source leaves open."""
+    return Verdict(
+        Second(),
+        "deterministic after the first step, of second order: with a perfect network, ten steps in the logarithm of "
+        "sigma/a keep all of the open variance",
+        (Alternative({"name": "first"}, "first order: ten such steps keep about four fifths of it"),),
+    )
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")
 
 
 def learning_rate(network: NetworkSpec, steps: int) -> Verdict[float]:

@@ -2,25 +2,66 @@
 
 from __future__ import annotations
 
-from nndiff.methods.common import SECOND_ORDER, every_step, late_start, learning_rate, matched_step
-from nndiff.methods.method import Data, Method
+from dataclasses import replace
+
+from nndiff.methods.common import (
+    SECOND_ORDER,
+    both_ends,
+    by_ratio,
+    every_step,
+    fused,
+    late_start,
+    learning_rate,
+    matched_step,
+    texture_order,
+)
+from nndiff.methods.method import Data, Method, Walk, suited
 from nndiff.plans.plan import Stage
 from nndiff.walk.caches import Cache, Deep
 from nndiff.walk.part import STEPS
-from nndiff.walk.rules import First
+from nndiff.walk.rules import First, Rule
 from nndiff.walk.starts import Start
+from nndiff.walk.times import Times
 from nndiff.words.scheme import Scheme
 from nndiff.words.verdict import Alternative, Verdict
+from nndiff.words.volume import Triple
+
+LATE_STEPS = 12  # the most steps of a walk from a late start
 
 
 def _prediction(data: Data) -> Verdict[str]:
     if data.task == "generation":
         return Verdict("eps", "the noise, as in the published models; x0 follows from it wherever a > 0")
+    verdict = fused(data)
+    eps = Alternative("eps", "as published; 11 dB worse than the source itself after 300 training steps")
+    return replace(verdict, alternatives=(*verdict.alternatives, eps))
+
+
+def _stages(data: Data, puzzle_factor: Triple) -> Verdict[tuple[Stage, ...]]:
+    if data.task == "generation":
+        return Verdict((Stage("all", Scheme("squared", {}), 1.0),), "one stage: the squared error of the output")
+    stage, words = both_ends(0.3, "a regression")
+    return Verdict((stage,), words)
+
+
+def _steps(first: int) -> Verdict[int]:
+    if first == STEPS:
+        return every_step()(first)
     return Verdict(
-        "x0_skip",
-        "the image, as a weighted sum of x_t and the network's output: noise need not pass through the network",
-        (Alternative("eps", "as published; 11 dB worse than the source itself after 300 training steps"),),
+        min(first, LATE_STEPS),
+        f"{LATE_STEPS} steps that are equal in the logarithm of sigma/a, down to a tenth of the open part",
+        (Alternative(first, "every step, as published: with --times even"),),
     )
+
+
+def _times(walk: Walk, first: int, steps: int) -> Times:
+    return suited(walk, first, steps) if walk.data.task == "generation" else by_ratio(walk, first, steps)
+
+
+def _rule(data: Data) -> Verdict[Rule]:
+    if data.task == "generation":
+        return Verdict(First(1.0), "the ancestral step, for which the model is trained", (SECOND_ORDER,))
+    return texture_order(data)
 
 
 def _cache(start: Start, steps: int) -> Verdict[Cache]:
@@ -40,18 +81,17 @@ DDPM = Method(
     tasks=("translation", "generation"),
     planned_for=("translation", "generation"),
     family="unet",
-    process=Verdict(
+    process=lambda data: Verdict(
         Scheme("ddpm", {"steps": float(STEPS), "beta_first": 1e-4, "beta_last": 2e-2}),
         "the linear schedule of 1000 steps, to which the published starting steps refer",
     ),
     prediction=_prediction,
-    stages=lambda puzzle_factor: Verdict(
-        (Stage("all", Scheme("squared", {}), 1.0),), "one stage: the squared error of the output"
-    ),
+    stages=_stages,
     learning_rate=learning_rate,
     start=late_start,
     first_step=matched_step,
-    steps=every_step(),
-    rule=Verdict(First(1.0), "the ancestral step, for which the model is trained", (SECOND_ORDER,)),
+    steps=_steps,
+    rule=_rule,
     cache=_cache,
+    times=_times,
 )

@@ -19,6 +19,7 @@ from nndiff.walk.guides import Guide
 from nndiff.walk.layers import Layer
 from nndiff.walk.rules import Rule
 from nndiff.walk.starts import Start
+from nndiff.walk.times import Suited, Times
 from nndiff.words.scheme import Scheme
 from nndiff.words.verdict import Verdict
 from nndiff.words.volume import Triple
@@ -33,6 +34,7 @@ class Data:
     distances: tuple[float, ...]  # per case, rms between source and target in normalised units; empty in generation
     noise_share: float | None  # share of noise in the difference of source and target; None where there is no source
     noise_or_structure: str  # the same as a sentence
+    open_part: float  # rms of what the source leaves open, normalised; 0 in generation
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ def no_more(start: Start, steps: int) -> tuple[Verdict[Layer | Guide | Cache], .
     return ()
 
 
+def suited(walk: Walk, first: int, steps: int) -> Times:
+    """Return the grid that suits the step rule."""
+    return Suited(first, steps)
+
+
 def as_sized(rung: Rung) -> Rung:
     """Return the rung unchanged."""
     return rung
@@ -63,15 +70,16 @@ class Method:
     tasks: tuple[str, ...]  # the tasks that it serves
     planned_for: tuple[str, ...]  # the tasks for which it is planned if the user names no configuration
     family: str  # the network family
-    process: Verdict[Scheme]
+    process: Callable[[Data], Verdict[Scheme]]
     prediction: Callable[[Data], Verdict[str]]
-    stages: Callable[[Triple], Verdict[tuple[Stage, ...]]]  # puzzle factor → training stages
+    stages: Callable[[Data, Triple], Verdict[tuple[Stage, ...]]]  # facts, puzzle factor → training stages
     learning_rate: Callable[[NetworkSpec, int], Verdict[float]]  # network, training steps → learning rate
     start: Callable[[Data], Verdict[Start]]
     first_step: Callable[[Walk], Verdict[int]]  # facts → starting step, of 1000
     steps: Callable[[int], Verdict[int]]  # starting step → number of steps
-    rule: Verdict[Rule]
+    rule: Callable[[Data], Verdict[Rule]]
     cache: Callable[[Start, int], Verdict[Cache]]  # start, number of steps → cache
+    times: Callable[[Walk, int, int], Times] = suited  # facts, starting step, number of steps → grid
     more: Callable[[Start, int], tuple[Verdict[Layer | Guide | Cache], ...]] = no_more  # further parts of the sampler
     resized: Callable[[Rung], Rung] = as_sized  # largest size that fits → size that is trained
     why_coarser: str = "coarser than the data, so that a whole volume fits: generation does not use tiles"

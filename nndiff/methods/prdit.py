@@ -38,11 +38,11 @@ PRDIT = Method(
     tasks=("translation", "generation"),
     planned_for=("generation",),
     family="prdit",
-    process=Verdict(Scheme("trig", {"noise": 0.5}), "as published: cos(πt/2)·x0 + 0.5·sin(πt/2)·eps"),
+    process=lambda data: Verdict(Scheme("trig", {"noise": 0.5}), "as published: cos(πt/2)·x0 + 0.5·sin(πt/2)·eps"),
     prediction=lambda data: Verdict(
         "both", "the image and the noise, as published: each is more accurate at one end of the path"
     ),
-    stages=lambda puzzle_factor: Verdict(
+    stages=lambda data, puzzle_factor: Verdict(
         (Stage("core.local", SQUARED, 0.4), Stage("core.whole", SQUARED, 0.6)),
         "two stages: first the local denoiser alone, then the transformer, with the denoiser frozen; "
         "the shares are near the published 104 000 and 130 000 steps",
@@ -51,7 +51,7 @@ PRDIT = Method(
     start=late_start,
     first_step=matched_step,
     steps=every_step(Verdict(HOT_STEPS, "a hundred hot steps; --steps 1000 takes the published thousand")),
-    rule=Verdict(
+    rule=lambda data: Verdict(
         Hot(2),
         "two steps at once, then the noise of one step is added back: the best published setting",
         (

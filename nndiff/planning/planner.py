@@ -18,7 +18,7 @@ from nndiff.diffusion.prediction import PREDICTIONS
 from nndiff.families import FAMILIES, NetworkSpec, search
 from nndiff.families.family import Channels, Rung
 from nndiff.methods import METHODS, demand_allowed
-from nndiff.methods.method import Method, Walk
+from nndiff.methods.method import Data, Method, Walk
 from nndiff.planning import data, recipe
 from nndiff.planning.overrides import Overrides
 from nndiff.plans.channels import Channel, demand_channels
@@ -27,7 +27,7 @@ from nndiff.plans.plan import DATASET_WIDE, Configuration, Decision, Lesson, Pla
 from nndiff.resources.memory import prediction_cost, shallow_share, total_needed, training_cost, usable_bytes
 from nndiff.walk.caches import Deep
 from nndiff.walk.sampler import SamplerPlan
-from nndiff.walk.times import Suited, Times
+from nndiff.walk.times import Times
 from nndiff.words.budget import Budget
 from nndiff.words.errors import NndiffError, nearest
 from nndiff.words.fingerprint import Fingerprint
@@ -161,13 +161,15 @@ def _configuration(
     spacing = decide("spacing", data.spacing(fingerprint))
     shape = decide("volume_shape", data.volume_shape(fingerprint, plan.crop, spacing))
     decide("precision", recipe.precision(budget))
-    process = build_process(decide("process", method.process))
-    facts = recipe.data_of(fingerprint, plan.anchor, _distances(fingerprint, plan))
+    distances = _distances(fingerprint, plan)
+    distance = decide("source_distance", recipe.source_distance(distances))
+    part = decide("open_part", recipe.open_part(_open_parts(fingerprint, plan), distance if distances else None))
+    facts = recipe.data_of(fingerprint, plan.anchor, distances, part)
+    process = build_process(decide("process", method.process(facts)))
     prediction = decide("prediction", method.prediction(facts))
-    distance = decide("source_distance", recipe.source_distance(facts.distances))
-    decide("open_part", recipe.open_part(_open_parts(fingerprint, plan), distance if facts.distances else None))
 
-    sized = _Sizing(method, fingerprint, budget, ledger, predict).sized(shape, spacing, recipe.skip(prediction, facts))
+    sizing = _Sizing(method, facts, fingerprint, budget, ledger, predict)
+    sized = sizing.sized(shape, spacing, recipe.skip(prediction, facts))
     rung, network = sized.rung, sized.network
     network.demand_size(rung.patch_size)
     if rung.spacing != spacing:
@@ -175,7 +177,7 @@ def _configuration(
         ledger.revise(name, "spacing", rung.spacing, method.why_coarser)
         ledger.revise(name, "volume_shape", shape, "the same extent at the coarser spacing")
 
-    decide("stages", method.stages(rung.puzzle_factor))
+    decide("stages", method.stages(facts, rung.puzzle_factor))
     decide("augmentation", recipe.augmentation(plan.source_channels, plan.target_channels, facts))
     accumulate = decide("accumulate", recipe.accumulate(rung.batch_size))
     training_steps = decide("training_steps", recipe.training_steps(budget, sized.cost.flops * accumulate))
@@ -206,7 +208,7 @@ def _sampler(method: Method, walk: Walk, sized: search.Sized, shape: Triple, led
 
     start = decide("start", method.start(walk.data))
     times = decide("times", _times(method, replace(walk, start=start), ledger))
-    rule = decide("rule", method.rule)
+    rule = decide("rule", method.rule(walk.data))
     tiled = walk.data.task != "generation"
     tiles = decide("layers.tiles", recipe.tiles(sized.rung.patch_size == shape, tiled))
     shifts = decide("layers.shifts", recipe.shifts(sized.rung.puzzle_factor))
@@ -228,7 +230,7 @@ def _times(method: Method, walk: Walk, ledger: Ledger) -> Verdict[Times]:
     reasons = dict.fromkeys([f"{first.reason}", f"{steps.reason}"])
     others = [Alternative({"first": other.value}, other.note) for other in first.alternatives]
     others += [Alternative({"steps": other.value}, other.note) for other in steps.alternatives]
-    return Verdict(Suited(first.value, steps.value), "; ".join(reasons), tuple(others))
+    return Verdict(method.times(walk, first.value, steps.value), "; ".join(reasons), tuple(others))
 
 
 def _tell_share(name: str, configuration: Configuration, ledger: Ledger) -> None:
@@ -254,6 +256,7 @@ class _Sizing:
     """
 
     method: Method
+    facts: Data
     fingerprint: Fingerprint
     budget: Budget
     ledger: Ledger
@@ -294,8 +297,9 @@ class _Sizing:
         return self.ledger.values[self.method.name][name]
 
     def _traced(self, network: NetworkSpec, puzzle: Triple, patch: Triple, batch: int) -> search.Cost:
-        stages = self.ledger.overrides.apply(f"{self.path}.stages", self.method.stages(puzzle).value)[0]
-        lesson = Lesson(self._decided("process"), self._decided("prediction"), self._decided("source_distance"), stages)
+        stages = self.ledger.overrides.apply(f"{self.path}.stages", self.method.stages(self.facts, puzzle).value)[0]
+        fields = ("process", "prediction", "source_distance", "open_part")
+        lesson = Lesson(**{name: self._decided(name) for name in fields}, stages=stages)
         work = Workload(
             network=network,
             puzzle_factor=puzzle,

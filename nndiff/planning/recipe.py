@@ -137,7 +137,7 @@ def shifts(puzzle_factor: Sequence[int]) -> Verdict[Shifts]:
     )
 
 
-def data_of(fingerprint: Fingerprint, anchor: tuple[int, ...], distances: Sequence[float]) -> Data:
+def data_of(fingerprint: Fingerprint, anchor: tuple[int, ...], distances: Sequence[float], open_part: float) -> Data:
     """Return the facts about source and target that methods may use."""
     shares = [case.links[t][s].noise_share for case in fingerprint.cases for t, s in enumerate(anchor)]
     share = float(np.median(shares)) if shares else None
@@ -147,6 +147,7 @@ def data_of(fingerprint: Fingerprint, anchor: tuple[int, ...], distances: Sequen
         distances=tuple(distances),
         noise_share=share,
         noise_or_structure=_in_words(share),
+        open_part=open_part,
     )
 
 

@@ -70,6 +70,7 @@ class Lesson:
     process: Scheme
     prediction: str
     source_distance: float
+    open_part: float
     stages: tuple[Stage, ...]
 
 
@@ -87,7 +88,7 @@ class Configuration(Checked):
     network: NetworkSpec
     precision: Annotated[str, one_of("bf16", "fp32")]
     process: Scheme
-    prediction: str  # x0 | eps | v | residual | x0_skip | both
+    prediction: str  # x0 | eps | v | residual | x0_skip | both | fused
     source_distance: Annotated[float, above(0)]  # rms between anchor and target, normalised; the scale of x0_skip
     open_part: Annotated[float, at_least(0)]  # rms of what the source leaves open, normalised; 0 if there is no source
     stages: Annotated[tuple[Stage, ...], Rule(bool, "at least one stage")]
@@ -112,7 +113,7 @@ class Configuration(Checked):
 
     @property
     def lesson(self) -> Lesson:
-        return Lesson(self.process, self.prediction, self.source_distance, self.stages)
+        return Lesson(self.process, self.prediction, self.source_distance, self.open_part, self.stages)
 
 
 @dataclass(frozen=True)

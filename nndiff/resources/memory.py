@@ -73,7 +73,7 @@ def remembered(function: Callable[..., T]) -> Callable[..., T]:
 @remembered
 def training_cost(work: Workload, lesson: Lesson) -> Cost:
     """Return the cost of a training step (x_t, networks, loss, backward, clipping, AdamW, EMA); maximum over stages."""
-    formulation = build_formulation(lesson.process, lesson.prediction, lesson.source_distance)
+    formulation = build_formulation(lesson.process, lesson.prediction, lesson.source_distance, lesson.open_part)
 
     def traced(stage: Stage) -> Cost:
         def step(network: nn.Module, objective: Objective) -> None:

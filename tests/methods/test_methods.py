@@ -35,8 +35,8 @@ from tests.planning.fingerprints import GOLDEN, budget
 from tests.walks import prdit, unet
 
 TASKS = ("translation", "generation")
-TRANSLATION = Data("translation", (0,), (0.1,), 0.9, "")
-GENERATION = Data("generation", (), (), None, "")
+TRANSLATION = Data("translation", (0,), (0.1,), 0.9, "", 0.03)
+GENERATION = Data("generation", (), (), None, "", 0.0)
 FOUND = {"translation": GOLDEN["sarcoma_crop"], "generation": GOLDEN["chest_ct_generation"]}
 SERVED = [(name, task) for name in METHODS for task in METHODS[name].tasks]
 
@@ -77,12 +77,12 @@ def test_a_method_is_planned_for_the_tasks_that_it_serves_and_refused_for_all_ot
 def test_all_that_a_method_names_exists(name: str, task: str) -> None:
     method = METHODS[name]
     assert method.family in FAMILIES
-    assert method.process.value.name in PROCESSES
+    assert method.process(data_of(task)).value.name in PROCESSES
     assert method.prediction(data_of(task)).value in PREDICTIONS
-    assert method.rule.value.name in RULES
+    assert method.rule(data_of(task)).value.name in RULES
     assert method.start(data_of(task)).value.name in STARTS
     for factor in ((1, 1, 1), (2, 2, 2)):
-        for stage in method.stages(factor).value:
+        for stage in method.stages(data_of(task), factor).value:
             assert stage.loss.name in LOSSES
             assert stage.objective.name in OBJECTIVES
     for steps in (1, 2, 50, STEPS):
@@ -92,8 +92,10 @@ def test_all_that_a_method_names_exists(name: str, task: str) -> None:
 @every_service
 def test_its_process_prediction_and_objectives_are_built_and_fit_one_another(name: str, task: str) -> None:
     method = METHODS[name]
-    formulation = build_formulation(method.process.value, method.prediction(data_of(task)).value, 0.1)
-    for stage in method.stages((2, 2, 2)).value:
+    formulation = build_formulation(
+        method.process(data_of(task)).value, method.prediction(data_of(task)).value, 0.1, 0.03
+    )
+    for stage in method.stages(data_of(task), (2, 2, 2)).value:
         built = build_objective(stage, formulation)
         assert built.process is formulation.process
         assert 0 < built.time_of(0.3) <= 1
@@ -242,20 +244,20 @@ def test_each_predicts_what_its_task_asks_for() -> None:
 
 
 def test_a_transformer_is_trained_in_two_stages_and_walks_hot() -> None:
-    stages = METHODS["prdit"].stages((1, 1, 1)).value
+    stages = METHODS["prdit"].stages(GENERATION, (1, 1, 1)).value
     assert [(stage.trains, stage.share) for stage in stages] == [("core.local", 0.4), ("core.whole", 0.6)]
-    assert METHODS["prdit"].rule.value == Hot(2)
+    assert METHODS["prdit"].rule(GENERATION).value == Hot(2)
 
 
 def test_the_gradients_of_a_puzzled_bridge_keep_the_grid_out_of_the_image() -> None:
-    verdicts = [METHODS["bridge"].stages(factor) for factor in ((1, 1, 1), (1, 2, 2))]
+    verdicts = [METHODS["bridge"].stages(TRANSLATION, factor) for factor in ((1, 1, 1), (1, 2, 2))]
     assert verdicts[0].value == verdicts[1].value
     assert ["grid" in verdict.reason for verdict in verdicts] == [False, True]
 
 
 def test_every_process_that_a_method_names_is_built_with_its_options() -> None:
     for name in METHODS:
-        assert build_process(METHODS[name].process.value).at(0.0)[0] == pytest.approx(1.0)
+        assert build_process(METHODS[name].process(TRANSLATION).value).at(0.0)[0] == pytest.approx(1.0)
 
 
 # ---------------------------------------------------------------- further planned parts

@@ -17,7 +17,9 @@ from tests.training.tiny import tiny_plan
 
 
 def data(share: float | None = None, anchor: tuple[int, ...] = ()) -> Data:
-    return Data("translation" if anchor else "generation", anchor, (0.1,) if anchor else (), share, "")
+    return Data(
+        "translation" if anchor else "generation", anchor, (0.1,) if anchor else (), share, "", 0.03 if anchor else 0.0
+    )
 
 
 def test_a_step_that_costs_more_gets_fewer_steps() -> None:

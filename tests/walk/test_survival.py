@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nndiff.diffusion.prediction import Estimate, eps_of
-from nndiff.diffusion.process import DDPM, I2SB, RDDM, Bridge, Process, noise_ratio
+from nndiff.diffusion.process import DDPM, I2SB, RDDM, Bridge, Process
 from nndiff.diffusion.walk import Course, walk
 from nndiff.walk.rules import First, Hot, Rule, Second
 from nndiff.walk.starts import Draft, Noise, Shortcut, Source, Start
@@ -26,7 +26,7 @@ def time_of(process: Process, ratio: float) -> float:
     low, high = 0.0, 1.0
     for _ in range(100):
         middle = (low + high) / 2
-        low, high = (middle, high) if noise_ratio(process, middle) < ratio else (low, middle)
+        low, high = (middle, high) if process.ratio(middle) < ratio else (low, middle)
     return low
 
 
