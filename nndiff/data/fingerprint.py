@@ -5,12 +5,12 @@ A fingerprint depends only on the data, not on the machine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nndiff.data.integrity import Content, Examined, across_cases, examine, other_units, strangers, tells
+from nndiff.data.integrity import Content, Examined, across_cases, examine, other_units, strangers, tells, uncovered
 from nndiff.data.prepare import CROP_MARGIN_MM, body
 from nndiff.data.statistics import channel_statistics, foregrounds, links, samples, statistics, tidy
 from nndiff.imaging.io import read_header
@@ -114,17 +114,25 @@ class _Task:
         )
         inside = foregrounds(source, kinds[0]), foregrounds(target, kinds[1])
         fingerprint = self._fingerprint(case, examined, kinds, inside)
+        findings = (*examined.findings, *self._uncovered(case, examined, inside)) if self.verify else examined.findings
         shares = tells(source, target) if self.verify else []
         drawn = [samples(volume, masks) for volume, masks in zip((source, target), inside, strict=True)]
         return _Row(
             name=case.name,
-            findings=examined.findings,
+            findings=findings,
             content=examined.content,
             case=fingerprint,
             source_samples=drawn[0],
             target_samples=drawn[1],
             shares=tuple(shares),
         )
+
+    def _uncovered(self, case: Case, examined: Examined, inside: tuple[list[Mask], list[Mask]]) -> Iterator[Finding]:
+        sides = zip(("source", "target"), (examined.source, examined.target), strict=True)
+        channels = [channel for _, volume in sides if volume is not None for channel in volume.array]
+        names = [f"source {name}" for name in self.dataset.channel_names]
+        names += [f"target {name}" for name in self.dataset.target_names]
+        return uncovered(case.name, channels, [*inside[0], *inside[1]], names)
 
     def _fingerprint(
         self,
