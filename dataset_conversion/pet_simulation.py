@@ -29,7 +29,7 @@ SOFT_SLOPE = 9.6e-6
 BONE_SLOPE, BONE_OFFSET, BREAK = 5.10e-6, 4.71e-3, 47.0  # from BREAK upwards
 AIR_HU, WATER = -1000.0, 0.0096  # per mm
 LEAST_ANGLES, ANGLES_A_PIXEL = 60, 0.94
-CUT_PLANES = 2  # of a side on which the body is cut; uncorrected, they are 1.6 and 1.2 times as bright as the next
+CUT_PLANES = 2  # of a side on which the body is cut; uncorrected, they are 1.6 and 1.2 times too bright
 ACTIVE, CUT = 0.5, 0.1  # of the body's median: activity of the body; least share of a plane that cuts through the body
 SINOGRAMS = 16  # most sinograms that a scan and its reconstructions hold in memory
 

@@ -260,7 +260,7 @@ def test_the_padding_and_only_it_is_marked_as_outside_the_case(tmp_path, rows) -
 
 
 def test_a_batch_marks_the_padding_of_its_samples_and_nothing_where_none_is_padded(made) -> None:
-    batch = made(rows=(), patch=(6, 6, 6), batch=5, accumulate=1)[0][0]  # two cases of 9 x 8 x 7, three of 5 x 9 x 12
+    batch = made(rows=(), patch=(6, 6, 6), batch=5, accumulate=1)[0][0]  # three cases of 9 x 8 x 7, two of 5 x 9 x 12
     assert batch["inside"].shape == (5, 1, 6, 6, 6)
     assert batch["inside"].dtype == torch.bool
     outside = sorted(int((~inside).sum()) for inside in batch["inside"])
