@@ -155,6 +155,7 @@ def begun(data: Data, plan: Plan, steps: int, seed: int) -> tuple[Trainer, Itera
         augmentations=build_augmentations(planned.augmentation),
         seed=seed,
         multiple=planned.network.multiple(planned.puzzle_factor),
+        puzzle_factor=planned.puzzle_factor,
     )
     return trainer, trainer.steps(loader(batches, 0, steps, 0, pinned=device().type == "cuda"))
 

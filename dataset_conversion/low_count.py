@@ -22,7 +22,7 @@ import numpy as np
 
 from dataset_conversion.base import Gathered, Role, add_flags, add_naming, folder_of, gather, named, write
 from dataset_conversion.making import Job, Record, Step, grey, make, no_hu, read, records_of
-from dataset_conversion.pet_simulation import Protocol, bytes_needed, simulate
+from dataset_conversion.pet_simulation import Protocol, bytes_needed, covered, simulate
 from nndiff.cli.command import Command, add_workers, paths_of
 from nndiff.demo.scanner import ceiling
 from nndiff.imaging import io
@@ -32,7 +32,7 @@ from nndiff.pictures import slices
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import write_json
 from nndiff.words.kind import PET
-from nndiff.words.volume import Volume
+from nndiff.words.volume import Box, Volume
 
 KINDS = (
     ("PET", "PET", "low-count PET to full-count PET"),
@@ -173,7 +173,11 @@ def scan(patient: Patient, picture: Path) -> Record:
     ct = others[0] if others else None
     if doubt := _doubt(pet, ct):
         return {"doubt": doubt}
-    exam = simulate(pet, ct, patient.protocol, patient.generator)
+    cut = 0
+    if ct is not None:
+        before, (pet, ct) = pet.grid.shape, _covered(pet, ct)
+        cut = sum(before) - sum(pet.grid.shape)
+    exam = simulate(pet, ct, patient.protocol, patient.generator).within_the_cut()
     layout = pet.layout if exam.grid == pet.grid else None
     for folder, source in zip(patient.folders, (exam.low, exam.uncorrected), strict=False):
         for side, array in (("images", source), ("targets", exam.full)):
@@ -181,7 +185,20 @@ def scan(patient: Patient, picture: Path) -> Record:
     columns = [("low counts", exam.low), ("uncorrected", exam.uncorrected), ("all counts", exam.full)]
     picture.parent.mkdir(parents=True, exist_ok=True)
     slices(picture, [(name, grey(array)) for name, array in columns], None, patient.case, exam.grid.spacing)
-    return {"ceiling": round(ceiling(exam.noiseless, exam.full), 3)}
+    return {"ceiling": round(ceiling(exam.noiseless, exam.full), 3), "planes_without_ct": cut}
+
+
+def _covered(pet: Volume, ct: Volume) -> tuple[Volume, Volume]:
+    """Return PET and CT without the planes at the PET's ends that the CT does not cover."""
+    box = covered(pet, ct)
+    if box.shape == pet.grid.shape:
+        return pet, ct
+    same = ct.grid.difference(pet.grid) is None
+    return _cropped(pet, box), _cropped(ct, box) if same else ct
+
+
+def _cropped(volume: Volume, box: Box) -> Volume:
+    return Volume(volume.array[(..., *box.slices)], volume.grid.cropped(box))
 
 
 def _doubt(pet: Volume, ct: Volume | None) -> str:

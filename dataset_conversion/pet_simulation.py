@@ -17,17 +17,20 @@ from scipy import ndimage
 
 from dataset_conversion.square import into, squared
 from nndiff.demo.scanner import FWHM, Scanner, acquire
+from nndiff.imaging.crop import foreground
 from nndiff.imaging.io import Header
 from nndiff.imaging.masks import mask
 from nndiff.imaging.register import laid
 from nndiff.words.kind import PET
-from nndiff.words.volume import FloatArray, Grid, Volume
+from nndiff.words.volume import Box, FloatArray, Grid, Mask, Volume
 
 # Carney et al., Med Phys 33, 2006, 120 kVp: mu per mm = slope · (HU + 1000) + offset
 SOFT_SLOPE = 9.6e-6
 BONE_SLOPE, BONE_OFFSET, BREAK = 5.10e-6, 4.71e-3, 47.0  # from BREAK upwards
 AIR_HU, WATER = -1000.0, 0.0096  # per mm
 LEAST_ANGLES, ANGLES_A_PIXEL = 60, 0.94
+CUT_PLANES = 2  # of a side on which the body is cut; uncorrected, they are 1.6 and 1.2 times too bright
+ACTIVE, CUT = 0.5, 0.1  # of the body's median: activity of the body; least share of a plane that cuts through the body
 SINOGRAMS = 16  # most sinograms that a scan and its reconstructions hold in memory
 
 
@@ -55,6 +58,27 @@ class Exam:
     noiseless: FloatArray
     grid: Grid
 
+    def within_the_cut(self) -> Exam:
+        """Return the images without the outermost planes of each side on which the slices cut through the body.
+
+        Beyond the cut there is nothing that attenuates or scatters, so an uncorrected image is brighter there than one
+        of the whole body would be.
+        """
+        start, stop = [0, 0, 0], list(self.grid.shape)
+        for axis in (1, 2):
+            body = _active(self.full, axis)
+            if len(body) > 4 * CUT_PLANES:
+                start[axis] += CUT_PLANES * int(body[0])
+                stop[axis] -= CUT_PLANES * int(body[-1])
+        box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+        return Exam(
+            low=self.low[box.slices],
+            uncorrected=self.uncorrected[box.slices],
+            full=self.full[box.slices],
+            noiseless=self.noiseless[box.slices],
+            grid=self.grid.cropped(box),
+        )
+
 
 def simulate(pet: Volume, ct: Volume | None, protocol: Protocol, generator: np.random.Generator) -> Exam:
     """Return the images of a simulated scan of a patient: PET in SUV, CT in HU on any grid."""
@@ -74,6 +98,51 @@ def simulate(pet: Volume, ct: Volume | None, protocol: Protocol, generator: np.r
         image[box.slices] for image in (low, uncorrected, full, scanner.reconstruct(expected, around))
     )
     return Exam(low, uncorrected, full, noiseless, grid)
+
+
+def covered(pet: Volume, ct: Volume) -> Box:
+    """Return the box of the PET without those planes at its ends that are active although the CT shows nothing there.
+
+    Simulated without attenuation, such a plane would be up to twice as bright as its neighbour in an uncorrected image.
+    The CT may end before the PET, or hold one fill value in its outermost planes, because it was resampled.
+    """
+    shown = np.zeros_like(ct.array)
+    box = _varying(ct.array[0])
+    shown[(0, *box.slices)] = 1.0
+    same = ct.grid.difference(pet.grid) is None
+    reached = (shown[0] if same else laid(Volume(shown, ct.grid), pet.grid)) > 0.5
+    ends = [_ends(_planes(reached, axis), _active(pet.array[0], axis)) for axis in range(3)]
+    (a, b), (c, d), (e, f) = ends
+    return Box((a, c, e), (b, d, f))
+
+
+def _varying(array: FloatArray) -> Box:
+    """Return the box without planes of a single value at its ends."""
+    ends = []
+    for axis in range(3):
+        varies = np.array([plane.min() < plane.max() for plane in np.moveaxis(array, axis, 0)])
+        ends.append(_ends(varies, np.ones_like(varies)))
+    (a, b), (c, d), (e, f) = ends
+    return Box((a, c, e), (b, d, f))
+
+
+def _planes(mask: Mask, axis: int) -> Mask:
+    """Return for each plane along an axis whether any of its voxels is True."""
+    return np.array([plane.any() for plane in np.moveaxis(mask, axis, 0)])
+
+
+def _active(image: FloatArray, axis: int) -> Mask:
+    """Return for each plane along an axis whether the body covers a part of it, rather than its blurred rim."""
+    level = ACTIVE * float(np.median(image[foreground(image, PET)]))
+    return np.array([(plane > level).mean() > CUT for plane in np.moveaxis(image, axis, 0)])
+
+
+def _ends(kept: Mask, matter: Mask) -> tuple[int, int]:
+    """Return the range from the first to the last plane that is kept; an end none of whose planes matter is left."""
+    if not kept.any():
+        return 0, len(kept)
+    first, last = int(kept.argmax()), len(kept) - int(kept[::-1].argmax())
+    return first if matter[:first].any() else 0, last if matter[last:].any() else len(kept)
 
 
 def scanner_for(pixels: int, pixel_mm: float, protocol: Protocol) -> Scanner:

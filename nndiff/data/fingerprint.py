@@ -5,12 +5,12 @@ A fingerprint depends only on the data, not on the machine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nndiff.data.integrity import Content, Examined, across_cases, examine, other_units, strangers, tells
+from nndiff.data.integrity import Content, Examined, across_cases, examine, other_units, strangers, tells, uncovered
 from nndiff.data.neighbourhood import Sample, sample
 from nndiff.data.open_part import open_rms, voxels_a_case
 from nndiff.data.prepare import CROP_MARGIN_MM, body
@@ -117,12 +117,13 @@ class _Task:
         )
         inside = foregrounds(source, kinds[0]), foregrounds(target, kinds[1])
         fingerprint = self._fingerprint(case, examined, kinds, inside)
+        findings = (*examined.findings, *self._uncovered(case, examined, inside)) if self.verify else examined.findings
         shares = tells(source, target) if self.verify else []
         drawn = [samples(volume, masks) for volume, masks in zip((source, target), inside, strict=True)]
         names, count = (self.dataset.channel_names, self.dataset.target_names), voxels_a_case(len(self.dataset.cases))
         return _Row(
             name=case.name,
-            findings=examined.findings,
+            findings=findings,
             content=examined.content,
             case=fingerprint,
             source_samples=drawn[0],
@@ -130,6 +131,13 @@ class _Task:
             shares=tuple(shares),
             around=sample(source, target, kinds, names, inside, count) if source is not None else None,
         )
+
+    def _uncovered(self, case: Case, examined: Examined, inside: tuple[list[Mask], list[Mask]]) -> Iterator[Finding]:
+        sides = zip(("source", "target"), (examined.source, examined.target), strict=True)
+        channels = [channel for _, volume in sides if volume is not None for channel in volume.array]
+        names = [f"source {name}" for name in self.dataset.channel_names]
+        names += [f"target {name}" for name in self.dataset.target_names]
+        return uncovered(case.name, channels, [*inside[0], *inside[1]], names)
 
     def _fingerprint(
         self,

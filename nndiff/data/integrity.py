@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +21,14 @@ from nndiff.imaging.register import shared
 from nndiff.words.dataset import Case, Dataset, Finding
 from nndiff.words.errors import NndiffError
 from nndiff.words.kind import kind_of
-from nndiff.words.volume import FloatArray, Volume
+from nndiff.words.volume import FloatArray, Mask, Volume
 
 FLOAT32_EXACT = 2**24  # larger whole numbers lose their last digit in float32
 STRANGER = 0.4  # of the median: real PET/CT, heads and simulated PET all have at least 0.47, swapped pairs have 0.2
 MEASURE = "normalised mutual information minus 1"
 ALL_STRANGERS = 0.05  # real PET with a tenth of the counts and its full counts have 0.2, of other patients 0.03
 LOOKED_AT = 200_000  # voxels
+SHOWN = 0.1  # share of a plane that a body fills at least; a couch fills less
 OTHER_UNITS = 50.0  # factor between the P99 of a case and the median P99: beyond it, other units are suspected
 
 
@@ -164,6 +165,34 @@ def tells(source: Volume | None, target: Volume) -> list[float]:
     step = target.array[0].size // LOOKED_AT | 1  # odd: a multiple of an even row length would sample one column only
     first, second = (volume.array.reshape(volume.channels, -1)[:, ::step] for volume in (source, target))
     return [shared(a, b) - 1 for b in second for a in first]
+
+
+def uncovered(
+    case: str, channels: Sequence[FloatArray], inside: Sequence[Mask], names: Sequence[str]
+) -> Iterator[Finding]:
+    """Yield a warning for each channel that is constant in a plane at an end of the volume although others show a body.
+
+    It is the fill value of an image that was resampled onto a larger grid. `inside` holds the foreground of each
+    channel, [Z, Y, X].
+    """
+    for index, name in enumerate(names):
+        places = []
+        for axis, letter in enumerate("zyx"):
+            for end, step in (("first", 1), ("last", -1)):
+                filled = [_filled(np.moveaxis(array, axis, 0)[::step]) for array in channels]
+                bodies = [np.moveaxis(body, axis, 0)[::step] for body in inside]  # [planes, …]
+                shown = (body[n : filled[index]] for body, n in zip(bodies, filled, strict=True))
+                if any((planes.mean(axis=(1, 2)) > SHOWN).any() for planes in shown):
+                    places.append(f"the {end} {filled[index]} along {letter}")
+        if places:
+            what = f"{name} has a single value in planes where another image shows the body: {', '.join(places)}."
+            remedy = "cut these planes off all images of the case, or resample them without filling"
+            yield Finding(case, "", what, remedy, severity="warning")
+
+
+def _filled(planes: FloatArray) -> int:
+    """Return the number of planes at the beginning that hold a single value each."""
+    return next((k for k, plane in enumerate(planes) if plane.min() < plane.max()), 0)
 
 
 # ---------------------------------------------------------------- one file

@@ -1,6 +1,6 @@
 """Random augmentations of a training pair that keep source and target consistent: one sample in, one sample out.
 
-    mirror     source, target and mask along any axis                      batchgenerators' MirrorTransform
+    mirror     all arrays of a sample, along any axis                      batchgenerators' MirrorTransform
     scale      source and target times one number, if both share a scale
     contrast   the source alone: brightness, contrast and gamma            batchgenerators' colour transforms
 
@@ -33,6 +33,7 @@ class Sample:
     source: FloatArray | None  # [C, z, y, x]
     target: FloatArray  # [C', z, y, x]
     mask: Mask | None
+    inside: Mask | None = None  # False in the padding beyond the case; None if there is no padding
 
 
 class Augmentation(Protocol):
@@ -52,15 +53,16 @@ class Mirror:
         if not axes:
             return sample
         together = sample.target if sample.source is None else np.concatenate([sample.source, sample.target])
-        batch = {"data": together[None].copy()}
-        if sample.mask is not None:
-            batch["seg"] = sample.mask[None, None].copy()
+        batch, flags = {"data": together[None].copy()}, [f for f in (sample.mask, sample.inside) if f is not None]
+        if flags:
+            batch["seg"] = np.stack(flags)[None]
         turned = MirrorTransform(axes)(**batch)
-        sources = 0 if sample.source is None else len(sample.source)
+        sources, seen = 0 if sample.source is None else len(sample.source), iter(turned["seg"][0] if flags else ())
         return Sample(
-            turned["data"][0, :sources] if sources else None,
-            turned["data"][0, sources:],
-            None if sample.mask is None else turned["seg"][0, 0],
+            source=turned["data"][0, :sources] if sources else None,
+            target=turned["data"][0, sources:],
+            mask=None if sample.mask is None else next(seen),
+            inside=None if sample.inside is None else next(seen),
         )
 
 

@@ -3,6 +3,14 @@
 Sample n = i·G + j of step i (G samples per step, over all ranks) takes case π_e(n mod cases), where π_e is the
 permutation of round e = n div cases, and its patch is cut out with random numbers from (seed, n). A run that was killed
 therefore continues with exactly the batches that it would have seen.
+
+The first voxel c of a patch of p voxels is drawn uniformly along each axis of a case of n voxels:
+
+    0 ≤ c < max(0, n' - p') + r          n', p': n and p, padded as the network pads;  r: the puzzle's factor
+
+The number of positions is a multiple of r, so the puzzle's grid lies on the case at each of its r phases equally often,
+also where the patch covers the whole case. The network meets the same positions in prediction: a volume padded at its
+far end, from which a shift of the puzzle's grid cuts up to r - 1 voxels at the near end (walk/layers.py).
 """
 
 from __future__ import annotations
@@ -22,7 +30,7 @@ from nndiff.families.family import padded
 from nndiff.imaging import store
 from nndiff.imaging.augment import Augmentation, Sample, augmented
 from nndiff.words.errors import NndiffError
-from nndiff.words.volume import Triple
+from nndiff.words.volume import Mask, Triple
 
 PERMUTATION, POSITION, AUGMENT = 0, 1, 2  # separate streams of random numbers
 AHEAD = 3  # batches that each worker prepares ahead
@@ -59,14 +67,15 @@ class Batch:
     source: Tensor | None  # [B, C, z, y, x]
     target: Tensor  # [B, C', z, y, x]
     mask: Tensor | None  # [B, 1, z, y, x]; all True for a case without a mask
+    inside: Tensor | None  # [B, 1, z, y, x]; False in the padding beyond a case; None if no sample is padded
 
     def to(self, device: torch.device) -> Batch:
-        source, target, mask = (
+        source, target, mask, inside = (
             None if tensor is None else tensor.to(device, non_blocking=True)
-            for tensor in (self.source, self.target, self.mask)
+            for tensor in (self.source, self.target, self.mask, self.inside)
         )
         assert target is not None
-        return Batch(self.numbers, source, target, mask)
+        return Batch(self.numbers, source, target, mask, inside)
 
 
 class Batches(Dataset[list[dict[str, Any]]]):
@@ -81,9 +90,11 @@ class Batches(Dataset[list[dict[str, Any]]]):
         augmentations: Sequence[Augmentation],
         seed: int,
         multiple: Triple,  # to which the network pads every axis
+        puzzle_factor: Triple,
     ):
-        self.folder, self.cases, self.patch, self.share, self.multiple = folder, list(cases), patch, share, multiple
+        self.folder, self.cases, self.patch, self.share = folder, list(cases), patch, share
         self.augmentations, self.seed = tuple(augmentations), seed
+        self.multiple, self.puzzle_factor = multiple, puzzle_factor
         self.opened: dict[str, dict[str, npt.NDArray[Any]]] = {}
 
     def __getitem__(self, step: int) -> list[dict[str, Any]]:
@@ -94,10 +105,8 @@ class Batches(Dataset[list[dict[str, Any]]]):
         batch: dict[str, Any] = {"numbers": list(numbers), "target": _stacked([s.target for s in samples])}
         if samples[0].source is not None:
             batch["source"] = _stacked([s.source for s in samples if s.source is not None])
-        if any(s.mask is not None for s in samples):
-            shape = samples[0].target.shape[1:]
-            masks = [np.ones(shape, dtype=bool) if s.mask is None else s.mask for s in samples]
-            batch["mask"] = _stacked([mask[None] for mask in masks])
+        batch |= _flags("mask", [s.mask for s in samples], self.patch)
+        batch |= _flags("inside", [s.inside for s in samples], self.patch)
         return batch
 
     def sample(self, number: int) -> Sample:
@@ -105,10 +114,12 @@ class Batches(Dataset[list[dict[str, Any]]]):
         order = np.random.default_rng([PERMUTATION, self.seed, turn]).permutation(len(self.cases))
         case = self._case(self.cases[order[place]])
         shape, patch = (padded(size, self.multiple) for size in (case["target"].shape[1:], self.patch))
-        room = [max(0, n - p) + 1 for n, p in zip(shape, patch, strict=True)]
-        corner = [int(c) for c in np.random.default_rng([POSITION, self.seed, number]).integers(0, room)]
+        room = [max(0, n - p) + r for n, p, r in zip(shape, patch, self.puzzle_factor, strict=True)]
+        drawn = np.random.default_rng([POSITION, self.seed, number]).integers(0, room)
+        corner = [min(int(c), n - 1) for c, n in zip(drawn, case["target"].shape[1:], strict=True)]
         cut = {name: cut_out(array, corner, self.patch) for name, array in case.items()}
-        sample = Sample(cut.get("source"), cut["target"], cut.get("mask"))
+        inside = inside_of(case["target"].shape[1:], corner, self.patch)
+        sample = Sample(cut.get("source"), cut["target"], cut.get("mask"), inside)
         return augmented(self.augmentations, sample, [AUGMENT, self.seed, number])
 
     def _case(self, name: str) -> dict[str, npt.NDArray[Any]]:
@@ -130,6 +141,16 @@ def cut_out(array: npt.NDArray[Any], corner: Sequence[int], patch: Triple) -> np
     return np.pad(piece, [(0, 0)] * (piece.ndim - 3) + missing, mode="edge")
 
 
+def inside_of(shape: Sequence[int], corner: Sequence[int], patch: Triple) -> Mask | None:
+    """Return where the patch at `corner` lies inside a case of this shape: [*patch], or None if it does everywhere."""
+    z, y, x = (n - c for n, c in zip(shape, corner, strict=True))
+    if all(n >= p for n, p in zip((z, y, x), patch, strict=True)):
+        return None
+    inside = np.zeros(patch, dtype=bool)
+    inside[:z, :y, :x] = True
+    return inside
+
+
 def loader(batches: Batches, first: int, last: int, workers: int, pinned: bool) -> Iterator[list[Batch]]:
     """Yield the batches of the steps first … last - 1, prepared by `workers` processes; 0 prepares them here."""
     options: dict[str, Any] = {"prefetch_factor": AHEAD, "persistent_workers": True} if workers else {}
@@ -138,7 +159,10 @@ def loader(batches: Batches, first: int, last: int, workers: int, pinned: bool) 
     )
     try:
         for step in loaded:
-            yield [Batch([int(n) for n in b["numbers"]], b.get("source"), b["target"], b.get("mask")) for b in step]
+            yield [
+                Batch([int(n) for n in b["numbers"]], b.get("source"), b["target"], b.get("mask"), b.get("inside"))
+                for b in step
+            ]
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -147,6 +171,14 @@ def loader(batches: Batches, first: int, last: int, workers: int, pinned: bool) 
             found=str(error).partition("\n")[0],
             remedy="continue with --c and fewer processes (-np 1, or -np 0 to load in the training process)",
         ) from error
+
+
+def _flags(name: str, given: Sequence[Mask | None], patch: Triple) -> dict[str, Tensor]:
+    """Return the stacked flags of all samples, True where a sample has none; nothing if no sample has any."""
+    if all(flags is None for flags in given):
+        return {}
+    everywhere = np.ones(patch, dtype=bool)
+    return {name: _stacked([(everywhere if flags is None else flags)[None] for flags in given])}
 
 
 def _stacked(arrays: Sequence[npt.NDArray[Any]]) -> Tensor:

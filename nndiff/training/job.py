@@ -77,6 +77,7 @@ class Job:
             augmentations=build_augmentations(configuration.augmentation),
             seed=run.seed,
             multiple=configuration.network.multiple(configuration.puzzle_factor),
+            puzzle_factor=configuration.puzzle_factor,
         )
 
     def validation(self, run: Run) -> Validation:

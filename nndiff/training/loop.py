@@ -159,9 +159,16 @@ class Trainer:
 
     def loss_at(self, network: nn.Module, objective: Objective, batch: Batch, t: Tensor, eps: Tensor) -> Tensor:
         y = None if batch.source is None else batch.source[:, list(self.anchor)]
-        weight = None if batch.mask is None else torch.where(batch.mask, 1.0, OUTSIDE_MASK)
         ask = asked(network, self.device.type, self.configuration.precision)
-        return objective.loss(ask, Pairs(batch.target, batch.source, y), t, eps, weight)
+        return objective.loss(ask, Pairs(batch.target, batch.source, y), t, eps, weight_of(batch))
+
+
+def weight_of(batch: Batch) -> Tensor | None:
+    """Return the weight of each voxel in the loss, [B, 1, Z, Y, X]: 0 in the padding; None if all weights are 1."""
+    weight = None if batch.mask is None else torch.where(batch.mask, 1.0, OUTSIDE_MASK)
+    if batch.inside is None:
+        return weight
+    return batch.inside.float() if weight is None else weight * batch.inside
 
 
 # ---------------------------------------------------------------- schedules

@@ -145,7 +145,7 @@ class Validation:
     # ------------------------------------------------------------ generation
 
     def _of_generation(self, trainer: Trainer, number: int, target: FloatArray) -> Scores:
-        batch = Batch([number], None, torch.from_numpy(target)[None], None).to(trainer.device)
+        batch = Batch([number], None, torch.from_numpy(target)[None], None, None).to(trainer.device)
         objective = trainer.objective(-1)
         generator = torch.Generator().manual_seed(seed_of(VALIDATION, trainer.run.seed, number))
         losses, plain = [], []

@@ -141,6 +141,49 @@ def test_one_error_is_spoken_of_in_the_singular(raw_dataset):
         extracted(folder)
 
 
+def bodies(folder, **changes):
+    """case_0 with a body that fills the volume in every image; `changes`: folder → a function of its array."""
+    for side in ("imagesTr", "targetsTr"):
+        for path in sorted((folder / side).glob("case_0*")):
+            array = 1 + np.random.default_rng(0).random(SHAPE).astype(np.float32)
+            save_volume(path, changes.get(path.name.partition(".")[0][-4:] + side[0], lambda a: a)(array))
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("planes", [1, 3])
+def test_border_planes_that_only_one_image_lacks_are_a_warning(raw_dataset, axis, planes):
+    def filled(array):
+        np.moveaxis(array, axis, 0)[-planes:] = -7.0
+        return array
+
+    folder = raw_dataset(cases=1, sources=("PET", "PET"), targets=("PET",))
+    bodies(folder)
+    assert extracted(folder)[1] == []
+    bodies(folder, **{"0001i": filled})
+    (warning,) = extracted(folder)[1]
+    assert (warning.case, warning.severity) == ("case_0", "warning")
+    assert f"the last {planes} along {'zyx'[axis]}" in warning.what
+    assert warning.what.startswith("source PET")
+    assert extracted(folder, verify=False)[1] == []
+
+
+def test_a_plane_that_is_filled_in_every_image_or_where_there_is_no_body_is_no_finding(raw_dataset):
+    def filled(array):
+        array[:, 0] = 0.0
+        return array
+
+    folder = raw_dataset(cases=1, sources=("PET", "PET"), targets=("PET",))
+    bodies(folder, **{"0000i": filled, "0001i": filled, "0000t": filled})
+    assert extracted(folder)[1] == []
+
+    def air(array):
+        array[:, :3] *= 1e-3
+        return array
+
+    bodies(folder, **{"0000i": lambda array: filled(air(array)), "0001i": air, "0000t": air})
+    assert extracted(folder)[1] == []
+
+
 def test_warnings_come_back_with_the_fingerprint(raw_dataset):
     found, warnings = extracted(raw_dataset(cases=2, numTraining=7))
     assert len(found.cases) == 2

@@ -12,7 +12,7 @@ from dataset_conversion import autopet, low_count
 from dataset_conversion.base import Role, gather
 from dataset_conversion.low_count import Patient, patients_of
 from dataset_conversion.making import records_of
-from dataset_conversion.pet_simulation import Protocol, attenuation, scanner_for, simulate, surviving_ml
+from dataset_conversion.pet_simulation import Protocol, attenuation, covered, scanner_for, simulate, surviving_ml
 from dataset_conversion.sarcoma_petct import CT, PET, main
 from nndiff.data.integrity import examine
 from nndiff.demo.scanner import Scanner, Subset, ceiling
@@ -21,7 +21,7 @@ from nndiff.imaging.register import laid
 from nndiff.metrics.image import psnr
 from nndiff.words import dataset
 from nndiff.words.files import read_json
-from nndiff.words.volume import Grid, Volume
+from nndiff.words.volume import Box, Grid, Volume
 
 DATASETS = ("Dataset910_SarcomaPET", "Dataset911_SarcomaNAC")
 SHAPE = (7, 20, 16)
@@ -238,6 +238,71 @@ def test_a_ct_of_its_own_grid_serves_as_well_if_it_reaches(tmp_path, run_cli) ->
     assert outcome.code == 0, outcome.err
     assert "left out: b: the CT covers only" in outcome.out
     assert [case.name for case in dataset.read(tmp_path / "raw" / "Dataset941_ClinicNAC").cases] == ["a"]
+
+
+def cut_limb() -> Volume:
+    """A limb that is cut on all four sides of its slices; the CT has noise."""
+    patient, box = made_patient(), Box((0, 3, 3), (7, 17, 13))
+    patient.array[1] += np.random.default_rng(0).normal(0, 5, SHAPE).astype(np.float32)
+    return Volume(patient.array[(..., *box.slices)], patient.grid.cropped(box))
+
+
+def filled(ct: Volume, box: Box) -> Volume:
+    """The CT with one fill value outside a box, as a resampled CT that does not reach the border of the PET."""
+    array = np.full_like(ct.array, -1000.0)
+    array[(..., *box.slices)] = ct.array[(..., *box.slices)]
+    return Volume(array, ct.grid)
+
+
+def test_planes_of_the_pet_that_the_ct_does_not_cover_are_cut_off() -> None:
+    """On the PET's grid, filled, and on a grid of its own, which ends earlier."""
+    pet, ct = parts(cut_limb())
+    shape = pet.grid.shape
+    assert covered(pet, ct) == Box((0, 0, 0), shape), "the limb reaches beyond the volume, and so does its CT"
+    inner = Box((0, 1, 0), (shape[0], shape[1], shape[2] - 2))
+    assert covered(pet, filled(ct, inner)) == inner
+    own = ct.grid.moved((0, 1, -0.25), (shape[0], shape[1] - 1, shape[2] - 2))
+    assert covered(pet, Volume(laid(ct, own, -1000.0)[None], own)) == inner
+    between = ct.array.copy()
+    between[..., 5] = -1000.0
+    assert covered(pet, Volume(between, ct.grid)) == Box((0, 0, 0), shape), "only planes at the border are cut"
+
+
+def test_planes_without_activity_stay_whether_or_not_the_ct_covers_them() -> None:
+    pet, ct = parts(made_patient())
+    assert covered(pet, ct) == Box((0, 0, 0), SHAPE)
+    far = filled(ct, Box((0, 4, 0), SHAPE))  # of the four planes that are cut off the CT, two hold activity
+    assert covered(pet, far) == Box((0, 4, 0), SHAPE)
+
+
+def test_a_plane_that_the_ct_does_not_cover_is_in_neither_image_nor_are_two_at_each_cut(tmp_path, run_cli) -> None:
+    """The limb is cut on all four sides of the slices; one plane has no CT."""
+    pet, ct = parts(cut_limb())
+    ct = filled(ct, Box((0, 0, 1), (7, 14, 10)))
+    save(tmp_path / "in", "STS_000", Volume(np.concatenate([pet.array, ct.array]), pet.grid))
+    raw = tmp_path / "raw"
+    assert run_cli(main, "-i", tmp_path / "in", "--raw", raw, "--held_out", 0, "-np", 0).code == 0
+    for name in DATASETS:
+        image, target = (io.read([raw / name / side / "STS_000_0000.nii.gz"]) for side in ("imagesTr", "targetsTr"))
+        assert image.grid.difference(target.grid) is None
+        assert image.grid.difference(pet.grid.cropped(Box((0, 2, 3), (7, 12, 8)))) is None
+    assert dict(records_of("simulation", raw / DATASETS[0]))["STS_000"]["planes_without_ct"] == 1
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_an_image_is_cut_on_the_sides_where_the_body_is_cut_and_there_alone(axis: int) -> None:
+    patient = made_patient()
+    assert simulate(*parts(patient), Protocol(), np.random.default_rng(0)).within_the_cut().grid == GRID
+    start, stop = [0, 0, 0], list(SHAPE)
+    start[axis] = 7
+    box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    half = Volume(patient.array[(..., *box.slices)], patient.grid.cropped(box))
+    exam = simulate(*parts(half), Protocol(counts=1e6), np.random.default_rng(0))
+    inner = exam.within_the_cut()
+    kept = tuple(slice(2 if i == axis else 0, None) for i in range(3))
+    assert inner.grid.shape == tuple(n - 2 * (i == axis) for i, n in enumerate(half.grid.shape))
+    for name in ("low", "uncorrected", "full", "noiseless"):
+        np.testing.assert_array_equal(getattr(inner, name), getattr(exam, name)[kept])
 
 
 def test_without_a_ct_the_body_is_water_and_there_is_no_uncorrected_set(tmp_path, run_cli) -> None:

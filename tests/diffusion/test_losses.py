@@ -95,6 +95,45 @@ def test_squared_errors_on_both_sides_of_a_mask_add_up() -> None:
     assert both == pytest.approx((1 + OUTSIDE) * charged("squared", error()))
 
 
+# ---------------------------------------------------------------- padding, whose weight is 0
+
+
+@every_loss
+def test_padding_has_no_loss_and_no_gradient_and_neither_has_the_step_to_it(name: str) -> None:
+    """Any content of the padding gives the same loss and, inside, the same gradient as an error of 0 there."""
+    inside = torch.zeros(2, 1, *SHAPE[2:], dtype=torch.bool)
+    inside[..., :4, :, :6] = True
+    found = []
+    for seed, size in ((0, 0.0), (1, 1.0), (2, 1e6)):
+        residual = torch.where(inside, error(), size * error(seed)).requires_grad_()
+        loss = LOSSES[name]()(residual, torch.zeros(SHAPE, dtype=torch.float64), inside.double())
+        (gradient,) = torch.autograd.grad(loss, residual)
+        assert not gradient[~inside.expand(SHAPE)].any()
+        found.append((loss, gradient))
+    assert all(torch.equal(loss, found[0][0]) and torch.equal(gradient, found[0][1]) for loss, gradient in found)
+    assert found[0][1].any()
+
+
+@every_loss
+def test_a_voxel_of_a_padded_sample_counts_as_much_as_one_of_another(name: str) -> None:
+    inside = torch.ones(2, 1, *SHAPE[2:], dtype=torch.bool)
+    inside[0, ..., 5:] = False
+    residual = torch.zeros(SHAPE, dtype=torch.float64)
+    residual[:, 0, 3, 3, 2] = 1.0
+    alone = [charged(name, residual * (torch.arange(2) == i)[:, None, None, None, None], inside) for i in (0, 1)]
+    assert alone[0] == pytest.approx(alone[1], rel=1e-12)
+
+
+@every_loss
+def test_a_batch_with_padding_has_the_mean_loss_of_its_samples(name: str) -> None:
+    """So the gradient does not depend on how samples are shared between batches and processes."""
+    inside = torch.ones(2, 1, *SHAPE[2:], dtype=torch.float64)
+    inside[0, ..., 3:] = 0.0
+    truth = torch.zeros(1, *SHAPE[1:], dtype=torch.float64)
+    apart = [float(LOSSES[name]()(error()[i : i + 1], truth, inside[i : i + 1])) for i in (0, 1)]
+    assert charged(name, error(), inside) == pytest.approx(sum(apart) / 2)
+
+
 @every_loss
 def test_a_weight_is_shared_by_all_channels(name: str) -> None:
     weight = weight_of(ball())

@@ -16,11 +16,14 @@ import pytest
 import torch
 
 from nndiff import checkpoint
+from nndiff.checkpoint import Run
 from nndiff.plans import migrate
 from nndiff.plans.plan import Plan, decode_plan, load_plan
 from nndiff.sampling import inference
 from nndiff.sampling.inference import digest_of
 from nndiff.sampling.translate import arrangements, build_model, translate
+from nndiff.training.batches import Batches
+from nndiff.training.job import Job
 from nndiff.training.run import train
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.files import read_json, write_json
@@ -115,7 +118,18 @@ def test_an_override_from_before_stands_where_its_field_stands_now() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if (RUNS / name / "checkpoint_at_3.pt").exists()])
-def test_a_training_from_before_goes_on_to_the_same_weights(name: str, tmp_path: Path) -> None:
+def test_a_training_from_before_goes_on_to_the_same_weights(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its patches at the positions of that version, which knew no phase of the puzzle."""
+    cut = Job.batches
+
+    def cut_before(job: Job, run: Run) -> Batches:
+        batches = cut(job, run)
+        batches.puzzle_factor = (1, 1, 1)
+        return batches
+
+    monkeypatch.setattr(Job, "batches", cut_before)
     plan: Plan = load_plan(RUNS / name / "plan.json")
     (configuration,) = plan.configurations
     tiny.prepare(tmp_path, plan, cases=5, shapes=[SHAPE])

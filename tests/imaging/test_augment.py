@@ -123,6 +123,18 @@ def test_source_target_and_mask_are_turned_together() -> None:
         assert np.array_equal(np.sort(turned.target, axis=None), np.sort(truth, axis=None))
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_lies_inside_the_case_is_turned_with_it(masked) -> None:
+    truth = np.random.default_rng(0).random(SHAPE).astype(np.float32)
+    given = Sample(None, truth[None], truth > 0.5 if masked else None, inside=truth > 0.2)
+    for seed in range(20):
+        turned = augmented([Mirror(1, 1, 1), Scale(1, 1)], given, [seed])
+        assert np.array_equal(turned.inside, turned.target[0] > 0.2)
+        assert (turned.mask is not None) == masked
+        if masked:
+            assert np.array_equal(turned.mask, turned.target[0] > 0.5)
+
+
 def test_every_way_to_turn_is_as_frequent_and_turning_twice_with_one_seed_is_no_turn() -> None:
     given = sample_of()
     ways: dict[bytes, int] = {}

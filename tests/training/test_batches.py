@@ -1,19 +1,24 @@
-"""Law: batch i depends only on (seed, i), whichever process makes it, and whatever was made before."""
+"""Laws: batch i depends only on (seed, i), whichever process makes it, and whatever was made before; patches see every
+phase of the puzzle's grid equally often; what lies beyond a case is marked.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
 from nndiff import assemble
 from nndiff.imaging import store
 from nndiff.training.batches import Batch, Batches, Share, cut_out, loader
+from nndiff.walk.layers import moved
 from nndiff.words.errors import NndiffError
 from nndiff.words.scheme import Scheme
 from tests.training.tiny import prepare, tiny_plan
@@ -35,9 +40,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def made(folder):
-    def make(seed: int = 0, rows: Any = ROWS, patch: Any = (6, 6, 6), cases: Any = CASES, **share: int) -> Batches:
+    def make(
+        seed: int = 0,
+        rows: Any = ROWS,
+        patch: Any = (6, 6, 6),
+        cases: Any = CASES,
+        factor: Any = (1, 1, 1),
+        **share: int,
+    ) -> Batches:
         shared = Share(**{"batch": 2, "accumulate": 2, **share})
-        return Batches(folder, cases, patch, shared, assemble.build_augmentations(rows), seed, (1, 1, 1))
+        return Batches(folder, cases, patch, shared, assemble.build_augmentations(rows), seed, (1, 1, 1), factor)
 
     return make
 
@@ -134,7 +146,7 @@ def test_source_target_and_mask_are_cut_at_one_place(tmp_path) -> None:
     numbers = np.arange(9 * 8 * 7, dtype=np.float32).reshape(9, 8, 7)
     arrays = {"source": numbers[None] + 1000, "target": numbers[None], "mask": numbers % 2 == 0}
     store.write_case(tmp_path, "case", arrays, {})
-    batches = Batches(tmp_path, ["case"], (4, 5, 7), Share(1, 1), (), 0, (1, 1, 1))
+    batches = Batches(tmp_path, ["case"], (4, 5, 7), Share(1, 1), (), 0, (1, 1, 1), (1, 1, 1))
     corners = set()
     for number in range(60):
         sample = batches.sample(number)
@@ -154,7 +166,7 @@ def test_a_smaller_case_has_its_border_repeated_at_the_far_end(tmp_path) -> None
     numbers = np.arange(3 * 4 * 9, dtype=np.float32).reshape(3, 4, 9)
     arrays = {"source": numbers[None] + 1000, "target": numbers[None], "mask": numbers % 2 == 0}
     store.write_case(tmp_path, "case", arrays, {})
-    batches = Batches(tmp_path, ["case"], (5, 6, 7), Share(1, 1), (), 0, (1, 1, 1))
+    batches = Batches(tmp_path, ["case"], (5, 6, 7), Share(1, 1), (), 0, (1, 1, 1), (1, 1, 1))
     for number in range(10):
         sample = batches.sample(number)
         x = int(sample.target[0, 0, 0, 0])
@@ -162,12 +174,14 @@ def test_a_smaller_case_has_its_border_repeated_at_the_far_end(tmp_path) -> None
         assert np.array_equal(sample.target[0], piece)
         assert np.array_equal(sample.source[0], piece + 1000)
         assert np.array_equal(sample.mask, piece % 2 == 0)
+        assert sample.inside is not None
+        assert np.array_equal(sample.inside, np.pad(np.ones((3, 4, 7), bool), [(0, 2), (0, 2), (0, 0)]))
 
 
 def test_patches_reach_as_far_as_the_network_pads_a_volume(tmp_path) -> None:
     numbers = np.arange(9 * 8 * 3, dtype=np.float32).reshape(9, 8, 3)
     store.write_case(tmp_path, "case", {"source": numbers[None], "target": numbers[None]}, {})
-    batches = Batches(tmp_path, ["case"], (4, 4, 3), Share(1, 1), (), 0, (4, 4, 2))
+    batches = Batches(tmp_path, ["case"], (4, 4, 3), Share(1, 1), (), 0, (4, 4, 2), (1, 1, 1))
     padded = np.pad(numbers, [(0, 3), (0, 0), (0, 1)], mode="edge")
     corners = set()
     for number in range(100):
@@ -178,6 +192,80 @@ def test_patches_reach_as_far_as_the_network_pads_a_volume(tmp_path) -> None:
     assert {z for z, _, _ in corners} == set(range(9))
     assert {y for _, y, _ in corners} == set(range(5))
     assert {x for _, _, x in corners} == {0}  # a patch of 3 is padded to 4 by the network, as the volume is
+
+
+# ---------------------------------------------------------------- the phases of the puzzle
+
+
+def numbered(folder: Path, shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+    """Write a case whose voxels hold their own numbers, and return it."""
+    numbers = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    store.write_case(folder, "case", {"source": numbers[None], "target": numbers[None]}, {})
+    return numbers
+
+
+@pytest.mark.parametrize("factor", [(2, 2, 2), (1, 2, 2), (4, 4, 4)])
+@pytest.mark.parametrize("shape", [(16, 16, 16), (13, 9, 16), (24, 16, 21), (40, 33, 29)])
+def test_every_phase_of_the_puzzle_is_trained_about_equally_often(tmp_path, shape, factor) -> None:
+    """For cases smaller than the patch, as large, and larger; within five standard errors of the uniform share."""
+    numbered(tmp_path, shape)
+    batches = Batches(tmp_path, ["case"], (16, 16, 16), Share(1, 1), (), 0, (8, 8, 8), factor)
+    samples, phases = 2000, Counter[tuple[int, ...]]()
+    for number in range(samples):
+        corner = np.unravel_index(int(batches.sample(number).target[0, 0, 0, 0]), shape)
+        phases[tuple(int(c) % r for c, r in zip(corner, factor, strict=True))] += 1
+    share = 1 / np.prod(factor)
+    assert len(phases) == np.prod(factor)
+    assert all(abs(n / samples - share) < 5 * np.sqrt(share * (1 - share) / samples) for n in phases.values())
+
+
+def test_without_a_puzzle_a_patch_that_covers_its_case_is_always_the_case(tmp_path) -> None:
+    numbers = numbered(tmp_path, (8, 8, 8))
+    batches = Batches(tmp_path, ["case"], (8, 8, 8), Share(1, 1), (), 0, (4, 4, 4), (1, 1, 1))
+    for number in range(20):
+        sample = batches.sample(number)
+        assert np.array_equal(sample.target[0], numbers)
+        assert sample.inside is None
+
+
+def test_a_patch_that_covers_its_case_is_what_a_shift_of_the_puzzle_shows_the_network(tmp_path) -> None:
+    numbers = torch.from_numpy(numbered(tmp_path, (8, 8, 8)))
+    batches = Batches(tmp_path, ["case"], (8, 8, 8), Share(1, 1), (), 0, (4, 4, 4), (2, 2, 2))
+    shifts = [moved(numbers[None, None], by)[0] for by in product((0, 1), repeat=3)]
+    for number in range(20):
+        target = torch.from_numpy(batches.sample(number).target)
+        assert sum(torch.equal(target, shift) for shift in shifts) == 1
+
+
+# ---------------------------------------------------------------- beyond the case
+
+
+@pytest.mark.parametrize("rows", [(), ROWS[:1], ROWS], ids=["cut", "mirrored", "all"])
+def test_the_padding_and_only_it_is_marked_as_outside_the_case(tmp_path, rows) -> None:
+    """Every voxel has its own number, so what occurs once is the case, and what occurs again repeats a border."""
+    shape, patch = (5, 8, 11), (8, 8, 8)
+    numbers = numbered(tmp_path, shape)
+    rows = assemble.build_augmentations(rows)
+    batches = Batches(tmp_path, ["case"], patch, Share(1, 1), rows, 0, (4, 4, 4), (2, 2, 2))
+    padded = 0
+    for number in range(60):
+        sample = batches.sample(number)
+        assert sample.source is not None
+        assert len(np.unique(sample.target)) == (np.prod(patch) if sample.inside is None else sample.inside.sum())
+        if sample.inside is not None:
+            padded += 1
+            assert len(np.unique(sample.target[0][sample.inside])) == sample.inside.sum()
+    assert padded == 60  # along z the case is smaller than the patch
+    assert numbers.shape == shape
+
+
+def test_a_batch_marks_the_padding_of_its_samples_and_nothing_where_none_is_padded(made) -> None:
+    batch = made(rows=(), patch=(6, 6, 6), batch=5, accumulate=1)[0][0]  # three cases of 9 x 8 x 7, two of 5 x 9 x 12
+    assert batch["inside"].shape == (5, 1, 6, 6, 6)
+    assert batch["inside"].dtype == torch.bool
+    outside = sorted(int((~inside).sum()) for inside in batch["inside"])
+    assert outside == [0, 0, 0, 36, 36]
+    assert "inside" not in made(rows=(), patch=(5, 6, 6), batch=5, accumulate=1)[0][0]
 
 
 def test_a_case_without_a_mask_counts_everywhere(made, folder) -> None:
@@ -199,7 +287,9 @@ def test_without_any_mask_there_is_none(made) -> None:
 
 def test_generation_has_no_source(tmp_path) -> None:
     store.write_case(tmp_path, "case", {"target": np.ones((1, 4, 4, 4), np.float32)}, {})
-    (step, *_) = loader(Batches(tmp_path, ["case"], (4, 4, 4), Share(1, 1), (), 0, (1, 1, 1)), 0, 1, 0, pinned=False)
+    (step, *_) = loader(
+        Batches(tmp_path, ["case"], (4, 4, 4), Share(1, 1), (), 0, (1, 1, 1), (1, 1, 1)), 0, 1, 0, pinned=False
+    )
     assert step[0].source is None
     assert step[0].to(torch.device("cpu")).source is None
 
@@ -219,9 +309,12 @@ def _die(sample: Any) -> Any:
 
 
 def test_a_batch_moves_with_all_that_it_holds() -> None:
-    batch = Batch([1], None, torch.ones(1, 1, 2, 2, 2), torch.ones(1, 1, 2, 2, 2, dtype=torch.bool))
-    moved = replace(batch).to(torch.device("meta"))
-    assert moved.target.is_meta
-    assert moved.mask is not None
-    assert moved.mask.is_meta
-    assert moved.numbers == [1]
+    flags = torch.ones(1, 1, 2, 2, 2, dtype=torch.bool)
+    batch = Batch([1], None, torch.ones(1, 1, 2, 2, 2), flags, flags)
+    there = replace(batch).to(torch.device("meta"))
+    assert there.target.is_meta
+    assert there.mask is not None
+    assert there.mask.is_meta
+    assert there.inside is not None
+    assert there.inside.is_meta
+    assert there.numbers == [1]

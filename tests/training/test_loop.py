@@ -30,6 +30,7 @@ from nndiff.training.loop import (
     stage_at,
     stage_ends,
     times,
+    weight_of,
 )
 from nndiff.training.ranks import Ranks
 from nndiff.words.errors import NndiffError
@@ -225,6 +226,41 @@ def test_an_error_outside_the_mask_counts_a_tenth(name: str, loss: Scheme) -> No
         assert inside + outside < (1 + OUTSIDE_MASK) * plain
 
 
+@pytest.mark.parametrize("loss", [GRADIENT, SQUARED], ids=lambda loss: loss.name)
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_target_in_the_padding_changes_neither_loss_nor_gradients(loss: Scheme, masked: bool) -> None:
+    """At t = 1 of a bridge, where the network does not see the target."""
+    plan = tiny_plan()
+    inside = torch.ones(2, 1, *SHAPE, dtype=torch.bool)
+    inside[0, ..., 5:] = False
+    mask = torch.rand(inside.shape) > 0.5 if masked else None
+
+    def learned(marked: bool, size: float) -> tuple[torch.Tensor, ...]:
+        trainer = trainer_of(plan)
+        objective = build_objective(Stage("all", loss, 1.0), trainer.formulation)
+        batch = batch_of(plan, [0, 1], mask, inside if marked else None)
+        batch.target[0, ..., 5:] += size
+        eps, t = torch.zeros_like(batch.target), torch.ones(2, dtype=torch.float64)
+        value = trainer.loss_at(trainer.network, objective, batch, t, eps)
+        return value, *torch.autograd.grad(value, list(trainer.network.parameters()), allow_unused=True)
+
+    def equal(*pairs: tuple[torch.Tensor, ...]) -> bool:
+        return all((a is None and b is None) or torch.equal(a, b) for a, b in zip(*pairs, strict=True))
+
+    assert equal(learned(True, 0.0), learned(True, 7.0))
+    assert not equal(learned(False, 0.0), learned(False, 7.0))
+
+
+def test_the_weight_is_that_of_the_mask_inside_the_case_and_nothing_in_the_padding() -> None:
+    plan = tiny_plan()
+    mask, inside = (torch.rand(2, 1, *SHAPE) > 0.5 for _ in range(2))
+    expected = torch.where(mask, 1.0, OUTSIDE_MASK)
+    assert weight_of(batch_of(plan, [0, 1])) is None
+    assert torch.equal(weight_of(batch_of(plan, [0, 1], mask)), expected)
+    assert torch.equal(weight_of(batch_of(plan, [0, 1], None, inside)), inside.float())
+    assert torch.equal(weight_of(batch_of(plan, [0, 1], mask, inside)), expected.masked_fill(~inside, 0.0))
+
+
 def test_two_batches_of_one_make_the_step_of_one_batch_of_two() -> None:
     plan = tiny_plan(("bridge", "ddpm"))
     for name in ("bridge", "ddpm"):
@@ -303,7 +339,7 @@ def test_it_learns() -> None:
     plan = tiny_plan(training_steps=150, learning_rate=5e-3, warmup_steps=5)
     trainer = trainer_of(plan)
     case = {key: torch.from_numpy(value)[None] for key, value in arrays(0, plan).items()}
-    batches = ([Batch([0], case["source"], case["target"], None)] for _ in range(150))
+    batches = ([Batch([0], case["source"], case["target"], None, None)] for _ in range(150))
     losses = [step.loss for step in trainer.steps(batches)]
     assert losses[-1] < 0.25 * losses[0]  # 0.04 to 0.17 over twelve seeds
 

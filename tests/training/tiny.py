@@ -143,8 +143,8 @@ def state_of(trainer: Trainer, plan: Plan, /, **words: Any) -> Checkpoint:
     return replace(copy.deepcopy(found), **words)
 
 
-def batch_of(plan: Plan, numbers: Sequence[int], mask: Any = None) -> Batch:
+def batch_of(plan: Plan, numbers: Sequence[int], mask: Any = None, inside: Any = None) -> Batch:
     """Sample n is the phantom of seed n."""
     cases = [arrays(number, plan) for number in numbers]
     stacked = {key: torch.from_numpy(np.stack([case[key] for case in cases])) for key in cases[0]}
-    return Batch(list(numbers), stacked.get("source"), stacked["target"], mask)
+    return Batch(list(numbers), stacked.get("source"), stacked["target"], mask, inside)
