@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nndiff.walk.starts import Start
 
 SHARES = (2, 5, 10)  # for a late start, tuning tries its number of steps divided by each of these
+EARLIER, SHORT_WALK = (3.0, 10.0), 6  # multiples of the smallest sigma/a that tuning tries, and their steps
 FROM_SOURCE = (1, 2, 4, 10, 20)  # numbers of steps that tuning tries where the process starts at the source
 
 
@@ -115,7 +116,13 @@ class Ratio(Times):
         return sorted(times, reverse=True)
 
     def label(self) -> str:
-        return f"{super().label()} by ratio {self.high:.2g} to {self.low:.2g}"
+        return f"{super().label()} by ratio {self.high:.2g} to {self.low:.2g}" if self.steps > 1 else super().label()
+
+    def paces(self, from_source: bool) -> Iterator[Times]:
+        """Yield other numbers of steps, and walks that stop at more noise: they are nearer to the mean."""
+        yield from super().paces(from_source)
+        lows = [low for low in (self.low, *(self.low * factor for factor in EARLIER)) if low < self.high]
+        yield from (replace(self, steps=SHORT_WALK, low=float(f"{low:.3g}")) for low in lows)
 
 
 def _levels(high: float, low: float, count: int) -> list[float]:
