@@ -127,7 +127,7 @@ def ends(found: Inference) -> str:
             f"{drawn.draws} draws at the texture's end, {drawn.cases} other cases: CRPS {drawn.crps:.5f}, {gain:.0%} "
             f"below that of one step ({drawn.point_mae:.5f}); PSNR {drawn.psnr:.2f} dB, of their mean "
             f"{drawn.mean_psnr:.2f} dB; spread over error {drawn.spread_over_error:.2f}, "
-            f"{drawn.spread_over_error * drawn.scale:.2f} with the factor {drawn.scale:.2f} measured on the first cases."
+            f"{drawn.spread_over_error * drawn.scale:.2f} with the factor {drawn.scale:.2f} of the first cases."
         )
     return "\n".join(lines)
 
