@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
+from nndiff.assemble import build_process
 from nndiff.diffusion.prediction import PREDICTIONS
 from nndiff.plans.plan import Configuration
 from nndiff.walk.caches import Deep
@@ -74,14 +75,10 @@ def measured(points: Sequence[Point]) -> tuple[Stop, ...]:
 
 def planned(configuration: Configuration) -> tuple[Stop, ...]:
     """Return the dial before tuning; empty for a model that was not trained for both ends."""
-    walk = configuration.sampler
-    if (
-        not PREDICTIONS[configuration.prediction].tells_error
-        or not isinstance(walk.times, Ratio)
-        or not configuration.open_part > 0
-    ):
+    walk, times = configuration.sampler, configuration.sampler.times
+    trained = PREDICTIONS[configuration.prediction].tells_error and configuration.open_part > 0
+    if not trained or not isinstance(times, Ratio) or build_process(configuration.process).scale == 0:
         return ()
-    times = walk.times
     single = replace(walk, start=Source(), times=replace(times, first=STEPS, steps=1), caches=(Deep(),))
     half = replace(times, steps=SHORT_STEPS, low=configuration.open_part)
     whole = replace(times, steps=max(WALK_STEPS, times.steps))

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nndiff.walk.part import STEPS, Asked, Part, revised, written
+from nndiff.walk.part import STEPS, Asked, Part, Setting, revised, written
+from nndiff.words.errors import NndiffError
 from nndiff.words.fields import above, option, within
 from nndiff.words.registry import Registry
 
@@ -114,6 +115,14 @@ class Ratio(Times):
             ratios = _levels(self.high, self.low, self.steps - 1)
         times = [first, *(process.time_of_ratio(ratio) for ratio in ratios), 0.0]
         return sorted(times, reverse=True)
+
+    def demand(self, setting: Setting) -> None:
+        if setting.process.scale == 0 and self.steps > 1:
+            raise NndiffError(
+                "Times by the ratio of noise to signal need a process with noise.",
+                found="a process without noise (gamma 0)",
+                remedy="pass --steps 1, or --times even",
+            )
 
     def label(self) -> str:
         return f"{super().label()} by ratio {self.high:.2g} to {self.low:.2g}" if self.steps > 1 else super().label()
