@@ -50,7 +50,7 @@ def _steps(first: int) -> Verdict[int]:
     return Verdict(
         min(first, LATE_STEPS),
         f"{LATE_STEPS} steps that are equal in the logarithm of sigma/a, down to a tenth of the open part",
-        (Alternative(first, "every step, as published: with --times even"),),
+        (Alternative(first, f"every step, as published: with --times even --steps {first}"),),
     )
 
 

@@ -20,6 +20,7 @@ from nndiff.words.verdict import Alternative, Verdict
 FLOPS_A_SECOND = {"cuda": 30e12, "mps": 2e12, "cpu": 35e9}  # cpu: per core
 TRAINING_HOURS = {"cuda": 24.0, "mps": 12.0, "cpu": 0.5}
 TRAINING_STEPS = {"cuda": (20_000, 250_000), "mps": (5_000, 100_000), "cpu": (500, 20_000)}
+LEAST_DISTANCE = 1e-4  # rms in normalised units; a source equal to its target still gets a positive distance
 OPEN_SHARE = 0.3  # assumed open part, as a share of the distance of source and target, where it was not estimated
 MOSTLY_NOISE = 0.6  # share of noise in the power of the difference between source and target
 
@@ -66,7 +67,7 @@ def source_distance(distances: Sequence[float]) -> Verdict[float]:
     if not distances:
         return Verdict(1.0, "there is no source")
     return Verdict(
-        float(f"{max(1e-4, float(np.median(distances))):.4g}"),
+        float(f"{max(LEAST_DISTANCE, float(np.median(distances))):.4g}"),
         "rms difference of source and target, median over cases; the scale of x0_skip",
     )
 
@@ -81,7 +82,7 @@ def open_part(parts: Sequence[float] | None, distance: float | None) -> Verdict[
             "estimate on held-out cases, which needs at least two patients"
         )
         return Verdict(float(f"{OPEN_SHARE * distance:.4g}"), reason)
-    value = float(f"{float(np.median(parts)):.4g}")
+    value = float(f"{max(OPEN_SHARE * LEAST_DISTANCE, float(np.median(parts))):.4g}")
     reason = (
         "what the source leaves open of the target, per voxel: the rms that a regression on held-out cases misses, "
         f"median over cases; source and target differ by {distance:.3g}"
