@@ -56,6 +56,13 @@ def changed(sampler: SamplerPlan, **words: Any) -> SamplerPlan:
     return sampler
 
 
+def denoising(configuration: str, prediction: str = "x0") -> dict[str, Any]:
+    """Return the overrides with which a network is planned that answers with one image per target, or its noise."""
+    stage = {"trains": "all", "loss": {"name": "gradient", "options": {"weight": 0.3}}, "share": 1.0}
+    path = f"configurations.{configuration}"
+    return {f"{path}.prediction": prediction, f"{path}.stages": [stage]}
+
+
 def unet(**words: Any) -> UNetSpec:
     """Return a small UNet of two levels for one source and one target."""
     plain: dict[str, Any] = {

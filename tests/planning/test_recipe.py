@@ -77,10 +77,11 @@ def test_a_pair_is_changed_only_where_what_is_true_of_it_stays_true() -> None:
 
 def test_what_methods_are_told_of_source_and_target_is_the_median_over_cases() -> None:
     found = GOLDEN["brain_mr"]
-    told = recipe.data_of(found, (0,), [0.1, 0.2])
+    told = recipe.data_of(found, (0,), [0.1, 0.2], 0.04)
     assert (told.task, told.anchor, told.distances, told.noise_share) == ("translation", (0,), (0.1, 0.2), 0.1)
+    assert told.open_part == 0.04
     assert "mostly structure (10%" in told.noise_or_structure
-    alone = recipe.data_of(GOLDEN["chest_ct_generation"], (), [])
+    alone = recipe.data_of(GOLDEN["chest_ct_generation"], (), [], 0.0)
     assert (alone.distances, alone.noise_share, alone.noise_or_structure) == ((), None, "")
 
 
