@@ -17,7 +17,7 @@ from nndiff.cli.train import add_device, seconds_of
 from nndiff.words.errors import NndiffError
 
 TITLES = {900: "Low-count PET to full-count PET", 901: "Uncorrected low-count PET to corrected full-count PET"}
-STEPS = {900: (1, 4, 10), 901: (1,)}
+ENDS = ("fidelity", "texture")  # of the dial: the mean, and a draw
 SHARE = {900: 0.7, 901: 0.3}  # of the time budget
 
 
@@ -97,10 +97,10 @@ def _train_and_measure(arguments: argparse.Namespace, number: int, seconds: floa
     begun = (_fold(arguments, number) / "checkpoint_latest.pt").exists()
     budget = ["--c"] if begun else ["--time_budget", f"{seconds:.0f}s"]
     _call("nndiff_train", train.main, number, "bridge", 0, "--no_tune", *budget, *device, *workers, *roots, *results)
-    for steps in STEPS[number]:
-        out = _predictions(arguments, number, steps)
+    for end in ENDS:
+        out = _predictions(arguments, number, end)
         where = ["-i", raw / "imagesTs", "-o", out, "-m", _fold(arguments, number)]
-        _call("nndiff_predict", predict.main, *where, "--steps", steps, *device)
+        _call("nndiff_predict", predict.main, *where, "--objective", end, *device)
         against = ["-i", raw / "imagesTs", "-r", raw / "regionsTs", "-o", out]
         _call("nndiff_evaluate", evaluate.main, raw / "targetsTs", out, *against, *workers)
 
@@ -110,10 +110,7 @@ def _show(arguments: argparse.Namespace, numbers: Sequence[int]) -> None:
 
     tables = {}
     for number in numbers:
-        predictions = {
-            f"nndiff, {steps} step{'s' if steps > 1 else ''}": _predictions(arguments, number, steps)
-            for steps in STEPS[number]
-        }
+        predictions = {f"nndiff, {end}": _predictions(arguments, number, end) for end in ENDS}
         shown = showcase.Shown(_raw(arguments, number), predictions)
         rows, ceiling = showcase.figures(shown), showcase.ceiling(shown)
         picture = arguments.output / f"{_raw(arguments, number).name}.png"
@@ -143,8 +140,8 @@ def _fold(arguments: argparse.Namespace, number: int) -> Path:
     return Path(arguments.output) / "results" / _raw(arguments, number).name / "bridge" / "fold_0"
 
 
-def _predictions(arguments: argparse.Namespace, number: int, steps: int) -> Path:
-    return Path(arguments.output) / "predictions" / f"{_raw(arguments, number).name}_{steps}_steps"
+def _predictions(arguments: argparse.Namespace, number: int, end: str) -> Path:
+    return Path(arguments.output) / "predictions" / f"{_raw(arguments, number).name}_{end}"
 
 
 if __name__ == "__main__":

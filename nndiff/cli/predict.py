@@ -13,6 +13,8 @@ from nndiff.cli.train import add_device
 from nndiff.walk.sampler import Flag, flags
 from nndiff.words.errors import NndiffError
 
+DIAL = {"fidelity": 0.0, "balanced": 0.5, "texture": 1.0}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("nndiff_predict", __doc__ or "", go_on="--continue_prediction")
@@ -68,12 +70,28 @@ def _add_where(command: Command) -> None:
 
 
 def _add_how(command: Command) -> None:
+    ends = command.parser.add_mutually_exclusive_group()
+    ends.add_argument(
+        "-objective",
+        "--objective",
+        choices=tuple(DIAL),
+        default=None,
+        help="fidelity: the mean, with the best PSNR; texture: a draw with the truth's texture; balanced: between",
+    )
+    ends.add_argument(
+        "-dial", "--dial", type=float, default=None, metavar="X", help="the same as a number: 0 fidelity, 1 texture"
+    )
     for flag in flags():
         metavar = "|".join(["auto", *map(str, flag.choices)]) if flag.choices else flag.metavar
         many: dict[str, Any] = {"nargs": "+"} if flag.many else {}
         command.flag(flag.name, type=_or_auto(flag), default=None, help=flag.help, metavar=metavar, **many)
     command.flag(
         "save_uncertainty", action="store_true", help="save the standard deviation of the draws, in uncertainty/"
+    )
+    command.flag(
+        "save_expected_error",
+        action="store_true",
+        help="save the error that the network expects of one step, per voxel, in expected_error/",
     )
     command.flag("save_samples", action="store_true", help="save each draw, in samples/")
     command.flag("dicom_out", action="store_true", help="also write DICOM series, in dicom/, if the scans are DICOM")
@@ -111,7 +129,9 @@ def _work(arguments: argparse.Namespace) -> None:
         folds=tuple(arguments.folds) if arguments.folds else None,
         checkpoint=arguments.chk if arguments.chk.endswith(".pt") else f"{arguments.chk}.pt",
         sampler={flag.name: vars(arguments)[flag.name] for flag in flags()},
+        dial=arguments.dial if arguments.objective is None else DIAL[arguments.objective],
         save_uncertainty=arguments.save_uncertainty,
+        save_expected_error=arguments.save_expected_error,
         save_samples=arguments.save_samples,
         dicom_out=arguments.dicom_out,
         seed=arguments.seed,

@@ -1,6 +1,6 @@
 """The results of the demo: a table and a figure, made from the files that its commands have written.
 
-input · best Gaussian filter (fitted to the truth) · nndiff with 1, 4, 10 steps · the ceiling
+input · best Gaussian filter (fitted to the truth) · nndiff at both ends of its dial · the ceiling
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from nndiff.pictures import slices
 from nndiff.words.files import atomic, read_json, write_json
 from nndiff.words.text_table import text_table
 
-MEASURES = ("PSNR", "SSIM", "HF", "SUVmean_bias", "SUVmax_bias")
-HEADS = ("", "PSNR dB", "SSIM", "HF power", "lesion SUVmean", "lesion SUVmax", "s/volume")
+MEASURES = ("PSNR", "SSIM", "texture_dB", "HF_body", "HF_air", "SUVmean_bias", "SUVmax_bias")
+HEADS = ("", "PSNR dB", "SSIM", "texture dB", "HF body", "HF air", "SUVmean", "SUVmax", "s/volume")
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ def figures(shown: Shown) -> dict[str, dict[str, float | None]]:
 def table(rows: Mapping[str, Mapping[str, float | None]], ceiling: float | None) -> str:
     lines = [list(HEADS)]
     for method, row in rows.items():
-        psnr, ssim, hf, mean, largest = (row.get(name) for name in MEASURES)
-        cells = [_cell(psnr, ".2f"), _cell(ssim, ".3f"), _cell(hf, ".2f"), _cell(mean, "+.1%"), _cell(largest, "+.1%")]
+        forms = (".2f", ".3f", ".1f", ".2f", ".2f", "+.1%", "+.1%")
+        cells = [_cell(row.get(name), form) for name, form in zip(MEASURES, forms, strict=True)]
         lines.append([method, *cells, _cell(row.get("seconds"), ".2f")])
     if ceiling is not None:
-        lines.append(["no noise at all", f"{ceiling:.2f}", "", "", "", "", ""])
+        lines.append(["no noise at all", f"{ceiling:.2f}", *[""] * (len(HEADS) - 2)])
     return text_table(lines)
 
 

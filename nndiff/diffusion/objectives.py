@@ -96,10 +96,10 @@ class Posterior(Objective):
         process: Process,
         prediction: Prediction,
         measure: Loss,
-        at_source: float = AT_THE_SOURCE,  # share of the times at t = 1
+        at_source: float = 0.4,  # share of the times at t = 1
         high: float = HIGH,  # largest and smallest r below t = 1, as multiples of s
         low: float = LOW,
-        evenness: float = 0.0,  # 0: every voxel counts the same; 1: errors are relative to the expected ones
+        evenness: float = 0.5,  # 0: every voxel counts the same; 1: errors are relative to the expected ones
         calibration: float = 0.1,  # weight of the likelihood
     ):
         super().__init__(process, prediction, measure)

@@ -50,6 +50,7 @@ class UNetSpec(NetworkSpec):
     blocks: Annotated[int, at_least(1)]  # residual blocks per level, on each side
     head_width: Annotated[int, at_least(0)]  # width of the full-resolution head after the puzzle; 0: no head
     recompute: Annotated[str, one_of("none", "norms", "blocks")]
+    timed: bool = False  # whether the heads at full resolution are told the time
     mix: Annotated[str, one_of("none", "haar")] = "none"  # mix of the puzzle's channels, before and after the network
     errors: Annotated[int, at_least(0)] = 0  # output channels, the last ones, with a head of their own (Puzzled.aside)
     skip: tuple[int, ...] = ()  # per output channel, the input channel whose local mean it is before training; (): zero
@@ -90,6 +91,7 @@ class UNetSpec(NetworkSpec):
             skip=channels.skip,
             answers=channels.answers,
             errors=channels.errors,
+            timed=True,
         )
 
     def reasons(self, rung: Rung, whole: Triple, device: str, fits: str, verdict: Explain) -> dict[str, Verdict[Any]]:
@@ -146,8 +148,11 @@ class UNetSpec(NetworkSpec):
             blocks=self.blocks,
             recompute=self.recompute,
         )
-        head = Head(HEAD_CHANNELS + self.in_channels, outputs, self.head_width) if self.head_width else None
-        aside = Head(out + self.in_channels, self.errors, self.head_width or HEAD_WIDTH) if self.errors else None
+        head = aside = None
+        if self.head_width:
+            head = Head(HEAD_CHANNELS + self.in_channels, outputs, self.head_width, self.timed)
+        if self.errors:
+            aside = Head(out + self.in_channels, self.errors, self.head_width or HEAD_WIDTH, self.timed)
         kernel = self.local_mean_kernel(puzzle_factor)
         skip = averaging(self.in_channels, self.skip, kernel) if self.skip else None
         network = Puzzled(

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nndiff.networks.blocks import Conv, conv, zeroed
+from nndiff.networks.blocks import Conv, TimeEmbedding, conv, zeroed
 from nndiff.words.volume import Triple
 
 HEAD_CHANNELS = 4  # channels per voxel that the core passes to the full-resolution head
+TIME_WIDTH = 32  # of the time embedding of a timed head
 HEAD_REACH = 2  # voxels beyond the volume that head and skip can see: two kernels of 3
 
 
@@ -60,15 +61,31 @@ def haar(x: Tensor, factor: Triple) -> Tensor:  # [B, C·r_z·r_y·r_x, Z, Y, X]
 
 
 class Head(nn.Module):
-    """Two convolutions at full resolution over the core's output and input, which correct artefacts of the puzzle."""
+    """Two convolutions at full resolution over the core's output and input, which correct artefacts of the puzzle.
 
-    def __init__(self, c_in: int, c_out: int, width: int):
+    A timed head scales and shifts the maps between them by the time: how far noise is smoothed depends on its level.
+    """
+
+    def __init__(self, c_in: int, c_out: int, width: int, timed: bool = False):
         super().__init__()
         self.first = conv(c_in, width, (3, 3, 3))
         self.last = zeroed(conv(width, c_out, (3, 3, 3)))
+        self.time = TimeEmbedding(TIME_WIDTH, 2 * TIME_WIDTH) if timed else None
+        self.film = _zeroed(nn.Linear(2 * TIME_WIDTH, 2 * width)) if timed else None
 
-    def forward(self, core: Tensor, seen: Tensor) -> Tensor:  # [B, 4, Z, Y, X], [B, C, Z, Y, X] → [B, out, Z, Y, X]
-        return self.last(F.silu(self.first(torch.cat([core, seen], dim=1))))  # type: ignore[no-any-return]
+    def forward(self, core: Tensor, seen: Tensor, t: Tensor) -> Tensor:
+        """Return the output: [B, 4, Z, Y, X], [B, C, Z, Y, X], [B] → [B, out, Z, Y, X]."""
+        maps = self.first(torch.cat([core, seen], dim=1))
+        if self.time is not None and self.film is not None:
+            scale, shift = self.film(self.time(t)).to(maps.dtype)[:, :, None, None, None].chunk(2, dim=1)
+            maps = torch.addcmul(shift, maps, 1 + scale)
+        return self.last(F.silu(maps))  # type: ignore[no-any-return]
+
+
+def _zeroed(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def averaging(c_in: int, channels: Sequence[int], kernel: Triple) -> Conv:
@@ -117,9 +134,9 @@ class Puzzled(nn.Module):
         output: Tensor = self._leave(self.core(self._enter(seen), t, *kept))
         size, reach = x_t.shape[2:], [n + HEAD_REACH for n in x_t.shape[2:]]
         output, seen = _cut(output, reach), _cut(seen, reach)  # the rest of the padding would only cost memory
-        further = None if self.aside is None else self.aside(output.detach(), seen)
+        further = None if self.aside is None else self.aside(output.detach(), seen, t)
         if self.head is not None:
-            output = self.head(output, seen)
+            output = self.head(output, seen, t)
         if self.skip is not None:
             output = output + self.skip(seen)
         return _cut(output if further is None else torch.cat([output, further], dim=1), size)

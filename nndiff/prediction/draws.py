@@ -22,7 +22,7 @@ from nndiff.prediction.reading import Read
 from nndiff.prediction.request import Request
 from nndiff.resources.machine import free_memory
 from nndiff.resources.memory import usable_now
-from nndiff.sampling.translate import Arrangement, arrangements, translate
+from nndiff.sampling.translate import Arrangement, arrangements, expected_error, translate
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.seeds import draw_seed
 from nndiff.words.volume import FloatArray
@@ -61,6 +61,7 @@ class Computed:
     draws: Draws
     arrangement: Arrangement  # of the last draw
     seconds: float
+    expected_error: FloatArray | None = None  # [C, Z, Y, X], of the answer in one step
 
 
 @dataclass(frozen=True)
@@ -86,4 +87,7 @@ class Computation:
             draw = translate(model, source, shape, self.sampler, generator, options, on_step, used.append).numpy()
             draws.add(draw, keep=self.request.save_samples)
             options = options[options.index(used[-1]) :]  # later draws do not try an arrangement that has failed
-        return Computed(read, draws, used[-1], time.perf_counter() - clock)
+        expected = None
+        if self.request.save_expected_error and source is not None:
+            expected = expected_error(model, source, shape, self.sampler, options[0]).numpy()
+        return Computed(read, draws, used[-1], time.perf_counter() - clock, expected)

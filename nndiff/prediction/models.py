@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from nndiff.assemble import build_network
 from nndiff.checkpoint import Checkpoint, Seen
 from nndiff.plans.channels import Preparation
 from nndiff.plans.plan import Plan, digest
-from nndiff.sampling import inference
+from nndiff.sampling import dial, inference
+from nndiff.sampling.dial import Stop
 from nndiff.sampling.inference import digest_of
 from nndiff.sampling.translate import Model, build_model
 from nndiff.walk.sampler import SamplerPlan
@@ -31,8 +32,15 @@ class Trained:
     configuration: str
     model: Model
     sampler: SamplerPlan  # that of the first tuned fold, else the planned one
+    dial: tuple[Stop, ...]  # from the mean to the texture: measured by tuning, else planned; empty if it has none
+    spread_scales: tuple[tuple[SamplerPlan, float], ...]  # measured factors of the spread of draws, by sampler
     seen: tuple[Seen, ...]
     sources: tuple[dict[str, str], ...]  # per fold, for the record: fold, checkpoint, step, weights
+
+    def spread_scale(self, sampler: SamplerPlan) -> float:
+        """Return the measured factor that makes the spread of this sampler's draws as large as their error, else 1."""
+        one = replace(sampler, samples=1)
+        return next((scale for own, scale in self.spread_scales if replace(own, samples=1) == one), 1.0)
 
     @property
     def preparation(self) -> Preparation:
@@ -64,12 +72,15 @@ def load(
         inference.load(path.parent, name, first.planned.sampler, source["weights"])
         for path, source in zip(paths, sources, strict=True)
     ]
-    chosen = next((found.sampler for found in tuned if found is not None), first.planned.sampler)
+    measured = next((found for found in tuned if found is not None), None)
+    drawn = None if measured is None else measured.drawn
     return Trained(
         plan=first.plan,
         configuration=first.configuration,
         model=model,
-        sampler=chosen,
+        sampler=first.planned.sampler if measured is None else measured.sampler,
+        dial=dial.planned(first.planned) if measured is None or not measured.dial else measured.dial,
+        spread_scales=() if drawn is None else ((drawn.sampler, drawn.scale),),
         seen=first.seen,
         sources=sources,
     )

@@ -1,7 +1,8 @@
 """The output files of a case: one volume per target channel, and further files on request.
 
 CASE_0000.nii.gz                      the mean of the draws
-uncertainty/CASE_0000.nii.gz          their standard deviation
+uncertainty/CASE_0000.nii.gz          their standard deviation, times the factor that tuning measured
+expected_error/CASE_0000.nii.gz       the error that the network expects of one step, per voxel
 samples/CASE_sample00_0000.nii.gz     each draw
 dicom/CASE_0000                       the mean as a derived DICOM series
 """
@@ -9,6 +10,7 @@ dicom/CASE_0000                       the mean as a derived DICOM series
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from nndiff.words.version import VERSION
 from nndiff.words.volume import FloatArray, Volume
 
 UNCERTAINTY, SAMPLES, SERIES = "uncertainty", "samples", "dicom"  # folders beside the volumes
+EXPECTED = "expected_error"
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Outputs:
     def folders(self) -> tuple[Path, ...]:
         """Return the folders into which volumes are written."""
         folder = self.request.output
-        return folder, folder / UNCERTAINTY, folder / SAMPLES
+        return folder, folder / UNCERTAINTY, folder / SAMPLES, folder / EXPECTED
 
     def volumes(self, case: InputCase) -> list[Path]:
         return self._channels(case)
@@ -50,6 +53,9 @@ class Outputs:
 
     def uncertainties(self, case: InputCase) -> list[Path]:
         return self._channels(case, below=UNCERTAINTY)
+
+    def expected_errors(self, case: InputCase) -> list[Path]:
+        return self._channels(case, below=EXPECTED)
 
     def samples(self, case: InputCase) -> list[list[Path]]:
         """Return the paths of every draw, one per target channel."""
@@ -65,6 +71,8 @@ class Outputs:
             files += [self.series(path) for path in self.volumes(case)]
         if self.request.save_uncertainty:
             files += self.uncertainties(case)
+        if self.request.save_expected_error:
+            files += self.expected_errors(case)
         if self.request.save_samples:
             files += [path for paths in self.samples(case) for path in paths]
         return files
@@ -80,23 +88,21 @@ class Writer:
 
     outputs: Outputs
     trained: Trained
+    spread_scale: float = 1.0  # factor of the draws' standard deviation
 
     def __call__(self, case: InputCase, computed: Computed) -> dict[str, Any]:
         """Write all files of the case, and return its entry in the record."""
         clock = time.perf_counter()
         undo, draws = computed.read.prepared.undo, computed.draws
         if self.outputs.request.save_uncertainty:
-            self._write_uncertainty(case, undo, draws)
+            _write_spread(self.spread_scale * draws.spread, undo, self.outputs.uncertainties(case))
+        if computed.expected_error is not None:
+            _write_spread(computed.expected_error, undo, self.outputs.expected_errors(case))
         for sample, paths in zip(draws.kept, self.outputs.samples(case), strict=bool(draws.kept)):
             for path, array in zip(paths, undo(sample).array, strict=True):
                 _write_channel(array, undo, path, np.float32)
         self._write_mean(case, undo, draws)
         return self._row(case, computed, time.perf_counter() - clock)
-
-    def _write_uncertainty(self, case: InputCase, undo: Undo, draws: Draws) -> None:
-        spread = np.maximum(undo.of_spread()(draws.spread).array, 0)  # splines can overshoot below 0
-        for path, array in zip(self.outputs.uncertainties(case), spread, strict=True):
-            _write_channel(array, undo, path, np.float32)
 
     def _write_mean(self, case: InputCase, undo: Undo, draws: Draws) -> None:
         paths, channels = self.outputs.volumes(case), self.trained.plan.target_channels
@@ -123,6 +129,12 @@ class Writer:
                 "write": round(seconds, 3),
             },
         }
+
+
+def _write_spread(deviation: FloatArray, undo: Undo, paths: Sequence[Path]) -> None:
+    spread = np.maximum(undo.of_spread()(deviation).array, 0)  # splines can overshoot below 0
+    for path, array in zip(paths, spread, strict=True):
+        _write_channel(array, undo, path, np.float32)
 
 
 def _write_channel(array: FloatArray, undo: Undo, path: Path, dtype: Any) -> None:

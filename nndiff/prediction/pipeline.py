@@ -26,6 +26,7 @@ from nndiff.prediction.request import Request, demand_sound, demand_task
 from nndiff.prediction.schedule import Schedule
 from nndiff.resources.machine import demand_device
 from nndiff.resources.workers import Failure, demand_success
+from nndiff.sampling import dial
 from nndiff.walk.sampler import SamplerPlan, revised_sampler
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import demand_writable, sweep
@@ -38,13 +39,26 @@ def predict(request: Request) -> Summary:
     trained = models.load(request.model, request.folds, request.checkpoint, device, request.configuration)
     generates = trained.plan.task == "generation"
     demand_task(request, generates)
-    sampler = revised_sampler(trained.sampler, request.sampler)
+    own = trained.sampler
+    if request.dial is not None:
+        stop = dial.at(trained.dial, request.dial, trained.model.configuration)
+        own = stop.sampler
+        if not request.quiet:
+            print(f"Dial at {request.dial:g}: {stop.label()}", file=sys.stderr)
+    sampler = revised_sampler(own, request.sampler)
     sampler.start.demand_source(None if generates else request.input)
     sampler.demand(trained.model.setting)
     oddities = sampler.oddities()
     if request.save_uncertainty and sampler.samples < 2:
         raise NndiffError(
             "--save_uncertainty needs several draws.", expected="2 or more", found="1", remedy="pass --samples 8"
+        )
+    if request.save_expected_error and not trained.model.formulation.prediction.tells_error:
+        raise NndiffError(
+            "This model does not know the expected error of its image.",
+            expected="a model with the prediction fused",
+            found=f"prediction {trained.model.configuration.prediction}",
+            remedy="pass --save_uncertainty with --samples 8, or plan with the current version and train again",
         )
     found = _inputs(request, trained, generates)
     mine = found.cases[request.part_id :: request.num_parts]
@@ -110,7 +124,7 @@ def _schedule(
     return Schedule(
         read=Reader(trained, request.dicom_out),
         compute=compute,
-        write=Writer(outputs, trained),
+        write=Writer(outputs, trained, trained.spread_scale(sampler)),
         finish=record.finish,
         steps=sampler.steps * sampler.samples,
     )

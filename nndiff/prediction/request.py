@@ -23,7 +23,9 @@ class Request:
     checkpoint: str = BEST
     configuration: str | None = None  # the expected configuration of the model; None: any
     sampler: Mapping[str, Any] = field(default_factory=dict)  # changes to the model's sampler: flag → value
+    dial: float | None = None  # 0: the mean, 1: the texture; None: the planned or tuned sampler
     save_uncertainty: bool = False
+    save_expected_error: bool = False
     save_samples: bool = False
     dicom_out: bool = False
     seed: int = 0

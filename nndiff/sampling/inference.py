@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from nndiff.plans import migrate
+from nndiff.sampling.dial import Stop
 from nndiff.walk.layers import Tiles
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
@@ -44,6 +45,22 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """What several draws of one sampler say of its spread; errors and CRPS in network units, over all voxels."""
+
+    label: str
+    sampler: SamplerPlan
+    draws: int
+    crps: float
+    point_mae: float  # of one step: the CRPS of a point
+    psnr: float  # of a single draw
+    mean_psnr: float  # of the mean of the draws
+    spread_over_error: float  # rms spread over rms error of the mean, on other cases than `scale` where there are any
+    scale: float  # factor of the spread that makes the two equal on the cases of the choice
+    cases: int
+
+
+@dataclass(frozen=True)
 class Inference:
     """The result of tuning one checkpoint."""
 
@@ -59,6 +76,8 @@ class Inference:
     report: tuple[Row, ...]  # the chosen, the best and the planned sampler, on the cases `reported_on`
     best_minus_chosen: float  # mean difference of the scores in the report
     standard_error: float  # of that difference, over the cases
+    dial: tuple[Stop, ...] = ()  # the measured samplers between the mean and the texture, on the cases `chosen_on`
+    drawn: Drawn | None = None  # several draws of the sampler at the texture's end; None if it is deterministic
 
 
 def save(folder: Path, inference: Inference) -> Path:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nndiff.assemble import Formulation, build_network, formulation_of
-from nndiff.diffusion.prediction import Estimate
+from nndiff.diffusion.prediction import Estimate, Fused
 from nndiff.diffusion.walk import Course, noise_like, walk
 from nndiff.families.family import padded
 from nndiff.imaging.tiles import Tiling
@@ -252,6 +252,21 @@ def _draw(
         if on_kept is not None:
             on_kept(each)
     return reached[0].float().cpu()
+
+
+@torch.no_grad()
+def expected_error(
+    model: Model, source: Tensor, shape: Triple, sampler: SamplerPlan, arrangement: Arrangement
+) -> Tensor:
+    """Return the error that the network expects of its answer at t = 1, per voxel: [C', Z, Y, X], on the CPU."""
+    prediction, process = model.formulation.prediction, model.formulation.process
+    assert isinstance(prediction, Fused)
+    condition = source[None].to(arrangement.store, torch.float32)
+    y, t = condition[:, list(model.anchor)], torch.ones(1, dtype=torch.float64)
+    x_t = process.sample(y, y, t, torch.zeros_like(y))
+    shown, told = model.formulation.view(x_t, y, t)
+    output = composed(model, sampler, arrangement.tiling, ())(shown, told, condition)
+    return prediction.weighed(process, output, x_t, y, t).variance.sqrt()[0].float().cpu()
 
 
 def composed(

@@ -87,7 +87,7 @@ class Bench:
         """Return the relative change of the feature at `depth` from each step to the next, with every step full."""
         seen: list[Kept] = []
         whole = without_caches(replace(sampler, samples=1)).with_part(Deep(1, depth))
-        self._draw(whole, case, np.array(store.open_case(self.folder, case)["source"]), 0, seen)
+        self.draw(whole, case, np.array(store.open_case(self.folder, case)["source"]), 0, seen)
         return seen[0].changes
 
     def work(self, sampler: SamplerPlan) -> float:
@@ -105,10 +105,10 @@ class Bench:
 
     def estimate(self, sampler: SamplerPlan, case: str, source: np.ndarray) -> np.ndarray:
         """Return the mean of the sampler's draws, [C, Z, Y, X] in network units."""
-        draws = [self._draw(sampler, case, source, k) for k in range(sampler.samples)]
+        draws = [self.draw(sampler, case, source, k) for k in range(sampler.samples)]
         return np.asarray(np.mean(draws, axis=0, dtype=np.float32))
 
-    def _draw(
+    def draw(
         self, sampler: SamplerPlan, case: str, source: np.ndarray, draw: int, seen: list[Kept] | None = None
     ) -> np.ndarray:
         shape = source.shape[1:]

@@ -18,6 +18,7 @@ from nndiff.sampling.inference import Inference, Row, digest_of
 from nndiff.sampling.translate import build_model
 from nndiff.tuning.measure import Bench, Measured
 from nndiff.tuning.search import Search, frontier, tune
+from nndiff.tuning.teacher import forced, table
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import atomic
 from nndiff.words.text_table import text_table
@@ -76,6 +77,11 @@ def run(request: Request) -> Inference:
     with atomic(request.fold / "tuning.png") as part:
         tradeoff(part, points(search, found), "seconds per volume", f"score ({request.objective})", _title(found))
     _say(summary(found))
+    _say(ends(found))
+    rows = forced(bench, planned, choosing[:1])
+    if rows:
+        _say(f"\nEstimates from x_t made of the truth, case {choosing[0]} (documentation/how-to/tune.md):")
+        _say(table(rows))
     return found
 
 
@@ -105,6 +111,24 @@ def summary(found: Inference) -> str:
         f"{found.best_minus_chosen:+.3f} ± {found.standard_error:.3f} (standard error) in score and by "
         f"{psnr[found.best] - psnr[found.sampler]:+.2f} dB in PSNR."
     )
+    return "\n".join(lines)
+
+
+def ends(found: Inference) -> str:
+    """Return the lines on the dial from the mean to the texture, and on the spread of draws."""
+    if len(found.dial) < 2:
+        return "There is no dial: no sampler has a better texture than the one with the best PSNR."
+    lines = ["\nFrom the mean to the texture (nndiff_predict --objective fidelity|balanced|texture, or --dial 0 to 1):"]
+    lines += [f"  {stop.position:.2f}  {stop.label()}" for stop in found.dial]
+    if found.drawn is not None:
+        drawn = found.drawn
+        gain = 1 - drawn.crps / drawn.point_mae
+        lines.append(
+            f"{drawn.draws} draws at the texture's end, {drawn.cases} other cases: CRPS {drawn.crps:.5f}, {gain:.0%} "
+            f"below that of one step ({drawn.point_mae:.5f}); PSNR {drawn.psnr:.2f} dB, of their mean "
+            f"{drawn.mean_psnr:.2f} dB; spread over error {drawn.spread_over_error:.2f}, "
+            f"{drawn.spread_over_error * drawn.scale:.2f} with the factor {drawn.scale:.2f} of the first cases."
+        )
     return "\n".join(lines)
 
 

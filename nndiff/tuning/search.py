@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nndiff.sampling.inference import Inference
+from nndiff.sampling import dial as dials
+from nndiff.sampling.dial import Point, Stop
+from nndiff.sampling.inference import Drawn, Inference
 from nndiff.tuning.candidates import Round, rounds, without_caches
+from nndiff.tuning.draws import drawn
 from nndiff.tuning.measure import Bench, Measured
 from nndiff.walk.caches import Deep, listed_steps
 from nndiff.walk.sampler import SamplerPlan
@@ -25,6 +28,7 @@ from nndiff.words.errors import NndiffError
 OBJECTIVES = {"fidelity": 0.05, "balanced": 0.25, "texture": 1.0}
 LONG, CASES_OF_LONG = 250, 2  # a walk of more steps than LONG is measured on CASES_OF_LONG cases only
 NOBODY_SEES = 0.05  # a difference of scores up to this is invisible and counts as none, however significant it is
+CASES_DRAWN, DRAWN = 2, 8  # cases on which the spread of draws is measured, and the number of draws
 LISTS = (0.05, 0.1, 0.2, 0.4)  # thresholds on the relative change of the kept feature since the last full step
 
 OnMeasured = Callable[[Measured], None]
@@ -53,6 +57,8 @@ class Search:
     def run(self, planned: SamplerPlan, on_measured: OnMeasured = lambda _: None) -> Measured:
         """Measure the planned sampler, then those of all rounds, and return the chosen one."""
         self._measure(planned, on_measured)
+        for stop in dials.planned(self.bench.model.configuration):  # both ends first, so that they are always measured
+            self._try(stop.sampler, on_measured)
         for a_round in rounds(self.bench.model.setting):
             self._round(a_round, on_measured)
         self._lists(on_measured)
@@ -104,6 +110,23 @@ class Search:
         for listed in sorted(lists, key=len):
             if 1 < len(listed) < best.steps:
                 self._try(best.with_part(Deep(1, depth, listed)), on_measured)
+
+    def stops(self) -> tuple[Stop, ...]:
+        """Return the measured samplers from the mean to the texture: those of one draw, on all cases."""
+        rows = [row.row(self.texture) for row in self.rows if row.sampler.samples == 1]
+        rows = [row for row in rows if row.cases == len(self.cases) and row.texture_db is not None]
+        return dials.measured([Point(row.sampler, row.psnr, row.texture_db or 0.0) for row in rows])
+
+    def drawn(self, stops: Sequence[Stop], others: Sequence[str]) -> Drawn | None:
+        """Return what several draws at the texture's end say of its spread, if there is time for them."""
+        if len(stops) < 2 or not stops[-1].sampler.is_random(self.bench.model.setting):
+            return None
+        cases, reported = self.cases[:CASES_DRAWN], others[:CASES_DRAWN]
+        several = replace(stops[-1].sampler, samples=DRAWN)
+        if not self._affords(several, len(cases) + len(reported)):
+            self.left_out.append(several)
+            return None
+        return drawn(self.bench, several, stops[0].sampler, cases, reported)
 
     def _try(self, sampler: SamplerPlan, on_measured: OnMeasured) -> None:
         if any(row.sampler == sampler for row in self.rows):
@@ -169,6 +192,8 @@ def tune(
         reported_on=cases,
         sweep=tuple(row.row(search.texture) for row in sorted(search.rows, key=_cost)),
         report=tuple(rows[sampler].row(search.texture) for sampler in samplers),
+        dial=(stops := search.stops()),
+        drawn=search.drawn(stops, others),
         best_minus_chosen=difference,
         standard_error=error,
     )

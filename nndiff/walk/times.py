@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nndiff.walk.part import STEPS, Asked, Part, revised, written
+from nndiff.walk.part import STEPS, Asked, Part, Setting, revised, written
+from nndiff.words.errors import NndiffError
 from nndiff.words.fields import above, option, within
 from nndiff.words.registry import Registry
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from nndiff.walk.starts import Start
 
 SHARES = (2, 5, 10)  # for a late start, tuning tries its number of steps divided by each of these
+EARLIER, SHORT_WALK = (3.0, 10.0), 6  # multiples of the smallest sigma/a that tuning tries, and their steps
 FROM_SOURCE = (1, 2, 4, 10, 20)  # numbers of steps that tuning tries where the process starts at the source
 
 
@@ -114,8 +116,22 @@ class Ratio(Times):
         times = [first, *(process.time_of_ratio(ratio) for ratio in ratios), 0.0]
         return sorted(times, reverse=True)
 
+    def demand(self, setting: Setting) -> None:
+        if setting.process.scale == 0 and self.steps > 1:
+            raise NndiffError(
+                "Times by the ratio of noise to signal need a process with noise.",
+                found="a process without noise (gamma 0)",
+                remedy="pass --steps 1, or --times even",
+            )
+
     def label(self) -> str:
-        return f"{super().label()} by ratio {self.high:.2g} to {self.low:.2g}"
+        return f"{super().label()} by ratio {self.high:.2g} to {self.low:.2g}" if self.steps > 1 else super().label()
+
+    def paces(self, from_source: bool) -> Iterator[Times]:
+        """Yield other numbers of steps, and walks that stop at more noise: they are nearer to the mean."""
+        yield from super().paces(from_source)
+        lows = [low for low in (self.low, *(self.low * factor for factor in EARLIER)) if low < self.high]
+        yield from (replace(self, steps=SHORT_WALK, low=float(f"{low:.3g}")) for low in lows)
 
 
 def _levels(high: float, low: float, count: int) -> list[float]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nndiff.diffusion.losses import Gradient, Squared
 from nndiff.diffusion.objectives import Network, Pairs, Posterior
-from nndiff.diffusion.prediction import PREDICTIONS, Fused
+from nndiff.diffusion.prediction import IMAGE_UNIT, LEVEL_UNIT, PREDICTIONS, Fused
 from nndiff.diffusion.process import PROCESSES, Process
 from nndiff.words.errors import NndiffError
 
@@ -66,8 +66,8 @@ def test_noise_passes_where_the_error_is_large_and_stops_where_it_is_small(ratio
     x_t = process.sample(x0, y, t, drawn(1))
     a, b, _ = process.at(float(t[0]))
     u = (x_t - b * y) / a
-    level = torch.full(SIZE, -7.0)
-    level[:, :, 4:] = 4.0
+    level = torch.full(SIZE, -7.0 / LEVEL_UNIT)
+    level[:, :, 4:] = 4.0 / LEVEL_UNIT
     found = fused().weighed(process, torch.cat([torch.zeros(SIZE), level], dim=1), x_t, y, t)
     r = ratio * OPEN
     torch.testing.assert_close(found.x0[:, :, :4], found.image[:, :, :4], rtol=1e-4, atol=1e-3 * r)
@@ -82,7 +82,7 @@ def test_one_step_from_the_source_is_the_image_with_the_expected_error_of_each_v
     t = torch.ones(2, dtype=torch.float64)
     found = fused().weighed(process, torch.cat([answer, level], dim=1), y.expand(SIZE), y, t)
     assert torch.equal(found.x0, found.image)
-    torch.testing.assert_close(found.variance, OPEN**2 * (2 * level).exp())
+    torch.testing.assert_close(found.variance, OPEN**2 * (2 * (LEVEL_UNIT * level).clamp(-7, 4)).exp())
 
 
 # ---------------------------------------------------------------- what the network is shown
@@ -106,7 +106,7 @@ def test_input_and_wanted_output_have_unit_size_at_every_time(ratio: float) -> N
     t, own = at(process, ratio), Fused(OPEN, OPEN)  # here the source is the mean, so the distance is the open part
     eps = drawn(1)
     shown, told = own.view(process, process.sample(x0, y, t, eps), y, t)
-    wanted = own.target(process, x0, y, eps, t)[:, :1]
+    wanted = IMAGE_UNIT * own.target(process, x0, y, eps, t)[:, :1]
     inside = (..., slice(1, -1))
     assert float(shown[inside].std()) == pytest.approx(1, abs=0.1)
     assert float(wanted[inside].std()) == pytest.approx(1, abs=0.1)
@@ -155,7 +155,7 @@ def test_the_expected_error_is_trained_to_the_true_one_and_leaves_the_image_alon
     )
     gradients = []
     for guess in (0.5, 1.0, 2.0):
-        level = torch.full(SIZE, math.log(guess * math.sqrt(error) / OPEN), requires_grad=True)
+        level = torch.full(SIZE, math.log(guess * math.sqrt(error) / OPEN) / LEVEL_UNIT, requires_grad=True)
         loss = posterior(process).loss(answering(torch.cat([image, level], dim=1)), batch, t, eps, None)
         gradients.append(float(torch.autograd.grad(loss, level)[0].sum()))
     assert gradients[0] < -0.1
@@ -179,9 +179,9 @@ def test_below_the_start_the_loss_is_smallest_at_the_mean_and_at_the_start_at_th
     for name, t in (("start", torch.ones(2, dtype=torch.float64)), ("middle", at(process, 100.0))):
         losses = {}
         for shift in (0.0, 0.05, 0.1, 0.2):
-            level = torch.full(SIZE, -7.0)  # the image alone
+            level = torch.full(SIZE, -7.0 / LEVEL_UNIT)  # the image alone
             grown = math.sqrt(1 + (1 / process.ratio(float(t[0])) * OPEN) ** 2)
-            output = torch.cat([torch.full(SIZE, shift / OPEN / grown), level], dim=1)
+            output = torch.cat([torch.full(SIZE, shift / OPEN / grown / IMAGE_UNIT), level], dim=1)
             objective = Posterior(process, fused(), Gradient(0.0), calibration=0.0)
             losses[shift] = float(objective.loss(answering(output), batch, t, drawn(1), None))
         best[name] = min(losses, key=lambda shift: losses[shift])

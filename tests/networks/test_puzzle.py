@@ -87,3 +87,15 @@ def test_a_skip_adds_the_local_mean_of_the_channels_it_names(kernel: Triple) -> 
 def test_a_size_the_factor_does_not_divide_is_our_own_mistake() -> None:
     with pytest.raises(AssertionError):
         puzzle(torch.randn(1, 1, 3, 4, 4), (2, 2, 2))
+
+
+def test_a_timed_head_is_as_any_other_at_first_and_can_answer_each_time_in_its_own_way() -> None:
+    torch.manual_seed(0)
+    timed, plain = Head(4 + 2, 1, 8, timed=True), Head(4 + 2, 1, 8)
+    nn.init.normal_(timed.last.weight)
+    plain.load_state_dict({name: value for name, value in timed.state_dict().items() if name in plain.state_dict()})
+    core, seen, t = torch.randn(2, 4, 5, 5, 5), torch.randn(2, 2, 5, 5, 5), torch.tensor([0.1, 0.9])
+    torch.testing.assert_close(timed(core, seen, t), plain(core, seen, t))
+    assert timed.film is not None
+    nn.init.normal_(timed.film.weight)
+    assert not torch.allclose(timed(core, seen, t), timed(core, seen, t.flip(0)), atol=1e-3)

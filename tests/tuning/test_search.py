@@ -41,7 +41,8 @@ class Invented(Bench):
     def __init__(self, figures: Callable[[SamplerPlan, str], Figures], process: Any, task: str = "translation"):
         network = unet(blocks=2)
         model = SimpleNamespace(
-            configuration=SimpleNamespace(network=network), setting=Setting(process, network, (1, 1, 1))
+            configuration=SimpleNamespace(network=network, prediction="x0", sampler=PLANNED),
+            setting=Setting(process, network, (1, 1, 1)),
         )
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "plan", SimpleNamespace(task=task))
