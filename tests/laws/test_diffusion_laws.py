@@ -96,6 +96,25 @@ def test_an_update_keeps_the_marginal(name, eta) -> None:
         assert update.ratio**2 * process.at(t)[2] ** 2 + update.noise**2 == pytest.approx(sigma**2, abs=1e-14)
 
 
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("t", [0.002, 0.05, 0.3, 0.5, 0.9])
+def test_the_time_of_a_ratio_is_the_inverse_of_the_ratio_at_a_time(name, t) -> None:
+    process = row(name)
+    a, _, sigma = process.at(t)
+    assert process.ratio(t) == sigma / a
+    assert process.time_of_ratio(process.ratio(t)) == pytest.approx(t, rel=1e-9)
+    assert process.ratio(process.time_of_ratio(t)) == pytest.approx(t, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_ratio_grows_from_nought_and_one_that_is_never_reached_is_at_the_start(name) -> None:
+    process = row(name)
+    ratios = [process.ratio(k / 100) for k in range(101)]
+    assert ratios[0] == 0
+    assert all(low < high for low, high in pairwise(ratios))
+    assert process.time_of_ratio(ratios[-1] * 2) == 1.0 if math.isfinite(ratios[-1]) else process.at(1.0)[0] == 0
+
+
 def test_full_eta_on_ddpm_is_the_published_ancestral_step() -> None:
     process = DDPM()
     betas = np.linspace(1e-4, 2e-2, 1000)

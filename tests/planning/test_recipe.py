@@ -91,6 +91,10 @@ def test_the_distance_is_the_median_and_never_zero() -> None:
     assert recipe.source_distance([]).value == 1.0
 
 
+def test_an_open_part_is_never_zero_where_there_is_a_source() -> None:
+    assert recipe.open_part([0.0, 0.0], 1e-4).value == recipe.open_part(None, 1e-4).value == 3e-5
+
+
 def test_the_open_part_is_the_median_over_cases_and_the_reason_states_the_distance() -> None:
     verdict = recipe.open_part([0.01, 0.03, 0.02], 0.05)
     assert verdict.value == 0.02
