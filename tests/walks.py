@@ -57,10 +57,8 @@ def changed(sampler: SamplerPlan, **words: Any) -> SamplerPlan:
 
 
 def denoising(configuration: str, prediction: str = "x0") -> dict[str, Any]:
-    """Return the overrides with which a network is planned that answers with one image per target, or its noise."""
-    stage = {"trains": "all", "loss": {"name": "gradient", "options": {"weight": 0.3}}, "share": 1.0}
-    path = f"configurations.{configuration}"
-    return {f"{path}.prediction": prediction, f"{path}.stages": [stage]}
+    """Return the overrides with which a model is planned whose prediction states no error."""
+    return {f"configurations.{configuration}.prediction": prediction}
 
 
 def unet(**words: Any) -> UNetSpec:

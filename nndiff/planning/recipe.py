@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from nndiff.diffusion.objectives import OBJECTIVES
 from nndiff.diffusion.prediction import PREDICTIONS
 from nndiff.methods.method import Data
 from nndiff.plans.channels import TIED, Channel
+from nndiff.plans.plan import DENOISING, Stage
 from nndiff.walk.layers import Shifts, Tiles
 from nndiff.words.budget import Budget
 from nndiff.words.fingerprint import Fingerprint
@@ -88,6 +91,19 @@ def open_part(parts: Sequence[float] | None, distance: float | None) -> Verdict[
         f"median over cases; source and target differ by {distance:.3g}"
     )
     return Verdict(value, reason)
+
+
+def stages(planned: Verdict[tuple[Stage, ...]], prediction: str) -> Verdict[tuple[Stage, ...]]:
+    """Return the planned stages, with the objective `denoising` in place of one that the prediction does not serve."""
+    if PREDICTIONS[prediction].tells_error:
+        return planned
+    served = tuple(
+        replace(stage, objective=DENOISING) if OBJECTIVES[stage.objective.name].needs_error else stage
+        for stage in planned.value
+    )
+    if served == planned.value:
+        return planned
+    return Verdict(served, f"the planned losses, by denoising, because the prediction {prediction} states no error")
 
 
 def training_steps(budget: Budget, step_flops: int) -> Verdict[int]:

@@ -101,8 +101,8 @@ class Suited(Times):
 class Ratio(Times):
     """Equal steps in log(sigma/a) from `high` to `low`.
 
-    A walk that begins above `high` first takes one step there. One that begins below it goes from its start to `low`; if
-    its start is below `low` too, it goes down by the same factor.
+    A walk that begins above `high` first takes one step there. One that begins below it goes from its start to `low`,
+    or, if its start is below `low` too, down by the same factor.
     """
 
     name = "ratio"

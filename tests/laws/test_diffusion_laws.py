@@ -360,9 +360,10 @@ def test_where_x_t_is_the_target_itself_an_output_still_counts_a_tenth() -> None
     assert float(estimate.mean()) == pytest.approx(MOST_SKIPPED)
 
 
-def test_a_network_that_predicts_both_has_both_outputs() -> None:
+def test_both_and_fused_have_two_outputs_per_target() -> None:
     assert Both.channels == 2
-    assert all(PREDICTIONS[name].channels == 1 for name in PREDICTIONS if name != "both")
+    assert {name for name in PREDICTIONS if PREDICTIONS[name].channels == 2} == {"both", "fused"}
+    assert {name for name in PREDICTIONS if PREDICTIONS[name].tells_error} == {"fused"}
 
 
 def test_the_estimate_is_clamped_to_the_range() -> None:

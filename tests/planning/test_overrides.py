@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from nndiff.assemble import build_objective, formulation_of
 from nndiff.families.prdit import TokenRung
 from nndiff.planning.overrides import Overrides, parse, put_in
 from nndiff.planning.planner import _fixed, plan
+from nndiff.plans.plan import DENOISING
 from nndiff.resources.memory import training_cost
 from nndiff.walk.layers import Shifts, Tiles
 from nndiff.walk.rules import First, Hot, Rule, Second
@@ -73,6 +75,15 @@ def test_what_follows_from_an_override_is_decided_anew(path: str) -> None:
     wide = planned("configurations.bridge.network.width=128")
     assert wide.configurations["bridge"].network.width == 128
     assert wide.configurations["bridge"].learning_rate < free.configurations["bridge"].learning_rate
+
+
+@pytest.mark.parametrize(("prediction", "skip"), [("x0", (1,)), ("x0_skip", (1,)), ("residual", ())])
+def test_a_prediction_set_by_hand_is_trained_by_an_objective_that_serves_it(prediction, skip) -> None:
+    made = planned(f"configurations.bridge.prediction={prediction}").configurations["bridge"]
+    (stage,), (free,) = made.stages, planned().configurations["bridge"].stages
+    assert (free.objective.name, stage) == ("posterior", replace(free, objective=DENOISING))
+    assert (made.network.out_channels, made.network.errors, made.network.skip) == (1, 0, skip)
+    build_objective(stage, formulation_of(made))
 
 
 def test_sizes_set_by_hand_leave_the_rest_to_the_ladder() -> None:
