@@ -66,7 +66,7 @@ def texture_order(data: Data) -> Verdict[Rule]:
         Second(),
         "deterministic after the first step, of second order: with a perfect network, ten steps in the logarithm of "
         "sigma/a keep all of the open variance",
-        (Alternative({"name": "first"}, "first order: ten such steps keep about four fifths of it"),),
+        (Alternative({"name": "first"}, "first order: ten such steps keep about three quarters of it"),),
     )
 
 
