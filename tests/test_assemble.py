@@ -133,6 +133,12 @@ def test_a_prediction_that_is_undefined_where_the_process_starts_is_refused(pred
         build_formulation(Scheme("bridge", {"gamma": 0.1 if prediction == "eps" else 0.0}), prediction, 0.1, 0.03)
 
 
+def test_a_fused_prediction_without_an_open_part_is_refused() -> None:
+    build_formulation(Scheme("bridge", {"gamma": 0.1}), "fused", 0.1, 0.03)
+    with pytest.raises(NndiffError, match=r"'fused' needs to know how much of the target(.|\n)*found 0.0"):
+        build_formulation(Scheme("bridge", {"gamma": 0.1}), "fused", 0.1, 0.0)
+
+
 def test_a_formulation_reads_from_an_answer_what_its_prediction_says() -> None:
     formulation = formulation_of(tiny_plan(("ddpm",)).configurations["ddpm"])
     process, prediction = formulation.process, formulation.prediction

@@ -56,6 +56,11 @@ def changed(sampler: SamplerPlan, **words: Any) -> SamplerPlan:
     return sampler
 
 
+def denoising(configuration: str, prediction: str = "x0") -> dict[str, Any]:
+    """Return the overrides with which a model is planned whose prediction states no error."""
+    return {f"configurations.{configuration}.prediction": prediction}
+
+
 def unet(**words: Any) -> UNetSpec:
     """Return a small UNet of two levels for one source and one target."""
     plain: dict[str, Any] = {

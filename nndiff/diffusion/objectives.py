@@ -48,6 +48,8 @@ class Pairs:
 class Objective(nn.Module):
     """The base class of every objective: the times, the networks and the loss of a training step."""
 
+    needs_error = False  # whether the prediction must contain the expected error of each voxel
+
     def __init__(self, process: Process, prediction: Prediction, measure: Loss):
         super().__init__()
         self.process, self.prediction, self.measure = process, prediction, measure
@@ -90,6 +92,8 @@ class Denoising(Objective):
 
 class Posterior(Objective):
     """The objective of a fused prediction: the median at t = 1, the posterior mean below it, and the expected error."""
+
+    needs_error = True
 
     def __init__(
         self,

@@ -167,11 +167,18 @@ class UNetSpec(NetworkSpec):
         return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
     def _demand_buildable(self, puzzle_factor: Triple) -> None:
-        inputs = range(self.in_channels)
-        if self.skip and (len(self.skip) != self.out_channels or not all(channel in inputs for channel in self.skip)):
+        inputs, outputs = range(self.in_channels), self.out_channels - self.errors
+        if outputs < 1:
             raise NndiffError(
-                "'network.skip' must be empty or name one input channel per output channel.",
-                expected=f"{self.out_channels} numbers from 0 to {self.in_channels - 1} (x_t first, then the sources)",
+                "'network.errors' counts output channels, so it must be smaller than 'network.out_channels'.",
+                expected=f"0 to {self.out_channels - 1}",
+                found=self.errors,
+                remedy="pass --set configurations.NAME.network.errors=0",
+            )
+        if self.skip and (len(self.skip) != outputs or not all(channel in inputs for channel in self.skip)):
+            raise NndiffError(
+                "'network.skip' must be empty or name one input channel per output channel that is no error.",
+                expected=f"{outputs} numbers from 0 to {self.in_channels - 1} (x_t first, then the sources)",
                 found=list(self.skip),
                 remedy="pass --set configurations.NAME.network.skip=[]",
             )

@@ -47,10 +47,12 @@ def _stages(data: Data, puzzle_factor: Triple) -> Verdict[tuple[Stage, ...]]:
 def _steps(first: int) -> Verdict[int]:
     if first == STEPS:
         return every_step()(first)
+    steps = min(first, LATE_STEPS)
+    every = Alternative(first, f"every step, as published: with --times even --steps {first}")
     return Verdict(
-        min(first, LATE_STEPS),
-        f"{LATE_STEPS} steps that are equal in the logarithm of sigma/a, down to a tenth of the open part",
-        (Alternative(first, "every step, as published: with --times even"),),
+        steps,
+        f"{steps} steps that are equal in the logarithm of sigma/a, down to a tenth of the open part",
+        (every,) if steps < first else (),
     )
 
 

@@ -177,7 +177,7 @@ def _configuration(
         ledger.revise(name, "spacing", rung.spacing, method.why_coarser)
         ledger.revise(name, "volume_shape", shape, "the same extent at the coarser spacing")
 
-    decide("stages", method.stages(facts, rung.puzzle_factor))
+    decide("stages", recipe.stages(method.stages(facts, rung.puzzle_factor), prediction))
     decide("augmentation", recipe.augmentation(plan.source_channels, plan.target_channels, facts))
     accumulate = decide("accumulate", recipe.accumulate(rung.batch_size))
     training_steps = decide("training_steps", recipe.training_steps(budget, sized.cost.flops * accumulate))
@@ -297,7 +297,8 @@ class _Sizing:
         return self.ledger.values[self.method.name][name]
 
     def _traced(self, network: NetworkSpec, puzzle: Triple, patch: Triple, batch: int) -> search.Cost:
-        stages = self.ledger.overrides.apply(f"{self.path}.stages", self.method.stages(self.facts, puzzle).value)[0]
+        planned = recipe.stages(self.method.stages(self.facts, puzzle), self._decided("prediction")).value
+        stages = self.ledger.overrides.apply(f"{self.path}.stages", planned)[0]
         fields = ("process", "prediction", "source_distance", "open_part")
         lesson = Lesson(**{name: self._decided(name) for name in fields}, stages=stages)
         work = Workload(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from nndiff.diffusion.objectives import OBJECTIVES
 from nndiff.diffusion.prediction import PREDICTIONS
 from nndiff.methods.method import Data
 from nndiff.plans.channels import TIED, Channel
+from nndiff.plans.plan import DENOISING, Stage
 from nndiff.walk.layers import Shifts, Tiles
 from nndiff.words.budget import Budget
 from nndiff.words.fingerprint import Fingerprint
@@ -20,6 +23,7 @@ from nndiff.words.verdict import Alternative, Verdict
 FLOPS_A_SECOND = {"cuda": 30e12, "mps": 2e12, "cpu": 35e9}  # cpu: per core
 TRAINING_HOURS = {"cuda": 24.0, "mps": 12.0, "cpu": 0.5}
 TRAINING_STEPS = {"cuda": (20_000, 250_000), "mps": (5_000, 100_000), "cpu": (500, 20_000)}
+LEAST_DISTANCE = 1e-4  # rms in normalised units; a source equal to its target still gets a positive distance
 OPEN_SHARE = 0.3  # assumed open part, as a share of the distance of source and target, where it was not estimated
 MOSTLY_NOISE = 0.6  # share of noise in the power of the difference between source and target
 
@@ -66,7 +70,7 @@ def source_distance(distances: Sequence[float]) -> Verdict[float]:
     if not distances:
         return Verdict(1.0, "there is no source")
     return Verdict(
-        float(f"{max(1e-4, float(np.median(distances))):.4g}"),
+        float(f"{max(LEAST_DISTANCE, float(np.median(distances))):.4g}"),
         "rms difference of source and target, median over cases; the scale of x0_skip",
     )
 
@@ -81,12 +85,25 @@ def open_part(parts: Sequence[float] | None, distance: float | None) -> Verdict[
             "estimate on held-out cases, which needs at least two patients"
         )
         return Verdict(float(f"{OPEN_SHARE * distance:.4g}"), reason)
-    value = float(f"{float(np.median(parts)):.4g}")
+    value = float(f"{max(OPEN_SHARE * LEAST_DISTANCE, float(np.median(parts))):.4g}")
     reason = (
         "what the source leaves open of the target, per voxel: the rms that a regression on held-out cases misses, "
         f"median over cases; source and target differ by {distance:.3g}"
     )
     return Verdict(value, reason)
+
+
+def stages(planned: Verdict[tuple[Stage, ...]], prediction: str) -> Verdict[tuple[Stage, ...]]:
+    """Return the planned stages, with the objective `denoising` in place of one that the prediction does not serve."""
+    if PREDICTIONS[prediction].tells_error:
+        return planned
+    served = tuple(
+        replace(stage, objective=DENOISING) if OBJECTIVES[stage.objective.name].needs_error else stage
+        for stage in planned.value
+    )
+    if served == planned.value:
+        return planned
+    return Verdict(served, f"the planned losses, by denoising, because the prediction {prediction} states no error")
 
 
 def training_steps(budget: Budget, step_flops: int) -> Verdict[int]:

@@ -20,7 +20,7 @@ from nndiff.families.family import NetworkSpec
 from nndiff.words.errors import NndiffError, nearest
 from nndiff.words.fields import Checked, options_of
 from nndiff.words.registry import Registry
-from nndiff.words.strict_json import Tagged, decode
+from nndiff.words.strict_json import Tagged, decode, encode
 from nndiff.words.volume import Triple
 
 if TYPE_CHECKING:
@@ -72,17 +72,20 @@ def revised(own: P, asked: Asked) -> P:
     """Return the part that runs: the one named on the command line, else `own`, with the options that the user gave."""
     named = asked.get(own.seam)
     if named is not None:
-        own = own if named == own.name else typed(type(own), named)
+        own = typed(type(own), named, own)
     changes = own.asked_for(asked)
     return dataclasses.replace(own, **changes) if changes else own  # type: ignore[type-var]
 
 
-def typed(cls: type[P], text: str) -> P:
-    """Return the part that the text describes: NAME or NAME:option=value,option=value, from the table of `cls`."""
+def typed(cls: type[P], text: str, own: P | None = None) -> P:
+    """Return the part that the text describes: NAME or NAME:option=value,option=value, from the table of `cls`.
+
+    If `own` has this name, options that the text does not set are those of `own`.
+    """
     name = text.partition(":")[0]
     table: Registry[type[P]] = cls.table()
     row = table[name]
-    options: dict[str, Any] = {"name": name}
+    options: dict[str, Any] = {"name": name} if own is None or own.name != name else encode(own)
     known = {field.name: field for field in dataclasses.fields(row)}  # type: ignore[arg-type]
     for key, value in written(text).items():
         if key not in known or value is None:
@@ -92,7 +95,7 @@ def typed(cls: type[P], text: str) -> P:
                 remedy=nearest(key, known),
             )
         options[key] = _value(value)
-    return decode(row, {"name": name, **options}, f"{table.kind} {name}")
+    return decode(row, options, f"{table.kind} {name}")
 
 
 def written(text: str | None) -> dict[str, str | None]:

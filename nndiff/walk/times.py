@@ -99,7 +99,11 @@ class Suited(Times):
 
 @dataclass(frozen=True)
 class Ratio(Times):
-    """Equal steps in log(sigma/a) from `high` to `low`; a walk that begins above `high` first takes one step there."""
+    """Equal steps in log(sigma/a) from `high` to `low`.
+
+    A walk that begins above `high` first takes one step there. One that begins below it goes from its start to `low`,
+    or, if its start is below `low` too, down by the same factor.
+    """
 
     name = "ratio"
 
@@ -110,7 +114,8 @@ class Ratio(Times):
         first = self.first / STEPS
         begins = process.ratio(first)
         if begins <= self.high:  # a late start
-            ratios = _levels(begins, begins * min(self.low / self.high, 1.0), self.steps)[1:]
+            low = self.low if self.low < begins else begins * min(self.low / self.high, 1.0)
+            ratios = _levels(begins, low, self.steps)[1:]
         else:
             ratios = _levels(self.high, self.low, self.steps - 1)
         times = [first, *(process.time_of_ratio(ratio) for ratio in ratios), 0.0]

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,3 +96,33 @@ def test_a_unet_begins_with_its_own_kind_alone(changes) -> None:
 def test_the_same_unet_is_taken_whole_whatever_it_computes_twice(recompute) -> None:
     theirs = {"core.stem.weight": object()}
     assert unet().inherit({}, unet(recompute=recompute), theirs) == theirs  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- outputs aside
+
+
+@pytest.mark.parametrize("factor", [(1, 1, 1), (1, 2, 2), (2, 2, 2)])
+@pytest.mark.parametrize("head_width", [0, 6])
+@pytest.mark.parametrize(("images", "errors"), [(1, 1), (2, 2), (2, 1)])
+def test_errors_are_the_last_output_channels_and_have_a_head_of_their_own(factor, head_width, images, errors) -> None:
+    spec = unet(out_channels=images + errors, errors=errors, head_width=head_width)
+    network = spec.build(factor)
+    assert network(torch.randn(1, 1, 4, 8, 8), torch.rand(1), torch.randn(1, 1, 4, 8, 8)).shape[1] == images + errors
+    assert network.aside.last.out_channels == errors
+    assert (network.head.last.out_channels if head_width else images) == images
+    assert replace(spec, out_channels=images, errors=0).build(factor).aside is None
+
+
+@pytest.mark.parametrize("errors", [2, 3])
+def test_a_network_of_nothing_but_errors_is_refused(errors) -> None:
+    with pytest.raises(NndiffError, match=r"'network.errors' counts output channels(.|\n)*0 to 1; found"):
+        unet(out_channels=2, errors=errors).build((1, 1, 1))
+
+
+def test_a_skip_names_an_input_for_each_image_and_for_no_error() -> None:
+    x, y = torch.randn(1, 1, 4, 8, 8), torch.randn(1, 1, 4, 8, 8)
+    out = unet(out_channels=2, errors=1, skip=(1,)).build((1, 1, 1))(x, torch.rand(1), y)
+    assert out[:, 0].any()
+    assert not out[:, 1].any()
+    with pytest.raises(NndiffError, match="one input channel per output channel that is no error"):
+        unet(out_channels=2, errors=1, skip=(1, 0)).build((1, 1, 1))

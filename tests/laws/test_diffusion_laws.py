@@ -96,6 +96,25 @@ def test_an_update_keeps_the_marginal(name, eta) -> None:
         assert update.ratio**2 * process.at(t)[2] ** 2 + update.noise**2 == pytest.approx(sigma**2, abs=1e-14)
 
 
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("t", [0.002, 0.05, 0.3, 0.5, 0.9])
+def test_the_time_of_a_ratio_is_the_inverse_of_the_ratio_at_a_time(name, t) -> None:
+    process = row(name)
+    a, _, sigma = process.at(t)
+    assert process.ratio(t) == sigma / a
+    assert process.time_of_ratio(process.ratio(t)) == pytest.approx(t, rel=1e-9)
+    assert process.ratio(process.time_of_ratio(t)) == pytest.approx(t, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_ratio_grows_from_nought_and_one_that_is_never_reached_is_at_the_start(name) -> None:
+    process = row(name)
+    ratios = [process.ratio(k / 100) for k in range(101)]
+    assert ratios[0] == 0
+    assert all(low < high for low, high in pairwise(ratios))
+    assert process.time_of_ratio(ratios[-1] * 2) == 1.0 if math.isfinite(ratios[-1]) else process.at(1.0)[0] == 0
+
+
 def test_full_eta_on_ddpm_is_the_published_ancestral_step() -> None:
     process = DDPM()
     betas = np.linspace(1e-4, 2e-2, 1000)
@@ -341,9 +360,10 @@ def test_where_x_t_is_the_target_itself_an_output_still_counts_a_tenth() -> None
     assert float(estimate.mean()) == pytest.approx(MOST_SKIPPED)
 
 
-def test_a_network_that_predicts_both_has_both_outputs() -> None:
+def test_both_and_fused_have_two_outputs_per_target() -> None:
     assert Both.channels == 2
-    assert all(PREDICTIONS[name].channels == 1 for name in PREDICTIONS if name != "both")
+    assert {name for name in PREDICTIONS if PREDICTIONS[name].channels == 2} == {"both", "fused"}
+    assert {name for name in PREDICTIONS if PREDICTIONS[name].tells_error} == {"fused"}
 
 
 def test_the_estimate_is_clamped_to_the_range() -> None:

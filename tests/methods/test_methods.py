@@ -25,8 +25,10 @@ from nndiff.resources.memory import Cost
 from nndiff.walk.caches import CACHES, Deep
 from nndiff.walk.guides import GUIDES, Guide
 from nndiff.walk.part import STEPS
-from nndiff.walk.rules import RULES, Hot
+from nndiff.walk.rules import RULES, First, Hot, Second
 from nndiff.walk.starts import STARTS, Noise, Shortcut, Source, Start
+from nndiff.walk.survival import survival
+from nndiff.walk.times import Ratio, Sine, Suited
 from nndiff.words.errors import NndiffError
 from nndiff.words.fields import above, option
 from nndiff.words.strict_json import decode, encode
@@ -192,9 +194,16 @@ def test_the_starting_step_is_where_the_noise_is_a_multiple_of_the_distance() ->
 
 @pytest.mark.parametrize(
     ("name", "first", "steps"),
-    [("bridge", 1000, 1), ("ddpm", 1000, 1000), ("ddpm", 50, 50), ("prdit", 1000, 100), ("prdit", 70, 70)],
+    [
+        ("bridge", 1000, 1),
+        ("ddpm", 1000, 1000),
+        ("ddpm", 50, 12),
+        ("ddpm", 7, 7),
+        ("prdit", 1000, 100),
+        ("prdit", 70, 70),
+    ],
 )
-def test_a_bridge_takes_one_step_a_late_start_every_step_and_a_hot_walk_a_hundred(name, first, steps) -> None:
+def test_a_bridge_takes_one_step_a_late_start_at_most_twelve_and_a_hot_walk_a_hundred(name, first, steps) -> None:
     assert METHODS[name].steps(first).value == steps
 
 
@@ -233,8 +242,8 @@ def test_a_transformer_learns_at_the_published_rate_unless_the_training_is_short
 def test_each_predicts_what_its_task_asks_for() -> None:
     found = {(name, task): METHODS[name].prediction(data_of(task)).value for name, task in SERVED}
     assert found == {
-        ("bridge", "translation"): "x0",
-        ("ddpm", "translation"): "x0_skip",
+        ("bridge", "translation"): "fused",
+        ("ddpm", "translation"): "fused",
         ("ddpm", "generation"): "eps",
         ("prdit", "translation"): "both",
         ("prdit", "generation"): "both",
@@ -258,6 +267,64 @@ def test_the_gradients_of_a_puzzled_bridge_keep_the_grid_out_of_the_image() -> N
 def test_every_process_that_a_method_names_is_built_with_its_options() -> None:
     for name in METHODS:
         assert build_process(METHODS[name].process(TRANSLATION).value).at(0.0)[0] == pytest.approx(1.0)
+
+
+# ---------------------------------------------------------------- what follows from the open part
+
+FUSED = [name for name, task in SERVED if METHODS[name].prediction(data_of(task)).value == "fused"]
+
+
+@pytest.mark.parametrize("part", [0.0003, 0.01, 0.0317, 0.2])
+def test_a_bridges_noise_is_half_of_the_open_part_and_the_reason_states_what_a_perfect_network_keeps(part) -> None:
+    verdict = METHODS["bridge"].process(replace(TRANSLATION, open_part=part))
+    assert verdict.value.options["gamma"] == pytest.approx(part / 2, rel=1e-2)
+
+    def kept(gamma: float) -> str:
+        return f"{survival(Bridge(gamma), Second(), Sine(STEPS, 10)(Bridge(gamma), Second()), part):.0%}"
+
+    assert f"keep {kept(verdict.value.options['gamma'])} of what the source leaves open" in verdict.reason
+    (other,) = verdict.alternatives
+    assert other.note == f"keeps {kept(other.value['gamma'])}"
+
+
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("part", [0.0003, 0.01, 0.0317, 0.2])
+def test_a_walk_with_texture_goes_from_eight_times_the_open_part_to_a_tenth_of_it(name: str, part: float) -> None:
+    method, data = METHODS[name], replace(TRANSLATION, open_part=part)
+    process, start = build_process(method.process(data).value), method.start(data).value
+    times = method.times(Walk(data, process, "fused", start), 300, 9)
+    assert isinstance(times, Ratio)
+    assert (times.first, times.steps) == (300, 9)
+    assert (times.high, times.low) == pytest.approx((8 * part, part / 10), rel=1e-2)
+    assert method.rule(data).value == Second()
+    assert [stage.objective.name for stage in method.stages(data, (2, 2, 2)).value] == ["posterior"]
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_plan_states_one_open_part_and_all_that_follows_from_it(name: str) -> None:
+    values = parse([f"configurations.{name}.open_part=0.05"], (name,))
+    made = plan(FOUND["translation"], budget(24), (name,), values, lambda *_: Cost(10**6, 10**9)).configurations[name]
+    data = replace(TRANSLATION, open_part=0.05)
+    assert made.process == METHODS[name].process(data).value
+    assert isinstance(made.sampler.times, Ratio)
+    assert (made.sampler.times.high, made.sampler.times.low) == (0.4, 0.005)
+    assert (made.network.out_channels, made.network.answers, made.network.errors) == (2, 2, 1)
+
+
+def test_generation_keeps_its_published_walk() -> None:
+    made = planned("ddpm", "generation").configurations["ddpm"]
+    assert isinstance(made.sampler.times, Suited)
+    assert (made.prediction, made.sampler.rule, made.sampler.steps) == ("eps", First(1.0), STEPS)
+    assert [stage.objective.name for stage in made.stages] == ["denoising"]
+    assert (made.network.out_channels, made.network.errors) == (1, 0)
+
+
+def test_a_generation_with_a_fused_prediction_is_refused() -> None:
+    values = parse(["configurations.ddpm.prediction=fused"], ("ddpm",))
+    with pytest.raises(NndiffError, match="how much of the target the source leaves open") as caught:
+        plan(FOUND["generation"], budget(24), ("ddpm",), values, lambda *_: Cost(10**6, 10**9))
+    for word in ("'fused'", "translation, not generation", "found 0.0", "prediction=x0"):
+        assert word in str(caught.value)
 
 
 # ---------------------------------------------------------------- further planned parts

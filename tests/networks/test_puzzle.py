@@ -84,6 +84,48 @@ def test_a_skip_adds_the_local_mean_of_the_channels_it_names(kernel: Triple) -> 
         torch.testing.assert_close(out[:, i], x[:, i] + torch.from_numpy(mean))
 
 
+def asides() -> tuple[Puzzled, Puzzled]:
+    """Return a network with outputs aside, and the same network without them."""
+    torch.manual_seed(0)
+    core = Pointwise(16, 32)
+    head, aside = Head(4 + 2, 1, 8), Head(4 + 2, 3, 8)
+    for part in (head, aside):
+        nn.init.normal_(part.last.weight)
+    skip = averaging(2, (1,), (3, 3, 3))
+    words = {"factor": (2, 2, 2), "multiple": (4, 4, 4), "head": head, "skip": skip}
+    return Puzzled(core, **words, aside=aside), Puzzled(core, **words)
+
+
+class Pointwise(nn.Module):
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__()
+        self.mix = nn.Conv3d(c_in, c_out, 1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.mix(x)  # type: ignore[no-any-return]
+
+
+def test_outputs_aside_follow_the_others_and_change_none_of_them() -> None:
+    both, plain = asides()
+    x, y, t = torch.randn(2, 1, 5, 6, 7), torch.randn(2, 1, 5, 6, 7), torch.rand(2)
+    out = both(x, t, y)
+    assert out.shape == (2, 1 + 3, 5, 6, 7)
+    assert torch.equal(out[:, :1], plain(x, t, y))
+    assert out[:, 1:].std() > 0
+
+
+def test_the_gradient_of_an_output_aside_reaches_its_own_weights_alone() -> None:
+    both, _ = asides()
+    x, y, t = torch.randn(1, 1, 4, 4, 4), torch.randn(1, 1, 4, 4, 4), torch.rand(1)
+    both(x, t, y)[:, 1:].square().sum().backward()
+    reached = {name.partition(".")[0] for name, weight in both.named_parameters() if weight.grad is not None}
+    assert {name for name in reached if any(w.grad.any() for w in getattr(both, name).parameters())} == {"aside"}
+    both.zero_grad()
+    both(x, t, y)[:, :1].square().sum().backward()
+    assert all(weight.grad is not None and weight.grad.any() for weight in both.core.parameters())
+    assert not any(weight.grad is not None and weight.grad.any() for weight in both.aside.parameters())
+
+
 def test_a_size_the_factor_does_not_divide_is_our_own_mistake() -> None:
     with pytest.raises(AssertionError):
         puzzle(torch.randn(1, 1, 3, 4, 4), (2, 2, 2))

@@ -7,18 +7,19 @@ from dataclasses import replace
 
 import pytest
 
+from nndiff.assemble import build_objective, formulation_of
 from nndiff.families.prdit import TokenRung
 from nndiff.planning.overrides import Overrides, parse, put_in
 from nndiff.planning.planner import _fixed, plan
+from nndiff.plans.plan import DENOISING
 from nndiff.resources.memory import training_cost
 from nndiff.walk.layers import Shifts, Tiles
 from nndiff.walk.rules import First, Hot, Rule, Second
 from nndiff.walk.starts import STARTS
-from nndiff.walk.times import Suited
 from nndiff.words.errors import NndiffError
 from nndiff.words.strict_json import encode
 from tests.laws.test_planner_laws import closed_form
-from tests.planning.fingerprints import budget, fingerprint
+from tests.planning.fingerprints import GOLDEN, budget, fingerprint
 from tests.training.tiny import tiny_plan
 
 FOUND = fingerprint("Dataset001_A", (64, 64, 64), (2.0, 2.0, 2.0), ("PET", "CT"), ("PET",))
@@ -67,12 +68,22 @@ def test_a_field_inside_a_decision_is_set_and_the_rest_stays() -> None:
 def test_what_follows_from_an_override_is_decided_anew(path: str) -> None:
     """Under the name of today, and under that of version 1."""
     free, fixed = planned(), planned(f"configurations.ddpm.{path}=7")
-    assert free.configurations["ddpm"].sampler.steps != 7
-    assert fixed.configurations["ddpm"].sampler.times == Suited(7, 7)
+    times = free.configurations["ddpm"].sampler.times
+    assert times.steps != 7
+    assert fixed.configurations["ddpm"].sampler.times == replace(times, first=7, steps=7)
     assert fixed.overrides == {"configurations.ddpm.sampler.times.first": 7}
     wide = planned("configurations.bridge.network.width=128")
     assert wide.configurations["bridge"].network.width == 128
     assert wide.configurations["bridge"].learning_rate < free.configurations["bridge"].learning_rate
+
+
+@pytest.mark.parametrize(("prediction", "skip"), [("x0", (1,)), ("x0_skip", (1,)), ("residual", ())])
+def test_a_prediction_set_by_hand_is_trained_by_an_objective_that_serves_it(prediction, skip) -> None:
+    made = planned(f"configurations.bridge.prediction={prediction}").configurations["bridge"]
+    (stage,), (free,) = made.stages, planned().configurations["bridge"].stages
+    assert (free.objective.name, stage) == ("posterior", replace(free, objective=DENOISING))
+    assert (made.network.out_channels, made.network.errors, made.network.skip) == (1, 0, skip)
+    build_objective(stage, formulation_of(made))
 
 
 def test_sizes_set_by_hand_leave_the_rest_to_the_ladder() -> None:
@@ -144,7 +155,7 @@ def test_a_wrong_assignment_to_a_part_says_what_would_be_right(text: str, words:
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        ("sampler.rule.eta=0.5", First(0.5)),
+        ('sampler.rule={"name": "first", "eta": 0.5}', First(0.5)),
         ("eta=0.5", First(0.5)),
         ('sampler.rule={"name": "second"}', Second()),
         ("order=2", Second()),
@@ -152,8 +163,14 @@ def test_a_wrong_assignment_to_a_part_says_what_would_be_right(text: str, words:
         ("hot=3", Hot(3)),
     ],
 )
-def test_a_rule_is_set_whole_or_by_its_option(text: str, rule: Rule) -> None:
+def test_a_rule_is_set_whole(text: str, rule: Rule) -> None:
     assert planned(f"configurations.bridge.{text}").configurations["bridge"].sampler.rule == rule
+
+
+def test_an_option_of_the_planned_rule_is_set_alone() -> None:
+    found, path = GOLDEN["chest_ct_generation"], "configurations.ddpm.sampler.rule.eta"
+    made = plan(found, budget(24), ("ddpm",), parse([f"{path}=0.5"], ("ddpm",)), closed_form)
+    assert made.configurations["ddpm"].sampler.rule == First(0.5)
 
 
 @pytest.mark.parametrize("mode", ["none", "norms", "blocks"])

@@ -77,10 +77,11 @@ def test_a_pair_is_changed_only_where_what_is_true_of_it_stays_true() -> None:
 
 def test_what_methods_are_told_of_source_and_target_is_the_median_over_cases() -> None:
     found = GOLDEN["brain_mr"]
-    told = recipe.data_of(found, (0,), [0.1, 0.2])
+    told = recipe.data_of(found, (0,), [0.1, 0.2], 0.04)
     assert (told.task, told.anchor, told.distances, told.noise_share) == ("translation", (0,), (0.1, 0.2), 0.1)
+    assert told.open_part == 0.04
     assert "mostly structure (10%" in told.noise_or_structure
-    alone = recipe.data_of(GOLDEN["chest_ct_generation"], (), [])
+    alone = recipe.data_of(GOLDEN["chest_ct_generation"], (), [], 0.0)
     assert (alone.distances, alone.noise_share, alone.noise_or_structure) == ((), None, "")
 
 
@@ -88,6 +89,10 @@ def test_the_distance_is_the_median_and_never_zero() -> None:
     assert recipe.source_distance([0.1, 0.3, 0.2]).value == 0.2
     assert recipe.source_distance([0.0]).value == 1e-4
     assert recipe.source_distance([]).value == 1.0
+
+
+def test_an_open_part_is_never_zero_where_there_is_a_source() -> None:
+    assert recipe.open_part([0.0, 0.0], 1e-4).value == recipe.open_part(None, 1e-4).value == 3e-5
 
 
 def test_the_open_part_is_the_median_over_cases_and_the_reason_states_the_distance() -> None:

@@ -21,6 +21,7 @@ from nndiff.sampling.inference import digest_of
 from nndiff.walk.sampler import flags
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json
+from nndiff.words.strict_json import encode
 from nndiff.words.volume import Grid
 from tests.conftest import SHAPE, make_phantom, save_volume
 from tests.imaging.series import write_series
@@ -277,7 +278,7 @@ def test_the_record_says_how_each_volume_was_made(tmp_path, predict, trained):
     assert record["model"] == [{"fold": "0", "checkpoint": str(path), "step": "7", "weights": weights}]
     expected = {
         "start": {"name": "source"},
-        "times": {"name": "suited", "first": 1000, "steps": 2},
+        "times": encode(replace(checkpoint.load(path).planned.sampler.times, steps=2)),
         "rule": {"name": "first", "eta": 1.0},
         "layers": [{"name": "tiles", "overlap": 0.5}, {"name": "shifts", "places": 1}],
         "guides": [],

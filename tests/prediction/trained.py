@@ -22,7 +22,7 @@ from nndiff.words import dataset
 from nndiff.words.budget import Budget
 from nndiff.words.scheme import Scheme
 from tests.conftest import make_phantom, make_raw_dataset, save_volume
-from tests.walks import changed
+from tests.walks import changed, denoising
 
 BUDGET = Budget("cpu", "CPU", 8 * 10**9, "test", False, 2)
 SMALL = {
@@ -40,12 +40,16 @@ def cheap(spec, puzzle, patch, batch) -> Cost:
 
 
 @cache
-def planned(configuration: str, sources: tuple[str, ...], targets: tuple[str, ...], ending: str) -> Plan:
+def planned(
+    configuration: str, sources: tuple[str, ...], targets: tuple[str, ...], ending: str, prediction: str | None
+) -> Plan:
     """What nndiff_plan makes of two tiny cases."""
     with TemporaryDirectory() as folder:
         raw = make_raw_dataset(Path(folder), cases=2, sources=sources, targets=targets, ending=ending)
         found, _ = fingerprint.extract(dataset.read(raw), 0)
     by_hand = {f"configurations.{configuration}.network.{name}": value for name, value in SMALL[configuration].items()}
+    if prediction:
+        by_hand |= denoising(configuration, prediction)
     plan = planner.plan(found, BUDGET, [configuration], by_hand, predict=cheap)
     return replace(plan, target_range=WIDE * len(targets))
 
@@ -55,10 +59,14 @@ def plan_of(
     sources: Sequence[str] = ("PET",),
     targets: Sequence[str] = ("PET",),
     ending: str = ".nii.gz",
+    prediction: str | None = None,
     **changes: Any,
 ) -> Plan:
-    """`changes` are fields of the configuration, or words of its sampler (tests/walks.py)."""
-    plan = planned(configuration, tuple(sources), tuple(targets), ending)
+    """`changes` are fields of the configuration, or words of its sampler (tests/walks.py).
+
+    A named prediction is trained by denoising; otherwise prediction and objective are as planned.
+    """
+    plan = planned(configuration, tuple(sources), tuple(targets), ending, prediction)
     of_sampler = {name: changes.pop(name) for name in OF_SAMPLER if name in changes}
     own = replace(plan.configurations[configuration], **changes)
     own = replace(own, sampler=changed(own.sampler, **of_sampler))

@@ -140,7 +140,9 @@ def test_shifts_count_among_the_bytes_of_an_arrangement() -> None:
     (plain, *_), (shifted, *_), (keeping, *_), (both, *_) = (
         arrangements(model, SHAPE, 10**9, sampler=kind) for kind in kinds
     )
-    assert shifted.bytes - plain.bytes == 4 * 12 * 10 * 14 * (2 + 2)  # what it sees, moved; two answers
+    assert shifted.bytes - plain.bytes == 4 * 12 * 10 * 14 * (
+        2 + 2 * 2
+    )  # what it sees, moved; two answers of two channels
     assert both.bytes - shifted.bytes == 2 * (keeping.bytes - plain.bytes)
 
 

@@ -34,7 +34,7 @@ def owning_plan(**words: Any) -> Plan:
     """Two stages, each with an objective of its own."""
     scheme = Scheme(NAME, {"share": 0.25})
     stages = tuple(Stage("all", Scheme("squared", {}), 1.0, scheme) for _ in range(2))
-    return tiny_plan(stages=stages, training_steps=4, **words)
+    return tiny_plan(prediction="x0", stages=stages, training_steps=4, **words)
 
 
 def demand_table() -> None:

@@ -186,7 +186,7 @@ def test_a_stage_may_train_a_part_on_many_ranks(tmp_path) -> None:
 
 
 def test_a_part_that_does_not_exist_is_refused_with_those_that_do() -> None:
-    with pytest.raises(NndiffError, match=r"all, core, skip; found cor$"):
+    with pytest.raises(NndiffError, match=r"all, aside, core; found cor$"):
         set_trained(trainer_of(tiny_plan()).network, "cor")
 
 
@@ -334,14 +334,15 @@ def test_a_training_begins_with_the_weights_given_and_so_does_their_mean() -> No
         assert all(torch.equal(value, given[name]) for name, value in held.items())
 
 
-def test_it_learns() -> None:
+@pytest.mark.parametrize(("prediction", "share"), [(None, 0.5), ("x0", 0.25)])
+def test_it_learns(prediction: str | None, share: float) -> None:
     """One case, one time, again and again: the loss falls to a fraction."""
-    plan = tiny_plan(training_steps=150, learning_rate=5e-3, warmup_steps=5)
+    plan = tiny_plan(prediction=prediction, training_steps=150, learning_rate=5e-3, warmup_steps=5)
     trainer = trainer_of(plan)
     case = {key: torch.from_numpy(value)[None] for key, value in arrays(0, plan).items()}
     batches = ([Batch([0], case["source"], case["target"], None, None)] for _ in range(150))
     losses = [step.loss for step in trainer.steps(batches)]
-    assert losses[-1] < 0.25 * losses[0]  # 0.04 to 0.17 over twelve seeds
+    assert losses[-1] < share * losses[0]  # x0: 0.04 to 0.17 over twelve seeds; fused: at most 0.27 over six
 
 
 def test_what_was_put_back_is_a_copy_of_nothing(tmp_path: Path) -> None:

@@ -278,7 +278,7 @@ def test_a_training_that_learns_after_all_is_told_so_and_warned_again_if_it_forg
 
 
 def test_what_needs_no_network_is_the_source_a_constant_and_where_a_network_starts() -> None:
-    plan = tiny_plan()
+    plan = tiny_plan(prediction="x0")
     trainer = trainer_of(plan)
     source = torch.randn(1, 1, 16, 16, 16)
     with torch.no_grad():

@@ -26,6 +26,7 @@ from nndiff.words.budget import Budget
 from nndiff.words.volume import FloatArray, Triple
 from tests.conftest import make_phantom
 from tests.planning.fingerprints import fingerprint
+from tests.walks import denoising
 
 NAME = "Dataset001_Tiny"
 SHAPE = (8, 8, 8)
@@ -46,11 +47,16 @@ def tiny_plan(
     sources: Sequence[str] = ("PET",),
     targets: Sequence[str] = ("PET",),
     network: Mapping[str, Any] | None = None,
+    prediction: str | None = None,
     **words: Any,
 ) -> Plan:
-    """Planned as ever, then made small; `words` are fields of every configuration."""
+    """Planned as ever, then made small; `words` are fields of every configuration.
+
+    A named prediction is trained by denoising; otherwise prediction and objective are as planned.
+    """
     found = fingerprint(NAME, SHAPE, (2.0, 2.0, 2.0), tuple(sources), tuple(targets))
-    plan = planner.plan(found, BUDGET, names, predict=lambda *_: Cost(10**6, 10**9))
+    by_hand = {key: value for name in names if prediction for key, value in denoising(name, prediction).items()}
+    plan = planner.plan(found, BUDGET, names, by_hand, predict=lambda *_: Cost(10**6, 10**9))
     configurations = {
         name: replace(planned, **{"network": _narrow(planned.network, network or {}), **QUICK, **words})
         for name, planned in plan.configurations.items()

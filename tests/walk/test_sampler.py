@@ -15,26 +15,30 @@ from nndiff.walk.part import Setting
 from nndiff.walk.rules import RULES, First, Hot, Second
 from nndiff.walk.sampler import SamplerPlan, flags, revised_sampler
 from nndiff.walk.starts import STARTS
-from nndiff.walk.times import Even, Sine
+from nndiff.walk.times import Even, Ratio, Sine
 from nndiff.words.errors import NndiffError
 from nndiff.words.fields import above, option
 from tests.prediction.trained import plan_of
 from tests.walks import changed, unet, walk_of
 
-EVERY_THIRD = Deep(3)  # what ddpm plans
-PLANNED = {
-    "bridge": {},
-    "ddpm": {"configuration": "ddpm", "first": 40, "steps": 40},
-    "ordered": {"configuration": "ddpm", "first": 40, "steps": 40, "order": 2},
-    "prdit": {"configuration": "prdit", "first": 60, "steps": 60},
-    "generation": {"configuration": "ddpm", "sources": (), "targets": ("CT",)},
+EVERY_THIRD = Deep(3)
+PLANNED = {  # the model, and the sampler that its plan states
+    "bridge": ({}, walk_of("source", 1000, 1)),
+    "ddpm": ({"configuration": "ddpm"}, walk_of("shortcut", 40, 40, eta=1.0, reuse=EVERY_THIRD)),
+    "ordered": ({"configuration": "ddpm"}, walk_of("shortcut", 40, 40, order=2, reuse=EVERY_THIRD)),
+    "prdit": ({"configuration": "prdit"}, walk_of("shortcut", 60, 60, hot=2)),
+    "generation": (
+        {"configuration": "ddpm", "sources": (), "targets": ("CT",)},
+        walk_of("noise", 1000, 1000, eta=1.0, overlap=0.0),
+    ),
 }
 
 
 def planned(kind):
-    """Return what was planned for that kind, and what its sampler's parts may know of the model."""
-    (configuration,) = plan_of(**PLANNED[kind]).configurations.values()
-    return configuration.sampler, setting_of(configuration)
+    """Return the planned sampler of that kind, and what its parts may know of the model."""
+    model, own = PLANNED[kind]
+    (configuration,) = plan_of(**model).configurations.values()
+    return own, setting_of(configuration)
 
 
 def sampler(kind, **asked):
@@ -45,17 +49,23 @@ def sampler(kind, **asked):
     return revised
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [
-        ("bridge", walk_of("source", 1000, 1)),
-        ("ddpm", walk_of("shortcut", 40, 40, eta=1.0, reuse=EVERY_THIRD)),
-        ("prdit", walk_of("shortcut", 60, 60, hot=2)),
-        ("generation", walk_of("noise", 1000, 1000, eta=1.0, overlap=0.0)),
-    ],
-)
-def test_asked_for_nothing_it_is_as_planned(kind, expected):
-    assert sampler(kind) == expected
+@pytest.mark.parametrize("kind", list(PLANNED))
+def test_asked_for_nothing_it_is_as_planned(kind):
+    assert sampler(kind) == planned(kind)[0]
+
+
+@pytest.mark.parametrize("configuration", ["bridge", "ddpm", "prdit"])
+def test_asked_for_nothing_a_plan_of_the_planner_stays(configuration):
+    own = plan_of(configuration).configurations[configuration].sampler
+    assert revised_sampler(own, {}) == own
+
+
+def test_ratios_of_a_plan_stay_where_only_steps_are_asked_for():
+    own = plan_of("bridge").configurations["bridge"].sampler
+    assert isinstance(own.times, Ratio)
+    assert revised_sampler(own, {"steps": 12}).times == replace(own.times, steps=12)
+    assert revised_sampler(own, {"times": "ratio:high=0.5"}).times == replace(own.times, high=0.5)
+    assert revised_sampler(own, {"times": "even"}).times == Even(own.times.first, own.times.steps)
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
-from nndiff.diffusion.process import PROCESSES
+from nndiff.diffusion.process import PROCESSES, Process
 from nndiff.walk.rules import RULES, First, Second
-from nndiff.walk.times import TIMES, Even, Sine, Suited
+from nndiff.walk.times import TIMES, Even, Ratio, Sine, Suited
 from tests.walks import even_times
 
 BRIDGES = {"bridge", "i2sb", "rddm"}
@@ -49,3 +52,65 @@ def test_every_step_is_as_many_as_the_first_counts() -> None:
     assert Suited(74, 5).whole() == Suited(74, 74)
     assert [times.steps for times in Suited(74, 74).paces(from_source=False)] == [37, 14, 7]
     assert [times.steps for times in Suited(1000, 1).paces(from_source=True)] == [1, 2, 4, 10, 20]
+
+
+# ---------------------------------------------------------------- equal steps in log(sigma/a)
+
+HIGH, LOW = 0.24, 0.003
+every_process = pytest.mark.parametrize("process", [row() for row in PROCESSES.table.values()], ids=list(PROCESSES))
+
+
+def walked(process: Process, **words: float) -> list[float]:
+    times = replace(Ratio(1000, 9, high=HIGH, low=LOW), **words)(process, Second())
+    assert all(t > s for t, s in pairwise(times))
+    assert times[-1] == 0.0
+    return times
+
+
+def demand_even(process: Process, times: Sequence[float], high: float, low: float) -> None:
+    """Demand ratios at `times` from `high` to `low` with equal steps in their logarithm."""
+    levels = [math.log(process.ratio(t)) for t in times]
+    step = math.log(low / high) / (len(times) - 1)
+    assert levels == pytest.approx([math.log(high) + i * step for i in range(len(times))], abs=1e-6)
+
+
+@every_process
+@pytest.mark.parametrize("steps", [3, 4, 10, 50])
+def test_from_the_start_one_step_leads_to_the_largest_ratio_and_the_others_are_equal(
+    process: Process, steps: int
+) -> None:
+    first, *inside, _ = walked(process, steps=steps)
+    assert (first, len(inside)) == (1.0, steps - 1)
+    demand_even(process, inside, HIGH, LOW)
+
+
+@every_process
+def test_one_step_has_no_ratio_and_two_have_the_middle_one(process: Process) -> None:
+    assert walked(process, steps=1) == [1.0, 0.0]
+    assert walked(process, steps=1, first=300) == [0.3, 0.0]
+    _, middle, _ = walked(process, steps=2)
+    assert process.ratio(middle) == pytest.approx(math.sqrt(HIGH * LOW))
+
+
+@every_process
+@pytest.mark.parametrize("first", [100, 300])
+def test_a_late_start_goes_from_its_own_ratio_to_the_smallest(process: Process, first: int) -> None:
+    begins = process.ratio(first / 1000)
+    times = walked(process, first=first, high=2 * begins, low=begins / 30)
+    assert times[0] == first / 1000
+    assert len(times) == 10
+    demand_even(process, times[:-1], begins, begins / 30)
+
+
+@every_process
+def test_a_start_below_the_smallest_ratio_goes_down_by_the_same_factor(process: Process) -> None:
+    begins = process.ratio(0.1)
+    times = walked(process, first=100, high=40 * begins, low=2 * begins)
+    demand_even(process, times[:-1], begins, begins / 20)
+
+
+def test_times_by_ratio_are_the_same_noise_for_every_process() -> None:
+    found = [
+        [process.ratio(t) for t in walked(process)[1:-1]] for process in (row() for row in PROCESSES.table.values())
+    ]
+    assert all(ratios == pytest.approx(found[0]) for ratios in found)

@@ -19,6 +19,6 @@ EXAMPLE = replace(
     planned_for=(),
     family="plain",
     prediction=lambda data: Verdict("correction", "what is to be added to the source"),
-    stages=lambda puzzle_factor: Verdict((STAGE,), "one stage: a loss that forgives outliers"),
-    rule=Verdict(Euler(), "an Euler step of the path"),
+    stages=lambda data, puzzle_factor: Verdict((STAGE,), "one stage: a loss that forgives outliers"),
+    rule=lambda data: Verdict(Euler(), "an Euler step of the path"),
 )
