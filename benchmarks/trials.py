@@ -147,6 +147,7 @@ def begun(data: Data, plan: Plan, steps: int, seed: int) -> tuple[Trainer, Itera
     warmup, half_life = recipe.warmup_steps(steps).value, recipe.ema_half_life(steps).value
     run = Run("0", seed, data.training, (), True, steps, steps, warmup, half_life, share.samples_a_step)
     trainer = Trainer(plan, name, run, device(), Ranks())
+    prior.learn(trainer, data.folder)
     batches = Batches(
         folder=data.folder,
         cases=data.training,

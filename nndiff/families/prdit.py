@@ -30,6 +30,7 @@ VARIANTS = {  # (width, depth), best first; published: 768 and 12, 1152 and up t
     "mps": ((384, 8), (256, 6), (128, 4)),
     "cpu": ((192, 6), (128, 4), (96, 4), (64, 3)),
 }
+ESTIMATES = 2  # answers per target of a network with a prior: the image and the noise
 BATCHES = {"cuda": (8, 4, 2, 1), "mps": (2, 1), "cpu": (4, 2, 1)}
 READ = ("core.whole.embedding.0.weight", "core.whole.beside.weight")  # weights applied to the voxels of tokens
 WRITTEN = ("core.whole.head.weight", "core.whole.head.bias")  # weights that produce the voxels of blocks
@@ -67,6 +68,8 @@ class PRDiTSpec(NetworkSpec):
     block: Triple  # voxels that a token predicts
     depth: Annotated[int, at_least(0)]  # transformer blocks; 0: the local denoiser alone
     recompute: Annotated[str, one_of("none", "blocks")]
+    prior_shape: Triple | None = None  # voxels of the prior's spectrum and mean; None: no prior, as in plans of nndiff 0.x
+    anchors: tuple[int, ...] = ()  # per target, the channel of the condition that the prior follows; (): none
 
     # ------------------------------------------------------------ size
 
@@ -107,6 +110,8 @@ class PRDiTSpec(NetworkSpec):
             depth=rung.depth,
             recompute=rung.recompute,
             answers=channels.answers,
+            prior_shape=rung.patch_size if channels.answers == ESTIMATES else None,
+            anchors=channels.anchors,
         )
 
     def reasons(self, rung: Rung, whole: Triple, device: str, fits: str, verdict: Explain) -> dict[str, Verdict[Any]]:
@@ -151,10 +156,12 @@ class PRDiTSpec(NetworkSpec):
         import torch
 
         from nndiff.networks.prdit import PRDiT
+        from nndiff.networks.prior import Prior
         from nndiff.networks.puzzle import Puzzled
 
         pieces = math.prod(puzzle_factor)
-        inputs, outputs = self.in_channels * pieces, self.out_channels * pieces
+        known = 0 if self.prior_shape is None else self.targets  # the core sees the prior's estimate too
+        inputs, outputs = (self.in_channels + known) * pieces, self.out_channels * pieces
         core = PRDiT(
             in_channels=inputs,
             out_channels=outputs,
@@ -164,7 +171,8 @@ class PRDiTSpec(NetworkSpec):
             stride=self.block,
             recompute=self.recompute,
         )
-        network = Puzzled(core, puzzle_factor, self.multiple(puzzle_factor), None)
+        prior = None if self.prior_shape is None else Prior(self.targets, self.prior_shape, self.anchors)
+        network = Puzzled(core, puzzle_factor, self.multiple(puzzle_factor), None, prior=prior)
         return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
     def multiple(self, puzzle_factor: Triple) -> Triple:
@@ -174,6 +182,13 @@ class PRDiTSpec(NetworkSpec):
         """Return the size of a token, but 3 along every puzzled axis."""
         z, y, x = (3 if r > 1 else k for k, r in zip(self.token, puzzle_factor, strict=True))
         return z, y, x
+
+    def signs(self, network: nn.Module, x_t: Tensor, t: Tensor) -> dict[str, float]:
+        from nndiff.networks.prdit import PRDiT
+
+        core = network.core
+        assert isinstance(core, PRDiT)
+        return {} if core.whole is None or not core.whole.speaks else core.whole.signs(lambda: network(x_t, t))
 
     # ------------------------------------------------------------ from coarse to fine
 

@@ -11,19 +11,23 @@ it is not run at all.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nndiff.networks.blocks import TimeEmbedding, recomputed
+from nndiff.networks.blocks import TimeEmbedding, conv, recomputed
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Triple
 
 HEAD_SIZE = 64  # the fewest channels per attention head, where the width has as many; published: 768/12 and 1152/16
-HIGHEST = 32.0  # half turns of the fastest position code over a whole axis
+LOGIT = 8.0  # the largest |q·k| of an attention head: sqrt(64), that of vectors of unit variance
+RMS_EPSILON = 1e-6  # added to a mean square; a vector below 1e-3 shrinks instead of growing to unit variance
 EMBEDDING_RATIO, BLOCK_RATIO = 4, 4  # hidden width / outer width in the MLP of the embedding and of a block
+GRAIN = 8  # channels of the convolution over voxels
 WIDEST = 2048  # the most hidden channels of a gated MLP; published: as many as a token has, 1728
+SILENT = 1e-2  # largest |activation| of a dead channel; GELU is below it for inputs under -3
 RECOMPUTE = ("none", "blocks")
 
 
@@ -46,12 +50,14 @@ def fold(blocks: Tensor, stride: Triple) -> Tensor:  # [B, gz, gy, gx, C·sz·sy
 def positions(grid: Triple, width: int, device: torch.device) -> Tensor:  # [gz, gy, gx, width]
     """Return the position codes: sines and cosines of each block's position, which is between 0 and 1 along each axis.
 
-    The code depends on the position in the volume alone: grids of any fineness have the same code at the same place.
+    Along an axis of n blocks the waves make from half a turn to n half turns, which is the Nyquist frequency. Grids of
+    equally many blocks have the same codes, however large the blocks are.
     """
     waves = width // 6
-    turns = torch.exp(math.log(HIGHEST) * torch.arange(waves, device=device) / max(1, waves - 1)) * math.pi
+    share = torch.arange(waves, device=device) / max(1, waves - 1)
     codes = []
     for axis, n in enumerate(grid):
+        turns = torch.exp(math.log(n) * share) * math.pi
         angle = ((torch.arange(n, device=device) + 0.5) / n)[:, None] * turns  # [n, waves]
         shape = [n if i == axis else 1 for i in range(3)]
         codes += [wave.reshape(*shape, waves).expand(*grid, waves) for wave in (angle.sin(), angle.cos())]
@@ -75,7 +81,7 @@ class PRDiT(nn.Module):
         _check(width, patch, stride, recompute)
         self.patch, self.stride = patch, stride
         token, block = in_channels * math.prod(patch), out_channels * math.prod(stride)
-        self.local = Local(token, block, width, recompute == "blocks")
+        self.local = Local(in_channels, out_channels, token, block, width, recompute == "blocks")
         self.whole = Whole(token, block, width, depth, recompute == "blocks") if depth else None
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:  # [B, C, Z, Y, X], [B] → [B, out, Z, Y, X]
@@ -83,16 +89,20 @@ class PRDiT(nn.Module):
         answer = self.local(tokens, t)
         if self.whole is not None and self.whole.speaks:
             answer = answer + self.whole(tokens, t)
-        return fold(answer, self.stride)
+        return fold(answer, self.stride) + self.local.voxels(x, t)
 
 
 class Local(nn.Module):
-    """The local denoiser: two gated residual MLPs, modulated by the time; its output is zero before training."""
+    """The local denoiser: two gated residual MLPs, modulated by the time; its output is zero before training.
 
-    def __init__(self, token: int, block: int, c_time: int, recompute: bool):
+    To the output of its tokens is added that of `voxels`, which learns from every voxel what tokens learn from each.
+    """
+
+    def __init__(self, c_in: int, c_out: int, token: int, block: int, c_time: int, recompute: bool):
         super().__init__()
+        self.voxels = Voxels(c_in, c_out, c_time)
         self.time = TimeEmbedding(c_time, c_time)
-        self.layers = nn.ModuleList(Gated(token, c_time) for _ in range(2))
+        self.layers = nn.ModuleList(Gated(token, min(block, WIDEST), c_time) for _ in range(2))
         self.film = _zeroed(nn.Linear(c_time, 2 * token))
         self.head = _zeroed(nn.Linear(token, block))
         self.recompute = recompute
@@ -104,14 +114,32 @@ class Local(nn.Module):
         return self.head(_modulated(tokens, self.film(time)))  # type: ignore[no-any-return]
 
 
+class Voxels(nn.Module):
+    """A denoiser of voxels from their 27 neighbours: a convolution and an MLP over its channels, modulated by time.
+
+    Its reach of one voxel is within the margin of a token, so that it is as local as the rest of the local part.
+    """
+
+    def __init__(self, c_in: int, c_out: int, c_time: int):
+        super().__init__()
+        self.time = TimeEmbedding(c_time, c_time)
+        self.film = _zeroed(nn.Linear(c_time, 2 * GRAIN))
+        self.first = conv(c_in, GRAIN, (3, 3, 3))
+        self.second, self.last = nn.Linear(GRAIN, 2 * GRAIN), _zeroed(nn.Linear(2 * GRAIN, c_out))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:  # [B, C, Z, Y, X] → [B, out, Z, Y, X]
+        rows = self.first(x).movedim(1, -1)  # [B, Z, Y, X, GRAIN], contiguous: the convolution is channels last
+        h = F.silu(_modulated(rows, self.film(self.time(t))))
+        return self.last(F.silu(self.second(h))).movedim(-1, 1)  # type: ignore[no-any-return]
+
+
 class Gated(nn.Module):
     """A gated residual MLP: x + W₃(SiLU(W₁n) · W₂n),  n = (1 + scale(t))·LayerNorm(x) + shift(t)"""
 
-    def __init__(self, token: int, c_time: int):
+    def __init__(self, token: int, hidden: int, c_time: int):
         super().__init__()
         self.norm = Norm(token)
         self.film = _zeroed(nn.Linear(c_time, 2 * token))
-        hidden = min(token, WIDEST)
         self.enter, self.leave = nn.Linear(token, 2 * hidden), nn.Linear(hidden, token)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
@@ -154,10 +182,33 @@ class Whole(nn.Module):
         return self.head(_modulated(self.last(h), self.film(time))).unflatten(1, grid)  # type: ignore[no-any-return]
 
 
+    def signs(self, ask: Callable[[], Tensor]) -> dict[str, float]:
+        """Return the health of the transformer while `ask` runs it.
+
+        token_spread   rms over the tokens of the channels after the last normalisation
+        dead           share of the hidden channels of the MLPs that are zero for every token
+        """
+        outputs: dict[nn.Module, Tensor] = {}
+        watched = [self.last, *(module for module in self.blocks.modules() if isinstance(module, nn.GELU))]
+        hooks = [module.register_forward_hook(lambda m, _, out: outputs.__setitem__(m, out)) for module in watched]
+        try:
+            ask()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        spread = outputs.pop(self.last).float().flatten(0, -2).var(0, unbiased=False).mean().sqrt()
+        hidden = [(values.abs().flatten(0, -2).amax(0) < SILENT).float().mean() for values in outputs.values()]
+        return {"token_spread": float(spread), "dead": float(torch.stack(hidden).mean()) if hidden else 0.0}
+
+
 class Block(nn.Module):
     """A transformer block (adaLN-Zero): attention and an MLP, each normalised, then scaled, shifted and gated by time.
 
-    Both gates are zero before training.
+        h ← h + tanh(gate₁)·RMS(attention(n₁(h)))        h ← h + tanh(gate₂)·RMS(mlp(n₂(h)))
+
+    Both gates are zero before training. What a branch adds has unit variance over the channels before its gate, so that
+    no branch can drown the others: rms(h) grows by at most 2 per block, at any learning rate. Queries and keys are
+    normalised too, so attention cannot become one-hot (Dehghani et al. 2023).
     """
 
     def __init__(self, width: int):
@@ -173,13 +224,20 @@ class Block(nn.Module):
         width = h.shape[-1]
         film = self.film(time).to(h.dtype)[:, None]
         first, open_first, second, open_second = film.split([2 * width, width, 2 * width, width], dim=-1)
-        h = h + open_first * self._attended(_modulated(self.first(h), first))
-        return h + open_second * self.mlp(_modulated(self.second(h), second))  # type: ignore[no-any-return]
+        h = torch.addcmul(h, open_first.tanh(), rms_normed(self._attended(_modulated(self.first(h), first))))
+        return torch.addcmul(h, open_second.tanh(), rms_normed(self.mlp(_modulated(self.second(h), second))))
 
     def _attended(self, h: Tensor) -> Tensor:
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.enter(h).chunk(3, dim=-1))
-        mixed = F.scaled_dot_product_attention(q, k, v)  # fused: its memory is linear in the number of tokens
+        q, k, scale = rms_normed(q), rms_normed(k), LOGIT / q.shape[-1]
+        mixed = F.scaled_dot_product_attention(q, k, v, scale=scale)  # fused: its memory is linear in the tokens
         return self.leave(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def rms_normed(x: Tensor) -> Tensor:
+    """Return x divided by the rms of its last axis, in the dtype of x."""
+    with torch.autocast(x.device.type, enabled=False):
+        return F.rms_norm(x, x.shape[-1:], eps=RMS_EPSILON)
 
 
 class Norm(nn.Module):

@@ -166,7 +166,7 @@ def _configuration(
     prediction = decide("prediction", method.prediction(facts))
     decide("source_distance", recipe.source_distance(facts.distances))
 
-    sized = _Sizing(method, fingerprint, budget, ledger, predict).sized(shape, spacing, recipe.skip(prediction, facts))
+    sized = _Sizing(method, fingerprint, budget, ledger, predict, plan.anchor).sized(shape, spacing, recipe.skip(prediction, facts))
     rung, network = sized.rung, sized.network
     network.demand_size(rung.patch_size)
     if rung.spacing != spacing:
@@ -257,6 +257,7 @@ class _Sizing:
     budget: Budget
     ledger: Ledger
     predict: search.Predict | None
+    anchor: tuple[int, ...]
 
     @property
     def path(self) -> str:
@@ -286,7 +287,7 @@ class _Sizing:
     def _channels(self, skip: tuple[int, ...]) -> Channels:
         targets, sources = len(self.fingerprint.target_names), len(self.fingerprint.channel_names)
         answers = PREDICTIONS[self._decided("prediction")].channels
-        return Channels(targets + sources, targets * answers, answers, skip)
+        return Channels(targets + sources, targets * answers, answers, skip, self.anchor)
 
     def _decided(self, name: str) -> Any:
         return self.ledger.values[self.method.name][name]

@@ -40,6 +40,7 @@ class Stage(Checked):
     loss: Scheme
     share: Annotated[float, above(0)]  # share of the training steps
     objective: Scheme = DENOISING
+    rate: Annotated[float, above(0)] = 1.0  # factor of the learning rate
 
 
 @dataclass(frozen=True)

@@ -184,10 +184,16 @@ def stage_at(configuration: Configuration, run: Run, step: int) -> tuple[int, in
     first = 0
     for number, end in enumerate(stage_ends(configuration, run)):
         if step < end:
-            rate = configuration.learning_rate * rate_at(step - first, end - first, run.warmup_steps)
+            rate = rate_of(configuration, number) * rate_at(step - first, end - first, run.warmup_steps)
             return number, first, rate
         first = end
-    return len(configuration.stages) - 1, first, configuration.learning_rate * LAST_RATE
+    last = len(configuration.stages) - 1
+    return last, first, rate_of(configuration, last) * LAST_RATE
+
+
+def rate_of(configuration: Configuration, stage: int) -> float:
+    """Return the highest learning rate of a stage."""
+    return configuration.learning_rate * configuration.stages[stage].rate
 
 
 def rate_at(k: int, steps: int, warmup: int) -> float:
