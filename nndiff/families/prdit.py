@@ -68,6 +68,7 @@ class PRDiTSpec(NetworkSpec):
     block: Triple  # voxels that a token predicts
     depth: Annotated[int, at_least(0)]  # transformer blocks; 0: the local denoiser alone
     recompute: Annotated[str, one_of("none", "blocks")]
+    bounded: bool = False  # normalised branches, queries and keys, and a denoiser of voxels; False: as plans of before
     prior_shape: Triple | None = None  # voxels of the prior's spectrum and mean; None: no prior, as in plans of nndiff 0.x
     anchors: tuple[int, ...] = ()  # per target, the channel of the condition that the prior follows; (): none
 
@@ -110,6 +111,7 @@ class PRDiTSpec(NetworkSpec):
             depth=rung.depth,
             recompute=rung.recompute,
             answers=channels.answers,
+            bounded=True,
             prior_shape=rung.patch_size if channels.answers == ESTIMATES else None,
             anchors=channels.anchors,
         )
@@ -170,6 +172,7 @@ class PRDiTSpec(NetworkSpec):
             patch=self.token,
             stride=self.block,
             recompute=self.recompute,
+            bounded=self.bounded,
         )
         prior = None if self.prior_shape is None else Prior(self.targets, self.prior_shape, self.anchors)
         network = Puzzled(core, puzzle_factor, self.multiple(puzzle_factor), None, prior=prior)

@@ -19,6 +19,7 @@ from nndiff.walk.guides import Guide
 from nndiff.walk.layers import Layer
 from nndiff.walk.rules import Rule
 from nndiff.walk.starts import Start
+from nndiff.walk.times import Suited, Times
 from nndiff.words.scheme import Scheme
 from nndiff.words.verdict import Verdict
 from nndiff.words.volume import Triple
@@ -74,4 +75,5 @@ class Method:
     cache: Callable[[Start, int], Verdict[Cache]]  # start, number of steps → cache
     more: Callable[[Start, int], tuple[Verdict[Layer | Guide | Cache], ...]] = no_more  # further parts of the sampler
     resized: Callable[[Rung], Rung] = as_sized  # largest size that fits → size that is trained
+    times: type[Times] = Suited  # the grid of the sampling times
     why_coarser: str = "coarser than the data, so that a whole volume fits: generation does not use tiles"

@@ -15,6 +15,7 @@ from nndiff.methods.common import SECOND_ORDER, every_step, is_short, late_start
 from nndiff.methods.method import Method
 from nndiff.plans.plan import Stage
 from nndiff.walk.rules import Hot
+from nndiff.walk.times import Squared
 from nndiff.words.scheme import Scheme
 from nndiff.words.verdict import Alternative, Verdict
 
@@ -60,6 +61,7 @@ PRDIT = Method(
         ),
     ),
     cache=no_reuse("a transformer has no features to keep between steps"),
+    times=Squared,
 )
 
 PRDIT_LOWRES = replace(

@@ -22,6 +22,7 @@ from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Triple
 
 HEAD_SIZE = 64  # the fewest channels per attention head, where the width has as many; published: 768/12 and 1152/16
+HIGHEST = 32.0  # half turns of the fastest position code over a whole axis, in a network without bounds
 LOGIT = 8.0  # the largest |q·k| of an attention head: sqrt(64), that of vectors of unit variance
 RMS_EPSILON = 1e-6  # added to a mean square; a vector below 1e-3 shrinks instead of growing to unit variance
 EMBEDDING_RATIO, BLOCK_RATIO = 4, 4  # hidden width / outer width in the MLP of the embedding and of a block
@@ -47,17 +48,19 @@ def fold(blocks: Tensor, stride: Triple) -> Tensor:  # [B, gz, gy, gx, C·sz·sy
     return volume.contiguous(memory_format=torch.channels_last_3d)
 
 
-def positions(grid: Triple, width: int, device: torch.device) -> Tensor:  # [gz, gy, gx, width]
+def positions(
+    grid: Triple, width: int, device: torch.device, highest: float | None = None
+) -> Tensor:  # [gz, gy, gx, width]
     """Return the position codes: sines and cosines of each block's position, which is between 0 and 1 along each axis.
 
-    Along an axis of n blocks the waves make from half a turn to n half turns, which is the Nyquist frequency. Grids of
-    equally many blocks have the same codes, however large the blocks are.
+    Along an axis of n blocks the waves make from half a turn to `highest` half turns; None: n, the Nyquist frequency.
+    Grids of equally many blocks have the same codes, however large the blocks are.
     """
     waves = width // 6
     share = torch.arange(waves, device=device) / max(1, waves - 1)
     codes = []
     for axis, n in enumerate(grid):
-        turns = torch.exp(math.log(n) * share) * math.pi
+        turns = torch.exp(math.log(highest or n) * share) * math.pi
         angle = ((torch.arange(n, device=device) + 0.5) / n)[:, None] * turns  # [n, waves]
         shape = [n if i == axis else 1 for i in range(3)]
         codes += [wave.reshape(*shape, waves).expand(*grid, waves) for wave in (angle.sin(), angle.cos())]
@@ -76,20 +79,23 @@ class PRDiT(nn.Module):
         patch: Triple,
         stride: Triple,
         recompute: str = "none",  # what is computed twice to save memory: nothing, or every block
+        bounded: bool = True,  # False: without Voxels and without the bounds of Block, as in plans of before
     ):
         super().__init__()
         _check(width, patch, stride, recompute)
         self.patch, self.stride = patch, stride
         token, block = in_channels * math.prod(patch), out_channels * math.prod(stride)
-        self.local = Local(in_channels, out_channels, token, block, width, recompute == "blocks")
-        self.whole = Whole(token, block, width, depth, recompute == "blocks") if depth else None
+        self.local = Local(token, block, width, min(block if bounded else token, WIDEST), recompute == "blocks")
+        self.local.voxels = Voxels(in_channels, out_channels, width) if bounded else None
+        self.whole = Whole(token, block, width, depth, recompute == "blocks", bounded) if depth else None
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:  # [B, C, Z, Y, X], [B] → [B, out, Z, Y, X]
         tokens = unfold(x, self.patch, self.stride)
         answer = self.local(tokens, t)
         if self.whole is not None and self.whole.speaks:
             answer = answer + self.whole(tokens, t)
-        return fold(answer, self.stride) + self.local.voxels(x, t)
+        folded = fold(answer, self.stride)
+        return folded if self.local.voxels is None else folded + self.local.voxels(x, t)
 
 
 class Local(nn.Module):
@@ -98,11 +104,12 @@ class Local(nn.Module):
     To the output of its tokens is added that of `voxels`, which learns from every voxel what tokens learn from each.
     """
 
-    def __init__(self, c_in: int, c_out: int, token: int, block: int, c_time: int, recompute: bool):
+    voxels: Voxels | None
+
+    def __init__(self, token: int, block: int, c_time: int, hidden: int, recompute: bool):
         super().__init__()
-        self.voxels = Voxels(c_in, c_out, c_time)
         self.time = TimeEmbedding(c_time, c_time)
-        self.layers = nn.ModuleList(Gated(token, min(block, WIDEST), c_time) for _ in range(2))
+        self.layers = nn.ModuleList(Gated(token, hidden, c_time) for _ in range(2))
         self.film = _zeroed(nn.Linear(c_time, 2 * token))
         self.head = _zeroed(nn.Linear(token, block))
         self.recompute = recompute
@@ -150,14 +157,15 @@ class Gated(nn.Module):
 class Whole(nn.Module):
     """The global transformer over all tokens of the volume; its output is zero before training."""
 
-    def __init__(self, token: int, block: int, width: int, depth: int, recompute: bool):
+    def __init__(self, token: int, block: int, width: int, depth: int, recompute: bool, bounded: bool = True):
         super().__init__()
+        self.highest = None if bounded else HIGHEST
         hidden = EMBEDDING_RATIO * width
         self.time = TimeEmbedding(width, width)
         self.embedding = nn.Sequential(nn.Linear(token, hidden), nn.GELU(), nn.Linear(hidden, width))
         self.beside = nn.Linear(token, width)
         self.norm = Norm(width, affine=True)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, bounded) for _ in range(depth))
         self.last = Norm(width)
         self.film = _zeroed(nn.Linear(width, 2 * width))
         self.head = _zeroed(nn.Linear(width, block))
@@ -176,7 +184,7 @@ class Whole(nn.Module):
     def forward(self, tokens: Tensor, t: Tensor) -> Tensor:  # [B, gz, gy, gx, token] → [B, gz, gy, gx, block]
         grid, time = (tokens.shape[1], tokens.shape[2], tokens.shape[3]), self.time(t)
         h = self.norm(self.embedding(tokens) + self.beside(tokens))
-        h = (h + positions(grid, h.shape[-1], h.device).to(h.dtype)).flatten(1, 3)  # [B, N, width]
+        h = (h + positions(grid, h.shape[-1], h.device, self.highest).to(h.dtype)).flatten(1, 3)  # [B, N, width]
         for block in self.blocks:
             h = recomputed(block, h, time) if self.recompute else block(h, time)
         return self.head(_modulated(self.last(h), self.film(time))).unflatten(1, grid)  # type: ignore[no-any-return]
@@ -211,9 +219,9 @@ class Block(nn.Module):
     normalised too, so attention cannot become one-hot (Dehghani et al. 2023).
     """
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, bounded: bool = True):
         super().__init__()
-        self.heads = max(1, width // HEAD_SIZE)
+        self.heads, self.bounded = max(1, width // HEAD_SIZE), bounded
         self.first, self.second = Norm(width), Norm(width)
         self.film = _zeroed(nn.Linear(width, 6 * width))
         self.enter, self.leave = nn.Linear(width, 3 * width), nn.Linear(width, width)
@@ -224,12 +232,17 @@ class Block(nn.Module):
         width = h.shape[-1]
         film = self.film(time).to(h.dtype)[:, None]
         first, open_first, second, open_second = film.split([2 * width, width, 2 * width, width], dim=-1)
-        h = torch.addcmul(h, open_first.tanh(), rms_normed(self._attended(_modulated(self.first(h), first))))
-        return torch.addcmul(h, open_second.tanh(), rms_normed(self.mlp(_modulated(self.second(h), second))))
+        h = self._added(h, open_first, self._attended(_modulated(self.first(h), first)))
+        return self._added(h, open_second, self.mlp(_modulated(self.second(h), second)))
+
+    def _added(self, h: Tensor, gate: Tensor, branch: Tensor) -> Tensor:
+        return torch.addcmul(h, gate.tanh(), rms_normed(branch)) if self.bounded else h + gate * branch
 
     def _attended(self, h: Tensor) -> Tensor:
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.enter(h).chunk(3, dim=-1))
-        q, k, scale = rms_normed(q), rms_normed(k), LOGIT / q.shape[-1]
+        scale = None
+        if self.bounded:
+            q, k, scale = rms_normed(q), rms_normed(k), LOGIT / q.shape[-1]
         mixed = F.scaled_dot_product_attention(q, k, v, scale=scale)  # fused: its memory is linear in the tokens
         return self.leave(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 

@@ -21,6 +21,7 @@ stored with the weights, together with the process, because prediction must not 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,7 @@ from nndiff.words.volume import Triple
 LEVELS = 1001  # times at which a and sigma are stored; between them they are interpolated, with an error of 3e-7
 LOCAL = 3  # voxels per axis of the local mean of the source
 TIMES, VALUES = 21, 65  # of the table of m: equal steps of t from 0 to 1, and of u over the range of the targets
+FAINT = 1e-6  # the smallest e² by which an error is divided: rounding must not be learned
 SMALLEST = 1e-6  # of sigma, where m is 0
 LEAST = 1e-6  # the smallest S: a spread of 1 HU where [-1, 1] are ±1000 HU
 
@@ -77,15 +79,33 @@ class Prior(nn.Module):
     @torch.no_grad()
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Known:
         with torch.autocast(x_t.device.type, enabled=False):
-            a, sigma, scale = (level[:, None, None, None, None] for level in self.at(t))  # [B, 1, 1, 1, 1]
-            r, s = self.reference(x_t, condition), resized(self.variance, x_t).clamp_min(LEAST)
+            a, sigma, scale = self.at(t)  # [B, 1, 1, 1, 1] each
+            r, s = self.reference(x_t, condition), self.spectrum(x_t.shape[2:])
             power = a**2 * s + sigma**2  # [B, C, Z, Y, X]
             d = cosines(x_t.float() - a * r)
             u = r + cosines(a * s / power * d, inverse=True)
             m = self.mended(u, t)
             eps = cosines(sigma / power * d, inverse=True) - a / sigma.clamp_min(SMALLEST) * m
-            share = spread(t, self.ratio)[..., None, None, None] * (s / power).mean(dim=(2, 3, 4), keepdim=True).sqrt()
+            share = self.share(t, s / power)
             return Known(u + m, scale * eps, sigma * share, scale * a * share)
+
+    @torch.no_grad()
+    def weights(self, t: Tensor, shape: Sequence[int]) -> Tensor:
+        """Return 1/e² for the errors of x̂0 and 1/h² for those of scale·ε̂, [B, 2C, 1, 1, 1]: weights of a loss.
+
+        In units of the errors before training every t counts alike. Without weights, nearly all of the variance of the
+        gradient comes from t near 1, where e is large and little can be learned.
+        """
+        (a, sigma, scale), s = self.at(t), self.spectrum(shape)
+        share = self.share(t, s / (a**2 * s + sigma**2))
+        return torch.cat([sigma * share, scale * a * share], dim=1).square().clamp_min(FAINT).reciprocal()
+
+    def share(self, t: Tensor, left: Tensor) -> Tensor:
+        """Return e/sigma = h/a, [B, C, 1, 1, 1].  left: S/v², [B, C, Z, Y, X]."""
+        return spread(t, self.ratio)[..., None, None, None] * left.mean(dim=(2, 3, 4), keepdim=True).sqrt()
+
+    def spectrum(self, shape: Sequence[int]) -> Tensor:  # [1, C, *shape]
+        return resized(self.variance, shape).clamp_min(LEAST)
 
     def mended(self, u: Tensor, t: Tensor) -> Tensor:
         """Return m(u, t), [B, C, Z, Y, X]."""
@@ -97,7 +117,7 @@ class Prior(nn.Module):
     def reference(self, x_t: Tensor, condition: Tensor | None) -> Tensor:
         """Return r, which broadcasts to [B, C, Z, Y, X]."""
         if condition is None or not self.anchors:
-            return resized(self.mean, x_t)
+            return resized(self.mean, x_t.shape[2:])
         return self.mean + self.slope * self.local(condition)
 
     def local(self, condition: Tensor) -> Tensor:  # [B, sources, Z, Y, X] → [B, C, Z, Y, X]
@@ -105,9 +125,9 @@ class Prior(nn.Module):
         source = condition[:, list(self.anchors)].float()
         return F.avg_pool3d(source, LOCAL, stride=1, padding=LOCAL // 2, count_include_pad=False)
 
-    def at(self, t: Tensor) -> tuple[Tensor, ...]:  # [B] → [B] each
+    def at(self, t: Tensor) -> tuple[Tensor, ...]:  # [B] → [B, 1, 1, 1, 1] each
         """Return a, sigma and scale at t."""
-        return spread(t, self.levels.T).unbind(-1)
+        return spread(t, self.levels.T)[..., None, None, None, None].unbind(1)
 
 
 def spread(t: Tensor, table: Tensor) -> Tensor:  # [B], [N, …] → [B, …]
@@ -134,7 +154,7 @@ def waves(n: int, device: torch.device, dtype: torch.dtype) -> Tensor:  # [n, n]
     return basis
 
 
-def resized(volume: Tensor, like: Tensor) -> Tensor:
-    """Return the volume on the grid of another: a spectrum of another size has the same values at equal shares."""
-    size = tuple(like.shape[2:])
+def resized(volume: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return the volume with another number of voxels: a spectrum has the same values at equal shares of the axes."""
+    size = tuple(shape)
     return volume if tuple(volume.shape[2:]) == size else F.interpolate(volume, size, mode="trilinear")

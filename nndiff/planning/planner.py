@@ -27,7 +27,7 @@ from nndiff.plans.plan import DATASET_WIDE, Configuration, Decision, Lesson, Pla
 from nndiff.resources.memory import prediction_cost, shallow_share, total_needed, training_cost, usable_bytes
 from nndiff.walk.caches import Deep
 from nndiff.walk.sampler import SamplerPlan
-from nndiff.walk.times import Suited, Times
+from nndiff.walk.times import Times
 from nndiff.words.budget import Budget
 from nndiff.words.errors import NndiffError, nearest
 from nndiff.words.fingerprint import Fingerprint
@@ -227,7 +227,7 @@ def _times(method: Method, walk: Walk, ledger: Ledger) -> Verdict[Times]:
     reasons = dict.fromkeys([f"{first.reason}", f"{steps.reason}"])
     others = [Alternative({"first": other.value}, other.note) for other in first.alternatives]
     others += [Alternative({"steps": other.value}, other.note) for other in steps.alternatives]
-    return Verdict(Suited(first.value, steps.value), "; ".join(reasons), tuple(others))
+    return Verdict(method.times(first.value, steps.value), "; ".join(reasons), tuple(others))
 
 
 def _tell_share(name: str, configuration: Configuration, ledger: Ledger) -> None:

@@ -155,11 +155,24 @@ class Trainer:
         """Return the objective's loss of one batch, at the times and noises of its samples."""
         t = times(objective, batch.numbers, self.run.seed, self.run.samples_a_step)
         eps = torch.stack([noise(batch.target[0].shape, self.run.seed, n, self.device) for n in batch.numbers])
-        return self.loss_at(network, objective, batch, t, eps)
+        prior = getattr(self.network, "prior", None)
+        level = None if prior is None else prior.weights(t.to(self.device), batch.target.shape[2:])
+        return self.loss_at(network, objective, batch, t, eps, level)
 
-    def loss_at(self, network: nn.Module, objective: Objective, batch: Batch, t: Tensor, eps: Tensor) -> Tensor:
+    def loss_at(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        batch: Batch,
+        t: Tensor,
+        eps: Tensor,
+        level: Tensor | None = None,  # weight of each output of each sample, [B, outputs, 1, 1, 1]
+    ) -> Tensor:
         y = None if batch.source is None else batch.source[:, list(self.anchor)]
         weight = None if batch.mask is None else torch.where(batch.mask, 1.0, OUTSIDE_MASK)
+        if level is not None:
+            level = level.expand(-1, -1, *batch.target.shape[2:])
+            weight = level if weight is None else weight * level
         ask = asked(network, self.device.type, self.configuration.precision)
         return objective.loss(ask, Pairs(batch.target, batch.source, y), t, eps, weight)
 
