@@ -23,6 +23,7 @@ from nndiff.planning import recipe
 from nndiff.planning.overrides import cost_of, put_in
 from nndiff.plans.plan import Plan, load_plan
 from nndiff.sampling.scoring import Figures, bounds_of, compare
+from nndiff.training import prior
 from nndiff.training.batches import Batches, loader
 from nndiff.training.loop import Step, Trainer, share_of
 from nndiff.training.ranks import Ranks

@@ -68,8 +68,8 @@ class PRDiTSpec(NetworkSpec):
     block: Triple  # voxels that a token predicts
     depth: Annotated[int, at_least(0)]  # transformer blocks; 0: the local denoiser alone
     recompute: Annotated[str, one_of("none", "blocks")]
-    bounded: bool = False  # normalised branches, queries and keys, and a denoiser of voxels; False: as plans of before
-    prior_shape: Triple | None = None  # voxels of the prior's spectrum and mean; None: no prior, as in plans of nndiff 0.x
+    bounded: bool = False  # normalised branches, queries and keys; a denoiser of voxels; False: in older plans
+    prior_shape: Triple | None = None  # voxels of the prior's spectrum and mean; None: no prior, in older plans
     anchors: tuple[int, ...] = ()  # per target, the channel of the condition that the prior follows; (): none
 
     # ------------------------------------------------------------ size

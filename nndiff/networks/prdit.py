@@ -86,7 +86,8 @@ class PRDiT(nn.Module):
         self.patch, self.stride = patch, stride
         token, block = in_channels * math.prod(patch), out_channels * math.prod(stride)
         self.local = Local(token, block, width, min(block if bounded else token, WIDEST), recompute == "blocks")
-        self.local.voxels = Voxels(in_channels, out_channels, width) if bounded else None
+        kz, ky, kx = (3 if p > s else 1 for p, s in zip(patch, stride, strict=True))
+        self.local.voxels = Voxels(in_channels, out_channels, width, (kz, ky, kx)) if bounded else None
         self.whole = Whole(token, block, width, depth, recompute == "blocks", bounded) if depth else None
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:  # [B, C, Z, Y, X], [B] → [B, out, Z, Y, X]
@@ -124,14 +125,15 @@ class Local(nn.Module):
 class Voxels(nn.Module):
     """A denoiser of voxels from their 27 neighbours: a convolution and an MLP over its channels, modulated by time.
 
-    Its reach of one voxel is within the margin of a token, so that it is as local as the rest of the local part.
+    Its reach is within the margin of a token: one voxel, or none along axes without a margin. It is as local as the
+    rest of the local part.
     """
 
-    def __init__(self, c_in: int, c_out: int, c_time: int):
+    def __init__(self, c_in: int, c_out: int, c_time: int, kernel: Triple):
         super().__init__()
         self.time = TimeEmbedding(c_time, c_time)
         self.film = _zeroed(nn.Linear(c_time, 2 * GRAIN))
-        self.first = conv(c_in, GRAIN, (3, 3, 3))
+        self.first = conv(c_in, GRAIN, kernel)
         self.second, self.last = nn.Linear(GRAIN, 2 * GRAIN), _zeroed(nn.Linear(2 * GRAIN, c_out))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:  # [B, C, Z, Y, X] → [B, out, Z, Y, X]
@@ -189,7 +191,6 @@ class Whole(nn.Module):
             h = recomputed(block, h, time) if self.recompute else block(h, time)
         return self.head(_modulated(self.last(h), self.film(time))).unflatten(1, grid)  # type: ignore[no-any-return]
 
-
     def signs(self, ask: Callable[[], Tensor]) -> dict[str, float]:
         """Return the health of the transformer while `ask` runs it.
 
@@ -198,7 +199,9 @@ class Whole(nn.Module):
         """
         outputs: dict[nn.Module, Tensor] = {}
         watched = [self.last, *(module for module in self.blocks.modules() if isinstance(module, nn.GELU))]
-        hooks = [module.register_forward_hook(lambda m, _, out: outputs.__setitem__(m, out)) for module in watched]
+        hooks = [
+            module.register_forward_hook(lambda m, _, out: outputs.__setitem__(m, out.detach())) for module in watched
+        ]
         try:
             ask()
         finally:

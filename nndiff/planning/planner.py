@@ -166,7 +166,8 @@ def _configuration(
     prediction = decide("prediction", method.prediction(facts))
     decide("source_distance", recipe.source_distance(facts.distances))
 
-    sized = _Sizing(method, fingerprint, budget, ledger, predict, plan.anchor).sized(shape, spacing, recipe.skip(prediction, facts))
+    sizing = _Sizing(method, fingerprint, budget, ledger, predict, plan.anchor)
+    sized = sizing.sized(shape, spacing, recipe.skip(prediction, facts))
     rung, network = sized.rung, sized.network
     network.demand_size(rung.patch_size)
     if rung.spacing != spacing:
@@ -176,7 +177,8 @@ def _configuration(
 
     decide("stages", method.stages(rung.puzzle_factor))
     decide("augmentation", recipe.augmentation(plan.source_channels, plan.target_channels, facts))
-    accumulate = decide("accumulate", recipe.accumulate(rung.batch_size))
+    affordable = recipe.steps_within(budget, sized.cost.flops)
+    accumulate = decide("accumulate", recipe.accumulate(rung.batch_size, method.batch, affordable))
     training_steps = decide("training_steps", recipe.training_steps(budget, sized.cost.flops * accumulate))
     decide("learning_rate", method.learning_rate(network, training_steps))
     decide("warmup_steps", recipe.warmup_steps(training_steps))

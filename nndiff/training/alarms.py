@@ -79,8 +79,8 @@ def no_better_stage(history: Sequence[Epoch], run: Run, firsts: Sequence[int], t
         return None
     return (
         f"NO BETTER THAN THE STAGE BEFORE: {trains} has improved the score by {gain:.3g} since its stage began at step "
-        f"{firsts[stage]}; the scores scatter by {scatter:.2g}, and {least:.2g} is the least gain that counts. The time "
-        f"of this stage is lost unless it learns. Try a lower rate of the stage (--set stages) or a longer training."
+        f"{firsts[stage]}; the scores scatter by {scatter:.2g}, and {least:.2g} is the least gain that counts. The "
+        f"time of this stage is lost unless it learns. Try a lower rate of the stage, or a longer training."
     )
 
 
@@ -90,7 +90,7 @@ def worse_than_mean(epoch: Epoch) -> str | None:
         return None
     return (
         f"WORSE THAN THE MEAN VOLUME at t = 1, where x_t has no signal: the loss is {own:.3g}, that of the mean volume "
-        f"{plain:.3g}. A walk that begins with a wrong mean stays wrong: generated volumes will be too dark or too bright."
+        f"{plain:.3g}. A walk that begins with a wrong mean stays wrong: volumes will be too dark or too bright."
     )
 
 
@@ -98,9 +98,9 @@ def tokens_alike(epoch: Epoch, rate: float) -> str | None:
     if epoch.token_spread is None or epoch.token_spread >= ALIKE:
         return None
     return (
-        f"TOKENS ALIKE: after the last normalisation of the transformer its tokens differ by {epoch.token_spread:.2g} rms "
-        f"(at least {ALIKE:g} in a network that learns), so every place gets the same output. The learning rate is too "
-        f"high: train again with --set learning_rate={rate / 3:.1g}."
+        f"TOKENS ALIKE: after the last normalisation of the transformer its tokens differ by {epoch.token_spread:.2g} "
+        f"rms (at least {ALIKE:g} in a network that learns), so every place gets the same output. The learning rate is "
+        f"too high: train again with --set learning_rate={rate / 3:.1g}."
     )
 
 

@@ -82,8 +82,9 @@ def test_at_the_start_it_answers_nothing_and_yet_learns() -> None:
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_the_local_part_sees_its_own_patch_and_the_whole_part_everything(whole) -> None:
-    model = stirred(network())
+@pytest.mark.parametrize("bounded", [False, True])
+def test_the_local_part_sees_its_own_patch_and_the_whole_part_everything(whole, bounded) -> None:
+    model = stirred(network(bounded=bounded))
     model.whole.requires_grad_(whole)
     x = X.clone().requires_grad_()
     model(x, T)[:, :, 4:8, :4, 2:4].sum().backward()  # one block
@@ -92,6 +93,31 @@ def test_the_local_part_sees_its_own_patch_and_the_whole_part_everything(whole) 
     outside = x.grad[~reach]
     assert outside.any() if whole else not outside.any()
     assert x.grad[reach].all()
+
+
+def test_where_tokens_have_no_margin_the_denoiser_of_voxels_has_no_reach() -> None:
+    model = stirred(network(depth=0, patch=(6, 4, 2), stride=(4, 4, 2)))
+    x = X.clone().requires_grad_()
+    model(x, T)[:, :, 4:8, :4, 2:4].sum().backward()
+    reach = torch.zeros(x.shape, dtype=torch.bool)
+    reach[:, :, 3:9, :4, 2:4] = True
+    assert not x.grad[~reach].any()
+    assert x.grad[reach].all()
+
+
+def test_its_health_is_that_of_tokens_that_differ_and_channels_that_speak() -> None:
+    model = stirred(network())
+    healthy = model.whole.signs(lambda: model(X, T))
+    assert healthy["token_spread"] > 0.1
+    assert healthy["dead"] < 0.2
+    for block in model.whole.blocks:
+        block.mlp[0].bias.data[:72] = -1e3  # of 96 hidden channels
+    model.whole.norm.weight.data.zero_()
+    model.whole.norm.bias.data[0] = 1e4  # as in a transformer that a few channels have drowned
+    sick = model.whole.signs(lambda: model(X, T))
+    assert sick["token_spread"] < 1e-2
+    assert sick["dead"] == pytest.approx(0.75, abs=0.1)
+    assert not model.whole.last._forward_hooks
 
 
 def test_the_time_and_every_block_count() -> None:
