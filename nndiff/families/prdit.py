@@ -72,6 +72,10 @@ class PRDiTSpec(NetworkSpec):
     prior_shape: Triple | None = None  # voxels of the prior's spectrum and mean; None: no prior, in older plans
     anchors: tuple[int, ...] = ()  # per target, the channel of the condition that the prior follows; (): none
 
+    @property
+    def has_prior(self) -> bool:
+        return self.prior_shape is not None
+
     # ------------------------------------------------------------ size
 
     @classmethod
@@ -162,7 +166,7 @@ class PRDiTSpec(NetworkSpec):
         from nndiff.networks.puzzle import Puzzled
 
         pieces = math.prod(puzzle_factor)
-        known = 0 if self.prior_shape is None else self.targets  # the core sees the prior's estimate too
+        known = self.targets if self.has_prior else 0  # the core sees the prior's estimate too
         inputs, outputs = (self.in_channels + known) * pieces, self.out_channels * pieces
         core = PRDiT(
             in_channels=inputs,
@@ -205,7 +209,7 @@ class PRDiTSpec(NetworkSpec):
             weights that read a token    W(c, f·i + k) = W(c, i) / f    the mean over each f voxels is read
             weights that write a block   W(c, f·i + k) = W(c, i)        an output is repeated f times
 
-        The local denoiser sees every voxel and is trained from the start.
+        The local denoiser sees every voxel and is trained from the start. The prior is measured anew.
         """
         if self.is_like(other):
             return dict(theirs)
@@ -220,7 +224,7 @@ class PRDiTSpec(NetworkSpec):
         return found
 
     def _factor(self, other: NetworkSpec) -> Triple:
-        alike = ("in_channels", "out_channels", "width", "depth", "answers")
+        alike = ("in_channels", "out_channels", "width", "depth", "answers", "bounded", "has_prior", "anchors")
         if not isinstance(other, PRDiTSpec) or any(getattr(self, name) != getattr(other, name) for name in alike):
             raise self.cannot_begin_with(other, alike)
         pairs = list(zip(self.block, other.block, strict=True))
@@ -236,7 +240,7 @@ class PRDiTSpec(NetworkSpec):
 
     def _spread(self, name: str, value: Tensor, other: PRDiTSpec, factor: Triple) -> Tensor:
         if name in READ:
-            rows = value.reshape(len(value), other.in_channels, *other.token)
+            rows = value.reshape(len(value), -1, *other.token)  # the prior's estimate is a channel too
             return _centred(_repeated(rows, factor), self.token).flatten(1) / math.prod(factor)
         if name in WRITTEN:
             columns = value.reshape(len(value), -1).T  # [width or 1, block]

@@ -44,7 +44,8 @@ def learn(trainer: Trainer, folder: Path) -> None:
     _set(prior, _line(folder, cases, prior) if prior.anchors else {"mean": _mean_volume(folder, cases, prior)})
     _set(prior, {"variance": _spectrum(folder, cases, prior)})
     _set(prior, _curves(folder, cases, prior, trainer.run.seed))
-    trainer.begin_with(trainer.weights)
+    for name, value in prior.state_dict().items():
+        trainer.ema.values[f"prior.{name}"].copy_(value)
 
 
 def levels(process: Process) -> Tensor:

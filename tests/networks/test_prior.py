@@ -1,4 +1,4 @@
-"""Laws of the prior: at t = 1 its answer is the mean, its linear part is the best one, and its errors are those told."""
+"""Laws of the prior: at t = 1 it answers the mean, its linear part is the best one, and its errors are those told."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from nndiff.training.loop import Trainer, rate_of, stage_at
 from nndiff.training.prior import CURVE_CASES, learn, levels, line, middle
 from nndiff.training.run import train
 from nndiff.words.errors import NndiffError
-from tests.training.tiny import CPU, SHAPE, batch_of, prepare, request, trainer_of, tiny_plan
+from tests.training.tiny import CPU, SHAPE, batch_of, prepare, request, tiny_plan, trainer_of
 
 GENERATION = {"sources": (), "targets": ("CT",)}
 
@@ -45,7 +45,7 @@ def test_in_generation_the_mean_is_that_of_the_training_cases_alone_and_the_aver
 
 
 def test_the_spectrum_holds_the_power_of_what_differs_from_the_mean(tmp_path) -> None:
-    """Its logarithm is averaged over neighbours, so it is compared in the logarithm too; one degree of freedom is lost."""
+    """The logarithm is averaged over neighbours, so it is compared too; one degree of freedom is lost to the mean."""
     _, prior = learned(tmp_path, tiny_plan(("prdit",), **GENERATION))
     x = targets(tmp_path)
     power = cosines(torch.from_numpy(x - x.mean(0))).square().sum(0) / 3
@@ -180,4 +180,4 @@ def test_a_checkpoint_holds_the_prior_and_a_run_of_an_older_plan_has_none(tmp_pa
     learn(trainer, tmp_path)
     assert all(torch.equal(value, before[name]) for name, value in trainer.weights.items())
     assert not any(name.startswith("prior") for name in before)
-    assert CPU == trainer.device
+    assert trainer.device == CPU

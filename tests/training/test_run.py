@@ -20,8 +20,8 @@ from nndiff.checkpoint import BEST, LATEST
 from nndiff.cli.train import main, seconds_of
 from nndiff.imaging import store
 from nndiff.plans.plan import Plan
-from nndiff.training import budget as timing
 from nndiff.training import alarms, job, journal, run
+from nndiff.training import budget as timing
 from nndiff.training.batches import Batches
 from nndiff.training.budget import (
     EPOCHS,
