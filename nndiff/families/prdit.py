@@ -177,6 +177,7 @@ class PRDiTSpec(NetworkSpec):
             stride=self.block,
             recompute=self.recompute,
             bounded=self.bounded,
+            known=known * pieces,
         )
         prior = None if self.prior_shape is None else Prior(self.targets, self.prior_shape, self.anchors)
         network = Puzzled(core, puzzle_factor, self.multiple(puzzle_factor), None, prior=prior)

@@ -27,7 +27,7 @@ LOGIT = 8.0  # the largest |q·k| of an attention head: sqrt(64), that of vector
 RMS_EPSILON = 1e-6  # added to a mean square; a vector below 1e-3 shrinks instead of growing to unit variance
 EMBEDDING_RATIO, BLOCK_RATIO = 4, 4  # hidden width / outer width in the MLP of the embedding and of a block
 GRAIN = 8  # channels of the convolution over voxels
-WIDEST = 2048  # the most hidden channels of a gated MLP; published: as many as a token has, 1728
+WIDEST = 2048  # the most hidden channels of a gated MLP, and numbers of a token with first estimates; published: 1728
 SILENT = 1e-2  # largest |activation| of a dead channel; GELU is below it for inputs under -3
 RECOMPUTE = ("none", "blocks")
 
@@ -68,7 +68,11 @@ def positions(
 
 
 class PRDiT(nn.Module):
-    """The sum of the local denoiser and the global transformer; the core of a network, without puzzle and padding."""
+    """The sum of the local denoiser and the global transformer; the core of a network, without puzzle and padding.
+
+    The two MLPs of the local part grow with the square of a token. Where tokens are wide, as published, they do not see
+    the first estimates; its denoiser of voxels and the transformer always do.
+    """
 
     def __init__(
         self,
@@ -80,19 +84,23 @@ class PRDiT(nn.Module):
         stride: Triple,
         recompute: str = "none",  # what is computed twice to save memory: nothing, or every block
         bounded: bool = True,  # False: without Voxels and without the bounds of Block, as in plans of before
+        known: int = 0,  # of the input channels, the last: first estimates, which come from the whole volume
     ):
         super().__init__()
         _check(width, patch, stride, recompute)
         self.patch, self.stride = patch, stride
         token, block = in_channels * math.prod(patch), out_channels * math.prod(stride)
-        self.local = Local(token, block, width, min(block if bounded else token, WIDEST), recompute == "blocks")
+        self.seen = (
+            token if token <= WIDEST else token - known * math.prod(patch)
+        )  # numbers of a token in the local part
+        self.local = Local(self.seen, block, width, min(block if bounded else token, WIDEST), recompute == "blocks")
         kz, ky, kx = (3 if p > s else 1 for p, s in zip(patch, stride, strict=True))
         self.local.voxels = Voxels(in_channels, out_channels, width, (kz, ky, kx)) if bounded else None
         self.whole = Whole(token, block, width, depth, recompute == "blocks", bounded) if depth else None
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:  # [B, C, Z, Y, X], [B] → [B, out, Z, Y, X]
         tokens = unfold(x, self.patch, self.stride)
-        answer = self.local(tokens, t)
+        answer = self.local(tokens[..., : self.seen], t)
         if self.whole is not None and self.whole.speaks:
             answer = answer + self.whole(tokens, t)
         folded = fold(answer, self.stride)

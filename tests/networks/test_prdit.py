@@ -105,6 +105,18 @@ def test_where_tokens_have_no_margin_the_denoiser_of_voxels_has_no_reach() -> No
     assert x.grad[reach].all()
 
 
+@pytest.mark.parametrize(("side", "sees"), [(8, True), (12, False)])
+def test_a_wide_token_shows_the_local_mlps_no_first_estimate_and_the_denoiser_of_voxels_does(side, sees) -> None:
+    """12³ voxels of two channels are more than the 2048 numbers up to which tokens are wide enough for both."""
+    model = stirred(network(depth=0, patch=(side,) * 3, stride=(8,) * 3, known=1))
+    tokens = unfold(volume(1, 2, 16, 8, 16), model.patch, model.stride)
+    assert model.local.head.in_features == side**3 * (2 if sees else 1)
+    assert model.local(tokens[..., : model.seen], T[:1]).shape[-1] == 8**3
+    x = volume(1, 2, 16, 8, 16).requires_grad_()
+    model(x, T[:1]).sum().backward()
+    assert x.grad[:, 1].any()
+
+
 def test_its_health_is_that_of_tokens_that_differ_and_channels_that_speak() -> None:
     model = stirred(network())
     healthy = model.whole.signs(lambda: model(X, T))

@@ -98,11 +98,11 @@ def test_a_published_batch_is_accumulated_as_far_as_it_leaves_a_long_training() 
     chosen = {
         (batch, steps): recipe.accumulate(batch, 64, steps).value
         for batch in (1, 8)
-        for steps in (1e3, 39_999, 1e5, 1e9)
+        for steps in (1e3, 99_999, 2.5e5, 1e9)
     }
     assert chosen == {
-        (1, 1e3): 2, (1, 39_999): 2, (1, 1e5): 5, (1, 1e9): 64,
-        (8, 1e3): 1, (8, 39_999): 1, (8, 1e5): 5, (8, 1e9): 8,
+        (1, 1e3): 2, (1, 99_999): 2, (1, 2.5e5): 5, (1, 1e9): 64,
+        (8, 1e3): 1, (8, 99_999): 1, (8, 2.5e5): 5, (8, 1e9): 8,
     }  # fmt: skip
     assert "would leave too few steps" in recipe.accumulate(1, 64, 1e3).reason
     assert "published" not in recipe.accumulate(1).reason
