@@ -27,6 +27,7 @@ from nndiff.words.strict_json import decode, encode
 
 FORMAT, VERSION = "nndiff checkpoint", 1
 LATEST, BEST = "checkpoint_latest.pt", "checkpoint_best.pt"
+BEST_TEXTURE = "checkpoint_best_texture.pt"  # only where another epoch than that of BEST is best for a walk
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Epoch:
     losses: dict[str, float] = field(default_factory=dict)  # validation loss by interval of t, in generation
     mean_losses: dict[str, float] = field(default_factory=dict)  # those of the mean volume
     token_spread: float | None = None  # rms over the tokens of a transformer's last normalised channels
+    walk: float | None = None  # dB by which estimates on a walk beat a white open part; chooses the best for texture
     dead: float | None = None  # share of a transformer's hidden channels that are zero for every token
 
 

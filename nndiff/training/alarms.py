@@ -2,6 +2,7 @@
 
     not learning      the score is no better than without a network
     no better stage   a stage improves on the stage before by less than the scatter of the validation
+    walk adds nothing estimates on a walk err as much as if the texture were white and equal everywhere
     worse than mean   without any signal (t = 1) the error exceeds that of the mean volume
     tokens alike      the tokens of a transformer hardly differ, so it says the same of every place
     dead channels     many channels of its MLPs are zero for every token
@@ -18,6 +19,7 @@ import numpy as np
 from nndiff.checkpoint import Epoch, Run
 from nndiff.plans.plan import Configuration
 
+LEAST_WALK = 0.0  # dB
 LEAST_GAIN = 0.01  # dB of the score; a smaller gain over the baseline may be rounding
 SETTLED = 0.1  # share of a training, and half of a stage, after which they are judged
 HALF = 0.5
@@ -42,11 +44,22 @@ def alarms(
     checks = {
         "not learning": not_learning(epoch, baseline, rate),
         "no better stage": no_better_stage(history, run, firsts, configuration.stages[stage].trains),
+        "walk adds nothing": walk_adds_nothing(epoch),
         "worse than mean": worse_than_mean(epoch),
         "tokens alike": tokens_alike(epoch, rate),
         "dead channels": dead_channels(epoch, rate),
     }
     return {name: words for name, words in checks.items() if words is not None}
+
+
+def walk_adds_nothing(epoch: Epoch) -> str | None:
+    if epoch.walk is None or epoch.walk > LEAST_WALK:
+        return None
+    return (
+        f"A WALK ADDS NOTHING YET: after {epoch.step} steps, estimates at noise around the open part are "
+        f"{-epoch.walk:.2f} dB worse than if the texture were white and equally strong everywhere. Draws of this model "
+        "(--objective texture) are grainy; one step (--objective fidelity) is not affected. Train longer."
+    )
 
 
 def not_learning(epoch: Epoch, baseline: float, rate: float) -> str | None:

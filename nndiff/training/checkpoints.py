@@ -1,16 +1,24 @@
 """The checkpoints of one fold: the one from which training resumes, and those that it writes.
 
-checkpoint_latest.pt is written after every epoch, checkpoint_best.pt after an epoch that is better than all before.
+checkpoint_latest.pt          after every epoch
+checkpoint_best.pt            after an epoch whose score, that of one step, is higher than all before
+checkpoint_best_texture.pt    the epoch whose estimates on a walk were best, only where that is another one
 """
 
 from __future__ import annotations
 
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
 from nndiff import checkpoint
-from nndiff.checkpoint import LATEST, Checkpoint, Epoch
+from nndiff.checkpoint import BEST, BEST_TEXTURE, LATEST, Checkpoint, Epoch
 from nndiff.training.job import Job
 from nndiff.training.loop import Trainer
 from nndiff.training.request import Request
 from nndiff.words.errors import NndiffError
+from nndiff.words.files import atomic
 
 
 def find(request: Request) -> Checkpoint | None:
@@ -62,3 +70,29 @@ def save(job: Job, trainer: Trainer, history: tuple[Epoch, ...], name: str) -> N
             history=history,
         ),
     )
+
+
+def save_best(job: Job, trainer: Trainer, history: tuple[Epoch, ...]) -> bool:
+    """Write the checkpoints that the last epoch is best for; return whether it is best in one step."""
+    *before, now = history
+    best = all(now.score > earlier.score for earlier in before)
+    walks = now.walk is not None and all(now.walk > (earlier.walk or -math.inf) for earlier in before)
+    texture = job.request.folder / BEST_TEXTURE
+    if best:
+        if not walks and now.walk is not None and job.ranks.first:
+            _keep_for_texture(job.request.folder, before)
+        save(job, trainer, history, BEST)
+        if walks and job.ranks.first:
+            texture.unlink(missing_ok=True)  # checkpoint_best.pt is now the best for both
+    elif walks:
+        save(job, trainer, history, BEST_TEXTURE)
+    return best
+
+
+def _keep_for_texture(folder: Path, before: Sequence[Epoch]) -> None:
+    """Copy checkpoint_best.pt, which is about to be replaced, if it holds the epoch that was best for a walk."""
+    walked = max(before, key=lambda epoch: -math.inf if epoch.walk is None else epoch.walk, default=None)
+    if walked is None or not (folder / BEST).exists() or checkpoint.load(folder / BEST).step != walked.step:
+        return
+    with atomic(folder / BEST_TEXTURE) as part:
+        shutil.copyfile(folder / BEST, part)

@@ -74,6 +74,7 @@ def _epoch(trainer: Trainer, taken: Sequence[Step], scores: Sequence[Scores], se
         losses=_means([row.losses for row in scores]),
         mean_losses=_means([row.mean_losses for row in scores]),
         token_spread=_mean(scores, "token_spread"),
+        walk=_mean(scores, "walk"),
         dead=_mean(scores, "dead"),
     )
 

@@ -89,6 +89,8 @@ def line(epoch: Epoch, run: Run, best: bool, seconds_left: float) -> str:
         parts.append(f"PSNR {epoch.psnr:.2f} dB (without a network {epoch.baseline_psnr:.2f}), SSIM {epoch.ssim:.3f}")
     else:
         parts.append(f"validation loss {-epoch.score:.4g}")
+    if epoch.walk is not None:
+        parts.append(f"walk {epoch.walk:+.2f} dB")
     parts.append(f"{epoch.seconds:.0f} s, {epoch.waiting:.0%} waiting for data")
     parts.append(f"{in_words(seconds_left)} left" if seconds_left > 0 else "done")
     return "  ".join(parts) + ("  best so far" if best else "")
@@ -139,6 +141,8 @@ def _panels(history: Sequence[Epoch]) -> list[Curve]:
         panels.append(Curve("validation loss", steps, [-score for score in row("score")], log=True))
         if history[-1].losses:
             panels.append(_by_time(history))
+    if history[0].walk is not None:
+        panels.append(Curve("estimates on a walk, dB better than for white texture", steps, row("walk")))
     panels.append(Curve("learning rate", steps, row("learning_rate")))
     panels.append(Curve("seconds per epoch", steps, row("seconds"), limits=(0.0, 1.1 * max(row("seconds")))))
     panels.append(Curve("share of time waiting for data", steps, row("waiting"), limits=(0.0, 1.0)))

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from nndiff.checkpoint import BEST, LATEST, Checkpoint, Epoch, Run
+from nndiff.checkpoint import LATEST, Checkpoint, Epoch, Run
 from nndiff.training import checkpoints, prior
 from nndiff.training.batches import loader
 from nndiff.training.epochs import epochs, validated
@@ -77,9 +77,7 @@ def _train_to_end(job: Job, trainer: Trainer, history: tuple[Epoch, ...], report
         checkpoints.save(job, trainer, history, LATEST)
     batches = loader(job.batches(run), trainer.step, run.training_steps, job.loaders(), pinned)
     for ended in epochs(trainer, validation, batches):
-        best = all(ended.epoch.score > earlier.score for earlier in history)
         history = (*history, ended.epoch)
-        if best:
-            checkpoints.save(job, trainer, history, BEST)
+        best = checkpoints.save_best(job, trainer, history)
         checkpoints.save(job, trainer, history, LATEST)  # after BEST: if killed in between, this epoch is repeated
         report.epoch(history, ended, best)

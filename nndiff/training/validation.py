@@ -23,6 +23,7 @@ from torch import Tensor
 from nndiff.diffusion.prediction import eps_of
 from nndiff.imaging import store
 from nndiff.plans.plan import Plan
+from nndiff.sampling.forced import decibels_gained
 from nndiff.sampling.scoring import bounds_of, compare
 from nndiff.sampling.translate import Arrangement, Model, arrangements, translate
 from nndiff.training.batches import Batch
@@ -53,6 +54,7 @@ class Scores:
     losses: Mapping[str, float] = field(default_factory=dict)  # by interval of t, in generation
     mean_losses: Mapping[str, float] = field(default_factory=dict)  # those of the mean volume
     token_spread: float | None = None
+    walk: float | None = None  # dB, of estimates on a walk (sampling/forced.py)
     dead: float | None = None
 
 
@@ -140,6 +142,7 @@ class Validation:
             ssim=own.ssim,
             mae=own.mae,
             baseline_psnr=max(figures.psnr for figures in plain),
+            walk=decibels_gained(model, case, seed_of(VALIDATION, trainer.run.seed, number), self.sampler, layouts[0]),
         )
         return scores, Example(source, estimate, case["target"])
 

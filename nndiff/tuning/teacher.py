@@ -18,18 +18,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from nndiff.diffusion.prediction import Fused
 from nndiff.imaging import store
 from nndiff.resources.machine import free_memory
 from nndiff.resources.memory import usable_now
-from nndiff.sampling.translate import arrangements, composed
+from nndiff.sampling.forced import squared_errors
+from nndiff.sampling.translate import arrangements
 from nndiff.tuning.measure import Bench
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.seeds import draw_seed
 from nndiff.words.text_table import text_table
-from nndiff.words.volume import Triple
 
 RATIOS = (math.inf, 8.0, 3.0, 1.0, 0.3, 0.1)  # multiples of the open part
 PARTS = 4  # of the intensities
@@ -57,7 +56,7 @@ def forced(bench: Bench, sampler: SamplerPlan, cases: Sequence[str]) -> list[For
         arrays = store.open_case(bench.folder, case)
         prior = None
         for ratio in RATIOS:
-            error, expected = _at(bench, prediction, sampler, case, arrays, ratio)
+            error, expected = _at(bench, sampler, case, arrays, ratio)
             prior = expected if prior is None else prior
             r = (ratio * prediction.open_part) ** 2
             white = prior if math.isinf(ratio) else prior * r / (prior + r)
@@ -66,23 +65,15 @@ def forced(bench: Bench, sampler: SamplerPlan, cases: Sequence[str]) -> list[For
 
 
 def _at(
-    bench: Bench, prediction: Fused, sampler: SamplerPlan, case: str, arrays: dict[str, np.ndarray], ratio: float
+    bench: Bench, sampler: SamplerPlan, case: str, arrays: dict[str, np.ndarray], ratio: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the squared error of each voxel and the expected one, flat."""
-    model, process = bench.model, bench.model.formulation.process
-    source, x0 = (torch.from_numpy(np.array(arrays[side]))[None] for side in ("source", "target"))
-    y = source[:, list(model.anchor)]
-    t = torch.tensor([1.0 if math.isinf(ratio) else process.time_of_ratio(ratio * prediction.open_part)]).double()
-    eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(draw_seed(bench.seed, case, 0)))
-    x_t = process.sample(x0, y, t, eps)
+    model = bench.model
     usable = usable_now(free_memory(model.device.type), model.device.type)
-    shape: Triple = (x0.shape[2], x0.shape[3], x0.shape[4])
-    layout = arrangements(model, shape, usable, sampler)[0]
-    shown, told = model.formulation.view(x_t, y, t)
-    with torch.no_grad():
-        output = composed(model, sampler, layout.tiling, ())(shown, told, source)
-        weighed = prediction.weighed(process, output.cpu(), x_t, y, t)
-    return (weighed.x0 - x0).square().numpy().ravel(), weighed.variance.numpy().ravel()
+    layout = arrangements(model, arrays["target"].shape[1:], usable, sampler)[0]
+    read = {side: np.array(arrays[side]) for side in ("source", "target")}
+    error, expected = squared_errors(model, read, ratio, draw_seed(bench.seed, case, 0), sampler, layout)
+    return error.cpu().numpy().ravel(), expected.cpu().numpy().ravel()
 
 
 def _summary(ratio: float, error: np.ndarray, expected: np.ndarray, white: np.ndarray, truth: np.ndarray) -> Forced:

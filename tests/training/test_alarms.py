@@ -105,6 +105,11 @@ def test_tokens_that_hardly_differ(spread, expected) -> None:
     assert ("tokens alike" in told([-0.5], token_spread=spread)) == expected
 
 
+@pytest.mark.parametrize(("walk", "expected"), [(-2.0, True), (0.0, True), (0.1, False), (None, False)])
+def test_estimates_on_a_walk_that_are_no_better_than_for_white_texture(walk, expected) -> None:
+    assert ("walk adds nothing" in told([-0.5], walk=walk)) == expected
+
+
 @pytest.mark.parametrize(("dead", "expected"), [(1.0, True), (DEAD + 0.01, True), (DEAD, False), (0.0, False)])
 def test_many_dead_channels(dead, expected) -> None:
     assert ("dead channels" in told([-0.5], dead=dead)) == expected
