@@ -23,6 +23,7 @@ from nndiff.planning import recipe
 from nndiff.planning.overrides import cost_of, put_in
 from nndiff.plans.plan import Plan, load_plan
 from nndiff.sampling.scoring import Figures, bounds_of, compare
+from nndiff.training import prior
 from nndiff.training.batches import Batches, loader
 from nndiff.training.loop import Step, Trainer, share_of
 from nndiff.training.ranks import Ranks
@@ -147,6 +148,7 @@ def begun(data: Data, plan: Plan, steps: int, seed: int) -> tuple[Trainer, Itera
     warmup, half_life = recipe.warmup_steps(steps).value, recipe.ema_half_life(steps).value
     run = Run("0", seed, data.training, (), True, steps, steps, warmup, half_life, share.samples_a_step)
     trainer = Trainer(plan, name, run, device(), Ranks())
+    prior.learn(trainer, data.folder)
     batches = Batches(
         folder=data.folder,
         cases=data.training,

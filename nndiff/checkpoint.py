@@ -70,6 +70,10 @@ class Epoch:
     gradient_norm: float
     seconds: float  # duration of the epoch, including validation
     waiting: float  # share of the steps' time that was spent waiting for data
+    losses: dict[str, float] = field(default_factory=dict)  # validation loss by interval of t, in generation
+    mean_losses: dict[str, float] = field(default_factory=dict)  # those of the mean volume
+    token_spread: float | None = None  # rms over the tokens of a transformer's last normalised channels
+    dead: float | None = None  # share of a transformer's hidden channels that are zero for every token
 
 
 @dataclass

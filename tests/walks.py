@@ -12,7 +12,7 @@ from nndiff.walk.layers import Shifts, Tiles
 from nndiff.walk.rules import First, Hot, Rule, Second
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.walk.starts import STARTS
-from nndiff.walk.times import Suited
+from nndiff.walk.times import Suited, Times
 
 
 def walk_of(
@@ -26,11 +26,12 @@ def walk_of(
     hot: int = 0,
     shifts: int = 1,
     overlap: float = 0.5,
+    grid: type[Times] = Suited,
 ) -> SamplerPlan:
     rule: Rule = Hot(hot) if hot else Second() if order == 2 else First(eta)
     return SamplerPlan(
         start=STARTS[start](),
-        times=Suited(first, steps),
+        times=grid(first, steps),
         rule=rule,
         layers=(Tiles(overlap), Shifts(shifts)),
         caches=(reuse or Deep(),),

@@ -36,6 +36,7 @@ class Channels:
     answers: int = 1  # outputs per target channel
     skip: tuple[int, ...] = ()  # per output, the input whose local mean it is before training; (): zero
     errors: int = 0  # of the outputs, the last ones: expected errors of the others
+    anchors: tuple[int, ...] = ()  # per target, the channel of the condition that it starts from; (): no sources
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,10 @@ class NetworkSpec(Tagged, Checked):
         """Return the kernel size over which the local mean of the source is taken, the simplest output of a network."""
         z, y, x = (3 if r > 1 else 1 for r in puzzle_factor)
         return z, y, x
+
+    def signs(self, network: nn.Module, x_t: Tensor, t: Tensor) -> dict[str, float]:
+        """Return measures of the health of a trained network, by their names in `Epoch`; empty: none are known."""
+        return {}
 
     # ------------------------------------------------------------ kept features and inherited weights
 

@@ -30,6 +30,7 @@ VARIANTS = {  # (width, depth), best first; published: 768 and 12, 1152 and up t
     "mps": ((384, 8), (256, 6), (128, 4)),
     "cpu": ((192, 6), (128, 4), (96, 4), (64, 3)),
 }
+ESTIMATES = 2  # answers per target of a network with a prior: the image and the noise
 BATCHES = {"cuda": (8, 4, 2, 1), "mps": (2, 1), "cpu": (4, 2, 1)}
 READ = ("core.whole.embedding.0.weight", "core.whole.beside.weight")  # weights applied to the voxels of tokens
 WRITTEN = ("core.whole.head.weight", "core.whole.head.bias")  # weights that produce the voxels of blocks
@@ -67,6 +68,13 @@ class PRDiTSpec(NetworkSpec):
     block: Triple  # voxels that a token predicts
     depth: Annotated[int, at_least(0)]  # transformer blocks; 0: the local denoiser alone
     recompute: Annotated[str, one_of("none", "blocks")]
+    bounded: bool = False  # normalised branches, queries and keys; a denoiser of voxels; False: in older plans
+    prior_shape: Triple | None = None  # voxels of the prior's spectrum and mean; None: no prior, in older plans
+    anchors: tuple[int, ...] = ()  # per target, the channel of the condition that the prior follows; (): none
+
+    @property
+    def has_prior(self) -> bool:
+        return self.prior_shape is not None
 
     # ------------------------------------------------------------ size
 
@@ -107,6 +115,9 @@ class PRDiTSpec(NetworkSpec):
             depth=rung.depth,
             recompute=rung.recompute,
             answers=channels.answers,
+            bounded=True,
+            prior_shape=rung.patch_size if channels.answers == ESTIMATES else None,
+            anchors=channels.anchors,
         )
 
     def reasons(self, rung: Rung, whole: Triple, device: str, fits: str, verdict: Explain) -> dict[str, Verdict[Any]]:
@@ -151,10 +162,12 @@ class PRDiTSpec(NetworkSpec):
         import torch
 
         from nndiff.networks.prdit import PRDiT
+        from nndiff.networks.prior import Prior
         from nndiff.networks.puzzle import Puzzled
 
         pieces = math.prod(puzzle_factor)
-        inputs, outputs = self.in_channels * pieces, self.out_channels * pieces
+        known = self.targets if self.has_prior else 0  # the core sees the prior's estimate too
+        inputs, outputs = (self.in_channels + known) * pieces, self.out_channels * pieces
         core = PRDiT(
             in_channels=inputs,
             out_channels=outputs,
@@ -163,8 +176,11 @@ class PRDiTSpec(NetworkSpec):
             patch=self.token,
             stride=self.block,
             recompute=self.recompute,
+            bounded=self.bounded,
+            known=known * pieces,
         )
-        network = Puzzled(core, puzzle_factor, self.multiple(puzzle_factor), None)
+        prior = None if self.prior_shape is None else Prior(self.targets, self.prior_shape, self.anchors)
+        network = Puzzled(core, puzzle_factor, self.multiple(puzzle_factor), None, prior=prior)
         return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
     def multiple(self, puzzle_factor: Triple) -> Triple:
@@ -174,6 +190,13 @@ class PRDiTSpec(NetworkSpec):
         """Return the size of a token, but 3 along every puzzled axis."""
         z, y, x = (3 if r > 1 else k for k, r in zip(self.token, puzzle_factor, strict=True))
         return z, y, x
+
+    def signs(self, network: nn.Module, x_t: Tensor, t: Tensor) -> dict[str, float]:
+        from nndiff.networks.prdit import PRDiT
+
+        core = network.core
+        assert isinstance(core, PRDiT)
+        return {} if core.whole is None or not core.whole.speaks else core.whole.signs(lambda: network(x_t, t))
 
     # ------------------------------------------------------------ from coarse to fine
 
@@ -187,7 +210,7 @@ class PRDiTSpec(NetworkSpec):
             weights that read a token    W(c, f·i + k) = W(c, i) / f    the mean over each f voxels is read
             weights that write a block   W(c, f·i + k) = W(c, i)        an output is repeated f times
 
-        The local denoiser sees every voxel and is trained from the start.
+        The local denoiser sees every voxel and is trained from the start. The prior is measured anew.
         """
         if self.is_like(other):
             return dict(theirs)
@@ -202,7 +225,7 @@ class PRDiTSpec(NetworkSpec):
         return found
 
     def _factor(self, other: NetworkSpec) -> Triple:
-        alike = ("in_channels", "out_channels", "width", "depth", "answers")
+        alike = ("in_channels", "out_channels", "width", "depth", "answers", "bounded", "has_prior", "anchors")
         if not isinstance(other, PRDiTSpec) or any(getattr(self, name) != getattr(other, name) for name in alike):
             raise self.cannot_begin_with(other, alike)
         pairs = list(zip(self.block, other.block, strict=True))
@@ -218,7 +241,7 @@ class PRDiTSpec(NetworkSpec):
 
     def _spread(self, name: str, value: Tensor, other: PRDiTSpec, factor: Triple) -> Tensor:
         if name in READ:
-            rows = value.reshape(len(value), other.in_channels, *other.token)
+            rows = value.reshape(len(value), -1, *other.token)  # the prior's estimate is a channel too
             return _centred(_repeated(rows, factor), self.token).flatten(1) / math.prod(factor)
         if name in WRITTEN:
             columns = value.reshape(len(value), -1).T  # [width or 1, block]

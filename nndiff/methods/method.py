@@ -82,4 +82,5 @@ class Method:
     times: Callable[[Walk, int, int], Times] = suited  # facts, starting step, number of steps → grid
     more: Callable[[Start, int], tuple[Verdict[Layer | Guide | Cache], ...]] = no_more  # further parts of the sampler
     resized: Callable[[Rung], Rung] = as_sized  # largest size that fits → size that is trained
+    batch: int | None = None  # the published number of samples per training step, where it is larger than a batch
     why_coarser: str = "coarser than the data, so that a whole volume fits: generation does not use tiles"

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nndiff.networks.blocks import Conv, TimeEmbedding, conv, zeroed
+from nndiff.networks.prior import Prior
 from nndiff.words.volume import Triple
 
 HEAD_CHANNELS = 4  # channels per voxel that the core passes to the full-resolution head
@@ -106,6 +107,7 @@ class Puzzled(nn.Module):
     Each axis is padded at its far end, by repeating the border, to a multiple of `multiple`; the output is cropped
     back. `skip`, where there is one, is a convolution of the input at full resolution, which is added to the output.
     `aside` computes further outputs. Its gradients stop there, so that the other outputs do not depend on its training.
+    `prior`, where there is one, makes a first estimate, which the core sees and whose error it predicts (prior.py).
     """
 
     def __init__(
@@ -117,11 +119,12 @@ class Puzzled(nn.Module):
         haar: bool = False,
         skip: nn.Module | None = None,
         aside: nn.Module | None = None,
+        prior: Prior | None = None,
     ):
         super().__init__()
         assert all(m % r == 0 for m, r in zip(multiple, factor, strict=True)), (multiple, factor)
         assert not haar or set(factor) <= {1, 2}, factor
-        self.core, self.head, self.skip, self.aside = core, head, skip, aside
+        self.core, self.head, self.skip, self.aside, self.prior = core, head, skip, aside, prior
         self.factor, self.multiple, self.haar = factor, multiple, haar
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None, *kept: Any) -> Tensor:
@@ -129,7 +132,9 @@ class Puzzled(nn.Module):
 
         `kept` is passed on to the core: the features that it keeps from step to step.
         """
+        known = None if self.prior is None else self.prior(x_t, t, condition)
         seen = x_t if condition is None else torch.cat([x_t, condition], dim=1)
+        seen = seen if known is None else torch.cat([seen, known.x0], dim=1)
         seen = pad(seen.contiguous(memory_format=torch.channels_last_3d), self.multiple)
         output: Tensor = self._leave(self.core(self._enter(seen), t, *kept))
         size, reach = x_t.shape[2:], [n + HEAD_REACH for n in x_t.shape[2:]]
@@ -139,7 +144,8 @@ class Puzzled(nn.Module):
             output = self.head(output, seen, t)
         if self.skip is not None:
             output = output + self.skip(seen)
-        return _cut(output if further is None else torch.cat([output, further], dim=1), size)
+        output = _cut(output if further is None else torch.cat([output, further], dim=1), size)
+        return output if known is None else known.completed(output)
 
     def _enter(self, x: Tensor) -> Tensor:
         pieces = puzzle(x, self.factor)

@@ -168,7 +168,7 @@ def _configuration(
     process = build_process(decide("process", method.process(facts)))
     prediction = decide("prediction", method.prediction(facts))
 
-    sizing = _Sizing(method, facts, fingerprint, budget, ledger, predict)
+    sizing = _Sizing(method, facts, fingerprint, budget, ledger, predict, plan.anchor)
     sized = sizing.sized(shape, spacing, recipe.skip(prediction, facts))
     rung, network = sized.rung, sized.network
     network.demand_size(rung.patch_size)
@@ -179,7 +179,8 @@ def _configuration(
 
     decide("stages", recipe.stages(method.stages(facts, rung.puzzle_factor), prediction))
     decide("augmentation", recipe.augmentation(plan.source_channels, plan.target_channels, facts))
-    accumulate = decide("accumulate", recipe.accumulate(rung.batch_size))
+    affordable = recipe.steps_within(budget, sized.cost.flops)
+    accumulate = decide("accumulate", recipe.accumulate(rung.batch_size, method.batch, affordable))
     training_steps = decide("training_steps", recipe.training_steps(budget, sized.cost.flops * accumulate))
     decide("learning_rate", method.learning_rate(network, training_steps))
     decide("warmup_steps", recipe.warmup_steps(training_steps))
@@ -261,6 +262,7 @@ class _Sizing:
     budget: Budget
     ledger: Ledger
     predict: search.Predict | None
+    anchor: tuple[int, ...]
 
     @property
     def path(self) -> str:
@@ -291,7 +293,7 @@ class _Sizing:
         targets, sources = len(self.fingerprint.target_names), len(self.fingerprint.channel_names)
         prediction = PREDICTIONS[self._decided("prediction")]
         answers, errors = prediction.channels, targets if prediction.tells_error else 0
-        return Channels(targets + sources, targets * answers, answers, skip, errors)
+        return Channels(targets + sources, targets * answers, answers, skip, errors, self.anchor)
 
     def _decided(self, name: str) -> Any:
         return self.ledger.values[self.method.name][name]

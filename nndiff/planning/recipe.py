@@ -25,6 +25,7 @@ TRAINING_HOURS = {"cuda": 24.0, "mps": 12.0, "cpu": 0.5}
 TRAINING_STEPS = {"cuda": (20_000, 250_000), "mps": (5_000, 100_000), "cpu": (500, 20_000)}
 LEAST_DISTANCE = 1e-4  # rms in normalised units; a source equal to its target still gets a positive distance
 OPEN_SHARE = 0.3  # assumed open part, as a share of the distance of source and target, where it was not estimated
+LONG_TRAINING = 50_000  # steps; the fewest of a training that can afford larger batches; published: 234 000
 MOSTLY_NOISE = 0.6  # share of noise in the power of the difference between source and target
 
 
@@ -107,12 +108,9 @@ def stages(planned: Verdict[tuple[Stage, ...]], prediction: str) -> Verdict[tupl
 
 
 def training_steps(budget: Budget, step_flops: int) -> Verdict[int]:
-    rate = FLOPS_A_SECOND[budget.device] * (budget.cores if budget.device == "cpu" else 1)
-    hours = TRAINING_HOURS[budget.device]
     low, high = TRAINING_STEPS[budget.device]
-    wanted = hours * 3600 * rate / max(1, step_flops)
-    steps = int(np.clip(_two_digits(wanted), low, high))
-    expected = steps * step_flops / rate / 3600
+    steps = int(np.clip(_two_digits(steps_within(budget, step_flops)), low, high))
+    expected = steps * step_flops / _flops_a_second(budget) / 3600
     return Verdict(
         steps, f"about {expected:.2g} hours on this class of device ({low} to {high} steps); --time_budget overrides it"
     )
@@ -129,10 +127,29 @@ def ema_half_life(steps: int) -> Verdict[int]:
     )
 
 
-def accumulate(batch_size: int) -> Verdict[int]:
+def accumulate(batch_size: int, published: int | None = None, single_steps: float = 0.0) -> Verdict[int]:
+    """Return the number of batches per step; `single_steps` of one batch each would fit into the training time.
+
+    A method with a published batch is given as much of it as leaves a long training.
+    """
+    if published is not None:
+        batches = min(published // batch_size, int(single_steps / LONG_TRAINING))
+        if batches > 2:
+            words = f"{batches} batches of {batch_size} per step, of {published} samples as published"
+            return Verdict(batches, f"{words}; at least {LONG_TRAINING} steps remain")
+    rest = "" if published is None else f"; {published} samples, as published, would leave too few steps"
     if batch_size > 1:
-        return Verdict(1, f"a batch of {batch_size} is enough for a training step")
-    return Verdict(2, "a batch of 1 is noisy, so the gradients of two are summed per training step")
+        return Verdict(1, f"a batch of {batch_size} is enough for a training step{rest}")
+    return Verdict(2, f"a batch of 1 is noisy, so the gradients of two are summed per training step{rest}")
+
+
+def steps_within(budget: Budget, step_flops: int) -> float:
+    """Return the number of steps that fit into the training time of this class of device."""
+    return TRAINING_HOURS[budget.device] * 3600 * _flops_a_second(budget) / max(1, step_flops)
+
+
+def _flops_a_second(budget: Budget) -> float:
+    return FLOPS_A_SECOND[budget.device] * (budget.cores if budget.device == "cpu" else 1)
 
 
 def tiles(whole: bool, tiled: bool) -> Verdict[Tiles]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -40,6 +40,8 @@ class Stage(Checked):
     loss: Scheme
     share: Annotated[float, above(0)]  # share of the training steps
     objective: Scheme = DENOISING
+    # Factor of the learning rate.
+    rate: Annotated[float, above(0)] = field(default=1.0, metadata={strict_json.LEFT_OUT: True})
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,15 @@ def at(stops: Sequence[Stop], position: float, configuration: Configuration) -> 
     """Return the sampler that is nearest to the position; refuse a position that the model cannot serve."""
     if not 0 <= position <= 1:
         raise NndiffError("The dial is out of range.", expected="0 (the mean) to 1 (the texture)", found=position)
-    if position > 0 and len(stops) < 2:
+    if position > 0 and len(stops) == 1:
+        raise NndiffError(
+            "Tuning found no sampler of this model whose texture is nearer to the truth's than that of the mean.",
+            expected="a model that was trained for long enough",
+            found=f"only {stops[0].label()}",
+            remedy="train longer (nndiff_train --c, or a longer --time_budget) and tune again, or choose the number of "
+            "steps by --steps 6",
+        )
+    if position > 0 and not stops:
         raise NndiffError(
             "This model has no dial from the mean to the texture.",
             expected="a model that was trained with the prediction fused, or one that nndiff_tune has measured",

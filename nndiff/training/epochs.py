@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,7 +71,15 @@ def _epoch(trainer: Trainer, taken: Sequence[Step], scores: Sequence[Scores], se
         gradient_norm=float(np.mean([step.gradient_norm for step in taken])),
         seconds=seconds,
         waiting=sum(step.waited for step in taken) / max(1e-9, sum(step.seconds for step in taken)),
+        losses=_means([row.losses for row in scores]),
+        mean_losses=_means([row.mean_losses for row in scores]),
+        token_spread=_mean(scores, "token_spread"),
+        dead=_mean(scores, "dead"),
     )
+
+
+def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def _mean(scores: Sequence[Scores], name: str) -> float | None:

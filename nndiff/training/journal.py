@@ -19,9 +19,7 @@ from nndiff.pictures import Curve, curves, slices
 from nndiff.training.validation import Example
 from nndiff.words.files import atomic
 
-LEAST_GAIN = 0.01  # dB of the score; a smaller gain over the baseline may be rounding
 REST = 19.0  # waiting time before the next drawing, as a multiple of the duration of the last one
-SETTLED = 0.1  # share of the training after which a run that is no better than its baseline is reported
 
 
 class Journal:
@@ -49,10 +47,11 @@ class Journal:
         if self.quiet:
             return
         with atomic(self.folder / "progress.csv") as part, open(part, "w", newline="", encoding="utf-8") as stream:
-            names = [field.name for field in dataclasses.fields(Epoch)]
-            writer = csv.writer(stream)
-            writer.writerow(names)
-            writer.writerows([getattr(epoch, name) for name in names] for epoch in history)
+            rows = [_row(epoch) for epoch in history]
+            names = list(dict.fromkeys(name for row in rows for name in row))
+            writer = csv.DictWriter(stream, names)
+            writer.writeheader()
+            writer.writerows(rows)
         self.undrawn["progress"] = lambda: self._progress(history, run, stages)
         last = history[-1].step == run.training_steps
         if last or time.perf_counter() >= self.resting_until:
@@ -95,27 +94,35 @@ def line(epoch: Epoch, run: Run, best: bool, seconds_left: float) -> str:
     return "  ".join(parts) + ("  best so far" if best else "")
 
 
-def not_learning(epoch: Epoch, run: Run, baseline: float, learning_rate: float) -> str | None:
-    """Return a warning if the run is no better than its baseline without a network.
+def losses(epoch: Epoch) -> str:
+    """Return the line of the validation losses by interval of time."""
+    own = "  ".join(f"{name}: {value:.3g}" for name, value in epoch.losses.items())
+    return f"  loss by t  {own}  (mean volume {epoch.mean_losses.get('1', float('nan')):.3g} at 1)"
 
-    Return None if the run is better, or if it is too early to judge.
-    """
-    least = LEAST_GAIN if epoch.psnr is not None else 0.0
-    if epoch.step < max(run.warmup_steps, SETTLED * run.training_steps) or epoch.score > baseline + least:
-        return None
-    what = "the source, its local mean or a constant" if epoch.psnr is not None else "the mean volume"
-    return (
-        f"NOT LEARNING: after {epoch.step} steps the network is no better than {what} (score {epoch.score:.3f}, "
-        f"without a network {baseline:.3f}). If this persists, stop the training. Then try a lower learning rate "
-        f"(--set learning_rate={learning_rate / 2:.1g}) or a longer training, and check in validation/*.png that each "
-        f"source is paired with its own target."
-    )
+
+def _row(epoch: Epoch) -> dict[str, object]:
+    """Return a row of progress.csv; losses by time have a column per interval."""
+    row: dict[str, object] = {}
+    for field in dataclasses.fields(epoch):
+        value = getattr(epoch, field.name)
+        if isinstance(value, dict):
+            row |= {f"{field.name} {interval}": loss for interval, loss in value.items()}
+        else:
+            row[field.name] = value
+    return row
 
 
 def in_words(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _by_time(history: Sequence[Epoch]) -> Curve:
+    """Return the panel of the loss at t = 1, against that of the mean volume."""
+    told = [epoch for epoch in history if "1" in epoch.losses]
+    own, plain = ([getattr(epoch, name)["1"] for epoch in told] for name in ("losses", "mean_losses"))
+    return Curve("loss at t = 1", [epoch.step for epoch in told], own, reference=("mean volume", plain))
 
 
 def _panels(history: Sequence[Epoch]) -> list[Curve]:
@@ -130,6 +137,8 @@ def _panels(history: Sequence[Epoch]) -> list[Curve]:
         panels.append(Curve("SSIM", steps, row("ssim")))
     else:
         panels.append(Curve("validation loss", steps, [-score for score in row("score")], log=True))
+        if history[-1].losses:
+            panels.append(_by_time(history))
     panels.append(Curve("learning rate", steps, row("learning_rate")))
     panels.append(Curve("seconds per epoch", steps, row("seconds"), limits=(0.0, 1.1 * max(row("seconds")))))
     panels.append(Curve("share of time waiting for data", steps, row("waiting"), limits=(0.0, 1.0)))

@@ -155,12 +155,26 @@ class Trainer:
         """Return the objective's loss of one batch, at the times and noises of its samples."""
         t = times(objective, batch.numbers, self.run.seed, self.run.samples_a_step)
         eps = torch.stack([noise(batch.target[0].shape, self.run.seed, n, self.device) for n in batch.numbers])
-        return self.loss_at(network, objective, batch, t, eps)
+        prior = getattr(self.network, "prior", None)
+        level = None if prior is None else prior.weights(t.to(self.device), batch.target.shape[2:])
+        return self.loss_at(network, objective, batch, t, eps, level)
 
-    def loss_at(self, network: nn.Module, objective: Objective, batch: Batch, t: Tensor, eps: Tensor) -> Tensor:
+    def loss_at(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        batch: Batch,
+        t: Tensor,
+        eps: Tensor,
+        level: Tensor | None = None,  # weight of each output of each sample, [B, outputs, 1, 1, 1]
+    ) -> Tensor:
         y = None if batch.source is None else batch.source[:, list(self.anchor)]
+        weight = weight_of(batch)
+        if level is not None:
+            level = level.expand(-1, -1, *batch.target.shape[2:])
+            weight = level if weight is None else weight * level
         ask = asked(network, self.device.type, self.configuration.precision)
-        return objective.loss(ask, Pairs(batch.target, batch.source, y), t, eps, weight_of(batch))
+        return objective.loss(ask, Pairs(batch.target, batch.source, y), t, eps, weight)
 
 
 def weight_of(batch: Batch) -> Tensor | None:
@@ -191,10 +205,16 @@ def stage_at(configuration: Configuration, run: Run, step: int) -> tuple[int, in
     first = 0
     for number, end in enumerate(stage_ends(configuration, run)):
         if step < end:
-            rate = configuration.learning_rate * rate_at(step - first, end - first, run.warmup_steps)
+            rate = rate_of(configuration, number) * rate_at(step - first, end - first, run.warmup_steps)
             return number, first, rate
         first = end
-    return len(configuration.stages) - 1, first, configuration.learning_rate * LAST_RATE
+    last = len(configuration.stages) - 1
+    return last, first, rate_of(configuration, last) * LAST_RATE
+
+
+def rate_of(configuration: Configuration, stage: int) -> float:
+    """Return the highest learning rate of a stage."""
+    return configuration.learning_rate * configuration.stages[stage].rate
 
 
 def rate_at(k: int, steps: int, warmup: int) -> float:

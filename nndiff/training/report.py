@@ -1,4 +1,4 @@
-"""The report of one run: its start, every epoch, and a warning while the network does not learn."""
+"""The report of one run: its start, every epoch, and the alarms (alarms.py)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from nndiff.checkpoint import Epoch
 from nndiff.training import journal
+from nndiff.training.alarms import alarms
 from nndiff.training.epochs import Ended
 from nndiff.training.job import Job
 from nndiff.training.journal import Journal
@@ -17,12 +18,12 @@ RECENT = 5  # number of last epochs whose median duration gives the time left
 
 
 class Report:
-    """A reporter that writes into the journal of one run and remembers whether it warned at the last epoch."""
+    """A reporter that writes into the journal of one run and remembers the alarms of the last epoch."""
 
     def __init__(self, journal: Journal, job: Job, trainer: Trainer):
         self.journal, self.job, self.trainer, self.run = journal, job, trainer, trainer.run
         self.stages = stage_ends(trainer.configuration, trainer.run)[:-1]  # first step of each stage but the first
-        self.warned = False
+        self.warned = set[str]()  # names of the alarms that hold
 
     def start(self) -> None:
         """Report what is trained, on which cases, and for how many steps."""
@@ -48,7 +49,9 @@ class Report:
         recent = [past.seconds for past in history[-RECENT:]]
         left = float(np.median(recent)) * (run.training_steps - epoch.step) / run.epoch_steps
         self.journal.say(journal.line(epoch, run, best, left))
-        self._warn(ended)
+        if epoch.losses:
+            self.journal.say(journal.losses(epoch))
+        self._warn(history, ended.baseline)
 
     def already_trained(self, history: Sequence[Epoch]) -> None:
         """Write progress.csv and progress.png again, and report that no step is left."""
@@ -57,12 +60,15 @@ class Report:
             f"The training of this fold is complete: {self.trainer.step} of {self.run.training_steps} steps."
         )
 
-    def _warn(self, ended: Ended) -> None:
-        """Report once that the network does not learn, and once that it does after a warning."""
-        rate = self.trainer.configuration.learning_rate
-        warning = journal.not_learning(ended.epoch, self.run, ended.baseline, rate)
-        if warning is not None and not self.warned:
-            self.journal.say(warning)
-        if warning is None and self.warned:
-            self.journal.say(f"The network learns now: at step {ended.epoch.step} it is better than no network.")
-        self.warned = warning is not None
+    def _warn(self, history: Sequence[Epoch], baseline: float) -> None:
+        """Report each alarm once when it begins, and once when it no longer holds."""
+        found = alarms(history, self.run, baseline, self.trainer.configuration, [0, *self.stages])
+        for name, words in found.items():
+            if name not in self.warned:
+                self.journal.say(words)
+        for name in self.warned - found.keys():
+            if name == "not learning":
+                self.journal.say(f"The network learns now: at step {history[-1].step} it is better than no network.")
+            else:
+                self.journal.say(f"No longer: {name}, at step {history[-1].step}.")
+        self.warned = set(found)

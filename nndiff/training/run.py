@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nndiff.checkpoint import BEST, LATEST, Checkpoint, Epoch, Run
-from nndiff.training import checkpoints
+from nndiff.training import checkpoints, prior
 from nndiff.training.batches import loader
 from nndiff.training.epochs import epochs, validated
 from nndiff.training.inherit import begin
@@ -48,8 +48,10 @@ def _train(request: Request, ranks: Ranks, began: float) -> None:
         checkpoints.restore(trainer, found, request)
         history = found.history
         del found  # frees memory: the trainer has copies of its weights and moments
-    elif request.begin_with is not None:
-        journal.say(begin(trainer, request.begin_with))
+    else:
+        prior.learn(trainer, job.cases)
+        if request.begin_with is not None:
+            journal.say(begin(trainer, request.begin_with))
     report = Report(journal, job, trainer)
     if trainer.step >= run.training_steps:
         report.already_trained(history)

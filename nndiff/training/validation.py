@@ -10,8 +10,8 @@ the mean volume. A run that is no better than its baseline has not learned anyth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -32,7 +32,10 @@ from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.seeds import seed_of
 from nndiff.words.volume import FloatArray, Triple
 
-FIXED_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+# The times at which a generation is scored, and the intervals for which they stand.
+FIXED_TIMES = {"0-0.2": 0.1, "0.2-0.4": 0.3, "0.4-0.6": 0.5, "0.6-0.8": 0.7, "0.8-1": 0.9}
+WITHOUT_SIGNAL = {"1": 1.0}  # reported beside them; not part of the score
+LOOKED_INTO = 0.5  # the time at which a network is examined
 VALIDATION = 6  # stream of random numbers
 
 
@@ -47,6 +50,10 @@ class Scores:
     ssim: float | None = None
     mae: float | None = None
     baseline_psnr: float | None = None
+    losses: Mapping[str, float] = field(default_factory=dict)  # by interval of t, in generation
+    mean_losses: Mapping[str, float] = field(default_factory=dict)  # those of the mean volume
+    token_spread: float | None = None
+    dead: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,14 +155,19 @@ class Validation:
         batch = Batch([number], None, torch.from_numpy(target)[None], None, None).to(trainer.device)
         objective = trainer.objective(-1)
         generator = torch.Generator().manual_seed(seed_of(VALIDATION, trainer.run.seed, number))
-        losses, plain = [], []
+        losses, plain = dict[str, float](), dict[str, float]()
+        mean = _Mean(trainer, self._mean)
         with torch.no_grad():
-            for moment in FIXED_TIMES:
+            for name, moment in (FIXED_TIMES | WITHOUT_SIGNAL).items():
                 t = torch.full((1,), moment, dtype=torch.float64)
                 eps = torch.randn(batch.target.shape, generator=generator).to(trainer.device)
-                losses.append(float(trainer.loss_at(trainer.network, objective, batch, t, eps)))
-                plain.append(float(trainer.loss_at(_Mean(trainer, self._mean), objective, batch, t, eps)))
-        return Scores(self.cases[number], -float(np.mean(losses)), -float(np.mean(plain)))
+                losses[name] = float(trainer.loss_at(trainer.network, objective, batch, t, eps))
+                plain[name] = float(trainer.loss_at(mean, objective, batch, t, eps))
+                if moment == LOOKED_INTO:
+                    x_t = trainer.formulation.process.sample(batch.target, None, t, eps)
+                    signs = trainer.configuration.network.signs(trainer.network, x_t, t.to(x_t))
+        own, without = (-float(np.mean([row[name] for name in FIXED_TIMES])) for row in (losses, plain))
+        return Scores(self.cases[number], own, without, losses=losses, mean_losses=plain, **signs)
 
     @cached_property
     def _mean(self) -> Tensor:

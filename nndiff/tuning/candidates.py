@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from nndiff.walk.caches import CACHES, Cache
 from nndiff.walk.part import STEPS, Setting
-from nndiff.walk.rules import RULES, First
+from nndiff.walk.rules import RULES
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.walk.starts import STARTS, Start
 
@@ -53,7 +53,7 @@ def rounds(setting: Setting) -> list[Round]:
             if not setting.process.from_source:
                 yield replace(plain, times=times)
             elif times.steps == 1:
-                yield replace(plain, times=times, rule=First(0.0))
+                yield replace(plain, times=times)  # no rule has an effect on a single step
             for rule in (RULES[name] for name in RULES):
                 if times.steps >= rule.least_steps:
                     variants = rule.variants(setting.process.from_source)

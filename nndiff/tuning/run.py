@@ -82,8 +82,10 @@ def run(request: Request) -> Inference:
     if rows:
         _say(f"\nEstimates from x_t made of the truth, case {choosing[0]} (documentation/how-to/tune.md):")
         _say(table(rows))
-        part = trained.planned.open_part
-        _say(f"What the source leaves open: {rows[0].error:.4g} by this case's error in one step; planned {part:.4g}.")
+        planned_part = trained.planned.open_part
+        _say(
+            f"What the source leaves open: {rows[0].error:.4g} by this case's error in one step; planned {planned_part:.4g}."
+        )
     return found
 
 

@@ -5,6 +5,7 @@ even     equal steps in t
 sine     t = sin²(πu/2) with equal steps in u: dense at both ends, so that second order holds on a bridge
 ratio    equal steps in log(sigma/a), from `high` to `low`, after the starting time: a walk has texture if these are
          about 8 and 0.1 times the open part, the rms of what the source leaves open
+squared  t = u² with equal steps in u: dense towards 0, where fine detail is decided
 """
 
 from __future__ import annotations
@@ -87,6 +88,19 @@ class Sine(Times):
 
 
 @dataclass(frozen=True)
+class Squared(Times):
+    """t = u² with equal steps in u: the last of 100 steps begins at t = 1e-4 instead of 0.01."""
+
+    name = "squared"
+
+    def __call__(self, process: Process, rule: Rule) -> list[float]:
+        return [self.first / STEPS * (1 - i / self.steps) ** 2 for i in range(self.steps)] + [0.0]
+
+    def label(self) -> str:
+        return f"{super().label()} by squares"
+
+
+@dataclass(frozen=True)
 class Suited(Times):
     """The grid that suits the step rule: sine for a second-order rule on a bridge, else even."""
 
@@ -160,4 +174,6 @@ def revised_times(own: Times, asked: Asked, start: Start, before: Start) -> Time
     return times
 
 
-TIMES: Registry[type[Times]] = Registry("times", {"suited": Suited, "even": Even, "sine": Sine, "ratio": Ratio})
+TIMES: Registry[type[Times]] = Registry(
+    "times", {"suited": Suited, "even": Even, "sine": Sine, "squared": Squared, "ratio": Ratio}
+)

@@ -50,18 +50,27 @@ class Named(ABC):
         """Return the table that holds the objects of this class."""
 
 
+LEFT_OUT = "left_out"  # key in the metadata of a field that is written only where it differs from its default
+
+
 def encode(value: Any) -> Any:
     """Return plain JSON values: a dict in field order for a dataclass, a list for a tuple, a named object's name."""
     if isinstance(value, Named):
         return value.name
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         tag = {"name": value.name} if isinstance(value, Tagged) else {}
-        return tag | {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        written = [field for field in dataclasses.fields(value) if not _is_left_out(field, getattr(value, field.name))]
+        return tag | {field.name: encode(getattr(value, field.name)) for field in written}
     if isinstance(value, (tuple, list)):
         return [encode(item) for item in value]
     if isinstance(value, dict):
         return {str(key): encode(item) for key, item in value.items()}
     return value
+
+
+def _is_left_out(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Return whether a field is not written: one that most objects lack, where it has its default."""
+    return bool(field.metadata.get(LEFT_OUT)) and bool(value == field.default)
 
 
 def decode(cls: type[T], data: Any, where: str = "") -> T:

@@ -132,7 +132,7 @@ def test_a_transformer_keeps_no_features_between_steps_and_answers_at_its_own_si
 
 # ---------------------------------------------------------------- from coarse to fine
 
-COARSE = prdit(token=(6, 6, 4), block=(4, 4, 2))
+COARSE = prdit(token=(6, 6, 4), block=(4, 4, 2), bounded=True)
 FINE = replace(COARSE, token=(12, 12, 4), block=(8, 8, 2), recompute="blocks")
 
 
@@ -168,6 +168,20 @@ def test_the_whole_part_says_of_a_finer_volume_what_it_said_of_the_coarse_one() 
     torch.testing.assert_close(fine(repeated(coarse_x), t), repeated(coarse(coarse_x, t)), rtol=1e-4, atol=1e-5)
 
 
+def test_with_a_prior_the_transformer_reads_its_estimate_as_another_channel_and_the_prior_stays_its_own() -> None:
+    coarse, fine = replace(COARSE, prior_shape=(12, 8, 6)), replace(FINE, prior_shape=(24, 16, 6))
+    own, theirs = network(fine, 1).state_dict(), network(coarse, 0).state_dict()
+    own["prior.mean"] = torch.ones_like(own["prior.mean"])
+    found = fine.inherit(own, coarse, theirs)
+    anew = {name.split(".")[0] + "." + name.split(".")[1] for name in found if found[name] is own[name]}
+    assert anew == {"core.local"} | {name for name in own if name.startswith("prior.")}
+    name = "core.whole.beside.weight"
+    rows, theirs_rows = found[name].reshape(-1, 3, 12, 12, 4), theirs[name].reshape(-1, 3, 6, 6, 4)
+    torch.testing.assert_close(rows[:, 2], theirs_rows[:, 2].repeat_interleave(2, 1).repeat_interleave(2, 2) / 4)
+    fine_network = network(fine, 1)
+    fine_network.load_state_dict(found)
+
+
 def test_the_same_network_is_taken_whole() -> None:
     one, other = network(COARSE, 0).state_dict(), network(COARSE, 1).state_dict()
     found = COARSE.inherit(one, replace(COARSE, recompute="blocks"), other)
@@ -192,7 +206,16 @@ def test_where_margins_do_not_double_the_inner_voxels_are_read_as_before(size) -
 
 @pytest.mark.parametrize(
     "changes",
-    [{"width": 48}, {"depth": 3}, {"in_channels": 3}, {"out_channels": 1}, {"answers": 1}, {"block": (3, 4, 2)}],
+    [
+        {"width": 48},
+        {"depth": 3},
+        {"in_channels": 3},
+        {"out_channels": 1},
+        {"answers": 1},
+        {"block": (3, 4, 2)},
+        {"bounded": False},
+        {"prior_shape": (12, 8, 6)},
+    ],
 )
 def test_what_does_not_fit_is_refused(changes) -> None:
     with pytest.raises(NndiffError):

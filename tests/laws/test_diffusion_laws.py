@@ -18,6 +18,7 @@ from nndiff.diffusion.process import DDPM, PROCESSES, Bridge, Process, Trig
 from nndiff.diffusion.walk import Course, walk
 from nndiff.walk.rules import First, Hot, Second
 from nndiff.walk.starts import STARTS
+from nndiff.walk.times import Even, Squared
 from tests.walks import even_times
 
 ROWS = sorted(PROCESSES)
@@ -266,6 +267,20 @@ def test_a_hot_walk_recovers_a_point(name, steps) -> None:
     course = Course(process, y, generator)
     *_, (x, _, _) = walk(x, even_times(1.0, steps), oracle(process, y, 0.0), Hot(2), course)
     np.testing.assert_allclose(x.numpy(), M, atol=1e-12)
+
+
+@pytest.mark.parametrize(("tau", "kept", "evenly"), [(0.5, 0.97, 0.98), (0.1, 0.95, 0.93), (0.02, 0.90, 0.80)])
+def test_a_hundred_hot_steps_by_squares_keep_the_spread_that_even_ones_lose(tau, kept, evenly) -> None:
+    """Of images with the spread `tau` around M, by their own best denoiser: the std of the samples, as a share."""
+    process, y, ratios = Trig(), volume(Y), []
+    for grid in (Squared(1000, 100), Even(1000, 100)):
+        generator = torch.Generator().manual_seed(0)
+        x, _ = begun(process, y, tau, generator)
+        times = grid(process, Hot(2))
+        *_, (x, _, _) = walk(x, times, oracle(process, y, tau), Hot(2), Course(process, y, generator))
+        ratios.append(float(x.std()) / tau)
+    assert kept < ratios[0] < 1.01
+    assert ratios[1] < evenly
 
 
 @pytest.mark.parametrize(("steps", "error"), [(50, 6e-3), (1000, 2e-5)])

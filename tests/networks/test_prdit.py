@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nndiff.networks.prdit import HIGHEST, Block, Gated, PRDiT, fold, positions, unfold
+from nndiff.networks.prdit import HIGHEST, LOGIT, Block, Gated, PRDiT, fold, positions, unfold
 from nndiff.words.errors import NndiffError
 
 strides = st.tuples(*(st.sampled_from([1, 2, 4]),) * 3)
@@ -68,7 +68,8 @@ def test_the_whole_part_starts_at_nothing_and_is_not_run_while_it_is_frozen() ->
     model.whole.requires_grad_(False)
     model.whole.forward = None  # whoever runs it fails
     assert torch.equal(model(X, T), answer)
-    assert torch.equal(answer, fold(model.local(unfold(X, model.patch, model.stride), T), model.stride))
+    local = fold(model.local(unfold(X, model.patch, model.stride), T), model.stride) + model.local.voxels(X, T)
+    assert torch.equal(answer, local)
 
 
 def test_at_the_start_it_answers_nothing_and_yet_learns() -> None:
@@ -81,8 +82,9 @@ def test_at_the_start_it_answers_nothing_and_yet_learns() -> None:
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_the_local_part_sees_its_own_patch_and_the_whole_part_everything(whole) -> None:
-    model = stirred(network())
+@pytest.mark.parametrize("bounded", [False, True])
+def test_the_local_part_sees_its_own_patch_and_the_whole_part_everything(whole, bounded) -> None:
+    model = stirred(network(bounded=bounded))
     model.whole.requires_grad_(whole)
     x = X.clone().requires_grad_()
     model(x, T)[:, :, 4:8, :4, 2:4].sum().backward()  # one block
@@ -91,6 +93,43 @@ def test_the_local_part_sees_its_own_patch_and_the_whole_part_everything(whole) 
     outside = x.grad[~reach]
     assert outside.any() if whole else not outside.any()
     assert x.grad[reach].all()
+
+
+def test_where_tokens_have_no_margin_the_denoiser_of_voxels_has_no_reach() -> None:
+    model = stirred(network(depth=0, patch=(6, 4, 2), stride=(4, 4, 2)))
+    x = X.clone().requires_grad_()
+    model(x, T)[:, :, 4:8, :4, 2:4].sum().backward()
+    reach = torch.zeros(x.shape, dtype=torch.bool)
+    reach[:, :, 3:9, :4, 2:4] = True
+    assert not x.grad[~reach].any()
+    assert x.grad[reach].all()
+
+
+@pytest.mark.parametrize(("side", "sees"), [(8, True), (12, False)])
+def test_a_wide_token_shows_the_local_mlps_no_first_estimate_and_the_denoiser_of_voxels_does(side, sees) -> None:
+    """12³ voxels of two channels are more than the 2048 numbers up to which tokens are wide enough for both."""
+    model = stirred(network(depth=0, patch=(side,) * 3, stride=(8,) * 3, known=1))
+    tokens = unfold(volume(1, 2, 16, 8, 16), model.patch, model.stride)
+    assert model.local.head.in_features == side**3 * (2 if sees else 1)
+    assert model.local(tokens[..., : model.seen], T[:1]).shape[-1] == 8**3
+    x = volume(1, 2, 16, 8, 16).requires_grad_()
+    model(x, T[:1]).sum().backward()
+    assert x.grad[:, 1].any()
+
+
+def test_its_health_is_that_of_tokens_that_differ_and_channels_that_speak() -> None:
+    model = stirred(network())
+    healthy = model.whole.signs(lambda: model(X, T))
+    assert healthy["token_spread"] > 0.1
+    assert healthy["dead"] < 0.2
+    for block in model.whole.blocks:
+        block.mlp[0].bias.data[:72] = -1e3  # of 96 hidden channels
+    model.whole.norm.weight.data.zero_()
+    model.whole.norm.bias.data[0] = 1e4  # as in a transformer that a few channels have drowned
+    sick = model.whole.signs(lambda: model(X, T))
+    assert sick["token_spread"] < 1e-2
+    assert sick["dead"] == pytest.approx(0.75, abs=0.1)
+    assert not model.whole.last._forward_hooks
 
 
 def test_the_time_and_every_block_count() -> None:
@@ -118,20 +157,22 @@ def test_what_is_computed_twice_gives_the_same(depth) -> None:
         torch.testing.assert_close(one, other)
 
 
-def test_a_place_has_one_code_however_fine_the_grid_and_every_token_its_own() -> None:
-    fine, thick = positions((9, 4, 4), 48, X.device), positions((3, 4, 4), 48, X.device)
-    torch.testing.assert_close(fine[1::3], thick, rtol=1e-5, atol=1e-5)
-    rows = positions((16, 16, 16), 48, X.device).flatten(0, 2)
-    assert torch.cdist(rows[::37], rows).add(torch.eye(len(rows))[::37] * 9).min() > 0.05
+def test_every_token_has_its_own_code_whatever_the_grid() -> None:
+    for grid in ((16, 16, 16), (10, 10, 10), (3, 9, 4)):
+        rows = positions(grid, 48, X.device).flatten(0, 2)
+        assert (torch.cdist(rows, rows) + 9 * torch.eye(len(rows))).min() > 0.05
     assert positions((2, 3, 4), 50, X.device).shape == (2, 3, 4, 50)
 
 
-def test_along_an_axis_the_codes_turn_from_half_a_turn_to_the_highest() -> None:
-    codes = positions((4000, 1, 1), 12, X.device)[:, 0, 0]
+@pytest.mark.parametrize(("n", "highest", "expected"), [(10, None, 10), (16, None, 16), (4000, HIGHEST, HIGHEST)])
+def test_along_an_axis_the_codes_turn_from_half_a_turn_to_the_nyquist_frequency(n, highest, expected) -> None:
+    """n half turns over n blocks: neighbours differ in sign, and no wave turns faster than blocks can show."""
+    codes = positions((n, 1, 1), 12, X.device, highest)[:, 0, 0]
     sines, cosines = codes[:, :2], codes[:, 2:4]
-    torch.testing.assert_close(sines**2 + cosines**2, torch.ones(4000, 2))
-    turned = (cosines[1:].sign() != cosines[:-1].sign()).sum(0)
-    assert turned.tolist() == [1, HIGHEST]
+    torch.testing.assert_close(sines**2 + cosines**2, torch.ones(n, 2))
+    assert (cosines[1:, 0].sign() != cosines[:-1, 0].sign()).sum() == 1
+    turned = sines[:, 1] if highest is None else cosines[:, 1]
+    assert (turned[1:].sign() != turned[:-1].sign()).sum() == (n - 1 if highest is None else expected)
 
 
 def test_the_whole_part_knows_where_a_block_lies() -> None:
@@ -152,10 +193,43 @@ def test_a_whole_part_that_was_trained_speaks_where_it_is_frozen(trained) -> Non
 
 
 def test_every_64_channels_attend_by_themselves() -> None:
-    block, h = Block(192), volume(2, 5, 192)
+    block, h = Block(192, bounded=False), volume(2, 5, 192)
     theirs = torch.nn.MultiheadAttention(192, 3, batch_first=True)
     theirs.in_proj_weight, theirs.in_proj_bias, theirs.out_proj = block.enter.weight, block.enter.bias, block.leave
     torch.testing.assert_close(block._attended(h), theirs(h, h, h, need_weights=False)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_attention_looks_at_directions_alone_and_is_never_one_hot(monkeypatch) -> None:
+    """However large queries and keys grow, no logit leaves ±8, so every token is looked at by at least e^-16."""
+    torch.manual_seed(0)
+    seen = []
+    block, h = Block(192), volume(2, 5, 192)
+    block.enter.bias.data.zero_()
+    own = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda q, k, v, scale: seen.append(scale * q @ k.mT) or own(q, k, v, scale=scale),
+    )
+    before = block._attended(h)
+    block.enter.weight.data[: 2 * 192] *= 1000
+    torch.testing.assert_close(block._attended(h), before, rtol=1e-3, atol=1e-4)
+    assert seen[0].std() > 0.5
+    for logits in seen:
+        assert logits.abs().max() <= LOGIT * 1.0001
+
+
+def test_the_residual_stream_is_bounded_whatever_the_weights_have_become() -> None:
+    """rms(h) grows by at most 2 per block, one per branch."""
+    torch.manual_seed(0)
+    h, time = volume(2, 7, 24), volume(2, 24)
+    for weight_scale in (1.0, 1e3):
+        block = Block(24)
+        for weight in block.parameters():
+            weight.data = weight_scale * torch.randn_like(weight)
+        grown = block(h, time).square().mean(-1).sqrt() - h.square().mean(-1).sqrt()
+        assert grown.max() <= 2.001
+        assert grown.max() > 0.1, "and it does grow"
 
 
 @pytest.mark.parametrize(("gate", "opened", "other"), [(2, "leave", "mlp"), (5, "mlp", "leave")])
@@ -173,7 +247,7 @@ def test_each_half_of_a_block_has_its_own_gate(gate, opened, other) -> None:
 
 def test_what_a_gated_layer_adds_is_blind_to_a_tokens_level_and_scale_and_nothing_where_its_gate_is_shut() -> None:
     torch.manual_seed(0)
-    layer, x, time = Gated(36, 24), volume(2, 5, 36), volume(2, 24)
+    layer, x, time = Gated(36, 36, 24), volume(2, 5, 36), volume(2, 24)
     added = layer(x, time) - x
     assert added.abs().mean() > 0.01
     torch.testing.assert_close(layer(3 * x + 5, time) - (3 * x + 5), added, rtol=1e-3, atol=1e-4)

@@ -113,3 +113,17 @@ def test_warm_up_and_memory_are_a_twentieth_of_the_training_within_limits() -> N
     assert [recipe.warmup_steps(steps).value for steps in (100, 10_000, 10**6)] == [20, 500, 1000]
     assert [recipe.ema_half_life(steps).value for steps in (100, 10_000, 10**6)] == [10, 500, 5000]
     assert [recipe.accumulate(batch).value for batch in (1, 2)] == [2, 1]
+
+
+def test_a_published_batch_is_accumulated_as_far_as_it_leaves_a_long_training() -> None:
+    chosen = {
+        (batch, steps): recipe.accumulate(batch, 64, steps).value
+        for batch in (1, 8)
+        for steps in (1e3, 99_999, 2.5e5, 1e9)
+    }
+    assert chosen == {
+        (1, 1e3): 2, (1, 99_999): 2, (1, 2.5e5): 5, (1, 1e9): 64,
+        (8, 1e3): 1, (8, 99_999): 1, (8, 2.5e5): 5, (8, 1e9): 8,
+    }  # fmt: skip
+    assert "would leave too few steps" in recipe.accumulate(1, 64, 1e3).reason
+    assert "published" not in recipe.accumulate(1).reason

@@ -86,6 +86,13 @@ def test_a_model_without_both_ends_refuses_all_but_the_mean() -> None:
     assert "nndiff_tune" in str(refusal.value)
 
 
+def test_a_tuned_model_whose_best_texture_is_that_of_the_mean_says_so() -> None:
+    stops = dial.measured([Point(ONE, 34.0, 1.0), Point(SIX, 33.0, 2.0)])
+    with pytest.raises(NndiffError, match=r"no sampler of this model whose texture is nearer"):
+        dial.at(stops, 1.0, bridge())
+    assert dial.at(stops, 0.0, bridge()).sampler == ONE
+
+
 def test_a_process_without_noise_is_named_in_the_refusal() -> None:
     silent = bridge(process=Scheme("bridge", {"gamma": 0.0}))
     assert dial.planned(silent) == ()

@@ -32,7 +32,7 @@ def test_before_its_transformer_is_trained_what_is_validated_is_what_predicts(tm
     x, t = torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0.4])
     with torch.no_grad():
         assert torch.equal(trainer.network(x, t, x), predicting(x, t, x))
-        assert trainer.network.core.whole(unfold(torch.cat([x, x], 1), *token_of(plan)), t).any()
+        assert trainer.network.core.whole(unfold(torch.cat([x, x, x], 1), *token_of(plan)), t).any()
 
 
 def token_of(plan):  # type: ignore[no-untyped-def]

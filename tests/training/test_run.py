@@ -20,8 +20,8 @@ from nndiff.checkpoint import BEST, LATEST
 from nndiff.cli.train import main, seconds_of
 from nndiff.imaging import store
 from nndiff.plans.plan import Plan
+from nndiff.training import alarms, job, journal, run
 from nndiff.training import budget as timing
-from nndiff.training import job, journal, run
 from nndiff.training.batches import Batches
 from nndiff.training.budget import (
     EPOCHS,
@@ -264,8 +264,8 @@ def test_a_training_that_does_not_learn_is_told_so_after_its_warm_up(tmp_path, t
 def test_a_training_that_learns_after_all_is_told_so_and_warned_again_if_it_forgets(
     tmp_path, trained, monkeypatch
 ) -> None:
-    verdicts = iter([None, "NOT LEARNING: 2", "NOT LEARNING: 3", None, None, "NOT LEARNING: 6"])
-    monkeypatch.setattr(journal, "not_learning", lambda *_: next(verdicts))
+    verdicts = iter(["NOT LEARNING: 2", "NOT LEARNING: 3", None, None, "NOT LEARNING: 6"])  # from step 2 on
+    monkeypatch.setattr(alarms, "not_learning", lambda *_: next(verdicts))
     prepare(tmp_path, tiny_plan(training_steps=6))
     _, folder = trained()
     words = [line.partition("  ")[2] for line in (folder / "log.txt").read_text().splitlines()]
@@ -288,18 +288,6 @@ def test_what_needs_no_network_is_the_source_a_constant_and_where_a_network_star
     answers = without_network(source[0].numpy(), np.array([0.5]), kernel, plan.target_range)
     for found, expected in zip(answers, (source[0], start.clamp(low, high), torch.full_like(start, 0.5)), strict=True):
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
-
-
-def test_nothing_is_said_while_it_warms_up_or_when_it_is_better_than_without_a_network() -> None:
-    run, scores = run_of(PLANNED, training_steps=1000, warmup_steps=50), {"psnr": None, "ssim": None, "mae": None}
-    times = {"baseline_psnr": None, "learning_rate": 1e-4, "gradient_norm": 1.0, "seconds": 1.0, "waiting": 0.0}
-
-    def warned(step: int, score: float) -> bool:
-        epoch = checkpoint.Epoch(1, step, 0.1, score, **scores, **times)
-        return journal.not_learning(epoch, run, 10.0, 1e-4) is not None
-
-    assert [warned(step, 9.0) for step in (50, 99, 100, 1000)] == [False, False, True, True]
-    assert [warned(1000, score) for score in (10.0, 10.1)] == [True, False]
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -15,7 +15,7 @@ from nndiff.walk.part import Setting
 from nndiff.walk.rules import RULES, First, Hot, Second
 from nndiff.walk.sampler import SamplerPlan, flags, revised_sampler
 from nndiff.walk.starts import STARTS
-from nndiff.walk.times import Even, Ratio, Sine
+from nndiff.walk.times import Even, Ratio, Sine, Squared
 from nndiff.words.errors import NndiffError
 from nndiff.words.fields import above, option
 from tests.prediction.trained import plan_of
@@ -26,7 +26,7 @@ PLANNED = {  # the model, and the sampler that its plan states
     "bridge": ({}, walk_of("source", 1000, 1)),
     "ddpm": ({"configuration": "ddpm"}, walk_of("shortcut", 40, 40, eta=1.0, reuse=EVERY_THIRD)),
     "ordered": ({"configuration": "ddpm"}, walk_of("shortcut", 40, 40, order=2, reuse=EVERY_THIRD)),
-    "prdit": ({"configuration": "prdit"}, walk_of("shortcut", 60, 60, hot=2)),
+    "prdit": ({"configuration": "prdit"}, walk_of("shortcut", 60, 60, hot=2, grid=Squared)),
     "generation": (
         {"configuration": "ddpm", "sources": (), "targets": ("CT",)},
         walk_of("noise", 1000, 1000, eta=1.0, overlap=0.0),
@@ -87,11 +87,11 @@ def test_ratios_of_a_plan_stay_where_only_steps_are_asked_for():
         ("ddpm", {"order": 2, "steps": 10}, walk_of("shortcut", 40, 10, order=2, reuse=EVERY_THIRD)),
         ("ddpm", {"order": 2, "eta": 0.0, "steps": 10}, walk_of("shortcut", 40, 10, order=2, reuse=EVERY_THIRD)),
         ("ddpm", {"order": 1, "eta": 0.0}, walk_of("shortcut", 40, 40, reuse=EVERY_THIRD)),
-        ("prdit", {"steps": 7, "hot": 3}, walk_of("shortcut", 60, 7, hot=3)),
-        ("prdit", {"eta": 1.0}, walk_of("shortcut", 60, 60, eta=1.0)),
-        ("prdit", {"order": 2}, walk_of("shortcut", 60, 60, order=2)),
-        ("prdit", {"hot": 0}, walk_of("shortcut", 60, 60)),
-        ("prdit", {"eta": 0.0}, walk_of("shortcut", 60, 60, hot=2)),  # as every rule but 'first' has it
+        ("prdit", {"steps": 7, "hot": 3}, walk_of("shortcut", 60, 7, hot=3, grid=Squared)),
+        ("prdit", {"eta": 1.0}, walk_of("shortcut", 60, 60, eta=1.0, grid=Squared)),
+        ("prdit", {"order": 2}, walk_of("shortcut", 60, 60, order=2, grid=Squared)),
+        ("prdit", {"hot": 0}, walk_of("shortcut", 60, 60, grid=Squared)),
+        ("prdit", {"eta": 0.0}, walk_of("shortcut", 60, 60, hot=2, grid=Squared)),  # as every rule but 'first' has it
         ("ordered", {"order": 1}, walk_of("shortcut", 40, 40, reuse=EVERY_THIRD)),
         ("ddpm", {"step_size": 0.25}, walk_of("shortcut", 40, 40, eta=1.0, reuse=EVERY_THIRD, overlap=0.75)),
         ("ddpm", {"hot": 2, "steps": 10, "reuse": 1}, walk_of("shortcut", 40, 10, hot=2)),

@@ -340,3 +340,11 @@ def test_the_rules_of_a_field_are_those_of_every_class_that_it_may_be_of():
     assert words("first", "radius") == {"ball": "at least 0"}
     assert words("others.box", "colour") == {"": "red or green"}
     assert words("first", "sides") == words("", "first") == words("others.0.sides", "0") == {}
+
+
+def test_a_field_that_most_objects_lack_is_written_only_where_it_differs_from_its_default() -> None:
+    usual = plan.Stage("all", plan.DENOISING, 1.0)
+    slower = dataclasses.replace(usual, rate=0.8)
+    assert "rate" not in encode(usual)
+    assert encode(slower)["rate"] == 0.8
+    assert [decode(plan.Stage, encode(stage)) for stage in (usual, slower)] == [usual, slower]
