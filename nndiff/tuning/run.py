@@ -82,10 +82,8 @@ def run(request: Request) -> Inference:
     if rows:
         _say(f"\nEstimates from x_t made of the truth, case {choosing[0]} (documentation/how-to/tune.md):")
         _say(table(rows))
-        planned_part = trained.planned.open_part
-        _say(
-            f"What the source leaves open: {rows[0].error:.4g} by this case's error in one step; planned {planned_part:.4g}."
-        )
+        error, stated = rows[0].error, trained.planned.open_part
+        _say(f"What the source leaves open: {error:.4g} by this case's error in one step; planned {stated:.4g}.")
     return found
 
 
