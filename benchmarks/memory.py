@@ -47,8 +47,10 @@ KEEP_NOTHING = {
 FULL, HALF, SLICES, QUARTER = (1, 1, 1), (2, 2, 2), (1, 2, 2), (4, 4, 4)
 
 # What the methods that plan these networks teach, with all weights trained at once.
-BRIDGE = Lesson(Scheme("bridge", {"gamma": 0.1}), "x0", 1.0, (Stage("all", Scheme("gradient", {"weight": 0.3}), 1.0),))
-PRDIT = Lesson(Scheme("trig", {"noise": 0.5}), "both", 1.0, (Stage("all", Scheme("squared", {}), 1.0),))
+BRIDGE = Lesson(
+    Scheme("bridge", {"gamma": 0.1}), "x0", 1.0, 0.3, (Stage("all", Scheme("gradient", {"weight": 0.3}), 1.0),)
+)
+PRDIT = Lesson(Scheme("trig", {"noise": 0.5}), "both", 1.0, 0.0, (Stage("all", Scheme("squared", {}), 1.0),))
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ def run_steps(work: Work, steps: int = 2) -> None:
             memory.evaluate(network, batch, load.precision)
         return
     (stage,) = lesson.stages
-    formulation = build_formulation(lesson.process, lesson.prediction, lesson.source_distance)
+    formulation = build_formulation(lesson.process, lesson.prediction, lesson.source_distance, lesson.open_part)
     objective = build_objective(stage, formulation).to(load.device)
     set_trained(network, stage.trains)
     weights: list[torch.Tensor] = [w for module in (network, objective) for w in module.parameters() if w.requires_grad]

@@ -39,7 +39,7 @@ from tests.walks import prdit, unet
 FULL, HALF = (1, 1, 1), (2, 2, 2)
 SPEC = unet(width=16)
 SQUARED = Scheme("squared", {})
-LESSON = Lesson(Scheme("bridge", {"gamma": 0.1}), "x0", 0.1, (Stage("all", Scheme("gradient", {}), 1.0),))
+LESSON = Lesson(Scheme("bridge", {"gamma": 0.1}), "x0", 0.1, 0.03, (Stage("all", Scheme("gradient", {}), 1.0),))
 
 
 def work_of(
@@ -64,7 +64,7 @@ def predict(*size: Any, **words: Any) -> Cost:
 def train_tokens(spec: NetworkSpec, patch: Triple, batch: int, *parts: str) -> Cost:
     stages = tuple(Stage(part, SQUARED, 1.0) for part in parts or ("all",))
     return training_cost(
-        Workload(spec, FULL, patch, batch, "fp32", "cpu"), Lesson(Scheme("trig", {}), "both", 1.0, stages)
+        Workload(spec, FULL, patch, batch, "fp32", "cpu"), Lesson(Scheme("trig", {}), "both", 1.0, 0.0, stages)
     )
 
 
