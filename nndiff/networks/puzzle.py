@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nndiff.networks.blocks import Conv, TimeEmbedding, conv, zeroed
+from nndiff.networks.blocks import Conv, TimeEmbedding, conv, recomputed, zeroed
 from nndiff.networks.prior import Prior
 from nndiff.words.volume import Triple
 
@@ -64,7 +64,8 @@ def haar(x: Tensor, factor: Triple) -> Tensor:  # [B, C·r_z·r_y·r_x, Z, Y, X]
 class Head(nn.Module):
     """Two convolutions at full resolution over the core's output and input, which correct artefacts of the puzzle.
 
-    A timed head scales and shifts the maps between them by the time: how far noise is smoothed depends on its level.
+    A timed head scales and shifts the maps between them by the time: how far noise is smoothed depends on its level. Its
+    maps are the largest of the network, so they are computed again in the backward pass.
     """
 
     def __init__(self, c_in: int, c_out: int, width: int, timed: bool = False):
@@ -76,9 +77,14 @@ class Head(nn.Module):
 
     def forward(self, core: Tensor, seen: Tensor, t: Tensor) -> Tensor:
         """Return the output: [B, 4, Z, Y, X], [B, C, Z, Y, X], [B] → [B, out, Z, Y, X]."""
+        if self.time is None or self.film is None:
+            return self._run(core, seen, None)
+        return recomputed(self._run, core, seen, self.film(self.time(t)))
+
+    def _run(self, core: Tensor, seen: Tensor, film: Tensor | None) -> Tensor:
         maps = self.first(torch.cat([core, seen], dim=1))
-        if self.time is not None and self.film is not None:
-            scale, shift = self.film(self.time(t)).to(maps.dtype)[:, :, None, None, None].chunk(2, dim=1)
+        if film is not None:
+            scale, shift = film.to(maps.dtype)[:, :, None, None, None].chunk(2, dim=1)
             maps = torch.addcmul(shift, maps, 1 + scale)
         return self.last(F.silu(maps))  # type: ignore[no-any-return]
 
