@@ -64,8 +64,8 @@ def haar(x: Tensor, factor: Triple) -> Tensor:  # [B, C·r_z·r_y·r_x, Z, Y, X]
 class Head(nn.Module):
     """Two convolutions at full resolution over the core's output and input, which correct artefacts of the puzzle.
 
-    A timed head scales and shifts the maps between them by the time: how far noise is smoothed depends on its level. Its
-    maps are the largest of the network, so they are computed again in the backward pass.
+    A timed head scales and shifts the maps between them by the time, because noise of each level needs its own filter.
+    Its maps are the largest of the network, so they are computed again in the backward pass.
     """
 
     def __init__(self, c_in: int, c_out: int, width: int, timed: bool = False):
