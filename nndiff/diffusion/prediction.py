@@ -15,7 +15,7 @@ both      x̂0 and scale·ε̂, concatenated on the channel axis (PRDiT). scale 
 fused     x̂0 = (e²·u + r²·n)/(e² + r²),  u = (x_t - b·y)/a = x0 + r·eps,  r = sigma/a
           the mean of two estimates of x0, weighted by their inverse squared errors: u, whose error is r, and the
           network's image n, whose error e the network estimates for each voxel. Noise passes where e is large and stops
-          where e is small. The outputs are f and l:  n = ȳ + 10·s·sqrt(1 + s²/r²)·f,  log(e/s) = 4·l,  ȳ the local mean
+          where e is small. The outputs are f and l:  n = ȳ + 10·s·sqrt(1 + s²/r²)·f,  log(e/s) = 2·l,  ȳ the local mean
           of y, and s the rms of what the source leaves open. The network is shown (u - ȳ)/sqrt(d² + r²) in place of
           x_t, and r²/(s² + r²) in place of t, where d is the distance between source and target. So inputs and outputs
           keep their size at every time, and the network does not depend on the process (Karras et al. 2022 for s alone)
@@ -37,7 +37,7 @@ ERROR_SHARE = 0.3
 LEVELS = (-7.0, 4.0)  # limits of log(e/s) of a fused prediction
 # Units of the two outputs: a few hundred steps of Adam must reach voxels whose error is many times s. On real PET, 600
 # steps gave 0.4 dB more in one step than a unit of s.
-IMAGE_UNIT, LEVEL_UNIT = 10.0, 4.0
+IMAGE_UNIT, LEVEL_UNIT = 10.0, 2.0
 MOST_SKIPPED = 0.9  # the largest w of x0_skip
 
 
