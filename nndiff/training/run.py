@@ -79,5 +79,5 @@ def _train_to_end(job: Job, trainer: Trainer, history: tuple[Epoch, ...], report
     for ended in epochs(trainer, validation, batches):
         history = (*history, ended.epoch)
         best = checkpoints.save_best(job, trainer, history)
-        checkpoints.save(job, trainer, history, LATEST)  # after BEST: if killed in between, this epoch is repeated
         report.epoch(history, ended, best)
+        checkpoints.save(job, trainer, history, LATEST)  # last: if killed before it, this epoch is repeated

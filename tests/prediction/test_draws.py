@@ -24,7 +24,7 @@ def test_later_draws_do_not_try_what_ran_out_of_memory(monkeypatch):
 
     monkeypatch.setattr(module, "arrangements", lambda *_: options)
     monkeypatch.setattr(module, "translate", translate)
-    request = SimpleNamespace(seed=0, save_samples=False)
+    request = SimpleNamespace(seed=0, save_samples=False, save_expected_error=False)
     read = SimpleNamespace(prepared=SimpleNamespace(grid=SimpleNamespace(shape=(2, 2, 2)), source=None))
     sampler = SimpleNamespace(samples=3)
     compute = Computation(request, SimpleNamespace(model=None), sampler, torch.device("cpu"))
