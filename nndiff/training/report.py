@@ -40,12 +40,15 @@ class Report:
             f"{run.training_steps}, {run.epoch_steps} per epoch. Progress: {request.folder / 'progress.png'}"
         )
 
-    def epoch(self, history: Sequence[Epoch], ended: Ended, best: bool) -> None:
-        """Write progress.csv and the figures, and one line to the log; `history` ends with this epoch."""
-        epoch, run = ended.epoch, self.run
+    def draw(self, history: Sequence[Epoch], ended: Ended, best: bool) -> None:
+        """Write progress.csv and the figures; `history` ends with this epoch."""
         if best and ended.example is not None:
-            self.journal.show(ended.example, run.validation[0], epoch)
-        self.journal.write(history, run, self.stages)
+            self.journal.show(ended.example, self.run.validation[0], ended.epoch)
+        self.journal.write(history, self.run, self.stages)
+
+    def tell(self, history: Sequence[Epoch], ended: Ended, best: bool) -> None:
+        """Write one line on this epoch to the log, and the alarms."""
+        epoch, run = ended.epoch, self.run
         recent = [past.seconds for past in history[-RECENT:]]
         left = float(np.median(recent)) * (run.training_steps - epoch.step) / run.epoch_steps
         self.journal.say(journal.line(epoch, run, best, left))

@@ -79,5 +79,6 @@ def _train_to_end(job: Job, trainer: Trainer, history: tuple[Epoch, ...], report
     for ended in epochs(trainer, validation, batches):
         history = (*history, ended.epoch)
         best = checkpoints.save_best(job, trainer, history)
-        report.epoch(history, ended, best)
-        checkpoints.save(job, trainer, history, LATEST)  # last: if killed before it, this epoch is repeated
+        report.draw(history, ended, best)
+        checkpoints.save(job, trainer, history, LATEST)  # if killed before it, this epoch is repeated
+        report.tell(history, ended, best)
