@@ -18,7 +18,8 @@ fused     x̂0 = (e²·u + r²·n)/(e² + r²),  u = (x_t - b·y)/a = x0 + r·ep
           where e is small. The outputs are f and l:  n = ȳ + 10·s·sqrt(1 + s²/r²)·f,  log(e/s) = 2·l,  ȳ the local mean
           of y, and s the rms of what the source leaves open. The network is shown (u - ȳ)/sqrt(d² + r²) in place of
           x_t, and r²/(s² + r²) in place of t, where d is the distance between source and target. So inputs and outputs
-          keep their size at every time, and the network does not depend on the process (Karras et al. 2022 for s alone)
+          keep their size at every time, and the network does not depend on the process (Karras et al. 2022, for s
+          alone). At t = 1 it is shown 0: by every process, that answer is the regression from the source
 """
 
 from __future__ import annotations
@@ -190,8 +191,10 @@ class Fused(Prediction):
 
     def view(self, process: Process, x_t: Tensor, y: Tensor | None, t: Tensor) -> tuple[Tensor, Tensor]:
         a, b, sigma = _at(process, t, x_t)
-        size = ((a * self.distance) ** 2 + sigma**2).sqrt().clamp_min(1e-12)  # 0 where a bridge starts, as is the rest
-        return (_minus_source(x_t, b, y) - a * _local_mean(y, x_t)) / size, self._told(process, t)
+        size = ((a * self.distance) ** 2 + sigma**2).sqrt().clamp_min(1e-12)
+        shown = (_minus_source(x_t, b, y) - a * _local_mean(y, x_t)) / size
+        starts = per_volume(t >= 1, x_t) > 0
+        return torch.where(starts, torch.zeros_like(shown), shown), self._told(process, t)
 
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
         a, _, sigma = _at(process, t, x0)

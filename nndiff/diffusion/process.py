@@ -132,6 +132,10 @@ class Bridge(Process):
     def shape(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return 1 - t, t, (t * (1 - t)).clamp_min(0).sqrt()
 
+    def time_of_ratio(self, ratio: float) -> float:
+        """Return the time at which sigma/a = scale·sqrt(t/(1 - t)) equals `ratio`, in closed form."""
+        return ratio**2 / (ratio**2 + self.scale**2)
+
 
 class I2SB(Process):
     """The I2SB bridge. s² and s̄² are the integrals of beta before and after t.

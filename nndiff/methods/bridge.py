@@ -29,7 +29,7 @@ def _process(data: Data) -> Verdict[Scheme]:
     return Verdict(
         Scheme("bridge", {"gamma": gamma}),
         f"starts at the source itself; half of the open part as noise: with a perfect network, {SHOWN_STEPS} steps of "
-        f"second order keep {_kept(gamma, data):.0%} of what the source leaves open",
+        f"second order, dense at both ends, keep {_kept(gamma, data):.0%} of what the source leaves open",
         (Alternative({"gamma": OTHER_GAMMA}, f"keeps {_kept(OTHER_GAMMA, data):.0%}"),),
     )
 
@@ -41,8 +41,7 @@ def _kept(gamma: float, data: Data) -> float:
 
 def _stages(data: Data, puzzle_factor: Triple) -> Verdict[tuple[Stage, ...]]:
     grid = "suppresses the puzzle's grid" if math.prod(puzzle_factor) > 1 else "keeps edges sharp"
-    stage, words = both_ends(0.3, f"which gained 0.8 dB in a trial and {grid}")
-    return Verdict((stage,), words)
+    return both_ends(f"which gained 0.8 dB in a trial and {grid}")
 
 
 BRIDGE = Method(

@@ -28,6 +28,7 @@ NOISE_MULTIPLE = 1.0  # noise at the start / distance to the source; measured fo
 PUBLISHED_MULTIPLE = 10.0  # 5 to 15, for a model that predicts noise: FDG, DOTATATE, PSMA (Less Is More, [0, 1] units)
 
 SECOND_ORDER = Alternative({"name": "second"}, "needs no extra evaluation, but helps only in a walk of many steps")
+GRADIENTS = 0.3  # weight of the gradients' L1 in the loss at t = 1
 HIGHEST, LOWEST = 8.0, 0.1  # sigma/a at the first and the last step of a walk with texture, as multiples of s
 
 
@@ -45,12 +46,13 @@ def fused(data: Data) -> Verdict[str]:
     )
 
 
-def both_ends(weight: float, reason: str) -> tuple[Stage, str]:
-    """Return the training stage of a fused prediction, and its description."""
-    stage = Stage("all", Scheme("gradient", {"weight": weight}), 1.0, Scheme("posterior", {}))
-    return stage, (
-        f"one stage: at t = 1, L1 plus {weight:g} times the L1 of the gradients, {reason}; at smaller t, uniform in "
-        "the logarithm of sigma/a around the open part, the squared error, because a walk needs means"
+def both_ends(reason: str) -> Verdict[tuple[Stage, ...]]:
+    """Return the training of a fused prediction; `reason` says what the gradients in its loss are for."""
+    stage = Stage("all", Scheme("gradient", {"weight": GRADIENTS}), 1.0, Scheme("posterior", {}))
+    return Verdict(
+        (stage,),
+        f"one stage: at t = 1, L1 plus {GRADIENTS:g} times the L1 of the gradients, {reason}; at smaller t, uniform in "
+        "the logarithm of sigma/a around the open part, the squared error, because a walk needs means",
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ MAX_PERIOD = 10000.0
 LAST = torch.channels_last_3d
 LANES = 8  # the fewest output channels that oneDNN computes
 
+Zeroed = TypeVar("Zeroed", bound=nn.Conv3d | nn.Linear)
 Begun = tuple[Tensor, Tensor]  # (output of the first convolution, shortcut) of one part of a residual block's input
 
 
@@ -105,11 +107,18 @@ def conv(c_in: int, c_out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> C
     return Conv(c_in, c_out, kernel, stride, padding=(kernel[0] // 2, kernel[1] // 2, kernel[2] // 2))
 
 
-def zeroed(layer: Conv) -> Conv:
+def zeroed(layer: Zeroed) -> Zeroed:
+    """Return the layer with zero weights, so that its output is zero before training."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def modulated(maps: Tensor, film: Tensor) -> Tensor:
+    """Return (1 + scale)·maps + shift, with one scale and shift per channel.  maps: [B, C, Z, Y, X]; film: [B, 2C]."""
+    scale, shift = film.to(maps.dtype)[..., None, None, None].chunk(2, dim=1)  # [B, C, 1, 1, 1] each
+    return torch.addcmul(shift, maps, 1 + scale)
 
 
 def recomputed(run: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
@@ -176,8 +185,7 @@ class NormConv(nn.Module):
     def _run(self, x: Tensor, film: Tensor | None) -> Tensor:
         h = self.norm(x)
         if film is not None:
-            scale, shift = film.to(h.dtype)[..., None, None, None].chunk(2, dim=1)  # [B, C, 1, 1, 1] each
-            h = torch.addcmul(shift, h, 1 + scale)
+            h = modulated(h, film)
         return self.conv(F.silu(h))  # type: ignore[no-any-return]
 
 

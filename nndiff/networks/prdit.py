@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nndiff.networks.blocks import TimeEmbedding, conv, recomputed
+from nndiff.networks.blocks import TimeEmbedding, conv, recomputed, zeroed
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Triple
 
@@ -119,8 +119,8 @@ class Local(nn.Module):
         super().__init__()
         self.time = TimeEmbedding(c_time, c_time)
         self.layers = nn.ModuleList(Gated(token, hidden, c_time) for _ in range(2))
-        self.film = _zeroed(nn.Linear(c_time, 2 * token))
-        self.head = _zeroed(nn.Linear(token, block))
+        self.film = zeroed(nn.Linear(c_time, 2 * token))
+        self.head = zeroed(nn.Linear(token, block))
         self.recompute = recompute
 
     def forward(self, tokens: Tensor, t: Tensor) -> Tensor:  # [B, gz, gy, gx, token] → [B, gz, gy, gx, block]
@@ -140,9 +140,9 @@ class Voxels(nn.Module):
     def __init__(self, c_in: int, c_out: int, c_time: int, kernel: Triple):
         super().__init__()
         self.time = TimeEmbedding(c_time, c_time)
-        self.film = _zeroed(nn.Linear(c_time, 2 * GRAIN))
+        self.film = zeroed(nn.Linear(c_time, 2 * GRAIN))
         self.first = conv(c_in, GRAIN, kernel)
-        self.second, self.last = nn.Linear(GRAIN, 2 * GRAIN), _zeroed(nn.Linear(2 * GRAIN, c_out))
+        self.second, self.last = nn.Linear(GRAIN, 2 * GRAIN), zeroed(nn.Linear(2 * GRAIN, c_out))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:  # [B, C, Z, Y, X] → [B, out, Z, Y, X]
         rows = self.first(x).movedim(1, -1)  # [B, Z, Y, X, GRAIN], contiguous: the convolution is channels last
@@ -156,7 +156,7 @@ class Gated(nn.Module):
     def __init__(self, token: int, hidden: int, c_time: int):
         super().__init__()
         self.norm = Norm(token)
-        self.film = _zeroed(nn.Linear(c_time, 2 * token))
+        self.film = zeroed(nn.Linear(c_time, 2 * token))
         self.enter, self.leave = nn.Linear(token, 2 * hidden), nn.Linear(hidden, token)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
@@ -177,8 +177,8 @@ class Whole(nn.Module):
         self.norm = Norm(width, affine=True)
         self.blocks = nn.ModuleList(Block(width, bounded) for _ in range(depth))
         self.last = Norm(width)
-        self.film = _zeroed(nn.Linear(width, 2 * width))
-        self.head = _zeroed(nn.Linear(width, block))
+        self.film = zeroed(nn.Linear(width, 2 * width))
+        self.head = zeroed(nn.Linear(width, block))
         self.recompute = recompute
         self.silent = True
         self.register_load_state_dict_post_hook(Whole._listen)  # type: ignore[no-untyped-call]
@@ -234,7 +234,7 @@ class Block(nn.Module):
         super().__init__()
         self.heads, self.bounded = max(1, width // HEAD_SIZE), bounded
         self.first, self.second = Norm(width), Norm(width)
-        self.film = _zeroed(nn.Linear(width, 6 * width))
+        self.film = zeroed(nn.Linear(width, 6 * width))
         self.enter, self.leave = nn.Linear(width, 3 * width), nn.Linear(width, width)
         hidden = BLOCK_RATIO * width
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
@@ -282,12 +282,6 @@ def _modulated(x: Tensor, film: Tensor) -> Tensor:
     """Return (1 + scale)·x + shift, with one scale and shift per volume.  x: [B, …, C]; film: [B, …, 2C]."""
     scale, shift = film.to(x.dtype).reshape(x.shape[0], *[1] * (x.ndim - 2), -1).chunk(2, dim=-1)
     return torch.addcmul(shift, x, 1 + scale)
-
-
-def _zeroed(layer: nn.Linear) -> nn.Linear:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def _check(width: int, patch: Triple, stride: Triple, recompute: str) -> None:

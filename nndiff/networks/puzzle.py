@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nndiff.networks.blocks import Conv, TimeEmbedding, conv, recomputed, zeroed
+from nndiff.networks.blocks import Conv, TimeEmbedding, conv, modulated, recomputed, zeroed
 from nndiff.networks.prior import Prior
 from nndiff.words.volume import Triple
 
@@ -73,7 +73,7 @@ class Head(nn.Module):
         self.first = conv(c_in, width, (3, 3, 3))
         self.last = zeroed(conv(width, c_out, (3, 3, 3)))
         self.time = TimeEmbedding(TIME_WIDTH, 2 * TIME_WIDTH) if timed else None
-        self.film = _zeroed(nn.Linear(2 * TIME_WIDTH, 2 * width)) if timed else None
+        self.film = zeroed(nn.Linear(2 * TIME_WIDTH, 2 * width)) if timed else None
 
     def forward(self, core: Tensor, seen: Tensor, t: Tensor) -> Tensor:
         """Return the output: [B, 4, Z, Y, X], [B, C, Z, Y, X], [B] → [B, out, Z, Y, X]."""
@@ -84,15 +84,8 @@ class Head(nn.Module):
     def _run(self, core: Tensor, seen: Tensor, film: Tensor | None) -> Tensor:
         maps = self.first(torch.cat([core, seen], dim=1))
         if film is not None:
-            scale, shift = film.to(maps.dtype)[:, :, None, None, None].chunk(2, dim=1)
-            maps = torch.addcmul(shift, maps, 1 + scale)
+            maps = modulated(maps, film)
         return self.last(F.silu(maps))  # type: ignore[no-any-return]
-
-
-def _zeroed(layer: nn.Linear) -> nn.Linear:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def averaging(c_in: int, channels: Sequence[int], kernel: Triple) -> Conv:

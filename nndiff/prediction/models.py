@@ -16,7 +16,7 @@ from nndiff.plans.channels import Preparation
 from nndiff.plans.plan import Plan, digest
 from nndiff.sampling import dial, inference
 from nndiff.sampling.dial import Stop
-from nndiff.sampling.inference import digest_of
+from nndiff.sampling.inference import Drawn, digest_of
 from nndiff.sampling.translate import Model, build_model
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
@@ -33,14 +33,15 @@ class Trained:
     model: Model
     sampler: SamplerPlan  # that of the first tuned fold, else the planned one
     dial: tuple[Stop, ...]  # from the mean to the texture: measured by tuning, else planned; empty if it has none
-    spread_scales: tuple[tuple[SamplerPlan, float], ...]  # measured factors of the spread of draws, by sampler
+    drawn: Drawn | None  # what tuning measured of several draws
     seen: tuple[Seen, ...]
     sources: tuple[dict[str, str], ...]  # per fold, for the record: fold, checkpoint, step, weights
 
     def spread_scale(self, sampler: SamplerPlan) -> float:
         """Return the measured factor that makes the spread of this sampler's draws as large as their error, else 1."""
-        one = replace(sampler, samples=1)
-        return next((scale for own, scale in self.spread_scales if replace(own, samples=1) == one), 1.0)
+        if self.drawn is None or self.drawn.sampler != replace(sampler, samples=1):
+            return 1.0
+        return self.drawn.scale
 
     @property
     def preparation(self) -> Preparation:
@@ -73,14 +74,13 @@ def load(
         for path, source in zip(paths, sources, strict=True)
     ]
     measured = next((found for found in tuned if found is not None), None)
-    drawn = None if measured is None else measured.drawn
     return Trained(
         plan=first.plan,
         configuration=first.configuration,
         model=model,
         sampler=first.planned.sampler if measured is None else measured.sampler,
         dial=dial.planned(first.planned) if measured is None or not measured.dial else measured.dial,
-        spread_scales=() if drawn is None else ((drawn.sampler, drawn.scale),),
+        drawn=None if measured is None else measured.drawn,
         seen=first.seen,
         sources=sources,
     )

@@ -104,6 +104,7 @@ def begun_record(request: Request, trained: Trained, sampler: SamplerPlan, devic
         "puzzle_factor": list(trained.model.configuration.puzzle_factor),
         "precision": trained.model.configuration.precision,
         "sampler": encode(sampler),
+        "uncertainty_factor": trained.spread_scale(sampler),
         "seed": request.seed,
         "device": f"{device.type}: {name}",
         "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -113,11 +113,12 @@ def test_input_and_wanted_output_have_unit_size_at_every_time(ratio: float) -> N
     assert told.tolist() == pytest.approx([ratio**2 / (1 + ratio**2)] * 2)
 
 
-def test_at_the_start_of_a_bridge_it_is_shown_nothing_and_told_one() -> None:
-    y, _ = pairs()
-    shown, told = fused().view(PROCESSES["bridge"](), y, y, torch.ones(2, dtype=torch.float64))
+@pytest.mark.parametrize("name", list(PROCESSES))
+def test_at_the_start_it_is_shown_nothing_and_told_one_whatever_noise_there_is(name: str) -> None:
+    process, (y, x0), t = PROCESSES[name](), pairs(), torch.ones(2, dtype=torch.float64)
+    shown, told = fused().view(process, process.sample(x0, y, t, drawn(1)), y, t)
     assert float(shown.abs().max()) == 0
-    assert told.tolist() == [1.0, 1.0]
+    assert told.tolist() == pytest.approx([1.0, 1.0], abs=1e-6)
 
 
 # ---------------------------------------------------------------- the objective
