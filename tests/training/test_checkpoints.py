@@ -60,3 +60,7 @@ def test_each_end_keeps_its_best_epoch_and_one_file_serves_both_where_it_can(fol
 
 def test_a_model_without_a_walk_keeps_one(folder: Path) -> None:
     assert after(folder, (30.0, None), (31.0, None), (29.0, None)) == [(1, None), (2, None), (2, None)]
+
+
+def test_what_is_kept_for_a_walk_is_the_best_of_all_before_not_the_first(folder: Path) -> None:
+    assert after(folder, (30.0, 1.0), (31.0, 2.0), (32.0, 1.5)) == [(1, None), (2, None), (3, 2)]
