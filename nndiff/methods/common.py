@@ -17,6 +17,7 @@ from nndiff.walk.caches import Cache, Deep
 from nndiff.walk.part import STEPS
 from nndiff.walk.rules import Rule, Second
 from nndiff.walk.starts import Noise, Shortcut, Start
+from nndiff.walk.survival import bias
 from nndiff.walk.times import Ratio, Times
 from nndiff.words.scheme import Scheme
 from nndiff.words.verdict import Alternative, Verdict
@@ -28,6 +29,7 @@ NOISE_MULTIPLE = 1.0  # noise at the start / distance to the source; measured fo
 PUBLISHED_MULTIPLE = 10.0  # 5 to 15, for a model that predicts noise: FDG, DOTATATE, PSMA (Less Is More, [0, 1] units)
 
 SECOND_ORDER = Alternative({"name": "second"}, "needs no extra evaluation, but helps only in a walk of many steps")
+LATE_STEPS = 12  # the most steps of a walk from a late start
 GRADIENTS = 0.3  # weight of the gradients' L1 in the loss at t = 1
 HIGHEST, LOWEST = 8.0, 0.1  # sigma/a at the first and the last step of a walk with texture, as multiples of s
 
@@ -123,6 +125,29 @@ def matched_step(walk: Walk) -> Verdict[int]:
     note = note if other > multiple else "sufficient if x0 is predicted"
     elsewhere = Alternative(process.matched_step(other * distance, STEPS), f"{other:g} times the distance, {note}")
     return Verdict(chosen, f"{reason}; {walk.data.noise_or_structure}; tuning after training decides", (elsewhere,))
+
+
+def open_step(walk: Walk) -> Verdict[int]:
+    """Return the starting step of a fused prediction: noise of eight times the open part, or the distance if larger.
+
+    What differs between source and target beyond the target's mean enters the result of a walk that begins with less.
+    """
+    if walk.prediction != "fused" or walk.start.whole:
+        return matched_step(walk)
+    distance, s, process = float(np.median(walk.data.distances)), walk.data.open_part, walk.process
+    chosen, near = (process.matched_step(noise, STEPS) for noise in (max(HIGHEST * s, distance), distance))
+
+    def left(first: int) -> str:
+        times = by_ratio(walk, first, LATE_STEPS)(process, Second())
+        return f"{bias(process, Second(), times, s, walk.start):.0%}"
+
+    reason = (
+        f"the step whose noise ({process.ratio(chosen / STEPS):.3f}) is {HIGHEST:g} times what the source leaves open "
+        f"({s:.4g}), or the distance of source and target ({distance:.4f}) if that is larger: with a perfect network, "
+        f"{left(chosen)} of what the source has beyond the target's mean stays in the result"
+    )
+    others = () if near == chosen else (Alternative(near, f"noise as large as the distance; {left(near)} would stay"),)
+    return Verdict(chosen, f"{reason}; {walk.data.noise_or_structure}; tuning after training decides", others)
 
 
 def every_step(whole: Verdict[int] | None = None) -> Callable[[int], Verdict[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nndiff.methods.common import (
+    LATE_STEPS,
     SECOND_ORDER,
     both_ends,
     by_ratio,
@@ -12,7 +13,7 @@ from nndiff.methods.common import (
     fused,
     late_start,
     learning_rate,
-    matched_step,
+    open_step,
     texture_order,
 )
 from nndiff.methods.method import Data, Method, Walk, suited
@@ -25,8 +26,6 @@ from nndiff.walk.times import Times
 from nndiff.words.scheme import Scheme
 from nndiff.words.verdict import Alternative, Verdict
 from nndiff.words.volume import Triple
-
-LATE_STEPS = 12  # the most steps of a walk from a late start
 
 
 def _prediction(data: Data) -> Verdict[str]:
@@ -90,7 +89,7 @@ DDPM = Method(
     stages=_stages,
     learning_rate=learning_rate,
     start=late_start,
-    first_step=matched_step,
+    first_step=open_step,
     steps=_steps,
     rule=_rule,
     cache=_cache,

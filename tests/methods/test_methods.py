@@ -27,7 +27,7 @@ from nndiff.walk.guides import GUIDES, Guide
 from nndiff.walk.part import STEPS
 from nndiff.walk.rules import RULES, First, Hot, Second
 from nndiff.walk.starts import STARTS, Noise, Shortcut, Source, Start
-from nndiff.walk.survival import survival
+from nndiff.walk.survival import bias, survival
 from nndiff.walk.times import Ratio, Sine, Suited
 from nndiff.words.errors import NndiffError
 from nndiff.words.fields import above, option
@@ -190,6 +190,19 @@ def test_the_starting_step_is_where_the_noise_is_a_multiple_of_the_distance() ->
     assert first_step("prdit", Trig(), 0.4999, "both") == 500  # sigma_eps·tan(pi/4)
     assert first_step("bridge", Bridge(), 0.5, "x0") == 1000
     assert first_step("ddpm", DDPM(), 0.1727, "x0_skip", Noise()) == 1000
+
+
+@pytest.mark.parametrize(("distance", "s"), [(0.036, 0.0166), (0.025, 0.0075), (0.5, 0.02)])
+def test_a_fused_late_start_has_enough_noise_to_forget_what_the_source_has_beyond_the_mean(distance, s) -> None:
+    """With a perfect network; with noise as large as the distance, 41 % would stay in the first case."""
+    process = DDPM()
+    walk = Walk(replace(TRANSLATION, distances=(distance,), open_part=s), process, "fused", Shortcut())
+    method = METHODS["ddpm"]
+    first = method.first_step(walk).value
+    assert process.ratio(first / STEPS) == pytest.approx(max(8 * s, distance), rel=0.1)
+    times = method.times(walk, first, 12)(process, Second())
+    assert bias(process, Second(), times, s, Shortcut()) < 0.15
+    assert 0.9 < survival(process, Second(), times, s, Shortcut()) < 1.1
 
 
 @pytest.mark.parametrize(
