@@ -47,7 +47,11 @@ from nndiff.walk.starts import Draft, Noise, Shortcut
 from nndiff.walk.times import Suited
 from nndiff.words.files import atomic, write_json
 
-HEADS = ("sampler", "cases", "PSNR", "SSIM", "MAE", "HF", "score", "TFLOPs", "seconds", "faster", "PSNR2", "SSIM2")
+HEADS = (
+    *("sampler", "cases", "PSNR", "SSIM", "MAE", "HF", "body", "air", "texture dB", "score"),
+    *("TFLOPs", "seconds", "faster", "PSNR2", "SSIM2"),
+)
+PLANNED = (6, 12, 24)  # steps of the planned walk, by the ratio of noise to signal, beside the published uniform steps
 FEWER = {250: 2, 100: 4}  # steps of a sampler from which on it is measured on so many cases
 TS = (1, 5, 10, 25, 50, 100, 250)
 ALL = SamplerPlan(start=Noise(), times=Suited(STEPS, STEPS), rule=First(1.0))
@@ -69,7 +73,8 @@ class Row:
 
     def cells(self, reference: float) -> list[str]:
         f, took = self.figures, self.seconds
-        numbers = [f"{f.psnr:.2f}", f"{f.ssim:.3f}", f"{f.mae:.4f}", f"{f.hf:.2f}", f"{self.score:.1f}"]
+        numbers = [f"{f.psnr:.2f}", f"{f.ssim:.3f}", f"{f.mae:.4f}", f"{f.hf:.2f}"]
+        numbers += [f"{f.hf_body:.2f}", f"{f.hf_air:.2f}", f"{f.texture_db:.2f}", f"{self.score:.1f}"]
         work = [f"{self.tflops:.3g}", f"{took:.3g}", f"{reference / took:.1f}x"] if took else ["", "", ""]
         return [self.label, str(self.cases), *numbers, *work, f"{self.two.psnr:.2f}", f"{self.two.ssim:.3f}"]
 
@@ -96,6 +101,14 @@ def few_samplers(ts: int) -> Iterator[tuple[str, SamplerPlan]]:
     yield from _starts(ts, most=50)
     yield from _paces(ts)
     yield f"shortcut {ts}, N = 3", _late(ts).with_part(Deep(3))
+
+
+def planned_samplers(planned: SamplerPlan) -> Iterator[tuple[str, SamplerPlan]]:
+    """Yield the planned walk in several numbers of steps, and with feature reuse in the planned number."""
+    first = planned.times.first
+    for steps in PLANNED:
+        yield f"planned {first} in {steps}", in_steps(planned.with_part(Deep()), steps)
+    yield f"planned {first} in {planned.steps}, N = 3", planned.with_part(Deep(3))
 
 
 def _starts(ts: int, most: int = STEPS) -> Iterator[tuple[str, SamplerPlan]]:
@@ -183,7 +196,8 @@ def _table(benches: dict[str, Bench], cases: Sequence[str], few: bool) -> list[l
     distance = fmean(_distance(bench, case) for case in cases)
     matched = noise_matched_step(distance)
     tiles = bench.model.configuration.sampler.part(Tiles)
-    for label, plain in (few_samplers if few else samplers)(matched):
+    published = (few_samplers if few else samplers)(matched)
+    for label, plain in [*published, *planned_samplers(bench.model.configuration.sampler)]:
         sampler = plain.with_part(tiles)
         add(_row(label, bench, bench.measure(sampler, cases[: _count(sampler)])))
         if label == "1000 steps" and bench.plan.configurations["ddpm"].budget.bf16:

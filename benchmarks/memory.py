@@ -175,7 +175,7 @@ def run_steps(work: Work, steps: int = 2) -> None:
     """Run training steps or evaluations, as a training loop or a sampler would."""
     import torch
 
-    from nndiff.assemble import build_formulation, build_network, build_objective, set_trained
+    from nndiff.assemble import build_network, build_objective, formulation_of, set_trained
     from nndiff.resources import memory
 
     load, lesson = work.load, work.lesson
@@ -189,7 +189,7 @@ def run_steps(work: Work, steps: int = 2) -> None:
             memory.evaluate(network, batch, load.precision)
         return
     (stage,) = lesson.stages
-    formulation = build_formulation(lesson.process, lesson.prediction, lesson.source_distance, lesson.open_part)
+    formulation = formulation_of(lesson)
     objective = build_objective(stage, formulation).to(load.device)
     set_trained(network, stage.trains)
     weights: list[torch.Tensor] = [w for module in (network, objective) for w in module.parameters() if w.requires_grad]

@@ -20,9 +20,10 @@ from nndiff.diffusion.prediction import PREDICTIONS, Estimate, Prediction
 from nndiff.diffusion.process import PROCESSES, Process
 from nndiff.families import NetworkSpec
 from nndiff.imaging.augment import AUGMENTATIONS, Augmentation
-from nndiff.plans.plan import Configuration, Stage
+from nndiff.plans.plan import Configuration, Lesson, Stage
 from nndiff.walk.part import Setting
 from nndiff.words.errors import NndiffError
+from nndiff.words.fingerprint import Curve
 from nndiff.words.scheme import Scheme
 from nndiff.words.volume import Triple
 
@@ -52,10 +53,18 @@ def build_process(scheme: Scheme) -> Process:
     return process
 
 
-def build_formulation(scheme: Scheme, name: str, distance: float, open_part: float) -> Formulation:
+def build_formulation(
+    scheme: Scheme,
+    name: str,
+    distance: float,
+    open_part: float,
+    open_curve: tuple[Curve, ...] = (),
+    grain: float = 0.0,
+) -> Formulation:
     """Return the process and the prediction; refuse a prediction that is undefined at t = 1, where sampling starts."""
     process = build_process(scheme)
-    prediction = PREDICTIONS.make(name, {"distance": distance, "open_part": open_part})
+    options = {"distance": distance, "open_part": open_part, "open_curve": open_curve, "grain": grain}
+    prediction = PREDICTIONS.make(name, options)
     if prediction.tells_error and not open_part > 0:
         raise NndiffError(
             f"The prediction '{name}' needs to know how much of the target the source leaves open.",
@@ -74,9 +83,15 @@ def build_formulation(scheme: Scheme, name: str, distance: float, open_part: flo
     return Formulation(process, prediction)
 
 
-def formulation_of(configuration: Configuration) -> Formulation:
-    planned = configuration.lesson
-    return build_formulation(planned.process, planned.prediction, planned.source_distance, planned.open_part)
+def formulation_of(planned: Configuration | Lesson) -> Formulation:
+    return build_formulation(
+        planned.process,
+        planned.prediction,
+        planned.source_distance,
+        planned.open_part,
+        planned.open_curve,
+        planned.grain,
+    )
 
 
 def setting_of(configuration: Configuration) -> Setting:

@@ -12,14 +12,14 @@ import numpy as np
 
 from nndiff.data.integrity import Content, Examined, across_cases, examine, other_units, strangers, tells, uncovered
 from nndiff.data.neighbourhood import Sample, sample
-from nndiff.data.open_part import open_rms, voxels_a_case
+from nndiff.data.open_part import OpenPart, open_part, voxels_a_case
 from nndiff.data.prepare import CROP_MARGIN_MM, body
 from nndiff.data.statistics import channel_statistics, foregrounds, links, samples, statistics, tidy
 from nndiff.imaging.io import read_header
 from nndiff.resources.workers import Failure, demand_success, run, worker_count
 from nndiff.words.dataset import Case, Dataset, Finding
 from nndiff.words.errors import NndiffError
-from nndiff.words.fingerprint import CaseFingerprint, ChannelStatistics, Fingerprint
+from nndiff.words.fingerprint import CaseFingerprint, ChannelStatistics, Curve, Fingerprint
 from nndiff.words.kind import Kind, kind_of
 from nndiff.words.volume import FloatArray, Mask
 
@@ -169,13 +169,15 @@ def _assembled(dataset: Dataset, rows: Sequence[_Row]) -> Fingerprint:
     from nndiff.diffusion.process import noise_matched_step
 
     cases = []
-    for row, missed in zip(rows, _open_rms(rows), strict=True):
+    opened = _opened(rows)
+    all_missed = opened.rms if opened else [None] * len(rows)
+    for row, missed in zip(rows, all_missed, strict=True):
         assert row.case is not None
         links = tuple(
             tuple(replace(link, matched_step=noise_matched_step(link.rmse)) for link in target)
             for target in row.case.links
         )
-        cases.append(replace(row.case, links=links, open_rms=missed))
+        cases.append(replace(row.case, links=links, open_rms=_tidied(missed), grain=_grain(row.around)))
     return Fingerprint(
         dataset=dataset.name,
         task=dataset.task,
@@ -185,14 +187,30 @@ def _assembled(dataset: Dataset, rows: Sequence[_Row]) -> Fingerprint:
         pooled_source=_pooled([row.source_samples for row in rows], [case.source for case in cases]),
         pooled_target=_pooled([row.target_samples for row in rows], [case.target for case in cases]),
         cases=tuple(cases),
+        open_curves=tuple(tuple(map(_tidied_curve, curves)) for curves in opened.curves) if opened else (),
     )
 
 
-def _open_rms(rows: Sequence[_Row]) -> list[tuple[float, ...] | None]:
+def _opened(rows: Sequence[_Row]) -> OpenPart | None:
     around = [row.around for row in rows if row.around is not None]
     groups = [row.case.group for row in rows if row.case is not None]
-    found = open_rms(around, groups) if around else None
-    return [None] * len(rows) if found is None else [tuple(tidy(value, 4) for value in case) for case in found]
+    return open_part(around, groups) if around else None
+
+
+def _tidied(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(tidy(value, 4) for value in values)
+
+
+def _tidied_curve(curve: Curve) -> Curve:
+    """Return the curve with few digits; of points that then have one level, the last."""
+    return tuple({tidy(level, 4): tidy(share, 3) for level, share in curve}.items())
+
+
+def _grain(around: Sample | None) -> tuple[float, ...] | None:
+    """Return the rms of the finest texture of each target, in the file's units."""
+    if around is None:
+        return None
+    return _tidied(tuple(scale * grain for scale, grain in zip(around.scales, around.grain, strict=True)))
 
 
 def _pooled(

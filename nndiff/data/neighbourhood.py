@@ -1,15 +1,19 @@
 """Samples of a case for the estimate of the open part: what the sources show around some voxels, and the target there.
 
+Most voxels are in the foreground, and some of them beside it, because in the background least is open.
+
 Each source channel gives 26 numbers per voxel: Gaussian means from fine to coarse and their differences, local
-deviations, gradients, extremes and directional means. Larger volumes are sampled in a few blocks around voxels of the
-foreground, so that a whole body takes about a second.
+deviations, gradients, extremes and directional means. The grain of the target is measured at the same voxels: the rms
+of the white noise whose finest band is as strong as the target's. Larger volumes are sampled in a few blocks around
+voxels of the foreground, so that a whole body takes about a second.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -26,6 +30,9 @@ SCALES = (0.6, 1.2, 2.4, 4.8)  # standard deviations of the Gaussians, in edges 
 REACH = 2.5  # standard deviations after which a Gaussian is cut off
 WHOLE = 200_000  # voxels: smaller volumes are one block
 BLOCKS, BLOCK = 12, 16  # number of blocks of a larger volume, and voxels along their edges
+BESIDE = 0.5  # background voxels per foreground voxel
+LOCAL = 3  # voxels along each axis of which a level is the mean, as in the prediction fused
+FINEST = 1.0  # voxels: the finest band is what a Gaussian of this standard deviation removes
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +41,10 @@ class Sample:
 
     features: FloatArray  # [n, F]
     targets: FloatArray  # [n, T], normalised
+    levels: FloatArray  # [n, S], the local mean of each source, normalised
+    inside: Mask  # [n], whether the voxel is foreground
     scales: tuple[float, ...]  # per target channel, the file's units per normalised unit
+    grain: tuple[float, ...]  # per target channel, the rms of its finest texture, normalised
 
 
 def sample(
@@ -45,13 +55,13 @@ def sample(
     inside: tuple[Sequence[Mask], Sequence[Mask]],
     count: int,
 ) -> Sample:
-    """Return about `count` voxels of the foreground of any channel."""
+    """Return about `count` voxels of the foreground of any channel, and half as many beside it."""
     source_maps, target_maps = _maps(source, target, kinds, names)
     where = np.logical_or.reduce([*inside[0], *inside[1]])  # [Z, Y, X]
     boxes = _boxes(where)
     rows = [_of_block(source, target, source_maps, target_maps, where, box, -(-count // len(boxes))) for box in boxes]
-    features, targets = (np.concatenate(side).astype(np.float32) for side in zip(*rows, strict=True))
-    return Sample(features, targets, tuple(m.scale for m in target_maps))
+    features, targets, levels, fine, is_inside = (np.concatenate(side) for side in zip(*rows, strict=True))
+    return Sample(features, targets, levels, is_inside, tuple(m.scale for m in target_maps), _grain(fine[is_inside]))
 
 
 def _maps(
@@ -107,20 +117,36 @@ def _of_block(
     where: Mask,
     box: Box,
     count: int,
-) -> tuple[FloatArray, FloatArray]:
-    """Return the features [n, F] and the targets [n, T] of at most `count` foreground voxels of a block."""
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, Mask]:
+    """Return of some voxels the features, the targets, the levels, the targets' finest band and whether each is inside.
+
+    At most `count` voxels are foreground.
+    """
     wide, inner = _widened(box, source.grid.shape, source.spacing)
-    hits = np.flatnonzero(where[box.slices])
-    picked = hits[np.linspace(0, len(hits) - 1, min(count, len(hits))).astype(int)]
-    features = [
-        feature[inner].reshape(-1)[picked]
-        for m, channel in zip(source_maps, source.array, strict=True)
-        for feature in features_of(m.forward(channel[wide.slices]), source.spacing)
-    ]
-    targets = [
-        m.forward(channel[box.slices]).reshape(-1)[picked] for m, channel in zip(target_maps, target.array, strict=True)
-    ]
-    return np.stack(features, axis=1), np.stack(targets, axis=1)
+    inside = where[box.slices].reshape(-1)
+    picked = np.concatenate([_some(inside, count), _some(~inside, int(BESIDE * count))])
+
+    def at(channels: Iterable[FloatArray]) -> FloatArray:
+        return np.stack([channel[inner].reshape(-1)[picked] for channel in channels], axis=1).astype(np.float32)
+
+    sources, targets = (
+        [m.forward(channel[wide.slices]) for m, channel in zip(maps, volume.array, strict=True)]
+        for maps, volume in ((source_maps, source), (target_maps, target))
+    )
+    return (
+        at(feature for channel in sources for feature in features_of(channel, source.spacing)),
+        at(targets),
+        at(ndimage.uniform_filter(channel, LOCAL, mode="nearest") for channel in sources),
+        at(channel - _smoothed(channel) for channel in targets),
+        inside[picked],
+    )
+
+
+def _some(among: Mask, count: int) -> npt.NDArray[np.intp]:
+    """Return the positions of at most `count` voxels, evenly spread."""
+    hits = np.flatnonzero(among)
+    picked: npt.NDArray[np.intp] = hits[np.linspace(0, len(hits) - 1, min(count, len(hits))).astype(int)]
+    return picked
 
 
 def _widened(box: Box, shape: Triple, spacing: Spacing) -> tuple[Box, tuple[slice, ...]]:
@@ -130,6 +156,30 @@ def _widened(box: Box, shape: Triple, spacing: Spacing) -> tuple[Box, tuple[slic
     stop = tuple(min(n, b + margin) for b, margin, n in zip(box.stop, margins, shape, strict=True))
     inner = tuple(slice(a - first, b - first) for a, b, first in zip(box.start, box.stop, start, strict=True))
     return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])), inner
+
+
+# ---------------------------------------------------------------- grain
+
+
+def _grain(fine: FloatArray) -> tuple[float, ...]:
+    """Return the rms of the white noise that has these finest bands, [n, T].
+
+    The median ignores edges, which are strong but few. 0.6745 is the median of |x| for standard normal x.
+    """
+    return tuple(float(size) / (0.6745 * _passed()) for size in np.median(np.abs(fine), axis=0))
+
+
+def _smoothed(channel: FloatArray) -> FloatArray:
+    smooth: FloatArray = ndimage.gaussian_filter(channel, FINEST, mode="nearest", truncate=REACH)
+    return smooth
+
+
+@cache
+def _passed() -> float:
+    """Return the rms of the finest band of white noise of rms 1."""
+    point = np.zeros((9, 9, 9), dtype=np.float32)
+    point[4, 4, 4] = 1
+    return float(np.linalg.norm(point - _smoothed(point)))
 
 
 # ---------------------------------------------------------------- features

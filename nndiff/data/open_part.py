@@ -1,4 +1,7 @@
-"""The open part: what the sources leave undetermined of the target, as an rms per case, measured on held-out cases.
+"""The open part: what the sources leave undetermined of the target, measured on held-out cases.
+
+It is stated as an rms per case and, because it differs between air and a hot organ by a factor of a hundred, as a curve
+over the local mean of each source.
 
 A regression predicts the target from the sources around each voxel (`neighbourhood.py`). With folds over patients, no
 case is predicted by a fit that has seen its patient; the rms of what the fit misses is therefore an honest, if somewhat
@@ -21,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nndiff.data.neighbourhood import Sample
+from nndiff.words.fingerprint import Curve
 from nndiff.words.volume import FloatArray, Floats
 
 FOLDS = 5  # or one per patient, if there are fewer
@@ -28,6 +32,8 @@ LEAST_PATIENTS = 2
 HIDDEN, INPUTS, MEMBERS = 256, 3, 3
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 1e6)
 SEEN = 8000  # voxels at whose values hinges are bent and by which inputs are scaled
+KNOTS = (0.01, *(i / 12 for i in range(1, 12)), 0.96, 0.985, 0.995)  # quantiles of the levels: where a curve has points
+LEAST_SHARE, LEAST_COUNT = 0.02, 20  # of a point of a curve, over the rms in the foreground; and its number of voxels
 ALL_VOXELS, MOST_VOXELS, LEAST_VOXELS = 120_000, 8192, 128  # sampled in all cases, and at most and at least in one
 
 
@@ -36,11 +42,16 @@ def voxels_a_case(cases: int) -> int:
     return int(np.clip(ALL_VOXELS // max(1, cases), LEAST_VOXELS, MOST_VOXELS))
 
 
-def open_rms(samples: Sequence[Sample], groups: Sequence[str]) -> list[tuple[float, ...]] | None:
-    """Return, per case and target channel, the rms of what the sources leave open, in the file's units.
+@dataclass(frozen=True, eq=False)
+class OpenPart:
+    """What the sources leave open of the targets in the foreground, and as a function of the sources' levels."""
 
-    It is None with less than two patients: no case can be held out then.
-    """
+    rms: list[tuple[float, ...]]  # per case and target channel, in the file's units
+    curves: tuple[tuple[Curve, ...], ...]  # [target][source]; levels are normalised
+
+
+def open_part(samples: Sequence[Sample], groups: Sequence[str]) -> OpenPart | None:
+    """Return the open part, or None with less than two patients: no case can be held out then."""
     patients = sorted(set(groups))
     if len(patients) < LEAST_PATIENTS:
         return None
@@ -48,15 +59,36 @@ def open_rms(samples: Sequence[Sample], groups: Sequence[str]) -> list[tuple[flo
     centre, width = _spread([case.features for case in samples])
     standard = [(case.features - centre) / width for case in samples]
     members = [_predictions(standard, samples, folds, _hinges(standard, seed)) for seed in range(MEMBERS)]
-    errors = []  # per case: [penalty, T]
-    for i, case in enumerate(samples):
-        missed = np.mean([member[i] for member in members], axis=0) - case.targets  # [penalty, n, T]
-        errors.append(np.square(missed).mean(axis=1))
+    missed = [  # per case: [penalty, n, T]
+        np.square(np.mean([member[i] for member in members], axis=0) - case.targets) for i, case in enumerate(samples)
+    ]
+    errors = [squares[:, case.inside].mean(axis=1) for squares, case in zip(missed, samples, strict=True)]
     best = np.mean(errors, axis=0).argmin(axis=0)  # [T]
-    return [
+    rms = [
         tuple(scale * float(np.sqrt(error[p, t])) for t, (p, scale) in enumerate(zip(best, case.scales, strict=True)))
         for error, case in zip(errors, samples, strict=True)
     ]
+    squares = np.stack([np.concatenate([case[p, :, t] for case in missed]) for t, p in enumerate(best)])  # [T, n]
+    whole = np.median([error[best, range(len(best))] for error in errors], axis=0)  # [T]
+    levels = np.concatenate([case.levels for case in samples])  # [n, S]
+    curves = tuple(
+        tuple(_curve(level, square / size) for level in levels.T) for square, size in zip(squares, whole, strict=True)
+    )
+    return OpenPart(rms, curves)
+
+
+def _curve(levels: FloatArray, squares: Floats) -> Curve:
+    """Return the rms of the errors, relative to their usual size, at KNOTS quantiles of the levels."""
+    knots = np.unique(np.quantile(levels, KNOTS))
+    edges = (knots[1:] + knots[:-1]) / 2
+    part = np.searchsorted(edges, levels)
+    counts = np.bincount(part, minlength=len(knots))
+    sums = np.bincount(part, squares, minlength=len(knots))
+    return tuple(
+        (float(knot), max(LEAST_SHARE, float(np.sqrt(total / count))))
+        for knot, total, count in zip(knots, sums, counts, strict=True)
+        if count >= LEAST_COUNT
+    )
 
 
 # ---------------------------------------------------------------- regression

@@ -31,7 +31,7 @@ from nndiff.words.registry import Registry
 
 AT_THE_SOURCE = 0.25  # share of a bridge's times at t = 1, so that one step from the source is trained as a regression
 
-HIGH, LOW = 10.0, 0.07  # the largest and the smallest r in training, as multiples of s: a walk goes from 8s to 0.1s
+HIGH, LOW = 20.0, 0.07  # the largest and the smallest r in training, as multiples of s: a walk goes from 16s to 0.1s
 
 Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (x_t, t, condition) → output, in fp32
 

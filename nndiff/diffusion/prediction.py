@@ -15,11 +15,16 @@ both      x̂0 and scale·ε̂, concatenated on the channel axis (PRDiT). scale 
 fused     x̂0 = (e²·u + r²·n)/(e² + r²),  u = (x_t - b·y)/a = x0 + r·eps,  r = sigma/a
           the mean of two estimates of x0, weighted by their inverse squared errors: u, whose error is r, and the
           network's image n, whose error e the network estimates for each voxel. Noise passes where e is large and stops
-          where e is small. The outputs are f and l:  n = ȳ + 10·s·sqrt(1 + s²/r²)·f,  log(e/s) = 2·l,  ȳ the local mean
-          of y, and s the rms of what the source leaves open. The network is shown (u - ȳ)/sqrt(d² + r²) in place of
-          x_t, and r²/(s² + r²) in place of t, where d is the distance between source and target. So inputs and outputs
-          keep their size at every time, and the network does not depend on the process (Karras et al. 2022, for s
-          alone). At t = 1 it is shown 0: by every process, that answer is the regression from the source
+          where e is small. The outputs are f and l:
+              n = ȳ + w·(ū - ȳ) + 10·min(e₀, s₀)·sqrt(1 + e₀²/r²)·f        log(e/e₀) = 2·l
+              w = s²/(s² + r²/27)        e₀² = g² + (s² - g²)·(1 - w)
+          with ȳ and ū the means of y and u over 27 voxels, s the rms of what the source leaves open where its local
+          mean is ȳ, s₀ that of the whole image, and g the grain, in proportion to s. This is what is known without a
+          network: as noise falls, x_t first shows what is coarse, and e₀ falls from s to g. The network is shown
+          (u - ȳ)/sqrt(d² + r²) in place of x_t, and r²/(s₀² + r²) in place of t, where d is the distance between source
+          and target. So inputs and outputs keep their size at every time, and the network does not depend on the
+          process (Karras et al. 2022, for s₀ alone). At t = 1 it is shown 0: by every process, that answer is the
+          regression from the source
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nndiff.diffusion.process import Process, per_volume
+from nndiff.words.fingerprint import Curve
 from nndiff.words.registry import Registry
 
 # rms error of a trained network's output, as a share of the distance: 0.29 and 0.44 in trials on PET
@@ -39,6 +45,7 @@ LEVELS = (-7.0, 4.0)  # limits of log(e/s) of a fused prediction
 # Units of the two outputs: a few hundred steps of Adam must reach voxels whose error is many times s. On real PET, 600
 # steps gave 0.4 dB more in one step than a unit of s.
 IMAGE_UNIT, LEVEL_UNIT = 10.0, 2.0
+CELL = 27  # voxels of a local mean
 MOST_SKIPPED = 0.9  # the largest w of x0_skip
 
 
@@ -60,9 +67,13 @@ class Prediction:
     starts_at_image = False  # whether the source's local mean is a good output before training
     tells_error = False  # whether the outputs contain the expected error of each voxel
 
-    def __init__(self, distance: float = 1.0, open_part: float = 0.3):
+    def __init__(
+        self, distance: float = 1.0, open_part: float = 0.3, open_curve: tuple[Curve, ...] = (), grain: float = 0.0
+    ):
         self.distance = distance  # rms between source and target
         self.open_part = open_part  # rms of what the source leaves open
+        self.open_curve = open_curve  # per target channel, the same over open_part, by the local mean of y
+        self.grain = grain  # rms of the target's finest texture; 0: not known
 
     def view(self, process: Process, x_t: Tensor, y: Tensor | None, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the network is shown in place of x_t and t."""
@@ -197,12 +208,12 @@ class Fused(Prediction):
         return torch.where(starts, torch.zeros_like(shown), shown), self._told(process, t)
 
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
-        a, _, sigma = _at(process, t, x0)
-        s = self.open_part
+        a, b, sigma = _at(process, t, x0)
+        base, s = self._base(process.sample(x0, y, t, eps), y, a, b, sigma)
         size = ((a * s) ** 2 + sigma**2).sqrt()
         share = torch.where(size > 0, sigma / size.clamp_min(1e-12), torch.ones_like(size))  # of the image in unit size
-        output = share * (x0 - _local_mean(y, x0)) / s - torch.where(a > 0, a * s / size.clamp_min(1e-12), 0.0) * eps
-        return torch.cat([output / IMAGE_UNIT, torch.zeros_like(output)], dim=1)
+        output = share * (x0 - base) - s * torch.where(a > 0, a * s / size.clamp_min(1e-12), 0.0) * eps
+        return torch.cat([output / self._image_unit(s), torch.zeros_like(output)], dim=1)
 
     def x0(self, process: Process, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Tensor:
         return self.weighed(process, output, x_t, y, t).x0
@@ -210,18 +221,51 @@ class Fused(Prediction):
     def weighed(self, process: Process, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Weighed:
         """Return the estimate with the image and the expected error that it was computed from."""
         a, b, sigma = _at(process, t, x_t)
-        s, (answer, level) = self.open_part, output.chunk(2, dim=1)
+        answer, level = output.chunk(2, dim=1)
+        base, s = self._base(x_t, y, a, b, sigma)
         grown = torch.where(a > 0, (1 + (a * s / sigma.clamp_min(1e-12)) ** 2).sqrt(), torch.ones_like(a))
-        image = _local_mean(y, x_t) + IMAGE_UNIT * s * grown * answer
+        image = base + self._image_unit(s) * grown * answer
         power = s**2 * (2 * (LEVEL_UNIT * level).clamp(*LEVELS)).exp()  # e²
         total = a**2 * power + sigma**2
         share = torch.where(total > 0, sigma**2 / total.clamp_min(1e-20), torch.ones_like(total))  # of n; 1 at t = 1
         gain = torch.where(total > 0, a * power / total.clamp_min(1e-20), torch.zeros_like(total))
         return Weighed(gain * _minus_source(x_t, b, y) + share * image, image, share * power)
 
+    @torch.no_grad()
+    def _base(self, x_t: Tensor, y: Tensor | None, a: Tensor, b: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the image that the network departs from, and its usual error, [B, C, Z, Y, X] each."""
+        mean = _local_mean(y, x_t)
+        s = self._usual_error(mean)
+        if self.grain == 0:
+            return mean, s
+        signal = CELL * (a * s) ** 2
+        known = torch.where(a > 0, signal / (signal + sigma**2).clamp_min(1e-20), 0.0)  # of the coarse part, by x_t
+        seen = _local_mean(_minus_source(x_t, b, y), x_t) / a.clamp_min(1e-12)
+        return mean + known * (torch.where(a > 0, seen, mean) - mean), s * self._left(known).sqrt()
+
+    def _left(self, known: Tensor) -> Tensor:
+        """Return the share of s² that is left if x_t tells the share `known` of its coarse part."""
+        fine = min(1.0, self.grain / self.open_part) ** 2
+        return fine + (1 - fine) * (1 - known)
+
+    def _usual_error(self, mean: Tensor) -> Tensor:
+        """Return s of each voxel, [B, C, Z, Y, X]; `mean` is the local mean of the source."""
+        if not self.open_curve:
+            return torch.full_like(mean[:1, :1, :1, :1, :1], self.open_part)
+        shares = [_between(curve, mean[:, c]) for c, curve in enumerate(self.open_curve)]
+        return self.open_part * torch.stack(shares, dim=1)
+
+    def _image_unit(self, s: Tensor) -> Tensor:
+        """Return the unit of the image: small where little is open, but nowhere larger than that of the open part."""
+        return IMAGE_UNIT * s.clamp(max=self.open_part)
+
     def typical_variance(self, process: Process, t: Tensor) -> Tensor:
-        """Return the variance of x0 given x_t where the open part is s: s²·r²/(s² + r²), float64 [B]."""
-        return self.open_part**2 * self._told(process, t)
+        """Return the variance of x0 given x_t where the open part is that of the whole image, float64 [B]."""
+        told = self._told(process, t)  # r²/(s² + r²)
+        if self.grain == 0:
+            return self.open_part**2 * told
+        left = self._left(CELL * (1 - told) / (CELL * (1 - told) + told))
+        return self.open_part**2 * left * told / (left * (1 - told) + told)
 
     def _told(self, process: Process, t: Tensor) -> Tensor:
         """Return r²/(s² + r²): 1 where a = 0."""
@@ -235,6 +279,16 @@ def _local_mean(y: Tensor | None, like: Tensor) -> Tensor:
     if y is None:
         return torch.zeros_like(like)
     return F.avg_pool3d(F.pad(y, (1,) * 6, mode="replicate"), 3, 1)
+
+
+def _between(curve: Curve, levels: Tensor) -> Tensor:
+    """Return the shares of a curve at some levels: linear between its points, constant beyond them."""
+    at, shares = (torch.tensor(side, dtype=levels.dtype, device=levels.device) for side in zip(*curve, strict=True))
+    if len(at) == 1:
+        return shares.expand_as(levels)
+    above = torch.searchsorted(at, levels.contiguous(), out_int32=True).clamp(1, len(at) - 1)
+    part = ((levels - at[above - 1]) / (at[above] - at[above - 1])).clamp(0, 1)
+    return torch.lerp(shares[above - 1], shares[above], part)
 
 
 def eps_of(process: Process, x0: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def _kept(gamma: float, data: Data) -> float:
 
 def _stages(data: Data, puzzle_factor: Triple) -> Verdict[tuple[Stage, ...]]:
     grid = "suppresses the puzzle's grid" if math.prod(puzzle_factor) > 1 else "keeps edges sharp"
-    return both_ends(f"which gained 0.8 dB in a trial and {grid}")
+    return both_ends(data, f"which gained 0.8 dB in a trial and {grid}")
 
 
 BRIDGE = Method(

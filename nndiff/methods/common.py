@@ -1,7 +1,10 @@
 """Rules for decisions that several methods share: learning rate, start, starting step, number of steps, reuse.
 
 A method that can return both the mean and the texture of the target (`fused`) shares prediction, training, times and
-step rule: they follow from the open part s, the rms of what the source leaves open.
+step rule: they follow from the open part s, the rms of what the source leaves open, and from the grain, the rms of the
+target's finest texture, both as if they were white noise. The open part of real scans is correlated: its coarsest
+component is 5 to 15 times s (with a perfect network, a walk that begins at 8 s keeps a quarter of that variance), its
+finest far below s (one that ends at 0.1 s keeps a third). A walk therefore begins far above s and ends below the grain.
 """
 
 from __future__ import annotations
@@ -31,7 +34,10 @@ PUBLISHED_MULTIPLE = 10.0  # 5 to 15, for a model that predicts noise: FDG, DOTA
 SECOND_ORDER = Alternative({"name": "second"}, "needs no extra evaluation, but helps only in a walk of many steps")
 LATE_STEPS = 12  # the most steps of a walk from a late start
 GRADIENTS = 0.3  # weight of the gradients' L1 in the loss at t = 1
-HIGHEST, LOWEST = 8.0, 0.1  # sigma/a at the first and the last step of a walk with texture, as multiples of s
+HIGHEST, LOWEST = 16.0, 0.1  # sigma/a at the first and the last step of a walk with texture, as multiples of s
+BELOW_GRAIN = 0.2  # sigma/a at the last step, as a multiple of the grain, where that is less
+LEAST_LOW = 0.01  # of s; a target without grain, such as a label, does not ask for an endless walk
+BEYOND = 0.7  # the smallest sigma/a in training, as a multiple of that at the last step
 
 
 def fused(data: Data) -> Verdict[str]:
@@ -48,20 +54,29 @@ def fused(data: Data) -> Verdict[str]:
     )
 
 
-def both_ends(reason: str) -> Verdict[tuple[Stage, ...]]:
+def lowest(data: Data) -> float:
+    """Return sigma/a at the last step of a walk with texture, as a multiple of the open part."""
+    if data.grain == 0 or data.open_part == 0:
+        return LOWEST
+    return min(LOWEST, max(LEAST_LOW, _rounded(BELOW_GRAIN * data.grain / data.open_part)))
+
+
+def both_ends(data: Data, reason: str) -> Verdict[tuple[Stage, ...]]:
     """Return the training of a fused prediction; `reason` says what the gradients in its loss are for."""
-    stage = Stage("all", Scheme("gradient", {"weight": GRADIENTS}), 1.0, Scheme("posterior", {}))
+    low = _rounded(BEYOND * lowest(data))
+    stage = Stage("all", Scheme("gradient", {"weight": GRADIENTS}), 1.0, Scheme("posterior", {"low": low}))
     return Verdict(
         (stage,),
         f"one stage: at t = 1, L1 plus {GRADIENTS:g} times the L1 of the gradients, {reason}; at smaller t, uniform in "
-        "the logarithm of sigma/a around the open part, the squared error, because a walk needs means",
+        "the logarithm of sigma/a, from far above the open part to below the target's grain, the squared error, "
+        "because a walk needs means",
     )
 
 
 def by_ratio(walk: Walk, first: int, steps: int) -> Times:
-    """Return the grid whose steps are equal in log(sigma/a), around the open part."""
+    """Return the grid whose steps are equal in log(sigma/a), from above the open part to below the grain."""
     s = walk.data.open_part
-    return Ratio(first, steps, high=_rounded(HIGHEST * s), low=_rounded(LOWEST * s))
+    return Ratio(first, steps, high=_rounded(HIGHEST * s), low=_rounded(lowest(walk.data) * s))
 
 
 def texture_order(data: Data) -> Verdict[Rule]:
@@ -128,11 +143,11 @@ def matched_step(walk: Walk) -> Verdict[int]:
 
 
 def open_step(walk: Walk) -> Verdict[int]:
-    """Return the starting step of a fused prediction: noise of eight times the open part, or the distance if larger.
+    """Return the starting step of an estimate that is a mean: its noise is 16 times the open part, or the distance.
 
     What differs between source and target beyond the target's mean enters the result of a walk that begins with less.
     """
-    if walk.prediction != "fused" or walk.start.whole:
+    if walk.prediction not in ("fused", "both") or walk.start.whole or walk.data.open_part == 0:
         return matched_step(walk)
     distance, s, process = float(np.median(walk.data.distances)), walk.data.open_part, walk.process
     chosen, near = (process.matched_step(noise, STEPS) for noise in (max(HIGHEST * s, distance), distance))
@@ -148,6 +163,17 @@ def open_step(walk: Walk) -> Verdict[int]:
     )
     others = () if near == chosen else (Alternative(near, f"noise as large as the distance; {left(near)} would stay"),)
     return Verdict(chosen, f"{reason}; {walk.data.noise_or_structure}; tuning after training decides", others)
+
+
+def few_steps(first: int) -> Verdict[int]:
+    """Return the number of steps, equal in log(sigma/a), of a walk from a late start."""
+    steps = min(first, LATE_STEPS)
+    every = Alternative(first, f"every step, as published: with --times even --steps {first}")
+    return Verdict(
+        steps,
+        f"{steps} steps, equal in the logarithm of sigma/a, from above the open part to below the target's grain",
+        (every,) if steps < first else (),
+    )
 
 
 def every_step(whole: Verdict[int] | None = None) -> Callable[[int], Verdict[int]]:

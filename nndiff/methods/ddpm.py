@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nndiff.methods.common import (
-    LATE_STEPS,
     SECOND_ORDER,
     both_ends,
     by_ratio,
     every_step,
+    few_steps,
     fused,
     late_start,
     learning_rate,
@@ -39,19 +39,11 @@ def _prediction(data: Data) -> Verdict[str]:
 def _stages(data: Data, puzzle_factor: Triple) -> Verdict[tuple[Stage, ...]]:
     if data.task == "generation":
         return Verdict((Stage("all", Scheme("squared", {}), 1.0),), "one stage: the squared error of the output")
-    return both_ends("a regression")
+    return both_ends(data, "a regression")
 
 
 def _steps(first: int) -> Verdict[int]:
-    if first == STEPS:
-        return every_step()(first)
-    steps = min(first, LATE_STEPS)
-    every = Alternative(first, f"every step, as published: with --times even --steps {first}")
-    return Verdict(
-        steps,
-        f"{steps} steps that are equal in the logarithm of sigma/a, down to a tenth of the open part",
-        (every,) if steps < first else (),
-    )
+    return every_step()(first) if first == STEPS else few_steps(first)
 
 
 def _times(walk: Walk, first: int, steps: int) -> Times:

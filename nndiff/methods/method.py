@@ -35,6 +35,7 @@ class Data:
     noise_share: float | None  # share of noise in the difference of source and target; None where there is no source
     noise_or_structure: str  # the same as a sentence
     open_part: float  # rms of what the source leaves open, normalised; 0 in generation
+    grain: float = 0.0  # rms of the target's finest texture, normalised; 0 where it is not known
 
 
 @dataclass(frozen=True)

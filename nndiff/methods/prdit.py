@@ -1,4 +1,7 @@
-"""The prdit method: a local denoiser, then a global transformer, sampled with hot steps; and prdit_lowres.
+"""The prdit method: a local denoiser, then a global transformer; and prdit_lowres.
+
+It generates by hot steps, as published. In translation, where hot steps from a late start would leave a sixth of what
+the source has beyond the target's mean in the result, its walk follows from the open part like that of ddpm.
 
 prdit_lowres is the same method at half the resolution.
 
@@ -11,11 +14,21 @@ from dataclasses import replace
 
 from nndiff.families import NetworkSpec
 from nndiff.families.prdit import halved
-from nndiff.methods.common import SECOND_ORDER, every_step, is_short, late_start, matched_step, no_reuse
-from nndiff.methods.method import Method
+from nndiff.methods.common import (
+    SECOND_ORDER,
+    by_ratio,
+    few_steps,
+    is_short,
+    late_start,
+    no_reuse,
+    open_step,
+    texture_order,
+)
+from nndiff.methods.method import Data, Method, Walk
 from nndiff.plans.plan import Stage
-from nndiff.walk.rules import Hot
-from nndiff.walk.times import Squared
+from nndiff.walk.part import STEPS
+from nndiff.walk.rules import Hot, Rule
+from nndiff.walk.times import Squared, Times
 from nndiff.words.scheme import Scheme
 from nndiff.words.verdict import Alternative, Verdict
 
@@ -36,6 +49,28 @@ def _learning_rate(network: NetworkSpec, steps: int) -> Verdict[float]:
     return Verdict(RATE, "as published for the local denoiser")
 
 
+def _steps(first: int) -> Verdict[int]:
+    if first < STEPS:
+        return few_steps(first)
+    return Verdict(HOT_STEPS, "a hundred hot steps; --steps 1000 takes the published thousand")
+
+
+def _rule(data: Data) -> Verdict[Rule]:
+    if data.task == "translation":
+        verdict = texture_order(data)
+        hot = Alternative({"name": "hot"}, "as published for generation: keeps half of the open part in so few steps")
+        return replace(verdict, alternatives=(*verdict.alternatives, hot))
+    return Verdict(
+        Hot(2),
+        "two steps at once, then the noise of one step is added back: the best published setting",
+        (Alternative({"ahead": 1}, "cold: no noise is added back; published FID 8.9 instead of 2.2"), SECOND_ORDER),
+    )
+
+
+def _times(walk: Walk, first: int, steps: int) -> Times:
+    return by_ratio(walk, first, steps) if walk.data.task == "translation" else Squared(first, steps)
+
+
 PRDIT = Method(
     name="prdit",
     tasks=("translation", "generation"),
@@ -52,18 +87,11 @@ PRDIT = Method(
     ),
     learning_rate=_learning_rate,
     start=late_start,
-    first_step=matched_step,
-    steps=every_step(Verdict(HOT_STEPS, "a hundred hot steps; --steps 1000 takes the published thousand")),
-    rule=lambda data: Verdict(
-        Hot(2),
-        "two steps at once, then the noise of one step is added back: the best published setting",
-        (
-            Alternative({"ahead": 1}, "cold: no noise is added back; published FID 8.9 instead of 2.2"),
-            SECOND_ORDER,
-        ),
-    ),
+    first_step=open_step,
+    steps=_steps,
+    rule=_rule,
     cache=no_reuse("a transformer has no features to keep between steps"),
-    times=lambda walk, first, steps: Squared(first, steps),
+    times=_times,
     batch=64,
 )
 

@@ -11,7 +11,7 @@ import numpy as np
 from nndiff.data.prepare import CROP_MARGIN_MM, normalizer
 from nndiff.imaging.resample import new_shape
 from nndiff.plans.channels import TIED, Channel, Crop
-from nndiff.words.fingerprint import CaseFingerprint, ChannelStatistics, Fingerprint
+from nndiff.words.fingerprint import CaseFingerprint, ChannelStatistics, Curve, Fingerprint
 from nndiff.words.kind import Kind, kind_of
 from nndiff.words.scheme import Scheme
 from nndiff.words.verdict import Alternative, Verdict
@@ -171,6 +171,44 @@ def open_part(
         missed = [(m(1.0) - m(0.0)) * rms for m, rms in zip(maps, case.open_rms, strict=True)]
         per_case.append(math.sqrt(float(np.mean(np.square(missed)))))
     return per_case
+
+
+def grain(
+    fingerprint: Fingerprint, sources: Sequence[Channel], targets: Sequence[Channel], anchor: Sequence[int]
+) -> float | None:
+    """Return the rms of the finest texture of the target, normalised as planned: of its faintest channel, as a median.
+
+    It is None where the fingerprint contains no estimate.
+    """
+    per_case = []
+    for case in fingerprint.cases:
+        if case.grain is None:
+            return None
+        maps = [_map_of(channel, case, sources, anchor[t]) for t, channel in enumerate(targets)]
+        per_case.append(min((m(1.0) - m(0.0)) * rms for m, rms in zip(maps, case.grain, strict=True)))
+    return float(np.median(per_case))
+
+
+def open_curve(fingerprint: Fingerprint, sources: Sequence[Channel], anchor: Sequence[int]) -> tuple[Curve, ...]:
+    """Return, per target channel, the open part over the local mean of its anchor, normalised as planned."""
+    if not fingerprint.open_curves:
+        return ()
+    return tuple(
+        tuple((_level(level, fingerprint, sources[s], s), share) for level, share in fingerprint.open_curves[t][s])
+        for t, s in enumerate(anchor)
+    )
+
+
+def _level(level: float, fingerprint: Fingerprint, source: Channel, s: int) -> float:
+    """Return the planned normalisation of a level that is normalised by the default of its kind; median over cases."""
+    default, planned = source.kind.source, source.normalization
+    if planned == default:
+        return level
+    values = []
+    for case in fingerprint.cases:
+        m, other = scheme_map(default, case.source[s]), scheme_map(planned, case.source[s])
+        values.append(other((level - m(0.0)) / (m(1.0) - m(0.0))))
+    return _rounded(float(np.median(values)))
 
 
 def spacing(fingerprint: Fingerprint) -> Verdict[Spacing]:

@@ -164,7 +164,9 @@ def _configuration(
     distances = _distances(fingerprint, plan)
     distance = decide("source_distance", recipe.source_distance(distances))
     part = decide("open_part", recipe.open_part(_open_parts(fingerprint, plan), distance if distances else None))
-    facts = recipe.data_of(fingerprint, plan.anchor, distances, part)
+    grain = decide("grain", recipe.grain(_grain(fingerprint, plan), fingerprint.task))
+    facts = recipe.data_of(fingerprint, plan.anchor, distances, part, grain)
+    decide("open_curve", recipe.open_curve(data.open_curve(fingerprint, plan.source_channels, plan.anchor), facts))
     process = build_process(decide("process", method.process(facts)))
     prediction = decide("prediction", method.prediction(facts))
 
@@ -301,7 +303,7 @@ class _Sizing:
     def _traced(self, network: NetworkSpec, puzzle: Triple, patch: Triple, batch: int) -> search.Cost:
         planned = recipe.stages(self.method.stages(self.facts, puzzle), self._decided("prediction")).value
         stages = self.ledger.overrides.apply(f"{self.path}.stages", planned)[0]
-        fields = ("process", "prediction", "source_distance", "open_part")
+        fields = ("process", "prediction", "source_distance", "open_part", "open_curve", "grain")
         lesson = Lesson(**{name: self._decided(name) for name in fields}, stages=stages)
         work = Workload(
             network=network,
@@ -345,6 +347,10 @@ def _distances(fingerprint: Fingerprint, plan: Plan) -> list[float]:
 
 def _open_parts(fingerprint: Fingerprint, plan: Plan) -> list[float] | None:
     return data.open_part(fingerprint, plan.source_channels, plan.target_channels, plan.anchor)
+
+
+def _grain(fingerprint: Fingerprint, plan: Plan) -> float | None:
+    return data.grain(fingerprint, plan.source_channels, plan.target_channels, plan.anchor)
 
 
 # ---------------------------------------------------------------- refusals

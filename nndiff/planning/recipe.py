@@ -15,7 +15,7 @@ from nndiff.plans.channels import TIED, Channel
 from nndiff.plans.plan import DENOISING, Stage
 from nndiff.walk.layers import Shifts, Tiles
 from nndiff.words.budget import Budget
-from nndiff.words.fingerprint import Fingerprint
+from nndiff.words.fingerprint import Curve, Fingerprint
 from nndiff.words.scheme import Scheme
 from nndiff.words.verdict import Alternative, Verdict
 
@@ -92,6 +92,33 @@ def open_part(parts: Sequence[float] | None, distance: float | None) -> Verdict[
         f"median over cases; source and target differ by {distance:.3g}"
     )
     return Verdict(value, reason)
+
+
+def open_curve(curves: tuple[Curve, ...], data: Data) -> Verdict[tuple[Curve, ...]]:
+    """Return the open part as a function of the source's local mean; `curves` are per target channel."""
+    if data.task == "generation":
+        return Verdict((), "there is no source")
+    if not curves:
+        return Verdict((), "the same everywhere: the fingerprint contains no estimate by the source's intensity")
+    shares = [share for curve in curves for _, share in curve]
+    return Verdict(
+        curves,
+        "(intensity, multiple of open_part) where the source's local mean has this intensity, on held-out cases: from "
+        f"{min(shares):.2g} to {max(shares):.2g}; the expected error of a voxel is stated as a multiple of it",
+    )
+
+
+def grain(measured: float | None, task: str) -> Verdict[float]:
+    """Return the rms of the target's finest texture; 0 where it is not known."""
+    if task == "generation":
+        return Verdict(0.0, "there is no source")
+    if measured is None:
+        return Verdict(0.0, "not known: the fingerprint contains no estimate")
+    return Verdict(
+        float(f"{measured:.4g}"),
+        "the rms of white noise with a finest band as strong as the target's, median over cases and, in each, over "
+        "voxels; a walk ends below it, and x_t tells the rest of what is open first",
+    )
 
 
 def stages(planned: Verdict[tuple[Stage, ...]], prediction: str) -> Verdict[tuple[Stage, ...]]:
@@ -171,7 +198,13 @@ def shifts(puzzle_factor: Sequence[int]) -> Verdict[Shifts]:
     )
 
 
-def data_of(fingerprint: Fingerprint, anchor: tuple[int, ...], distances: Sequence[float], open_part: float) -> Data:
+def data_of(
+    fingerprint: Fingerprint,
+    anchor: tuple[int, ...],
+    distances: Sequence[float],
+    open_part: float,
+    grain: float = 0.0,
+) -> Data:
     """Return the facts about source and target that methods may use."""
     shares = [case.links[t][s].noise_share for case in fingerprint.cases for t, s in enumerate(anchor)]
     share = float(np.median(shares)) if shares else None
@@ -182,6 +215,7 @@ def data_of(fingerprint: Fingerprint, anchor: tuple[int, ...], distances: Sequen
         noise_share=share,
         noise_or_structure=_in_words(share),
         open_part=open_part,
+        grain=grain,
     )
 
 

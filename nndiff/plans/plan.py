@@ -21,6 +21,7 @@ from nndiff.words.budget import Budget
 from nndiff.words.errors import NndiffError, nearest
 from nndiff.words.fields import Checked, Rule, above, at_least, one_of
 from nndiff.words.files import read_json, write_json
+from nndiff.words.fingerprint import Curve
 from nndiff.words.scheme import Scheme
 from nndiff.words.verdict import Alternative
 from nndiff.words.volume import Spacing, Triple
@@ -74,6 +75,16 @@ class Lesson:
     source_distance: float
     open_part: float
     stages: tuple[Stage, ...]
+    open_curve: tuple[Curve, ...] = ()
+    grain: float = 0.0
+
+
+def _rise(curves: tuple[Curve, ...]) -> bool:
+    levels = [[level for level, _ in curve] for curve in curves]
+    return all(own and own == sorted(set(own)) for own in levels) and all(s > 0 for curve in curves for _, s in curve)
+
+
+OPEN_CURVES = Rule(_rise, "per target channel, pairs of an intensity, from the lowest up, and of a share above 0")
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,9 @@ class Configuration(Checked):
     ema_half_life: Annotated[int, at_least(1)]  # in steps
     sampler: SamplerPlan  # used unless tuning chose another one
     predicted: Predicted
+    # per target channel, what is open over open_part, by the local mean of its source; empty: the same everywhere
+    open_curve: Annotated[tuple[Curve, ...], OPEN_CURVES] = ()
+    grain: Annotated[float, at_least(0)] = 0.0  # rms of the target's finest texture, normalised; 0: not known
 
     def workload(self, device: str | None = None) -> Workload:
         """Return the work of a step, on the planned device unless another is given."""
@@ -115,7 +129,15 @@ class Configuration(Checked):
 
     @property
     def lesson(self) -> Lesson:
-        return Lesson(self.process, self.prediction, self.source_distance, self.open_part, self.stages)
+        return Lesson(
+            process=self.process,
+            prediction=self.prediction,
+            source_distance=self.source_distance,
+            open_part=self.open_part,
+            stages=self.stages,
+            open_curve=self.open_curve,
+            grain=self.grain,
+        )
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,7 @@ def _demand_one_model(first: Checkpoint, other: Checkpoint, path: Path, configur
 def _shared(saved: Checkpoint) -> list[Any]:
     """Return what folds that are averaged have in common: the data, the network and the meaning of its output."""
     planned = saved.planned
-    formulation = [planned.process, planned.prediction, planned.source_distance, planned.open_part]
+    formulation = [planned.process, planned.prediction, planned.source_distance]
+    formulation += [planned.open_part, planned.open_curve, planned.grain]
     data = [saved.plan.preparation(saved.configuration), saved.plan.target_range]
     return [*data, planned.network, planned.puzzle_factor, *formulation]

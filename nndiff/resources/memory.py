@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from nndiff.assemble import asked, autocast, build_formulation, build_network, build_objective, set_trained
+from nndiff.assemble import asked, autocast, build_network, build_objective, formulation_of, set_trained
 from nndiff.diffusion.objectives import Objective, Pairs
 from nndiff.families import NetworkSpec
 from nndiff.networks.unet import Cache
@@ -73,7 +73,7 @@ def remembered(function: Callable[..., T]) -> Callable[..., T]:
 @remembered
 def training_cost(work: Workload, lesson: Lesson) -> Cost:
     """Return the cost of a training step (x_t, networks, loss, backward, clipping, AdamW, EMA); maximum over stages."""
-    formulation = build_formulation(lesson.process, lesson.prediction, lesson.source_distance, lesson.open_part)
+    formulation = formulation_of(lesson)
 
     def traced(stage: Stage) -> Cost:
         def step(network: nn.Module, objective: Objective) -> None:

@@ -116,7 +116,8 @@ def _parallel(function: Callable[[C], R], cases: Sequence[C], workers: int) -> I
             ) from None
         finally:
             with _interrupts_held():  # a second Ctrl-C during the shutdown would leave a lock held for ever
-                pool.shutdown(wait=False, cancel_futures=True)
+                # Without the wait, the pool's thread may close its pipe while Python exits, which prints a traceback.
+                pool.shutdown(wait=not (waiting or running), cancel_futures=True)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ suited   suits the step rule: even, but sine for a second-order rule on a bridge
 even     equal steps in t
 sine     t = sin²(πu/2) with equal steps in u: dense at both ends, so that second order holds on a bridge
 ratio    equal steps in log(sigma/a), from `high` to `low`, after the starting time: a walk has texture if these are
-         about 8 and 0.1 times the open part, the rms of what the source leaves open
+         far above the open part, the rms of what the source leaves open, and below the target's finest texture
 squared  t = u² with equal steps in u: dense towards 0, where fine detail is decided
 """
 

@@ -34,6 +34,9 @@ class Link:
     matched_step: int  # of 1000: the step at which the diffusion noise equals that rmse
 
 
+Curve = tuple[tuple[float, float], ...]  # (level, share) from the lowest level to the highest
+
+
 @dataclass(frozen=True)
 class CaseFingerprint:
     name: str
@@ -48,6 +51,9 @@ class CaseFingerprint:
     # per target channel, the rms of what the sources leave open, in the file's units, measured while the case was held
     # out; None: generation, less than two patients, or a fingerprint of an older version
     open_rms: tuple[float, ...] | None = None
+    # per target channel, the rms of white noise with a finest band as strong as the target's, in the file's units;
+    # None: generation, or a fingerprint of an older version
+    grain: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,3 +66,6 @@ class Fingerprint:
     pooled_source: tuple[ChannelStatistics, ...]
     pooled_target: tuple[ChannelStatistics, ...]
     cases: tuple[CaseFingerprint, ...]
+    # [target channel][source channel]: what the sources leave open where that source has this local mean, over the rms
+    # in the foreground; levels are normalised by the default of their kind. Empty where open_rms is None
+    open_curves: tuple[tuple[Curve, ...], ...] = ()

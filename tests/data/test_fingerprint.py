@@ -77,6 +77,7 @@ def test_the_open_part_of_noise_that_was_added_to_the_target(raw_dataset):
     found, _ = extracted(folder)
     missed = [case.open_rms[0] for case in found.cases]
     assert np.median(missed) == pytest.approx(0.1, rel=0.15)
+    assert 0.1 < np.median([case.grain[0] for case in found.cases]) < 0.2  # the phantom is small and has detail itself
 
 
 def test_the_open_part_needs_two_patients_and_a_source(raw_dataset):
@@ -95,8 +96,9 @@ def test_a_fingerprint_from_before_the_open_part_was_estimated_is_read(raw_datas
     stored = encode(found)
     for case in stored["cases"]:
         assert case.pop("open_rms")
+        assert case.pop("grain")
     read = decode(Fingerprint, stored)
-    assert [case.open_rms for case in read.cases] == [None, None]
+    assert [(case.open_rms, case.grain) for case in read.cases] == [(None, None)] * 2
     assert decode(Fingerprint, encode(found)) == found
 
 

@@ -10,13 +10,20 @@ from scipy import ndimage
 
 from nndiff.data import neighbourhood, open_part
 from nndiff.data.neighbourhood import Sample, sample
-from nndiff.data.open_part import open_rms, voxels_a_case
+from nndiff.data.open_part import open_part as measured
+from nndiff.data.open_part import voxels_a_case
 from nndiff.words.kind import CT, MR, PET, Kind
 from nndiff.words.volume import FloatArray, Floats, Grid, Volume
 
 SHAPE, SPACING = (24, 24, 24), (2.0, 2.0, 2.0)
 THICK, THICK_SPACING = (8, 44, 44), (5.0, 1.0, 1.0)
 UNIT = 1000.0  # HU: the window of CT is the same in every case
+
+
+def open_rms(samples: Sequence[Sample], groups: Sequence[str]) -> list[tuple[float, ...]] | None:
+    found = measured(samples, groups)
+    return None if found is None else found.rms
+
 
 Rule = Callable[[Sequence[Floats]], Floats]  # standard sources → what they determine of the target
 
@@ -111,6 +118,36 @@ def test_cases_of_one_patient_are_held_out_together() -> None:
     assert np.median(apart) < 0.8 * np.median(together)
 
 
+# ---------------------------------------------------------------- by the source's level
+
+
+def uneven(seed: int, low: float, high: float) -> Sample:
+    """Return a case whose source is dark in one half and bright in the other, with targets that are open by as much."""
+    rng, grid = np.random.default_rng(seed), Grid(SHAPE, SPACING, (0.0, 0.0, 0.0))
+    bright = np.arange(SHAPE[2]) >= SHAPE[2] // 2
+    source = np.where(bright, 0.5, -0.5) + 0.01 * rng.standard_normal(SHAPE)
+    target = source + np.where(bright, high, low) * rng.standard_normal(SHAPE)
+    volumes = [Volume(UNIT * side[None].astype(np.float32), grid) for side in (source, target)]
+    inside = np.broadcast_to(bright, SHAPE).copy()
+    return sample(*volumes, ([CT], [CT]), (["CT"], ["CT"]), ([inside], [inside]), 4000)
+
+
+@pytest.mark.parametrize("low", [0.0, 0.03, 0.3])
+def test_the_curve_states_how_much_is_open_where_the_source_is_dark_and_where_it_is_bright(low: float) -> None:
+    """Relative to the foreground, which is the bright half; less than a fiftieth counts as a fiftieth."""
+    found = measured([uneven(seed, low, 0.1) for seed in range(4)], ["a", "b", "c", "d"])
+    assert found is not None
+    ((curve,),) = found.curves
+    levels, shares = (np.array(side) for side in zip(*curve, strict=True))
+    assert (np.diff(levels) > 0).all()
+    assert np.median(found.rms) == pytest.approx(0.1 * UNIT, rel=0.1)
+    middle = (levels[0] + levels[-1]) / 2
+    assert np.median(shares[levels > middle]) == pytest.approx(1, rel=0.1)
+    assert np.median(shares[levels < middle]) == pytest.approx(
+        max(low / 0.1, open_part.LEAST_SHARE), rel=0.25, abs=0.05
+    )
+
+
 def test_one_patient_cannot_be_held_out() -> None:
     samples = [sampled(RULES["twice"], 0.1, seed, count=200) for seed in range(3)]
     assert open_rms(samples, ["one"] * 3) is None
@@ -126,6 +163,47 @@ def test_more_cases_give_fewer_voxels_each() -> None:
     counts = [voxels_a_case(cases) for cases in (1, 10, 30, 100, 10_000)]
     assert counts == sorted(counts, reverse=True)
     assert (counts[0], counts[-1]) == (open_part.MOST_VOXELS, open_part.LEAST_VOXELS)
+
+
+# ---------------------------------------------------------------- grain
+
+
+def sphere(shape: tuple[int, int, int]) -> Floats:
+    """Return a ball of 1 with a sharp edge in 0."""
+    axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    return (sum(np.square(axis) for axis in axes) < 0.5).astype(float)
+
+
+@pytest.mark.parametrize("rule", ["smooth", "edges"])
+@pytest.mark.parametrize("grain", [0.01, 0.1])
+def test_the_grain_is_the_rms_of_white_noise_whatever_lies_below_it(rule: str, grain: float) -> None:
+    """The fine power of the edges is 150 times that of the fainter noise: an rms would be 12 times as large."""
+    noise = grain * np.random.default_rng(0).standard_normal(SHAPE)
+    below = sphere(SHAPE) if rule == "edges" else ndimage.gaussian_filter(sphere(SHAPE), 4.0)
+    target = UNIT * (below + noise)
+    (found,) = case_of(target, target, (CT, CT), ("CT", "CT")).grain
+    scale = case_of(target, target, (CT, CT), ("CT", "CT")).scales[0]
+    assert found * scale == pytest.approx(UNIT * grain, rel=0.4)
+
+
+def test_smoothing_takes_the_grain_and_leaves_the_open_part() -> None:
+    noise = np.random.default_rng(0).standard_normal(SHAPE)
+    smooth = ndimage.gaussian_filter(noise, 2.0)
+    fine, coarse = (
+        case_of(target, target, (CT, CT), ("CT", "CT")).grain[0]
+        for target in (UNIT * noise, UNIT * smooth / smooth.std())
+    )
+    assert coarse < 0.3 * fine
+
+
+def test_each_target_has_its_own_grain() -> None:
+    rng, grid = np.random.default_rng(0), Grid(SHAPE, SPACING, (0.0, 0.0, 0.0))
+    both = np.stack([UNIT * part * rng.standard_normal(SHAPE) for part in (0.1, 0.4)]).astype(np.float32)
+    everywhere = [np.ones(SHAPE, dtype=bool)] * 2
+    found = sample(
+        Volume(both[:1], grid), Volume(both, grid), ([CT], [CT, CT]), (["A"], ["B", "C"]), ([], everywhere), 2000
+    )
+    assert found.grain[1] / found.grain[0] == pytest.approx(4, rel=0.1)
 
 
 # ---------------------------------------------------------------- samples
@@ -168,8 +246,9 @@ def test_only_foreground_is_sampled_and_blocks_follow_it() -> None:
     nothing = np.zeros(shape, dtype=bool)
     sides = Volume(UNIT * target, grid), Volume(UNIT * target, grid)
     found = sample(*sides, ([CT], [CT]), (["CT"], ["CT"]), ([nothing], [inside]), 500)
-    assert len(found.targets) >= 400
-    assert len(np.unique(found.targets)) == 1
+    assert 400 <= found.inside.sum() <= 600
+    assert 200 <= (~found.inside).sum() <= 300
+    assert len(np.unique(found.targets[found.inside])) == len(np.unique(found.targets[~found.inside])) == 1
 
 
 def test_a_volume_of_one_slice_has_finite_features() -> None:

@@ -85,6 +85,82 @@ def test_one_step_from_the_source_is_the_image_with_the_expected_error_of_each_v
     torch.testing.assert_close(found.variance, OPEN**2 * (2 * (LEVEL_UNIT * level).clamp(-7, 4)).exp())
 
 
+# ---------------------------------------------------------------- where more is open, and where less
+
+CURVE = ((0.0, 0.1), (0.5, 1.0), (1.0, 4.0))
+STEPPED = torch.tensor([-1.0, 0.0, 0.25, 0.5, 0.75, 1.0, 3.0])  # levels and, by hand, the shares there
+SHARES = torch.tensor([0.1, 0.1, 0.55, 1.0, 2.5, 4.0, 4.0])
+
+
+def stepped() -> Tensor:
+    """Return a source that is flat over three voxels, with each of the levels."""
+    return STEPPED.repeat_interleave(3).expand(2, 1, 3, 3, 21).clone()
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_before_training_each_voxel_expects_the_error_that_is_usual_where_its_source_is_so_bright(ratio: float) -> None:
+    process, y = PROCESSES["bridge"](), stepped()
+    t, r, own = at(process, ratio), ratio * OPEN, Fused(DISTANCE, OPEN, (CURVE,))
+    found = own.weighed(process, torch.zeros(2, 2, 3, 3, 21), process.sample(y, y, t, 0 * y), y, t)
+    usual = (OPEN * SHARES) ** 2
+    torch.testing.assert_close(found.variance[0, 0, 1, 1, 1::3], usual * r**2 / (usual + r**2), rtol=1e-3, atol=0)
+
+
+def test_an_answer_moves_the_image_by_the_error_that_is_usual_there() -> None:
+    process, y, t = PROCESSES["bridge"](), stepped(), torch.ones(2, dtype=torch.float64)
+    own = Fused(DISTANCE, OPEN, (CURVE,))
+    nothing, something = (
+        own.weighed(process, torch.full((2, 2, 3, 3, 21), value), y, y, t).image for value in (0.0, 0.3)
+    )
+    moved = (something - nothing)[0, 0, 1, 1, 1::3]
+    torch.testing.assert_close(moved, 0.3 * IMAGE_UNIT * OPEN * SHARES.clamp(max=1), rtol=1e-3, atol=1e-6)
+
+
+def test_each_target_has_its_own_curve_and_a_flat_one_is_none() -> None:
+    process, t = PROCESSES["bridge"](), torch.ones(2, dtype=torch.float64)
+    y = torch.cat([stepped(), stepped()], dim=1)
+    output = torch.zeros(2, 4, 3, 3, 21)
+    own, none = Fused(DISTANCE, OPEN, (((0.3, 1.0),), CURVE)), Fused(DISTANCE, OPEN)
+    found, flat = (each.weighed(process, output, y, y, t) for each in (own, none))
+    torch.testing.assert_close(found.variance[:, :1], flat.variance[:, :1], rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.variance[0, 1, 1, 1, 1::3], (OPEN * SHARES) ** 2, rtol=1e-3, atol=0)
+    assert torch.equal(found.image, flat.image)
+
+
+@pytest.mark.parametrize("grain", [0.0, 0.3 * OPEN, 2 * OPEN])
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_the_wanted_output_gives_the_target_where_the_error_is_known(ratio: float, grain: float) -> None:
+    process, y = PROCESSES["bridge"](), stepped()
+    t, own = at(process, ratio), Fused(1.0, OPEN, (CURVE,), grain)
+    x0, eps = (torch.randn(y.shape, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    x0 = y + 0.01 * x0
+    output = own.target(process, x0, y, eps, t)
+    torch.testing.assert_close(own.x0(process, output, process.sample(x0, y, t, eps), y, t), x0, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [0.05, 0.1, 0.3, 1.0, 8.0, 100.0])
+def test_before_training_it_errs_as_it_expects_where_the_open_part_is_coarse_with_a_grain(ratio: float) -> None:
+    """The open part is even over cubes of eight voxels, but for a white grain of a fifth; the source's mean is true."""
+    rng, share, edge = torch.Generator().manual_seed(0), 0.2, 8
+    process, size = PROCESSES["bridge"](OPEN / 2), (2, 1, 48, 48, 48)
+    coarse = torch.randn((2, 1, 6, 6, 6), generator=rng)
+    for axis in (2, 3, 4):
+        coarse = coarse.repeat_interleave(edge, dim=axis)
+    x0 = 0.5 + OPEN * (math.sqrt(1 - share**2) * coarse + share * torch.randn(size, generator=rng))
+    y, t = torch.full(size, 0.5), at(process, ratio)
+    x_t, nothing = process.sample(x0, y, t, torch.randn(size, generator=rng)), torch.zeros((2, 2, *size[2:]))
+    found = Fused(DISTANCE, OPEN, (), share * OPEN).weighed(process, nothing, x_t, y, t)
+    one_scale = Fused(DISTANCE, OPEN).weighed(process, nothing, x_t, y, t)
+    inner = torch.zeros(edge, dtype=torch.bool)
+    inner[1:-1] = True  # without the faces of the cubes
+    axes = inner.repeat(6)
+    where = (axes[:, None, None] & axes[:, None] & axes).expand(size)
+    errors = [float((each.x0 - x0)[where].square().mean().sqrt()) for each in (found, one_scale)]
+    assert errors[0] == pytest.approx(float(found.variance.mean().sqrt()), rel=0.1)
+    assert errors[0] < 1.02 * errors[1]
+    assert errors[0] < 0.75 * errors[1] or not 0.1 < ratio < 8  # there one scale cannot tell coarse from fine
+
+
 # ---------------------------------------------------------------- what the network is shown
 
 

@@ -58,12 +58,14 @@ def fingerprint(
         sources = tuple(statistics(kind_of(channel).name, gain) for channel in source)
         targets = tuple(statistics(kind_of(channel).name, gain) for channel in target)
         links = tuple(tuple(link(y, x, 0.02, noise, correlation) for y in sources) for x in targets)
-        missed = tuple(0.005 * x.peak for x in targets) if source else None
+        missed, grain = (tuple(share * x.peak for x in targets) if source else None for share in (0.005, 0.002))
         name_i, layout = f"case{i}", "LPS"
-        rows.append(CaseFingerprint(name_i, name_i, shape, spacing, cropped, layout, sources, targets, links, missed))
+        row = CaseFingerprint(name_i, name_i, shape, spacing, cropped, layout, sources, targets, links, missed, grain)
+        rows.append(row)
     task = "translation" if source else "generation"
     pooled = rows[cases // 2]
-    return Fingerprint(name, task, source, target, ".nii.gz", pooled.source, pooled.target, tuple(rows))
+    curves = ((((-1.0, 0.05), (0.0, 0.5), (1.0, 2.0)),) * len(source),) * len(target) if source else ()
+    return Fingerprint(name, task, source, target, ".nii.gz", pooled.source, pooled.target, tuple(rows), curves)
 
 
 GOLDEN = {

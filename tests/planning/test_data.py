@@ -119,6 +119,31 @@ def test_an_open_part_that_the_fingerprint_lacks_is_not_invented() -> None:
     assert data.open_part(lacking, sources, targets, anchor) is None
 
 
+def test_the_grain_is_that_of_the_faintest_target_normalised_as_it_is() -> None:
+    found = fingerprint("Dataset001_A", (40, 40, 40), (2.0, 2.0, 2.0), ("PET", "CT"), ("PET", "CT"))
+    sources = [data.source_channel(name).value for name in found.channel_names]
+    window = data.target_channel(1, found, sources[1], 1).value
+    targets = (replace(sources[0], normalization=Scheme("tied", {})), window)
+    peak = float(np.median([case.source[0].peak for case in found.cases]))
+    for pet, ct, expected in ((0.006, 409.5, 0.006 / peak), (60.0, 4.095, 0.002)):
+        with_grain = replace(found, cases=tuple(replace(case, grain=(pet, ct)) for case in found.cases))
+        assert data.grain(with_grain, sources, targets, (0, 1)) == pytest.approx(expected, rel=1e-3)
+    lacking = replace(found, cases=(*with_grain.cases[:-1], replace(found.cases[-1], grain=None)))
+    assert data.grain(lacking, sources, targets, (0, 1)) is None
+
+
+def test_the_curve_of_a_target_is_that_over_its_anchor_in_the_planned_units() -> None:
+    found = fingerprint("Dataset001_A", (40, 40, 40), (2.0, 2.0, 2.0), ("CT", "PET"), ("PET", "CT"))
+    own = tuple(tuple(((0.0, 10.0 * t + s), (0.5, 1.0)) for s in (1, 2)) for t in (1, 2))
+    found = replace(found, open_curves=own)
+    sources = [data.source_channel(name).value for name in found.channel_names]
+    assert data.open_curve(found, sources, (1, 0)) == (((0.0, 12.0), (0.5, 1.0)), ((0.0, 21.0), (0.5, 1.0)))
+    wider = replace(sources[0], normalization=Scheme("fixed", {"low": -3071.5, "high": 5118.5}))  # twice as wide
+    (low, high) = data.open_curve(found, (wider, sources[1]), (1, 0))[1]
+    assert (low, high) == (pytest.approx((0.0, 21.0)), pytest.approx((0.25, 1.0)))
+    assert data.open_curve(replace(found, open_curves=()), sources, (1, 0)) == ()
+
+
 def test_translation_keeps_the_finest_detail_while_that_is_affordable() -> None:
     mixed = with_spacings(PETCT, [(3.0, 2.0, 2.0)] * 3 + [(3.0, 1.5, 1.5)] * 2)
     assert data.spacing(mixed).value == (3.0, 1.5, 1.5)
