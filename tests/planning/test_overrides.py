@@ -144,6 +144,10 @@ def test_more_shifts_than_the_puzzle_has_places_are_refused(path: str) -> None:
         ("eta=2", "0 to 1"),
         ("network.recompute=all", "prdit: none or blocks; unet: none or norms or blocks"),
         ("stages.0.share=-3", "above 0"),
+        ("open_curve=[[[0.5,1.0],[0.1,1.0]]]", "from the lowest up"),
+        ("open_curve=[[[0.1,1.0],[0.5,0.0]]]", "a share above 0"),
+        ("open_curve=[[]]", "pairs of an intensity"),
+        ("grain=-1", "at least 0"),
         ("budget.memory_bytes=many", "a whole number"),
     ],
 )

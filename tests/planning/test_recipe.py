@@ -109,6 +109,19 @@ def test_an_open_part_that_was_not_estimated_is_a_share_of_the_distance_or_nothi
     assert recipe.open_part(None, None).value == 0.0
 
 
+def test_a_curve_is_taken_as_measured_and_the_reason_states_its_range() -> None:
+    curves = (((0.0, 0.03), (0.5, 1.0)), ((0.2, 4.5),))
+    verdict = recipe.open_curve(curves, data(anchor=(0, 0)))
+    assert verdict.value == curves
+    assert "from 0.03 to 4.5" in verdict.reason
+    assert recipe.open_curve((), data(anchor=(0,))).value == recipe.open_curve(curves, data()).value == ()
+
+
+def test_a_grain_is_taken_as_measured_or_not_known() -> None:
+    assert recipe.grain(0.0123456, "translation").value == 0.01235
+    assert recipe.grain(None, "translation").value == recipe.grain(0.01, "generation").value == 0.0
+
+
 def test_warm_up_and_memory_are_a_twentieth_of_the_training_within_limits() -> None:
     assert [recipe.warmup_steps(steps).value for steps in (100, 10_000, 10**6)] == [20, 500, 1000]
     assert [recipe.ema_half_life(steps).value for steps in (100, 10_000, 10**6)] == [10, 500, 5000]
