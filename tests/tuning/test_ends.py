@@ -24,7 +24,7 @@ CASES = ("case_0", "case_1", "case_2")
 @pytest.fixture
 def bench(tmp_path) -> Bench:
     """A network that answers zero: its image is the local mean of the source, and it expects the open part."""
-    plan = tiny_plan(["bridge"])
+    plan = tiny_plan(["bridge"], open_curve=(), grain=0.0)
     prepare(tmp_path, plan, 3)
     weights = {name: torch.zeros_like(v) for name, v in trainer_of(plan, "bridge").network.state_dict().items()}
     return Bench(build_model(plan, "bridge", [weights], CPU), plan, tmp_path / "preprocessed" / NAME / "bridge", seed=7)
