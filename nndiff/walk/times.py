@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from nndiff.walk.starts import Start
 
 SHARES = (2, 5, 10)  # for a late start, tuning tries its number of steps divided by each of these
-# Multiples of the smallest sigma/a that tuning tries, and their steps. The planned one is right for a perfect network;
-# after ten minutes of training on real low-count PET, twice that gave the truth's fine power, and the planned one 1.3 x.
+# Multiples of the smallest sigma/a that tuning tries, and their steps. The planned one is right for a perfect network.
+# After ten minutes on real low-count PET, it drew 1.3 times the truth's fine power, and twice that noise 1.1 times.
 EARLIER, SHORT_WALK = (2.0, 4.0, 10.0), 6
 FROM_SOURCE = (1, 2, 4, 10, 20)  # numbers of steps that tuning tries where the process starts at the source
 
