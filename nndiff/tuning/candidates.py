@@ -56,7 +56,7 @@ def rounds(setting: Setting) -> list[Round]:
                 yield replace(plain, times=times)  # no rule has an effect on a single step
             for rule in (RULES[name] for name in RULES):
                 if times.steps >= rule.least_steps:
-                    variants = rule.variants(setting.process.from_source)
+                    variants = rule.variants()
                     yield from (replace(plain, times=times, rule=variant) for variant in variants)
         yield from (replace(plain, rule=rule) for rule in best.rule.neighbours())
 

@@ -59,7 +59,7 @@ class Rule(Part):
         raise NotImplementedError
 
     @classmethod
-    def variants(cls, from_source: bool) -> Iterator[Rule]:
+    def variants(cls) -> Iterator[Rule]:
         """Yield the settings of this rule that tuning tries on a walk of several steps."""
         return iter(())
 
@@ -103,11 +103,9 @@ class First(Rule):
         return any(process.update(t, s, self.eta).noise > 0 for t, s in pairwise(times))
 
     @classmethod
-    def variants(cls, from_source: bool) -> Iterator[Rule]:
-        """Yield the deterministic step and, on a bridge, the ancestral one; for other processes that one is planned."""
-        yield cls(0.0)
-        if from_source:
-            yield cls(1.0)
+    def variants(cls) -> Iterator[Rule]:
+        """Yield the deterministic step and the ancestral one, which forgets the errors of earlier estimates."""
+        yield from (cls(0.0), cls(1.0))
 
     def label(self) -> str:
         return f"eta {self.eta:g}"
@@ -136,7 +134,7 @@ class Second(Rule):
         return First(0.0).draws_noise(process, times)
 
     @classmethod
-    def variants(cls, from_source: bool) -> Iterator[Rule]:
+    def variants(cls) -> Iterator[Rule]:
         yield cls()
 
     def label(self) -> str:

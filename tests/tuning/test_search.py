@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -111,6 +111,14 @@ def test_on_a_bridge_steps_noise_and_order_are_tried_and_a_sampler_that_ignores_
     tried = [row.sampler for row in search.rows]
     assert {(s.steps, s.rule) for s in tried} >= {(1, First(0.0)), (4, First(1.0)), (10, Second()), (20, First(0.0))}
     assert "noise" not in {s.start.name for s in tried}
+
+
+def test_a_late_start_is_tried_with_every_rule_whichever_is_planned() -> None:
+    for planned in (First(1.0), First(0.0), Second()):
+        search = searching()
+        search.run(replace(PLANNED, rule=planned))
+        several = {row.sampler.rule for row in search.rows if row.sampler.steps >= 3}
+        assert several >= {First(0.0), First(1.0), Second()}
 
 
 def test_a_walk_of_a_thousand_steps_is_measured_on_two_cases_at_most() -> None:
