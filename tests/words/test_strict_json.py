@@ -66,6 +66,10 @@ def valid(rule: Rule | None, kind: Any) -> st.SearchStrategy[Any]:
         return words_of(kind)
     if rule is plan.RISING:
         return st.lists(st.tuples(st.floats(-9, 0), st.floats(1, 9)), max_size=2).map(tuple)
+    if rule is plan.OPEN_CURVES:
+        points = st.tuples(st.floats(-9, 9), st.floats(0.01, 9))
+        curves = st.lists(points, min_size=1, max_size=3, unique_by=lambda point: point[0])
+        return st.lists(curves.map(sorted).map(tuple), max_size=2).map(tuple)
     if kind is str:
         return st.sampled_from(rule.words.split(" or "))
     if arguments[1:] == (...,):
