@@ -163,14 +163,8 @@ def open_part(
 
     It is None where the fingerprint contains no estimate.
     """
-    per_case = []
-    for case in fingerprint.cases:
-        if case.open_rms is None:
-            return None
-        maps = [_map_of(channel, case, sources, anchor[t]) for t, channel in enumerate(targets)]
-        missed = [(m(1.0) - m(0.0)) * rms for m, rms in zip(maps, case.open_rms, strict=True)]
-        per_case.append(math.sqrt(float(np.mean(np.square(missed)))))
-    return per_case
+    missed = _normalised([case.open_rms for case in fingerprint.cases], fingerprint, sources, targets, anchor)
+    return None if missed is None else [math.sqrt(float(np.mean(np.square(case)))) for case in missed]
 
 
 def grain(
@@ -180,13 +174,25 @@ def grain(
 
     It is None where the fingerprint contains no estimate.
     """
+    grains = _normalised([case.grain for case in fingerprint.cases], fingerprint, sources, targets, anchor)
+    return None if grains is None else float(np.median([min(case) for case in grains]))
+
+
+def _normalised(
+    sizes: Sequence[tuple[float, ...] | None],
+    fingerprint: Fingerprint,
+    sources: Sequence[Channel],
+    targets: Sequence[Channel],
+    anchor: Sequence[int],
+) -> list[list[float]] | None:
+    """Return sizes in the file's units, per case and target channel, normalised as planned; None if one is missing."""
     per_case = []
-    for case in fingerprint.cases:
-        if case.grain is None:
+    for case, own in zip(fingerprint.cases, sizes, strict=True):
+        if own is None:
             return None
         maps = [_map_of(channel, case, sources, anchor[t]) for t, channel in enumerate(targets)]
-        per_case.append(min((m(1.0) - m(0.0)) * rms for m, rms in zip(maps, case.grain, strict=True)))
-    return float(np.median(per_case))
+        per_case.append([(m(1.0) - m(0.0)) * size for m, size in zip(maps, own, strict=True)])
+    return per_case
 
 
 def open_curve(fingerprint: Fingerprint, sources: Sequence[Channel], anchor: Sequence[int]) -> tuple[Curve, ...]:

@@ -149,7 +149,11 @@ def test_before_training_it_errs_as_it_expects_where_the_open_part_is_coarse_wit
     x0 = 0.5 + OPEN * (math.sqrt(1 - share**2) * coarse + share * torch.randn(size, generator=rng))
     y, t = torch.full(size, 0.5), at(process, ratio)
     x_t, nothing = process.sample(x0, y, t, torch.randn(size, generator=rng)), torch.zeros((2, 2, *size[2:]))
-    found = Fused(DISTANCE, OPEN, (), share * OPEN).weighed(process, nothing, x_t, y, t)
+    own = Fused(DISTANCE, OPEN, (), share * OPEN)
+    found = own.weighed(process, nothing, x_t, y, t)
+    torch.testing.assert_close(
+        own.typical_variance(process, t).mean().float(), found.variance.mean(), rtol=1e-3, atol=0
+    )
     one_scale = Fused(DISTANCE, OPEN).weighed(process, nothing, x_t, y, t)
     inner = torch.zeros(edge, dtype=torch.bool)
     inner[1:-1] = True  # without the faces of the cubes
