@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nndiff.networks.blocks import Conv, TimeEmbedding, conv, modulated, recomputed, zeroed
+from nndiff.networks.blocks import Conv, TimeEmbedding, conv, zeroed
+from nndiff.networks.lean import in_slabs
 from nndiff.networks.prior import Prior
 from nndiff.words.volume import Triple
 
@@ -65,7 +66,8 @@ class Head(nn.Module):
     """Two convolutions at full resolution over the core's output and input, which correct artefacts of the puzzle.
 
     A timed head scales and shifts the maps between them by the time, because noise of each level needs its own filter.
-    Its maps are the largest of the network, so they are computed again in the backward pass.
+    These maps are the largest of the network, so they are computed slab by slab, and
+    again in the backward pass.
     """
 
     def __init__(self, c_in: int, c_out: int, width: int, timed: bool = False):
@@ -77,15 +79,12 @@ class Head(nn.Module):
 
     def forward(self, core: Tensor, seen: Tensor, t: Tensor) -> Tensor:
         """Return the output: [B, 4, Z, Y, X], [B, C, Z, Y, X], [B] → [B, out, Z, Y, X]."""
-        if self.time is None or self.film is None:
-            return self._run(core, seen, None)
-        return recomputed(self._run, core, seen, self.film(self.time(t)))
+        told = [] if self.time is None or self.film is None else [self.film(self.time(t))]
+        weights = [*self.first.parameters(), *self.last.parameters()]
+        return in_slabs(self._run, HEAD_REACH, [core, seen], told, weights)
 
-    def _run(self, core: Tensor, seen: Tensor, film: Tensor | None) -> Tensor:
-        maps = self.first(torch.cat([core, seen], dim=1))
-        if film is not None:
-            maps = modulated(maps, film)
-        return self.last(F.silu(maps))  # type: ignore[no-any-return]
+    def _run(self, core: Tensor, seen: Tensor, film: Tensor | None = None) -> Tensor:
+        return self.last(F.silu(self.first(torch.cat([core, seen], dim=1), film)))  # type: ignore[no-any-return]
 
 
 def averaging(c_in: int, channels: Sequence[int], kernel: Triple) -> Conv:

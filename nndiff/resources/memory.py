@@ -32,6 +32,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 from nndiff.assemble import asked, autocast, build_network, build_objective, formulation_of, set_trained
 from nndiff.diffusion.objectives import Objective, Pairs
 from nndiff.families import NetworkSpec
+from nndiff.networks.lean import ONEDNN_FLOOR
 from nndiff.networks.unet import Cache
 from nndiff.plans.plan import Lesson, Stage, Workload
 from nndiff.words.strict_json import encode
@@ -311,7 +312,6 @@ def _convolved_back(
 # ---------------------------------------------------------------- the operations' scratch
 
 ONEDNN_BLOCK = 16  # channels
-ONEDNN_FLOOR = 20480  # N·C·Z·Y up to which fp32 at batch 1 uses slow_conv3d (Convolution.cpp, use_mkldnn)
 
 
 def _cuda_scratch(op: Any, args: Any, out: Any) -> int:

@@ -1,4 +1,4 @@
-"""Tests of the network blocks: norms keep the dtype, recomputed units keep only their input, outputs channels last."""
+"""Tests of the network blocks: recomputed units keep only their input, outputs are channels last."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from nndiff.networks.blocks import (
     LANES,
     LAST,
     Conv,
-    GroupNorm,
     NormConv,
     ResidualBlock,
     TimeEmbedding,
@@ -26,20 +25,6 @@ from nndiff.networks.blocks import (
 @pytest.mark.parametrize(("channels", "expected"), [(1, 1), (6, 1), (12, 3), (20, 5), (32, 8), (48, 12), (256, 32)])
 def test_groups_divide_and_leave_four_channels_each(channels: int, expected: int) -> None:
     assert groups(channels) == expected
-
-
-def test_group_norm_stays_in_bf16_under_autocast() -> None:
-    norm, x = GroupNorm(16), torch.randn(2, 16, 4, 4, 4)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert norm(x.bfloat16()).dtype == torch.bfloat16
-        assert norm(x).dtype == torch.float32
-
-
-def test_group_norm_is_pytorchs_own() -> None:
-    norm, x = GroupNorm(12), 3 + 2 * torch.randn(2, 12, 4, 5, 6)
-    with torch.no_grad():
-        norm.weight.uniform_(), norm.bias.uniform_()
-    assert torch.equal(norm(x), F.group_norm(x, 3, norm.weight, norm.bias))
 
 
 def test_time_embedding_tells_neighbouring_steps_apart() -> None:
@@ -113,6 +98,22 @@ def test_few_outputs_by_taps_are_the_convolution_and_so_are_their_gradients(c: i
         torch.testing.assert_close(layer(x[:1]), expected[:1], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("c", [1, 6])  # by taps, and not
+def test_a_film_is_applied_to_what_a_convolution_returns(c: int) -> None:
+    layer, x, film = conv(4, c, (3, 3, 3)), torch.randn(1, 4, 5, 4, 6), torch.randn(1, 2 * c, requires_grad=True)
+    scale, shift = film[0, :c, None, None, None], film[0, c:, None, None, None]
+    found, expected = layer(x, film), layer(x) * (1 + scale) + shift
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    weighing = torch.randn_like(found)
+    wanted = film, layer.weight, layer.bias
+    for one, other in zip(
+        torch.autograd.grad((found * weighing).sum(), wanted),
+        torch.autograd.grad((expected * weighing).sum(), wanted),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
 def test_a_residual_block_starts_as_its_shortcuts() -> None:
     time, x, y = torch.randn(2, 16), torch.randn(2, 8, 4, 4, 4), torch.randn(2, 12, 4, 4, 4)
     assert torch.equal(ResidualBlock((8,), 8, 16, (3, 3, 3), "none")(time, x), x)
@@ -141,7 +142,7 @@ def test_film_scales_and_shifts_the_normalised_volume() -> None:
     unit, x = NormConv(8, 4, (1, 1, 1), recompute=False), torch.randn(2, 8, 3, 3, 3)
     film = torch.randn(2, 16)
     scale, shift = film[:, :8, None, None, None], film[:, 8:, None, None, None]
-    expected = unit.conv(F.silu(unit.norm(x) * (1 + scale) + shift))
+    expected = unit.conv(F.silu(F.group_norm(x, 2, unit.norm.weight, unit.norm.bias) * (1 + scale) + shift))
     torch.testing.assert_close(unit(x, film), expected)
 
 
