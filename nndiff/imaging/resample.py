@@ -5,10 +5,6 @@
 
 The least-squares inverse acts as anti-aliasing, and R⁺R = 1: coarse → fine → coarse is the identity. Without
 coarsening, the result equals scipy.ndimage at order 3, an order of magnitude faster.
-
-The weights of a row fall by a factor of 3.7 per voxel. Those below NEGLIGIBLE of the largest are zero: float32 would
-hold them as subnormal numbers, with which many processors compute slowly. What remains is a band. It is multiplied in
-blocks of rows, each of which reads only the voxels that it weights.
 """
 
 from __future__ import annotations
@@ -19,11 +15,10 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from nndiff.words.band import along, band
 from nndiff.words.volume import FloatArray, Floats, Grid, Mask, Spacing, Triple
 
 CUBIC, LINEAR = 3, 1
-NEGLIGIBLE = 1e-12  # of a row's largest weight; float32 rounds at 6e-8
-BLOCK = 64  # rows of a matrix that are multiplied at once: many more leave the band, fewer make small products
 TIE = 1e-4  # tolerance, so that float32 rounding does not decide whether exactly half a voxel counts
 
 
@@ -57,37 +52,15 @@ def _resample_channel(channel: FloatArray, shape: Triple, order: int, antialias:
     axes = sorted((0, 1, 2), key=lambda axis: shape[axis] / channel.shape[axis])
     for axis in axes:
         if channel.shape[axis] != shape[axis]:
-            channel = _apply(matrix(channel.shape[axis], shape[axis], order, antialias), channel, axis)
+            channel = along(axis, matrix(channel.shape[axis], shape[axis], order, antialias), channel)
     return channel
-
-
-def _apply(weights: FloatArray, channel: FloatArray, axis: int) -> FloatArray:
-    """Return [Z, Y, X] with one axis multiplied by `weights` [new, old]; the result is contiguous for every axis."""
-    shape = [len(weights) if i == axis else n for i, n in enumerate(channel.shape)]
-    product = np.empty(shape, dtype=np.float32)
-    for start in range(0, len(weights), BLOCK):
-        new = slice(start, start + BLOCK)
-        read = np.flatnonzero(weights[new].any(axis=0))
-        old = slice(int(read[0]), int(read[-1]) + 1)
-        block = weights[new, old]
-        if axis == 0:
-            np.matmul(block, channel[old].reshape(block.shape[1], -1), out=product[new].reshape(len(block), -1))
-        elif axis == 1:
-            np.matmul(block, channel[:, old], out=product[:, new])  # one product per plane
-        else:
-            np.matmul(channel[..., old], block.T, out=product[..., new])
-    return product
 
 
 @lru_cache(maxsize=256)
 def matrix(old: int, new: int, order: int = CUBIC, antialias: bool = True) -> FloatArray:
     """Return the resampling matrix of one axis, read-only: [new, old]."""
     inverted = antialias and new < old
-    exact = np.linalg.pinv(_sampling(new, old, order)) if inverted else _sampling(old, new, order)
-    largest = np.abs(exact).max(axis=1, keepdims=True)
-    weights = np.where(np.abs(exact) < NEGLIGIBLE * largest, 0.0, exact).astype(np.float32)
-    weights.flags.writeable = False
-    return weights
+    return band(np.linalg.pinv(_sampling(new, old, order)) if inverted else _sampling(old, new, order))
 
 
 def _sampling(old: int, new: int, order: int) -> Floats:

@@ -20,11 +20,13 @@ import numpy.typing as npt
 from scipy import ndimage, optimize
 
 from nndiff.metrics.image import psnr
+from nndiff.metrics.smooth import gaussian_filter
 from nndiff.words.volume import FloatArray, Floats, Mask, Range, Spacing
 
 Labels = npt.NDArray[np.int32]  # [Z, Y, X]; 0 belongs to no region
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
+TRUNCATE = 4.0  # sigma: the length of a kernel to either side
 FWHM_TOLERANCE = 0.01  # of the smallest voxel edge
 PERFECT = 1e3  # dB: replaces an infinite PSNR, with which the search cannot compute
 
@@ -71,8 +73,7 @@ def gaussian(array: FloatArray, fwhm: float, spacing: Spacing) -> FloatArray:
     if fwhm == 0:
         return array
     sigmas = [fwhm / FWHM_PER_SIGMA / edge for edge in spacing]
-    filtered: FloatArray = ndimage.gaussian_filter(array, sigmas, mode="nearest")
-    return filtered
+    return gaussian_filter(array, sigmas, mode="nearest", truncate=TRUNCATE)
 
 
 # ---------------------------------------------------------------- inside
