@@ -104,9 +104,12 @@ def _excess(power: Floats | None, true_power: Floats | None, cells: int, r: int)
 
 def _power(array: FloatArray, axis: int) -> Floats:
     """Return the mean power of each frequency along one axis, plus a small floor that avoids division by zero."""
-    lines = array.astype(np.float64)
-    spectrum = fft.rfft(lines - lines.mean(), axis=axis, overwrite_x=True)
-    others = tuple({0, 1, 2} - {axis})
-    power: Floats = (np.square(spectrum.real) + np.square(spectrum.imag)).mean(axis=others)
+    mean = array.mean(dtype=np.float64)
+    planes = np.moveaxis(array, (0 if axis else 1, axis), (0, -1))  # of lines [_, n]
+    power = np.zeros(array.shape[axis] // 2 + 1)
+    for plane in planes:  # one after the other, which the processor's cache can hold
+        spectrum = fft.rfft(plane.astype(np.float64) - mean)
+        power += (np.square(spectrum.real) + np.square(spectrum.imag)).sum(axis=0)
+    power /= array.size / array.shape[axis]
     floor: Floats = power + 1e-12 * power.max()
     return floor

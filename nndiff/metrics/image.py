@@ -178,12 +178,12 @@ def _score(means: Floats, span: float) -> Floats:
 
 def _sums(array: Floats, axis: int) -> Floats:
     """Return the sums of WINDOW = 7 neighbours along an axis."""
-    lines = np.moveaxis(array, axis, 0)
+    lines = array.swapaxes(0, axis)
     two = lines[:-1] + lines[1:]
     seven = two[:-5] + two[2:-3]
     seven += two[4:-1]
     seven += lines[6:]
-    return np.moveaxis(seven, 0, axis)
+    return seven.swapaxes(0, axis)
 
 
 def _mean(scores: Floats, mask: Mask | None) -> float:

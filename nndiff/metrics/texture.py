@@ -232,7 +232,7 @@ def _near(body: Mask) -> Mask:
     """Return the voxels that are at most MARGIN from the body along every axis: a cube is separable."""
     for axis in range(3):
         before = np.moveaxis(body, axis, 0)
-        near = before.copy()
+        near = before.copy(order="K")
         for step in range(1, MARGIN + 1):
             near[step:] |= before[:-step]
             near[:-step] |= before[step:]
