@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, optimize
+from scipy import ndimage
 
 from nndiff.metrics.image import psnr
 from nndiff.metrics.smooth import gaussian_filter
@@ -57,6 +57,7 @@ def best_gaussian(
     source: FloatArray, truth: FloatArray, spacing: Spacing, bounds: Range, mask: Mask | None = None
 ) -> tuple[FloatArray, float]:
     """Return the filtered source and the FWHM in mm; the source itself and 0 if no filter improves the PSNR."""
+    from scipy import optimize  # takes long to import
 
     def loss(fwhm: float) -> float:
         return -min(PERFECT, psnr(gaussian(source, fwhm, spacing), truth, bounds, mask))
