@@ -23,7 +23,7 @@ from nndiff.words.kind import Kind, kind_by_values
 from nndiff.words.volume import FloatArray, Grid, Mask, Range, Triple, Volume
 
 PREDICTION, INPUT, BEST_GAUSSIAN = "prediction", "input", "best Gaussian"
-BYTES_A_VOXEL = 130  # per worker: volumes, and the temporaries of MS-SSIM, which take the most
+BYTES_A_VOXEL = 80  # per worker: volumes, and the temporaries of the metrics (56 were measured)
 SMALLEST_VOXELS = 97**3  # MS-SSIM pads smaller volumes
 
 
