@@ -1,7 +1,8 @@
 """Resampling by matrices against scipy and skimage, measured side by side: seconds and largest difference.
 
-    python benchmarks/preprocess.py [--quick]
+    OMP_NUM_THREADS=1 python benchmarks/preprocess.py [--quick]
 
+Seconds are those of the processor, so that other work on the machine counts less; scipy and skimage use one thread.
 Each row resamples one volume with cubic splines to another spacing; ratios are medians over the repetitions. The
 difference is against scipy.ndimage's own order-3 result on the same grid, relative to the volume's range. Down-sampling
 is compared without anti-aliasing, as the other two do it; nndiff's default, which anti-aliases, is timed beside it.
@@ -85,9 +86,9 @@ def as_skimage(volume: np.ndarray, new: tuple[int, ...]) -> np.ndarray:
 
 
 def timed(function: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
-    start = time.perf_counter()
+    start = time.process_time()
     result = function()
-    return time.perf_counter() - start, result
+    return time.process_time() - start, result
 
 
 def show(rows: list[dict[str, float | str]]) -> None:

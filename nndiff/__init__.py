@@ -9,6 +9,8 @@ The public functions, each a stage that reads files and writes files, usable fro
     predict      a folder of scans → a folder of translated ones
     evaluate     predictions and truth → figures
 
+They check dataset and plan before they import a stage, which takes seconds.
+
 Everything else is private by convention. Floors, imported downward only (tests/test_architecture.py):
 
     0  words
@@ -70,13 +72,14 @@ def plan(
     Returns:
         The plan: `plan.decisions` lists every decision with its reason and alternatives.
     """
+    paths = _paths(raw=raw, preprocessed=preprocessed)
+    name = paths.dataset_name(dataset)
+
     from nndiff.data import fingerprint
     from nndiff.planning.request import planned, request
     from nndiff.plans.plan import save
     from nndiff.words import dataset as raw_dataset
 
-    paths = _paths(raw=raw, preprocessed=preprocessed)
-    name = paths.dataset_name(dataset)
     found = raw_dataset.read(paths.raw / name)
     folder = paths.preprocessed / name
     asked = request(folder, found.task, configurations, settings, gpu_memory_target, writes=not dry_run)
@@ -105,12 +108,13 @@ def preprocess(
     Returns:
         A summary per configuration: its folder, how many cases were prepared, what the way back costs.
     """
+    paths = _paths(raw=raw, preprocessed=preprocessed)
+    name = paths.dataset_name(dataset)
+
     from nndiff.data.preprocess import preprocess as stage
     from nndiff.plans.plan import load_plan
     from nndiff.words import dataset as raw_dataset
 
-    paths = _paths(raw=raw, preprocessed=preprocessed)
-    name = paths.dataset_name(dataset)
     found = load_plan(paths.preprocessed / name / "plan.json", f"plan it first: nndiff_plan -d {dataset}")
     names = configurations or list(found.configurations)
     return stage(raw_dataset.read(paths.raw / name), found, names, paths.preprocessed / name, workers)
@@ -149,20 +153,22 @@ def train(
     Returns:
         The fold's folder, with checkpoint_best.pt, progress.png and log.txt.
     """
-    from nndiff.checkpoint import LATEST, of_another, seen_of
-    from nndiff.planning.overrides import put_in
     from nndiff.plans.plan import load, load_plan
-    from nndiff.resources.machine import training_device
-    from nndiff.training.request import Request
-    from nndiff.training.run import train as stage
-    from nndiff.words.errors import NndiffError
-    from nndiff.words.fingerprint import Fingerprint
 
     paths = _paths(preprocessed=preprocessed, results=results)
     name = paths.dataset_name(dataset)
     prepared, folder = paths.preprocessed / name, paths.results / name
     found = load_plan(prepared / "plan.json", f"plan it first: nndiff_plan_and_preprocess -d {dataset}")
     found.demand_configuration(configuration)
+
+    from nndiff.checkpoint import LATEST, of_another, seen_of
+    from nndiff.planning.overrides import put_in
+    from nndiff.resources.machine import training_device
+    from nndiff.training.request import Request
+    from nndiff.training.run import train as stage
+    from nndiff.words.errors import NndiffError
+    from nndiff.words.fingerprint import Fingerprint
+
     latest = folder / configuration / f"fold_{fold}" / LATEST
     if resume and latest.exists() and (settings or time_budget or seed or begin_with):
         raise NndiffError(
@@ -219,14 +225,15 @@ def tune(
     Returns:
         What inference.json holds: the sampler chosen, the sweep, and the report on cases that did not choose.
     """
+    paths = _paths(preprocessed=preprocessed, results=results)
+    name = paths.dataset_name(dataset)
+
     import torch
 
     from nndiff.resources.machine import demand_device
     from nndiff.tuning.run import Request
     from nndiff.tuning.run import run as stage
 
-    paths = _paths(preprocessed=preprocessed, results=results)
-    name = paths.dataset_name(dataset)
     return stage(
         Request(
             fold=paths.results / name / configuration / f"fold_{fold}",

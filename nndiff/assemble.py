@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,15 @@ from nndiff.diffusion.objectives import OBJECTIVES, Network, Objective
 from nndiff.diffusion.prediction import PREDICTIONS, Estimate, Prediction
 from nndiff.diffusion.process import PROCESSES, Process
 from nndiff.families import NetworkSpec
-from nndiff.imaging.augment import AUGMENTATIONS, Augmentation
 from nndiff.plans.plan import Configuration, Lesson, Stage
 from nndiff.walk.part import Setting
 from nndiff.words.errors import NndiffError
 from nndiff.words.fingerprint import Curve
 from nndiff.words.scheme import Scheme
 from nndiff.words.volume import Triple
+
+if TYPE_CHECKING:
+    from nndiff.imaging.augment import Augmentation
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ def build_objective(stage: Stage, formulation: Formulation) -> Objective:
 
 
 def build_augmentations(schemes: Sequence[Scheme]) -> tuple[Augmentation, ...]:
+    from nndiff.imaging.augment import AUGMENTATIONS  # loads batchgenerators and pandas, which only training needs
+
     return tuple(AUGMENTATIONS.make(scheme.name, scheme.options) for scheme in schemes)
 
 

@@ -12,6 +12,7 @@ from nndiff.cli.command import Command, paths_of
 from nndiff.cli.train import add_device
 from nndiff.walk.sampler import Flag, flags
 from nndiff.words.errors import NndiffError
+from nndiff.words.paths import demand_input, demand_model
 
 DIAL = {"fidelity": 0.0, "balanced": 0.5, "texture": 1.0}
 
@@ -118,12 +119,16 @@ def _or_auto(flag: Flag) -> Callable[[str], Any]:
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    from nndiff.prediction import Request, predict
+    model = _model(arguments)
+    if arguments.input is not None:
+        demand_input(arguments.input)
+
+    from nndiff.prediction import Request, predict  # takes seconds: what can be refused before is refused above
 
     request = Request(
         input=arguments.input,
         output=arguments.output,
-        model=_model(arguments),
+        model=model,
         configuration=None if arguments.model else arguments.configuration,
         volumes=arguments.n,
         folds=tuple(arguments.folds) if arguments.folds else None,
@@ -157,10 +162,12 @@ def _model(arguments: argparse.Namespace) -> Path:
             found="neither -d nor -m" if arguments.model is None else "-d and -m",
             remedy="pass -d DATASET -c CONFIG, or -m MODEL_FOLDER",
         )
-    if arguments.model is not None:
-        return Path(arguments.model)
     paths = paths_of(arguments)
-    return paths.results / paths.dataset_name(arguments.dataset) / str(arguments.configuration)
+    folder: Path = arguments.model
+    if folder is None:
+        folder = paths.results / paths.dataset_name(arguments.dataset) / str(arguments.configuration)
+    demand_model(folder)
+    return folder
 
 
 if __name__ == "__main__":

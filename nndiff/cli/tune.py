@@ -48,7 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _work(arguments: argparse.Namespace) -> None:
     import nndiff
-    from nndiff.sampling.inference import FILE
 
     paths = paths_of(arguments)
     nndiff.tune(
@@ -64,6 +63,8 @@ def _work(arguments: argparse.Namespace) -> None:
         preprocessed=paths.preprocessed,
         results=paths.results,
     )
+    from nndiff.sampling.inference import FILE
+
     name = paths.dataset_name(arguments.dataset)
     fold = paths.results / name / arguments.configuration / f"fold_{arguments.fold}"
     print(f"Wrote {fold / FILE}, which nndiff_predict uses, and a plot: {fold / 'tuning.png'}")

@@ -20,10 +20,10 @@ from nndiff.metrics.pet import Labels, Region, best_gaussian
 from nndiff.metrics.table import Comparison, measured
 from nndiff.words.errors import NndiffError
 from nndiff.words.kind import Kind, kind_by_values
-from nndiff.words.volume import FloatArray, Grid, Mask, Range, Triple
+from nndiff.words.volume import FloatArray, Grid, Mask, Range, Triple, Volume
 
 PREDICTION, INPUT, BEST_GAUSSIAN = "prediction", "input", "best Gaussian"
-BYTES_A_VOXEL = 130  # per worker: volumes, and the temporaries of MS-SSIM, which take the most
+BYTES_A_VOXEL = 80  # per worker: volumes, and the temporaries of the metrics (56 were measured)
 SMALLEST_VOXELS = 97**3  # MS-SSIM pads smaller volumes
 
 
@@ -47,15 +47,19 @@ class Scorer:
     puzzle_factor: Triple
 
     def __call__(self, case: Case) -> list[Row]:
-        grid = io.read(case.truth[:1]).grid
+        first = io.read(case.truth[:1])
+        grid, rows = first.grid, list[Row]()
         mask = _read_mask(case.mask, grid)
         regions = _read_regions(case.regions, grid, mask)
-        return [row for channel in range(len(case.truth)) for row in self._channel(case, channel, grid, mask, regions)]
+        for channel, path in enumerate(case.truth):
+            volume = io.read([path]) if channel else first
+            truth = _checked(volume, path, grid, f"truth's channel {channel}")
+            rows += self._channel(case, channel, truth, grid, mask, regions)
+        return rows
 
     def _channel(
-        self, case: Case, channel: int, grid: Grid, mask: Mask | None, regions: Labels | None
+        self, case: Case, channel: int, truth: FloatArray, grid: Grid, mask: Mask | None, regions: Labels | None
     ) -> Iterator[Row]:
-        truth = _read(case.truth[channel], grid, f"truth's channel {channel}")
         kind = self.kind(channel, truth)
         bounds, labels = self._bounds(kind, truth), regions if kind.ratios else None
         itself = Comparison(
@@ -116,8 +120,11 @@ def _predicted(case: Case, channel: int, grid: Grid, itself: Comparison) -> Comp
 
 
 def _read(path: Path, grid: Grid, side: str) -> FloatArray:
+    return _checked(io.read([path]), path, grid, side)
+
+
+def _checked(volume: Volume, path: Path, grid: Grid, side: str) -> FloatArray:
     """Return the array [Z, Y, X] of a file; refuse another grid than the truth's, and NaN or infinite voxels."""
-    volume = io.read([path])
     difference = grid.difference(volume.grid)
     if difference is not None:
         raise NndiffError(

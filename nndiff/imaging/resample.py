@@ -3,8 +3,8 @@
     refine    n → m ≥ n    R[i, j] = spline through e_j at (i + ½)·n/m - ½     (the outer faces of both grids coincide)
     coarsen   m → n        R⁺ = (RᵀR)⁻¹Rᵀ: the coarse volume whose refinement is nearest to the fine one
 
-A channel takes three matrix products. The least-squares inverse acts as anti-aliasing, and R⁺R = 1: coarse → fine →
-coarse is the identity. Without coarsening, the result equals scipy.ndimage at order 3, an order of magnitude faster.
+The least-squares inverse acts as anti-aliasing, and R⁺R = 1: coarse → fine → coarse is the identity. Without
+coarsening, the result equals scipy.ndimage at order 3, an order of magnitude faster.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from nndiff.words.band import along, band
 from nndiff.words.volume import FloatArray, Floats, Grid, Mask, Spacing, Triple
 
 CUBIC, LINEAR = 3, 1
@@ -51,31 +52,15 @@ def _resample_channel(channel: FloatArray, shape: Triple, order: int, antialias:
     axes = sorted((0, 1, 2), key=lambda axis: shape[axis] / channel.shape[axis])
     for axis in axes:
         if channel.shape[axis] != shape[axis]:
-            channel = _apply(matrix(channel.shape[axis], shape[axis], order, antialias), channel, axis)
+            channel = along(axis, matrix(channel.shape[axis], shape[axis], order, antialias), channel)
     return channel
-
-
-def _apply(weights: FloatArray, channel: FloatArray, axis: int) -> FloatArray:
-    """Return [Z, Y, X] with one axis multiplied by `weights` [new, old]; the result is contiguous for every axis."""
-    z, y, x = channel.shape
-    product: FloatArray
-    if axis == 0:
-        product = (weights @ channel.reshape(z, y * x)).reshape(-1, y, x)
-    elif axis == 1:
-        product = weights @ channel  # one product per plane
-    else:
-        product = (channel.reshape(z * y, x) @ weights.T).reshape(z, y, -1)
-    return product
 
 
 @lru_cache(maxsize=256)
 def matrix(old: int, new: int, order: int = CUBIC, antialias: bool = True) -> FloatArray:
     """Return the resampling matrix of one axis, read-only: [new, old]."""
     inverted = antialias and new < old
-    exact = np.linalg.pinv(_sampling(new, old, order)) if inverted else _sampling(old, new, order)
-    weights = np.ascontiguousarray(exact, dtype=np.float32)
-    weights.flags.writeable = False
-    return weights
+    return band(np.linalg.pinv(_sampling(new, old, order)) if inverted else _sampling(old, new, order))
 
 
 def _sampling(old: int, new: int, order: int) -> Floats:

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from nndiff.words.volume import FloatArray, Floats, Mask
 
@@ -63,6 +62,8 @@ def _fair(drawn: Floats, truth: Floats) -> Floats:
 
 def _centred_ranks(values: npt.NDArray[np.floating]) -> Floats:
     """Return the ranks minus their mean; equal values get their mean rank."""
+    from scipy import stats  # takes long to import
+
     ranks: Floats = stats.rankdata(values, axis=None).astype(np.float64)
     ranks -= (ranks.size + 1) / 2
     return ranks

@@ -17,14 +17,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, optimize
+from scipy import ndimage
 
 from nndiff.metrics.image import psnr
+from nndiff.metrics.smooth import gaussian_filter
 from nndiff.words.volume import FloatArray, Floats, Mask, Range, Spacing
 
 Labels = npt.NDArray[np.int32]  # [Z, Y, X]; 0 belongs to no region
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
+TRUNCATE = 4.0  # sigma: the length of a kernel to either side
 FWHM_TOLERANCE = 0.01  # of the smallest voxel edge
 PERFECT = 1e3  # dB: replaces an infinite PSNR, with which the search cannot compute
 
@@ -55,6 +57,7 @@ def best_gaussian(
     source: FloatArray, truth: FloatArray, spacing: Spacing, bounds: Range, mask: Mask | None = None
 ) -> tuple[FloatArray, float]:
     """Return the filtered source and the FWHM in mm; the source itself and 0 if no filter improves the PSNR."""
+    from scipy import optimize  # takes long to import
 
     def loss(fwhm: float) -> float:
         return -min(PERFECT, psnr(gaussian(source, fwhm, spacing), truth, bounds, mask))
@@ -71,8 +74,7 @@ def gaussian(array: FloatArray, fwhm: float, spacing: Spacing) -> FloatArray:
     if fwhm == 0:
         return array
     sigmas = [fwhm / FWHM_PER_SIGMA / edge for edge in spacing]
-    filtered: FloatArray = ndimage.gaussian_filter(array, sigmas, mode="nearest")
-    return filtered
+    return gaussian_filter(array, sigmas, mode="nearest", truncate=TRUNCATE)
 
 
 # ---------------------------------------------------------------- inside

@@ -10,23 +10,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from nndiff.metrics.ensemble import crps, uncertainty_correlation
-from nndiff.metrics.grid import GridIndex, grid_index
-from nndiff.metrics.image import high_frequency_ratio, mae, ms_ssim, nrmse, psnr, ssim
+from nndiff.metrics.grid import GridIndex, Powers, grid_index, powers
+from nndiff.metrics.image import high_frequency_ratio, high_power, mae, nrmse, psnr, ssim_and_ms_ssim
 from nndiff.metrics.pet import Labels, Region, region_biases
-from nndiff.metrics.texture import Texture, texture
+from nndiff.metrics.texture import Reference, Texture, texture
 from nndiff.words.registry import Registry
 from nndiff.words.volume import FloatArray, Mask, Range, Spacing, Triple
 
 
 @dataclass(frozen=True, eq=False)
+class Known:
+    """What some metrics compute from the truth alone, computed when first asked for and shared by its comparisons."""
+
+    truth: FloatArray
+    mask: Mask | None
+    puzzle_factor: Triple
+
+    def fits(self, truth: FloatArray, mask: Mask | None, puzzle_factor: Triple) -> bool:
+        return self.truth is truth and self.mask is mask and self.puzzle_factor == puzzle_factor
+
+    @cached_property
+    def texture(self) -> Reference:
+        return Reference.of(self.truth, self.mask)
+
+    @cached_property
+    def high_power(self) -> float:
+        return high_power(self.truth, self.mask)
+
+    @cached_property
+    def line_powers(self) -> Powers:
+        return powers(self.truth, self.puzzle_factor)
+
+
+@dataclass(frozen=True, eq=False)
 class Comparison:
-    """An estimate of one channel, its truth, and further inputs of some metrics. Arrays are [Z, Y, X]."""
+    """An estimate of one channel, its truth, and further inputs of some metrics. Arrays are [Z, Y, X].
+
+    `replace` with another estimate keeps what is known of the truth.
+    """
 
     estimate: FloatArray
     truth: FloatArray
@@ -38,16 +65,28 @@ class Comparison:
     samples: tuple[FloatArray, ...] = ()  # drawn from the model that made the estimate
     deviation: FloatArray | None = None  # standard deviation per voxel over the draws of that model
     fwhm: float | None = None  # mm, of the Gaussian filter that made the estimate
+    known: Known = field(default=None, repr=False)  # type: ignore[assignment]  # unset: made here
+
+    def __post_init__(self) -> None:
+        """Make what is known of the truth, unless it was handed over and is of the same truth, mask and factor."""
+        known = self.known
+        if known is None or not known.fits(self.truth, self.mask, self.puzzle_factor):
+            object.__setattr__(self, "known", Known(self.truth, self.mask, self.puzzle_factor))
 
     @cached_property
     def grid(self) -> GridIndex:
         """Return the puzzle's grid artefacts. They need complete lines, so the residual is 0 outside the mask."""
         inside = self.estimate if self.mask is None else np.where(self.mask, self.estimate, self.truth)
-        return grid_index(inside, self.truth, self.puzzle_factor)
+        return grid_index(inside, self.truth, self.puzzle_factor, self.known.line_powers)
+
+    @cached_property
+    def similarity(self) -> tuple[float, float]:
+        """Return SSIM and MS-SSIM."""
+        return ssim_and_ms_ssim(self.estimate, self.truth, self.bounds, self.mask)
 
     @cached_property
     def texture(self) -> Texture:
-        return texture(self.estimate, self.truth, self.mask)
+        return texture(self.estimate, self.truth, self.mask, self.known.texture)
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
@@ -121,14 +160,14 @@ ROWS = (
     ),
     Metric(
         "SSIM",
-        lambda c: ssim(c.estimate, c.truth, c.bounds, c.mask),
+        lambda c: c.similarity[0],
         "luminance, contrast and structure of 7³ windows",
         high_is_good,
         heading="SSIM",
     ),
     Metric(
         "MS_SSIM",
-        lambda c: ms_ssim(c.estimate, c.truth, c.bounds, c.mask),
+        lambda c: c.similarity[1],
         "SSIM over five scales",
         high_is_good,
         heading="MS_SSIM",
@@ -148,7 +187,7 @@ ROWS = (
     ),
     Metric(
         "HF",
-        lambda c: high_frequency_ratio(c.estimate, c.truth, c.mask),
+        lambda c: high_frequency_ratio(c.estimate, c.truth, c.mask, c.known.high_power),
         "power above half the Nyquist frequency over the truth's: below 1 is blur, above 1 is noise",
         near_one_is_good,
         heading="HF",

@@ -31,8 +31,8 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
+from nndiff.metrics.smooth import gaussian_filter
 from nndiff.words.volume import FloatArray, Floats, Mask
 
 Regions = npt.NDArray[np.int8]  # [Z, Y, X]: NOWHERE, AIR, BODY or HOT
@@ -97,23 +97,47 @@ class Texture:
         return sum(map(decibels, ratios)) / len(ratios) + CORRELATION_IN_DB * abs(self.correlation_bias or 0.0)
 
 
-def texture(estimate: FloatArray, truth: FloatArray, mask: Mask | None = None) -> Texture:
-    """Return the comparison within the mask; outside it, the estimate is replaced by the truth.  [Z, Y, X] each."""
-    true_levels = _levels(truth)
-    regions = _regions(true_levels[2], mask)
-    sizes = np.bincount(regions.ravel(), minlength=4)
-    if sizes[BODY] < min(LEAST_VOXELS):
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the comparison needs of a truth. Estimates of one truth can share it."""
+
+    regions: Regions  # [Z, Y, X]
+    sizes: npt.NDArray[np.intp]  # voxels of each region
+    powers: Floats  # [3 bands, 4 regions]
+    correlation: float | None
+    range: float  # the highest minus the lowest value
+
+    @classmethod
+    def of(cls, truth: FloatArray, mask: Mask | None = None) -> Reference:
+        levels = _levels(truth)
+        regions = _regions(levels[2], mask)
+        sizes = np.bincount(regions.ravel(), minlength=4)
+        correlation = _correlation(levels, regions == BODY)
+        return cls(regions, sizes, _powers(levels, regions), correlation, float(np.ptp(truth)))
+
+    @property
+    def has_texture(self) -> bool:
+        large = int(self.sizes[BODY]) >= min(LEAST_VOXELS)
+        return large and float(self.powers[:, BODY].min()) > (ROUNDING * self.range) ** 2
+
+
+def texture(
+    estimate: FloatArray, truth: FloatArray, mask: Mask | None = None, reference: Reference | None = None
+) -> Texture:
+    """Return the comparison within the mask; outside it, the estimate is replaced by the truth.  [Z, Y, X] each.
+
+    `reference`: that of the truth and the mask, if it has been made before.
+    """
+    reference = reference or Reference.of(truth, mask)
+    if not reference.has_texture:
         return Texture()
     levels = _levels(estimate if mask is None else np.where(mask, estimate, truth))
-    powers, true_powers = (_powers(each, regions, sizes) for each in (levels, true_levels))  # [3 bands, 4 regions]
-    if true_powers[:, BODY].min() <= (ROUNDING * float(np.ptp(truth))) ** 2:
-        return Texture()
+    powers, true_powers = _powers(levels, reference.regions), reference.powers  # [3 bands, 4 regions]
     floor = FLOOR * true_powers[:, BODY]
     ratios = (powers + floor[:, None]) / (true_powers + floor[:, None])
-    air, body, hot = (_ratios(ratios[:, region], int(sizes[region])) for region in (AIR, BODY, HOT))
-    inside = regions == BODY
-    correlation = _correlation(levels, inside) if powers[0, BODY] > floor[0] else None
-    return Texture(air, body, hot, correlation, _correlation(true_levels, inside))
+    air, body, hot = (_ratios(ratios[:, region], int(reference.sizes[region])) for region in (AIR, BODY, HOT))
+    correlation = _correlation(levels, reference.regions == BODY) if powers[0, BODY] > floor[0] else None
+    return Texture(air, body, hot, correlation, reference.correlation)
 
 
 def decibels(ratio: float) -> float:
@@ -134,7 +158,7 @@ def _levels(array: FloatArray) -> list[FloatArray]:
     levels, before = [array.astype(np.float32, copy=False)], 0.0
     for sigma in SIGMAS:
         more = math.sqrt(sigma**2 - before**2)
-        levels.append(ndimage.gaussian_filter(levels[-1], more, mode="reflect", truncate=TRUNCATE))
+        levels.append(gaussian_filter(levels[-1], (more, more, more), mode="reflect", truncate=TRUNCATE))
         before = sigma
     return levels
 
@@ -144,17 +168,18 @@ def _bands(levels: list[FloatArray]) -> Iterator[FloatArray]:
         yield sharp - smooth
 
 
-def _powers(levels: list[FloatArray], regions: Regions, sizes: npt.NDArray[np.intp]) -> Floats:
-    """Return the variance of each band in each region, [3 bands, 4 regions]; 0 for an empty region.
+def _powers(levels: list[FloatArray], regions: Regions) -> Floats:
+    """Return the variance of each band in each region, [3 bands, 4 regions]; 0 for NOWHERE and for an empty region.
 
     The mean of a band is not texture: it is above 0 throughout a hot region, which is brighter than its surroundings.
     """
-    rows, where, count = [], regions.ravel(), np.maximum(sizes, 1)
-    for band in _bands(levels):
-        values = band.ravel()
-        mean, square = (np.bincount(where, weights, minlength=4) / count for weights in (values, np.square(values)))
-        rows.append(np.maximum(square - mean**2, 0))
-    return np.array(rows)
+    inside = {region: regions == region for region in (AIR, BODY, HOT)}
+    powers = np.zeros((len(levels) - 1, 4))
+    for row, band in zip(powers, _bands(levels), strict=True):
+        for region, voxels in inside.items():
+            values = band[voxels]
+            row[region] = values.var(dtype=np.float64) if values.size else 0.0
+    return powers
 
 
 def _ratios(ratios: Floats, size: int) -> Bands:
@@ -165,16 +190,22 @@ def _ratios(ratios: Floats, size: int) -> Bands:
 def _correlation(levels: list[FloatArray], inside: Mask) -> float | None:
     """Return the mean over the axes of the correlation of neighbours in the fine band; None if it is constant."""
     fine = levels[0] - levels[1]
-    fine = np.where(inside, fine - fine[inside].mean(), np.float32(0))
+    fine -= fine.mean(where=inside) if inside.any() else 0
+    fine *= inside
+    squares = np.square(fine)
     found = []
     for axis in range(3):
         first, second = (slice(None),) * axis + (slice(1, None),), (slice(None),) * axis + (slice(-1),)
-        both = inside[first] & inside[second]
-        a, b = fine[first][both], fine[second][both]
-        norm = math.sqrt(float(a @ a) * float(b @ b))
+        powers = (_sum(squares[one], inside[other]) for one, other in ((first, second), (second, first)))
+        norm = math.sqrt(math.prod(powers))
         if norm > 0:  # an axis of one voxel has no neighbours
-            found.append(float(a @ b) / norm)
+            found.append(_sum(fine[first], fine[second]) / norm)
     return sum(found) / len(found) if found else None
+
+
+def _sum(a: FloatArray, b: npt.NDArray[np.generic]) -> float:
+    """Return the sum of the products of two volumes."""
+    return float(np.multiply(a, b).sum(dtype=np.float64))
 
 
 # ---------------------------------------------------------------- regions
@@ -187,7 +218,7 @@ def _regions(smooth: FloatArray, mask: Mask | None) -> Regions:
     if level is None:
         return regions
     body = smooth > level
-    near = ndimage.maximum_filter(body, 2 * MARGIN + 1, mode="nearest")  # a cube is separable
+    near = _near(body)
     inside = np.True_ if mask is None else mask
     regions[~near & inside] = AIR
     regions[body & inside] = BODY
@@ -195,6 +226,18 @@ def _regions(smooth: FloatArray, mask: Mask | None) -> Regions:
     if values.size:
         regions[body & inside & (smooth > np.quantile(values, 1 - HOT_SHARE))] = HOT
     return regions
+
+
+def _near(body: Mask) -> Mask:
+    """Return the voxels that are at most MARGIN from the body along every axis: a cube is separable."""
+    for axis in range(3):
+        before = np.moveaxis(body, axis, 0)
+        near = before.copy(order="K")
+        for step in range(1, MARGIN + 1):
+            near[step:] |= before[:-step]
+            near[:-step] |= before[step:]
+        body = np.moveaxis(near, 0, axis)
+    return body
 
 
 def _body_level(smooth: FloatArray) -> float | None:

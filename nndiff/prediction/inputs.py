@@ -14,6 +14,7 @@ from nndiff.imaging import dicom
 from nndiff.plans.channels import Channel
 from nndiff.words.dataset import CHANNEL, FILE_ENDINGS
 from nndiff.words.errors import NndiffError
+from nndiff.words.paths import demand_input
 
 DICOM_TO = ".nii.gz"
 
@@ -38,8 +39,7 @@ class Inputs:
 
 def find(folder: Path, channels: tuple[Channel, ...]) -> Inputs:
     """Return all cases of the folder, sorted by name."""
-    if not folder.is_dir():
-        raise NndiffError("The input folder does not exist.", where=folder, remedy="correct the path after -i")
+    demand_input(folder)
     found: dict[str, dict[int, Path]] = defaultdict(dict)
     endings: dict[str, str] = {}
     failures: dict[str, str] = {}

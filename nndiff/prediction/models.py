@@ -20,6 +20,7 @@ from nndiff.sampling.inference import Drawn, digest_of
 from nndiff.sampling.translate import Model, build_model
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
+from nndiff.words.paths import demand_model
 
 FOLD = "fold_"
 
@@ -87,8 +88,7 @@ def load(
 
 
 def _checkpoints(folder: Path, folds: Sequence[str] | None, name: str) -> list[Path]:
-    if not folder.is_dir():
-        raise NndiffError("There is no such model.", where=folder, remedy="train it first, or correct -m, -d or -c")
+    demand_model(folder)
     if folds is None and (folder / name).exists():
         return [folder / name]
     wanted = [f"{FOLD}{fold}" for fold in folds] if folds else _folds_in(folder, name)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from nndiff.metrics import image
-from nndiff.metrics.texture import Texture
+from nndiff.metrics.texture import Reference, Texture
 from nndiff.metrics.texture import texture as texture_of
 from nndiff.plans.channels import Channel
 from nndiff.words.volume import FloatArray, Mask
@@ -52,16 +52,33 @@ def bounds_of(channel: Channel, truth: FloatArray) -> tuple[float, float]:
     return float(truth.min()), float(truth.max())
 
 
+@dataclass(frozen=True, eq=False)
+class TrueTexture:
+    """What the figures of texture need of one channel of a truth; all estimates of a case can share it."""
+
+    reference: Reference
+    high_power: float
+
+    @classmethod
+    def of(cls, truth: FloatArray, mask: Mask | None) -> TrueTexture:
+        return cls(Reference.of(truth, mask), image.high_power(truth, mask))
+
+
 def compare(
     estimate: FloatArray,
     target: FloatArray,
     bounds: Sequence[tuple[float, float]],
     mask: Mask | None,
     texture: bool = False,
+    known: Sequence[TrueTexture] | None = None,
 ) -> Figures:
+    """Return the figures of an estimate [C, Z, Y, X]; `known`: of each channel of the target, if made before."""
     pairs = list(zip(estimate, target, bounds, strict=True))
     fidelity = [(image.psnr(e, t, b, mask), image.ssim(e, t, b, mask), image.mae(e, t, mask)) for e, t, b in pairs]
-    local = [_texture(e, t, mask) for e, t, _ in pairs] if texture else []
+    local = []
+    if texture:
+        truths = known or [TrueTexture.of(truth, mask) for truth in target]
+        local = [_texture(e, t, mask, truth) for (e, t, _), truth in zip(pairs, truths, strict=True)]
     return Figures(*map(fmean, zip(*fidelity, strict=True)), *map(mean_of, zip(*local, strict=True)))
 
 
@@ -71,8 +88,9 @@ def mean_of(values: Sequence[float]) -> float:
     return fmean(defined) if defined else math.nan
 
 
-def _texture(estimate: FloatArray, truth: FloatArray, mask: Mask | None) -> tuple[float, ...]:
+def _texture(estimate: FloatArray, truth: FloatArray, mask: Mask | None, known: TrueTexture) -> tuple[float, ...]:
     """Return the figures of texture, in the order of their fields in `Figures`."""
-    found: Texture = texture_of(estimate, truth, mask)
+    found: Texture = texture_of(estimate, truth, mask, known.reference)
     local = (found.distance, found.body.fine, found.air.fine, found.correlation_bias)
-    return image.high_frequency_ratio(estimate, truth, mask), *(math.nan if v is None else v for v in local)
+    hf = image.high_frequency_ratio(estimate, truth, mask, known.high_power)
+    return hf, *(math.nan if v is None else v for v in local)

@@ -24,7 +24,7 @@ from nndiff.diffusion.prediction import eps_of
 from nndiff.imaging import store
 from nndiff.plans.plan import Plan
 from nndiff.sampling.forced import decibels_gained
-from nndiff.sampling.scoring import bounds_of, compare
+from nndiff.sampling.scoring import Figures, bounds_of, compare
 from nndiff.sampling.translate import Arrangement, Model, arrangements, translate
 from nndiff.training.batches import Batch
 from nndiff.training.loop import Trainer
@@ -131,9 +131,11 @@ class Validation:
         mask = None if "mask" not in case else case["mask"].astype(bool)
         own = compare(estimate, case["target"], bounds, mask)
         source = case["source"][list(self.plan.anchor)]
-        kernel = trainer.configuration.network.local_mean_kernel(trainer.configuration.puzzle_factor)
-        answers = without_network(source, self._level, kernel, plan.target_range)
-        plain = [compare(array, case["target"], bounds, mask) for array in answers]
+        if number not in self._plain:
+            kernel = trainer.configuration.network.local_mean_kernel(trainer.configuration.puzzle_factor)
+            answers = without_network(source, self._level, kernel, plan.target_range)
+            self._plain[number] = [compare(array, case["target"], bounds, mask) for array in answers]
+        plain = self._plain[number]
         scores = Scores(
             case=self.cases[number],
             score=own.score(),
@@ -145,6 +147,11 @@ class Validation:
             walk=decibels_gained(model, case, seed_of(VALIDATION, trainer.run.seed, number), self.sampler, layouts[0]),
         )
         return scores, Example(source, estimate, case["target"])
+
+    @cached_property
+    def _plain(self) -> dict[int, list[Figures]]:
+        """Return the figures without a network by case; they are the same in every epoch."""
+        return {}
 
     @cached_property
     def _level(self) -> FloatArray:

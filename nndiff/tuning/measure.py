@@ -18,7 +18,7 @@ from nndiff.plans.plan import Plan
 from nndiff.resources.machine import free_memory
 from nndiff.resources.memory import shallow_share, usable_now
 from nndiff.sampling.inference import Row
-from nndiff.sampling.scoring import Figures, bounds_of, compare, mean_of
+from nndiff.sampling.scoring import Figures, TrueTexture, bounds_of, compare, mean_of
 from nndiff.sampling.translate import Model, arrangements, translate
 from nndiff.tuning.candidates import without_caches
 from nndiff.walk.caches import Deep, Kept
@@ -80,8 +80,15 @@ class Bench:
             estimate = self.estimate(sampler, case, source)
             seconds[case] = time.perf_counter() - clock
             bounds = [bounds_of(channel, t) for channel, t in zip(self.plan.target_channels, target, strict=True)]
-            figures[case] = compare(estimate, target, bounds, mask, texture=True)
+            if case not in self._textures:
+                self._textures[case] = [TrueTexture.of(channel, mask) for channel in target]
+            figures[case] = compare(estimate, target, bounds, mask, texture=True, known=self._textures[case])
         return Measured(sampler, figures, seconds)
+
+    @cached_property
+    def _textures(self) -> dict[str, list[TrueTexture]]:
+        """Return what is known of each target that was measured: every sampler is measured on the same cases."""
+        return {}
 
     def changes(self, sampler: SamplerPlan, case: str, depth: int) -> list[float]:
         """Return the relative change of the feature at `depth` from each step to the next, with every step full."""

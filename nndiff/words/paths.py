@@ -67,6 +67,16 @@ class Paths:
         return roots or [self.raw]
 
 
+def demand_input(folder: Path) -> None:
+    if not folder.is_dir():
+        raise NndiffError("The input folder does not exist.", where=folder, remedy="correct the path after -i")
+
+
+def demand_model(folder: Path) -> None:
+    if not folder.is_dir():
+        raise NndiffError("There is no such model.", where=folder, remedy="train it first, or correct -m, -d or -c")
+
+
 def _root(kind: str, given: Path | None) -> Path:
     value = str(given) if given is not None else os.environ.get(f"nndiff_{kind}", "")
     if not value:

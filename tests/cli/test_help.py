@@ -18,6 +18,8 @@ ON_DATASETS = {
 }
 HEAVY = ("torch", "SimpleITK", "scipy", "matplotlib", "pandas", "tqdm")
 
+ONLY_TRAINING = ("batchgenerators", "pandas", "skimage", "matplotlib")
+
 every_script = pytest.mark.parametrize("name", SCRIPTS)
 on_datasets = pytest.mark.parametrize("main", ON_DATASETS.values(), ids=ON_DATASETS)
 
@@ -33,6 +35,38 @@ def test_help_in_a_fresh_process_loads_nothing_heavy(name):
     assert done.returncode == 0
     assert f"usage: {name} " in done.stdout
     assert done.stdout.endswith("LOADED []\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("nndiff_predict", ["-d", "9", "-i", "{here}", "-o", "{here}/out"], "There is no dataset '9'"),
+        ("nndiff_predict", ["-m", "{here}/no", "-i", "{here}", "-o", "{here}/out"], "There is no such model"),
+        ("nndiff_predict", ["-m", "{here}", "-i", "{here}/no", "-o", "{here}/out"], "The input folder does not exist"),
+        ("nndiff_train", ["9", "bridge", "0"], "There is no dataset '9'"),
+        ("nndiff_tune", ["9", "bridge", "0"], "There is no dataset '9'"),
+        ("nndiff_plan", ["-d", "9"], "There is no dataset '9'"),
+        ("nndiff_preprocess", ["-d", "9"], "There is no dataset '9'"),
+        ("nndiff_extract_fingerprint", ["-d", "9"], "There is no dataset '9'"),
+        ("nndiff_plan_and_preprocess", ["-d", "9"], "There is no dataset '9'"),
+    ],
+)
+def test_a_wrong_path_is_refused_before_anything_heavy_is_loaded(name, flags, message, tmp_path):
+    roots = [word for root in ("raw", "preprocessed", "results") for word in (f"--{root}", str(tmp_path))]
+    argv = [*(flag.format(here=tmp_path) for flag in flags), *roots]
+    code = (
+        f"import sys; from {SCRIPTS[name].module} import main\n"
+        f"print(main({argv}), 'LOADED', [m for m in {HEAVY} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert message in done.stderr
+    assert done.stdout.endswith("1 LOADED []\n")
+
+
+def test_prediction_does_not_load_what_only_training_needs():
+    code = f"import sys, nndiff.prediction; print([m for m in {ONLY_TRAINING} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n"
 
 
 @every_script

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from nndiff.imaging.resample import matrix, new_shape, resample, resample_mask
+from nndiff.imaging.resample import _sampling, matrix, new_shape, resample, resample_mask
 from nndiff.words.volume import Grid
 
 RNG = np.random.default_rng(0)
@@ -80,6 +80,16 @@ def test_matrices_are_shared_and_cannot_be_changed() -> None:
     assert matrix(5, 9) is matrix(5, 9)
     with pytest.raises(ValueError, match="read-only"):
         matrix(5, 9)[0, 0] = 1.0
+
+
+@pytest.mark.parametrize(("old", "new"), [(150, 301), (301, 150), (7, 200), (130, 129)])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_long_axes_equal_the_product_with_the_whole_matrix(old: int, new: int, axis: int) -> None:
+    whole = _sampling(old, new, 3) if new > old else np.linalg.pinv(_sampling(new, old, 3))
+    array = np.moveaxis(RNG.normal(size=(old, 3, 2)), 0, axis).astype(np.float32)
+    expected = np.moveaxis(np.tensordot(whole, array.astype(np.float64), (1, axis)), 0, axis)
+    shape = expected.shape[0], expected.shape[1], expected.shape[2]
+    assert np.abs(resample(array[None], shape)[0] - expected).max() < 3e-6
 
 
 def test_mask_equals_the_linear_interpolation() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from nndiff.metrics.grid import grid_index, null
+from nndiff.metrics.grid import grid_index, null, powers
 
 TWO, FOUR, FLAT = (2, 2, 2), (4, 4, 4), (1, 2, 2)
 
@@ -42,6 +44,32 @@ def test_one_phase_too_bright_is_a_bias_and_a_line_in_the_spectrum(pair, factor)
     found = grid_index(estimate + 0.3 * stripes(truth.shape, factor[0], 1), truth, factor)
     assert found.phase_bias > 20 * null(*pair, factor).phase_bias
     assert found.excess_power > 10
+
+
+@pytest.mark.parametrize("factor", [TWO, (1, 3, 5), (4, 1, 2)])
+def test_the_index_is_its_definition_written_out(pair, factor) -> None:
+    estimate, truth = (array[:31, :35, :38] for array in pair)
+    error, rows = estimate.astype(float) - truth, []
+    for axis, r in enumerate(factor):
+        if r == 1:
+            continue
+        phases = [np.take(error, range(k, error.shape[axis], r), axis) for k in range(r)]
+        sizes = np.array([np.sqrt(np.square(phase).mean()) for phase in phases])
+        bias = np.std([phase.mean() for phase in phases]) / np.sqrt(np.square(error).mean())
+        n, excess = error.shape[axis] // r * r, []
+        spectra = []
+        for array in (estimate, truth):
+            lines = np.take(array, range(n), axis).astype(float)
+            spectrum = np.square(np.abs(np.fft.fft(lines - lines.mean(), axis=axis))).mean(axis=(*{0, 1, 2} - {axis},))
+            spectra.append(spectrum[: n // 2 + 1] + 1e-12 * spectrum.max())
+        for j in range(1, r // 2 + 1):
+            around = [j * n // r + d for d in (-3, -2, -1, 1, 2, 3) if 0 < j * n // r + d <= n // 2]
+            a, b = (spectrum[j * n // r] / spectrum[around].mean() for spectrum in spectra)
+            excess.append(a / b - 1)
+        rows.append((bias, np.ptp(sizes) / sizes.mean(), max(excess)))
+    found = astuple(grid_index(estimate, truth, factor))
+    assert found == pytest.approx(np.max(rows, axis=0), rel=1e-9)
+    assert astuple(grid_index(estimate, truth, factor, powers(truth, factor))) == found
 
 
 def test_alternating_signs_are_seen_too(pair) -> None:

@@ -24,6 +24,21 @@ def pair():
     return (truth + rng.normal(0, 60, truth.shape)).astype(np.float32), truth
 
 
+def terms(a, b, span):
+    """Return luminance, contrast and structure of the windows of whole arrays."""
+    mean = lambda x: ndimage.uniform_filter(x, 7)  # noqa: E731
+    ma, mb = mean(a), mean(b)
+    n = 343 / 342
+    va, vb, cab = n * (mean(a * a) - ma**2), n * (mean(b * b) - mb**2), n * (mean(a * b) - ma * mb)
+    sd = np.sqrt(np.maximum(va, 0) * np.maximum(vb, 0))
+    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+    return [
+        (2 * ma * mb + c1) / (ma**2 + mb**2 + c1),
+        (2 * sd + c2) / (va + vb + c2),
+        (cab + c2 / 2) / (sd + c2 / 2),
+    ]
+
+
 def test_by_hand() -> None:
     truth = np.zeros((2, 2, 2), np.float32)
     estimate = truth.copy()
@@ -50,6 +65,28 @@ def test_ssim_is_skimages(pair) -> None:
     assert image.ssim(estimate, truth, CT) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(24, 26, 28), (9, 150, 8), (3, 20, 30), (1, 2, 40)])
+@pytest.mark.parametrize("bounds", [CT, (0.0, 500.0), (10.0, 300.0)])
+def test_ssim_against_the_definition_written_out(shape, bounds) -> None:
+    """Over whole arrays, with a mask, in long planes and along axes without a complete window."""
+    rng = np.random.default_rng(3)
+    truth = rng.normal(0, 300, shape).astype(np.float32)
+    estimate = truth + rng.normal(0, 100, shape).astype(np.float32)
+    mask = rng.random(shape) < 0.7
+    a, b = (np.where(mask, np.clip(x.astype(float), *bounds), bounds[0]) - min(0, bounds[0]) for x in (estimate, truth))
+    score = np.prod(terms(a, b, bounds[1] - bounds[0]), axis=0)
+    core = tuple(slice(3, n - 3) if n > 6 else slice(None) for n in shape)
+    assert image.ssim(estimate, truth, bounds, mask) == pytest.approx(score[core][mask[core]].mean(), abs=1e-11)
+
+
+def test_both_similarities_at_once_are_those_of_each(pair, monkeypatch) -> None:
+    estimate, truth = pair
+    for smallest in (97, 17):  # with and without padding
+        monkeypatch.setattr(image, "SMALLEST_AXIS", smallest)
+        both = image.ssim_and_ms_ssim(estimate, truth, CT)
+        assert both == (image.ssim(estimate, truth, CT), image.ms_ssim(estimate, truth, CT))
+
+
 def test_what_lies_outside_the_mask_does_not_count(pair) -> None:
     estimate, truth = pair
     mask = np.zeros(truth.shape, bool)
@@ -69,17 +106,7 @@ def test_ms_ssim_against_the_definition_written_out(pair) -> None:
     for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
         if scale:
             a, b = (fftconvolve(x, np.ones((2, 2, 2)) / 8, "same")[::2, ::2, ::2] for x in (a, b))
-        mean = lambda x: ndimage.uniform_filter(x, 7)  # noqa: E731
-        ma, mb = mean(a), mean(b)
-        n = 343 / 342
-        va, vb, cab = n * (mean(a * a) - ma**2), n * (mean(b * b) - mb**2), n * (mean(a * b) - ma * mb)
-        sd = np.sqrt(np.maximum(va, 0) * np.maximum(vb, 0))
-        c1, c2 = (0.01 * 4095) ** 2, (0.03 * 4095) ** 2
-        parts = [
-            (2 * ma * mb + c1) / (ma**2 + mb**2 + c1),
-            (2 * sd + c2) / (va + vb + c2),
-            (cab + c2 / 2) / (sd + c2 / 2),
-        ]
+        parts = terms(a, b, 4095.0)
         score = np.prod([np.maximum(part, 0) ** weight for part in parts], axis=0)
         product *= np.clip(score[3:-3, 3:-3, 3:-3].mean(), 0, 1)
     assert image.ms_ssim(estimate, truth, CT) == pytest.approx(product, rel=1e-6)
@@ -103,3 +130,17 @@ def test_blur_loses_and_noise_gains_high_frequencies(pair) -> None:
     assert image.high_frequency_ratio(ndimage.gaussian_filter(truth, 1.0), truth) < 0.5
     assert image.high_frequency_ratio(estimate, truth) > 2
     assert image.high_frequency_ratio(truth, truth) == 1.0
+
+
+def test_the_high_power_is_that_of_the_tapered_spectrum(pair) -> None:
+    estimate, _ = pair
+    mask = np.random.default_rng(1).random(estimate.shape) < 0.7
+    inside = np.where(mask, estimate.astype(float), 0)
+    taper = [np.hanning(n + 2)[1:-1] for n in inside.shape]
+    spectrum = np.fft.rfftn((inside - inside.mean()) * np.einsum("i,j,k->ijk", *taper))
+    axes = [np.fft.fftfreq(24), np.fft.fftfreq(26), np.fft.rfftfreq(28)]
+    radius = np.sqrt(sum(np.square(f) for f in np.meshgrid(*axes, indexing="ij")))
+    expected = np.square(np.abs(spectrum))[radius > 0.25].sum()
+    assert image.high_power(estimate, mask) == pytest.approx(expected, rel=1e-10)
+    half = image.high_frequency_ratio(estimate, estimate, mask, true_power=2 * expected)
+    assert half == pytest.approx(0.5, rel=1e-10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,18 @@ def test_a_grid_is_not_sought_outside_the_mask() -> None:
     inside = comparison(0.0, mask=mask, puzzle_factor=(2, 2, 2))
     inside.estimate[~mask] += 5
     assert inside.grid.phase_bias == pytest.approx(0.0, abs=1e-6)
+
+
+def test_what_is_known_of_the_truth_changes_no_figure_and_belongs_to_it() -> None:
+    first = comparison(0.2, puzzle_factor=(2, 2, 2))
+    measured(first)
+    estimate = make_phantom(1, SHAPE)
+    again = replace(first, estimate=estimate)
+    assert again.known is first.known
+    alone = Comparison(estimate, first.truth, first.spacing, first.bounds, puzzle_factor=(2, 2, 2))
+    assert measured(again) == measured(alone)
+    for other in ({"truth": estimate}, {"mask": first.truth > 0.5}, {"puzzle_factor": (3, 3, 3)}):
+        assert replace(first, **other).known is not first.known
 
 
 def test_ratios_are_as_bad_either_way() -> None:

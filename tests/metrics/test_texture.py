@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from skimage.filters import threshold_otsu
 
 from nndiff.metrics import texture as module
 from nndiff.metrics.image import high_frequency_ratio
-from nndiff.metrics.texture import AIR, BODY, HOT, NOWHERE, Bands, Texture, regions_of, texture
+from nndiff.metrics.texture import AIR, BODY, HOT, NOWHERE, Bands, Reference, Texture, regions_of, texture
 from nndiff.words.volume import FloatArray
 
 SHAPE = (40, 48, 52)
@@ -112,6 +112,33 @@ def test_white_grain_of_the_right_power_in_the_right_place_is_told_by_its_correl
     assert correlation > 2
 
 
+def test_the_figures_are_their_definition_written_out(truth) -> None:
+    """With scipy's filters in float64."""
+    estimate, regions = of_equal_total(truth), regions_of(truth)
+    bands = []
+    for array in (estimate, truth):
+        levels = [array.astype(float)]
+        for sigma in (1.0, np.sqrt(3), np.sqrt(12)):
+            levels.append(ndimage.gaussian_filter(levels[-1], sigma, mode="reflect", truncate=3))
+        bands.append([sharp - smooth for sharp, smooth in pairwise(levels)])
+    found = texture(estimate, truth)
+    for region, name in ((AIR, found.air), (BODY, found.body), (HOT, found.hot)):
+        for k, ratio in enumerate(name.defined):
+            floor = 1e-4 * bands[1][k][regions == BODY].var()
+            p, q = (each[k][regions == region].var() + floor for each in bands)
+            assert ratio == pytest.approx(p / q, rel=1e-5)
+    for band, correlation in zip(bands, (found.correlation, found.true_correlation), strict=True):
+        inside, rows = regions == BODY, []
+        fine = band[0] - band[0][inside].mean()
+        for axis in range(3):
+            a, b = (np.moveaxis(array, axis, 0) for array in (fine, inside))
+            both = b[1:] & b[:-1]
+            x, y = a[1:][both], a[:-1][both]
+            rows.append((x @ y) / np.sqrt((x @ x) * (y @ y)))
+        assert correlation == pytest.approx(np.mean(rows), abs=1e-6)
+    assert texture(estimate, truth, None, Reference.of(truth)) == found
+
+
 # ---------------------------------------------------------------- the ratios
 
 
@@ -194,10 +221,9 @@ def test_the_power_is_a_variance_so_that_a_bright_region_is_not_texture() -> Non
     noise, regions = grain(6), np.full(SHAPE, HOT, np.int8)
     regions[:20] = AIR
     zero = np.zeros(SHAPE, np.float32)
-    sizes = np.bincount(regions.ravel(), minlength=4)
     expected = [0.0, float(noise[:20].var()), 0.0, float(noise[20:].var())]
     for offset in (0, 3):
-        (powers,) = module._powers([noise + np.float32(offset), zero], regions, sizes)
+        (powers,) = module._powers([noise + np.float32(offset), zero], regions)
         assert powers == pytest.approx(expected, rel=1e-4)
 
 
@@ -213,6 +239,13 @@ def test_the_regions_are_those_of_the_body(truth) -> None:
     assert np.median(body[regions == HOT]) > 2
     surface = ndimage.maximum_filter(regions >= BODY, 2 * module.MARGIN + 1) & (regions < BODY)
     assert (regions[surface] == NOWHERE).all()
+
+
+def test_the_margin_is_a_cube(truth) -> None:
+    body = np.random.default_rng(0).random((5, 30, 31)) < 0.001
+    expected = ndimage.maximum_filter(body, 2 * module.MARGIN + 1, mode="constant")
+    np.testing.assert_array_equal(module._near(body), expected)
+    assert 0 < np.count_nonzero(body) < np.count_nonzero(expected) < body.size
 
 
 def test_the_threshold_of_two_classes_is_skimages(truth) -> None:

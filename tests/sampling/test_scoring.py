@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from nndiff.metrics import image
 from nndiff.metrics.texture import texture
-from nndiff.sampling.scoring import Figures, compare, mean_of
+from nndiff.sampling.scoring import Figures, TrueTexture, compare, mean_of
 from tests.conftest import make_phantom
 
 BOUNDS = (0.0, 5.0)
@@ -38,6 +38,11 @@ def test_the_figures_are_those_of_the_metrics() -> None:
         texture(estimate, truth).air.fine
     )
     assert math.isnan(compare(estimate[None], truth[None], [BOUNDS], mask).texture_db)
+    for masks in (mask, None):
+        known = [TrueTexture.of(truth, masks)]
+        shared = compare(estimate[None], truth[None], [BOUNDS], masks, texture=True, known=known)
+        alone = compare(estimate[None], truth[None], [BOUNDS], masks, texture=True)
+        assert str(shared) == str(alone)  # NaN equals NaN
 
 
 def test_a_channel_without_texture_does_not_count_but_one_without_numbers_does() -> None:

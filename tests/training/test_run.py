@@ -20,7 +20,7 @@ from nndiff.checkpoint import BEST, BEST_TEXTURE, LATEST
 from nndiff.cli.train import main, seconds_of
 from nndiff.imaging import store
 from nndiff.plans.plan import Plan
-from nndiff.training import alarms, job, journal, run
+from nndiff.training import alarms, job, journal, run, validation
 from nndiff.training import budget as timing
 from nndiff.training.batches import Batches
 from nndiff.training.budget import (
@@ -288,6 +288,20 @@ def test_what_needs_no_network_is_the_source_a_constant_and_where_a_network_star
     answers = without_network(source[0].numpy(), np.array([0.5]), kernel, plan.target_range)
     for found, expected in zip(answers, (source[0], start.clamp(low, high), torch.full_like(start, 0.5)), strict=True):
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_figures_without_a_network_are_made_once_per_case(tmp_path, trained, monkeypatch) -> None:
+    made = []
+    monkeypatch.setattr(validation, "without_network", lambda *a: made.append(a) or without_network(*a))
+    prepare(tmp_path, tiny_plan(training_steps=6))
+    _, folder = trained()
+    with open(folder / "progress.csv", newline="") as stream:
+        baselines = [row["baseline_psnr"] for row in csv.DictReader(stream)]
+    assert len(baselines) > 2
+    assert len(set(baselines)) == 1
+    cases = {a[0].tobytes() for a in made}
+    assert len(made) == len(cases) < len(baselines)
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from nndiff.imaging import store
-from nndiff.sampling.scoring import bounds_of, compare
+from nndiff.sampling.scoring import TrueTexture, bounds_of, compare
 from nndiff.sampling.translate import Model, arrangements, build_model, translate
+from nndiff.tuning import measure
 from nndiff.tuning.measure import Bench
 from nndiff.walk.caches import Deep
 from nndiff.words.seeds import draw_seed
@@ -47,6 +50,14 @@ def test_a_case_is_measured_on_the_draws_that_prediction_makes_of_it(bench: Benc
         found = bench.measure(sampler, [case]).figures[case]
         assert found.psnr == pytest.approx(expected.psnr, abs=1e-4)
         assert found.ssim == pytest.approx(expected.ssim, abs=1e-5)
+
+
+def test_what_is_known_of_a_target_is_made_once_for_all_samplers(bench: Bench, monkeypatch) -> None:
+    made = []
+    monkeypatch.setattr(measure, "TrueTexture", SimpleNamespace(of=lambda t, m: made.append(t) or TrueTexture.of(t, m)))
+    found = [bench.measure(WALK, ["case_0", "case_1"]).figures for _ in range(2)]
+    assert str(found[0]) == str(found[1])
+    assert len(made) == 2
 
 
 def test_every_shift_is_as_much_work_again_and_the_label_says_so(bench) -> None:
