@@ -1,0 +1,483 @@
+"""nndiff beside other libraries: peak memory, seconds and FLOPs of the same work, measured in one run.
+
+    python -m benchmarks.peers [--quick] [--only WORD] [-o FILE.csv]
+    python -m benchmarks.peers --markdown [-o FILE.csv]                    print the tables of a file, measure nothing
+
+`contenders` lists the rows. Every measurement has a process of its own, so that a failure is a row of the table.
+
+    memory     peak resident memory above what the process held after imports and a small warm-up, as in
+               `benchmarks.memory`; FLOPs are counted in the same steps (convolutions and matrix products)
+    seconds    medians; a row and nndiff's row of the same group and precision take turns, and a ratio is the median of
+               the ratios of the turns; the first turn is dropped if there are others
+    rate       FLOPs per second as a share of the fastest convolution that was found on this machine in the same run
+
+A process may use the memory that is free when it starts, less a reserve; beyond that it fails with "out of memory".
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.metadata
+import importlib.util
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+
+from benchmarks.contenders import GROUPS, Contender, Ready, contender_of
+from benchmarks.memory import KEEP_NOTHING, _status
+from nndiff.assemble import autocast
+from nndiff.words.text_table import text_table
+
+RESULTS = Path(__file__).parent / "results" / "peers.csv"
+INSTALL = 'pip install -c constraints.txt -e ".[bench]"'
+SIZES = {"networks": (64, 96, 128), "sampling": (64, 96), "tiles": (64, 96), "up": (128, 192), "down": (128, 192)}
+QUICK = {"networks": (64,), "sampling": (64,), "tiles": (64,), "up": (128,), "down": (128,)}
+QUICK_TOO = ("networks", 96, "bf16", ("nndiff, as planned", "MONAI DiffusionModelUNet"))
+WARM = 32  # voxels per axis of the warm-up
+RESERVE_BYTES = 10**9  # left to other programs
+TURNS, SECONDS, QUICK_SECONDS = 8, 100.0, 40.0  # the most turns of a row; the time after which no further turn begins
+MEASURES = ("train_mb", "train_s", "run_mb", "run_s")
+COLUMNS = (
+    *("group", "size", "row", "precision", "status", "turns", *MEASURES, *(f"{name}_ratio" for name in MEASURES)),
+    *("volume_s", "volume_s_ratio", "evaluations", "error", "train_gflop", "run_gflop", "train_rate", "run_rate"),
+    *("weights", "ceiling_gflops", "library", "cpu", "threads", "torch", "commit"),
+)
+NO_RATIOS = dict.fromkeys((name for name in COLUMNS if name.endswith("_ratio")), "")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    group: str
+    size: int
+    name: str
+    precision: str
+
+    @property
+    def contender(self) -> Contender:
+        return contender_of(self.group, self.name, self.precision)
+
+    @property
+    def base(self) -> Case:
+        rows = GROUPS[self.group]
+        name = next(row.name for row in rows if row.base and row.precision == self.precision)
+        return Case(self.group, self.size, name, self.precision)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return self.group, str(self.size), self.name, self.precision
+
+    def __str__(self) -> str:
+        return f"{self.group} {self.size} {self.name} {self.precision}"
+
+
+def cases(sizes: dict[str, tuple[int, ...]]) -> list[Case]:
+    return [
+        Case(group, size, row.name, row.precision) for group in sizes for size in sizes[group] for row in GROUPS[group]
+    ]
+
+
+def quick_cases() -> list[Case]:
+    group, size, precision, names = QUICK_TOO
+    return cases(QUICK) + [Case(group, size, name, precision) for name in names]
+
+
+# ---------------------------------------------------------------- in a process of its own
+
+
+def work(job: dict[str, Any]) -> None:
+    """Do a job and write its results to stdout, one line of JSON each; what libraries print goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+    def say(answer: object) -> None:
+        print(json.dumps(answer), file=answers, flush=True)
+
+    if job["does"] == "ceiling":
+        return say(ceiling())
+    case = Case(**job["case"])
+    warmed(case)
+    if job["does"] == "footprint":
+        return say(footprint(case))
+    ready = built(case)
+    say({})
+    for line in sys.stdin:
+        start = time.perf_counter()
+        getattr(ready, line.strip())()
+        say(time.perf_counter() - start)
+    return None
+
+
+def built(case: Case, size: int | None = None) -> Ready:
+    return case.contender.build(size or case.size, case.precision)
+
+
+def warmed(case: Case) -> None:
+    """Run everything once at a small size, so that imports and lazy initialisation are not measured."""
+    small = built(case, min(WARM, case.size))
+    small.run()
+    if small.train is not None:
+        small.train()
+
+
+def footprint(case: Case) -> Row:
+    """Return peak memory and FLOPs of a run and of a training step, and what else is known of the contender."""
+    before = _status("VmRSS")
+
+    def peak(action: Callable[[], object]) -> tuple[float, float]:
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+        with counting() as counted:
+            action()
+        return round((_status("VmHWM") - before) / 1e6, 1), round(counted.get_total_flops() / 1e9, 2)
+
+    ready = built(case)
+    row: Row = {}
+    row["run_mb"], row["run_gflop"] = peak(ready.run)
+    if ready.train is not None:
+        row["train_mb"], row["train_gflop"] = peak(ready.train)
+    return row | {"weights": ready.weights, "evaluations": ready.evaluations, "error": ready.error}
+
+
+def counting() -> FlopCounterMode:
+    """Return a counter of FLOPs that also knows the convolution that nndiff passes to oneDNN directly."""
+
+    def convolved(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        return conv_flop_count(x, weight, out_shape)
+
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mkldnn_convolution: convolved})
+
+
+def ceiling(edge: int = 40, repeats: int = 4) -> dict[str, float]:
+    """Return the highest rate of a convolution of 3³ that was found, in GFLOP/s per precision."""
+    rates = {"fp32": 0.0, "bf16": 0.0}
+    for precision in rates:
+        for channels in (32, 64, 128):
+            for layout in (torch.contiguous_format, torch.channels_last_3d):
+                x = torch.randn(1, channels, *(edge,) * 3).to(memory_format=layout)
+                weight = torch.randn(channels, channels, 3, 3, 3).to(memory_format=layout)
+                flops = conv_flop_count(x.shape, weight.shape, x.shape)
+                for _ in range(repeats):
+                    start = time.perf_counter()
+                    with torch.no_grad(), autocast("cpu", precision):
+                        F.conv3d(x, weight, padding=1)
+                    rates[precision] = max(rates[precision], flops / (time.perf_counter() - start) / 1e9)
+    return {precision: round(rate, 1) for precision, rate in rates.items()}
+
+
+# ---------------------------------------------------------------- measured from another process
+
+
+class Failed(Exception):
+    """A measurement that did not end well; the message says why."""
+
+
+class Worker:
+    """A process that does a job. Leaving the context ends it."""
+
+    def __init__(self, does: str, case: Case | None = None):
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 – closed with the process
+        job = {"does": does, "case": case and asdict(case)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "benchmarks.peers", "--work", json.dumps(job)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            cwd=Path(__file__).parents[1],
+            env=os.environ | (KEEP_NOTHING if does == "footprint" else {}),
+            preexec_fn=limited(free_bytes() - RESERVE_BYTES),
+        )
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+    def answer(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if line:
+            return json.loads(line)
+        code = self.process.wait()
+        self.log.seek(0)
+        raise Failed(reason(code, self.log.read()))
+
+    def seconds(self, action: str) -> float:
+        assert self.process.stdin is not None
+        print(action, file=self.process.stdin, flush=True)
+        found: float = self.answer()
+        return found
+
+
+def limited(most_bytes: int) -> Callable[[], None]:
+    """Return a limit of a process's memory: beyond it an allocation fails, and other programs are left alone."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))
+
+    return limit
+
+
+def free_bytes() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+
+
+def reason(code: int, log: str) -> str:
+    """Return why a process ended, in a few words."""
+    if code == -9 or any(word in log for word in ("can't allocate memory", "MemoryError", "bad_alloc")):
+        return "out of memory"
+    lines = log.strip().splitlines()
+    return f"failed: {lines[-1][:200]}" if lines else f"ended with code {code}"
+
+
+def turns(workers: Sequence[Worker], action: str, seconds: float) -> list[tuple[float, ...]]:
+    """Return the seconds of every worker, turn by turn; no turn begins that would probably end too late."""
+    start, rows = time.perf_counter(), list[tuple[float, ...]]()
+    while len(rows) < TURNS and (not rows or time.perf_counter() - start + sum(rows[-1]) < seconds):
+        rows.append(tuple(worker.seconds(action) for worker in workers))
+    return rows[1:] or rows
+
+
+def measured(case: Case, beside: Worker | None, base: Row | None, ceilings: dict[str, float], seconds: float) -> Row:
+    """Return the row of a case; its ratios are to the row `base`, whose worker takes turns; None if it is the base."""
+    row = dict.fromkeys(COLUMNS, "") | case_words(case)
+    try:
+        with Worker("footprint", case) as worker:
+            row |= {key: value for key, value in worker.answer().items() if value is not None}
+        with Worker("seconds", case) as own:
+            own.answer()
+            workers = [own] if beside is None else [beside, own]
+            for action in ("run", "train") if row["train_mb"] != "" else ("run",):
+                rounds = turns(workers, action, seconds if action == "train" else seconds / 3)
+                row[f"{action}_s"] = float(f"{median(times[-1] for times in rounds):.4g}")
+                row[f"{action}_s_ratio"] = round(median(times[-1] / times[0] for times in rounds), 3)
+                row["turns"] = len(rounds)
+    except Failed as failure:
+        return row | {"status": str(failure)}
+    return derived(row, base, ceilings)
+
+
+def case_words(case: Case) -> Row:
+    needs = case.contender.needs
+    return {
+        "group": case.group,
+        "size": case.size,
+        "row": case.name,
+        "precision": case.precision,
+        "status": "ok",
+        "library": f"{needs} {importlib.metadata.version(needs)}" if needs else "",
+    }
+
+
+def derived(row: Row, base: Row | None, ceilings: dict[str, float]) -> Row:
+    """Return the row with what follows from its measurements: ratios of memory, rates, seconds per volume."""
+    row, base = dict(row), row if base is None else base
+    for name in ("train_mb", "run_mb"):
+        if row[name] != "" and base.get(name):
+            row[f"{name}_ratio"] = round(row[name] / base[name], 3)
+    row["ceiling_gflops"] = ceilings[row["precision"]]
+    for action in ("train", "run"):
+        if row[f"{action}_s"] != "" and row[f"{action}_gflop"]:
+            row[f"{action}_rate"] = round(row[f"{action}_gflop"] / row[f"{action}_s"] / row["ceiling_gflops"], 3)
+    if row["group"] == "sampling":
+        row["volume_s"] = float(f"{row['evaluations'] * row['run_s']:.4g}")
+        row["volume_s_ratio"] = round(row["evaluations"] / base.get("evaluations", 1) * row["run_s_ratio"], 3)
+    return row
+
+
+def machine() -> Row:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return {"cpu": cpu, "threads": len(os.sched_getaffinity(0)), "torch": torch.__version__, "commit": commit()}
+
+
+def commit() -> str:
+    """Return the commit of the code, with + if the package or the benchmarks were changed since."""
+    here = Path(__file__).parents[1]
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "nndiff", "benchmarks/*.py")
+    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+
+
+def missing(names: Iterable[str]) -> list[str]:
+    """Return the libraries that are not installed."""
+    return [name for name in dict.fromkeys(names) if name and importlib.util.find_spec(name) is None]
+
+
+def measure(wanted: Sequence[Case], seconds: float) -> Iterator[Row]:
+    """Yield the rows of the cases; each row that others are compared with comes before them, and takes turns with them.
+
+    Where it fails, the others have no ratios, because they were not measured beside it.
+    """
+    with Worker("ceiling") as worker:
+        ceilings = worker.answer()
+    here = machine()
+    for base in dict.fromkeys(case.base for case in wanted):
+        first = measured(base, None, None, ceilings, seconds)
+        yield first | here
+        others = [case for case in wanted if case.base == base != case]
+        if first["status"] != "ok":
+            yield from (measured(case, None, {}, ceilings, seconds) | NO_RATIOS | here for case in others)
+        elif others:
+            with Worker("seconds", base) as beside:
+                beside.answer()
+                yield from (measured(case, beside, first, ceilings, seconds) | here for case in others)
+
+
+# ---------------------------------------------------------------- the tables
+
+TITLES = {
+    "networks": "One training step and one forward pass, {size}³ voxels",
+    "sampling": "One volume of {size}³ voxels",
+    "tiles": "Tiles of {size}³ voxels of a volume 2.5 times as large, an overlap of a half, without a network",
+    "up": "A volume of {size}³ voxels resampled to 1.5 times its shape",
+    "down": "A volume of {size}³ voxels resampled to 0.7 times its shape",
+}
+NETWORKS = ("", "train MB", "train s", "run MB", "run s", "TFLOP", "rate", "M wts")
+SAMPLING = ("", "evaluations", "s a volume", "s each", "MB")
+HEADS = {"networks": NETWORKS, "sampling": SAMPLING, "tiles": ("", "tiles", "s", "MB", "error")}
+REST = ("", "s", "MB", "error")
+
+
+def tables(rows: Sequence[Row]) -> Iterator[tuple[str, list[Sequence[str]], list[str]]]:
+    """Yield the title, the cells and the remarks of every table; a number stands beside its ratio to nndiff's row."""
+    for group, size in dict.fromkeys((row["group"], str(row["size"])) for row in rows):
+        found = [row for row in rows if (row["group"], str(row["size"])) == (group, size)]
+        remarks = [f"{row['row']} {row['precision']}: {row['status']}" for row in found if row["status"] != "ok"]
+        yield TITLES[group].format(size=size), [HEADS.get(group, REST), *map(cells, found)], remarks
+
+
+def cells(row: Row) -> list[str]:
+    name = f"{row['row']} {row['precision']}" if row["group"] == "networks" else str(row["row"])
+    if row["group"] == "networks":
+        sides = [beside(row, key, 0 if key.endswith("mb") else 2) for key in MEASURES]
+        return [name, *sides, number(row["train_gflop"], 2, 1e-3), share(row), number(row["weights"], 1, 1e-6)]
+    each, peak = beside(row, "run_s", 3), beside(row, "run_mb", 0)
+    if row["group"] == "sampling":
+        return [name, str(row["evaluations"] or "-"), beside(row, "volume_s", 1), beside(row, "run_s", 2), peak]
+    tiles = [str(row["evaluations"] or "-")] if row["group"] == "tiles" else []
+    error = "-" if row["error"] == "" else f"{float(row['error']):.0e}"
+    return [name, *tiles, each, peak, error]
+
+
+def beside(row: Row, key: str, digits: int) -> str:
+    """Return a number and its ratio to nndiff's row."""
+    ratio = row[f"{key}_ratio"]
+    words = "" if ratio == "" else f" x{float(ratio):.{1 if float(ratio) < 9.95 else 0}f}"
+    return number(row[key], digits) + words
+
+
+def number(value: Any, digits: int, unit: float = 1.0) -> str:
+    return "-" if value == "" else f"{float(value) * unit:.{digits if float(value) * unit < 100 else 0}f}"
+
+
+def share(row: Row) -> str:
+    return "-" if row["train_rate"] == "" else f"{float(row['train_rate']):.0%}"
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    parts = ["\n".join([title, text_table(body), *remarks]) for title, body, remarks in tables(rows)]
+    return "\n\n".join(parts)
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """Return the tables and where they were measured, for the record."""
+    parts = [provenance(rows)]
+    for title, (heads, *body), remarks in tables(rows):
+        lines = [" | ".join(line) for line in (heads, ["---"] * len(heads), *body)]
+        parts.append("\n".join([f"**{title}**", "", *(f"| {line} |".replace("|  |", "| |") for line in lines)]))
+        parts += [f"- {remark}" for remark in remarks]
+    return "\n\n".join(parts)
+
+
+def provenance(rows: Sequence[Row]) -> str:
+    def every(key: str) -> str:
+        return ", ".join(dict.fromkeys(str(row[key]) for row in rows if str(row[key])))
+
+    rates = {row["precision"]: row["ceiling_gflops"] for row in rows if row["ceiling_gflops"] != ""}
+    fastest = ", ".join(f"{precision} {rate}" for precision, rate in rates.items())
+    return (
+        f"{every('cpu')}, {every('threads')} thread(s); torch {every('torch')}; {every('library')}; nndiff at commit "
+        f"{every('commit')}. Fastest convolution in GFLOP/s: {fastest}."
+    )
+
+
+# ---------------------------------------------------------------- the file
+
+
+def load(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def save(rows: Sequence[Row], path: Path) -> None:
+    """Write the rows, in the order of the cases; rows of the file that were not measured now are kept."""
+    known = [*cases(SIZES), *quick_cases(), *(Case(r["group"], r["size"], r["row"], r["precision"]) for r in rows)]
+    now = {key_of(row): row for row in [*load(path), *rows]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(now[key] for key in dict.fromkeys(case.key for case in known) if key in now)
+
+
+def key_of(row: Row) -> tuple[str, ...]:
+    return row["group"], str(row["size"]), row["row"], row["precision"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="64³ and one pair at 96³, about ten minutes on one core")
+    parser.add_argument(
+        "--only", metavar="WORD", default="", help="only rows whose names contain this, and nndiff's beside"
+    )
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS, metavar="FILE.csv")
+    parser.add_argument("--markdown", action="store_true", help="print the tables of the file; measure nothing")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.work is not None:
+        work(json.loads(arguments.work))
+        return 0
+    if arguments.markdown:
+        print(as_markdown(load(arguments.output)))
+        return 0
+    wanted = [c for c in (quick_cases() if arguments.quick else cases(SIZES)) if arguments.only in str(c)]
+    absent = missing(case.contender.needs for case in wanted)
+    for name in absent:
+        print(f"{name} is not installed, so its rows are left out. To install it: {INSTALL}")
+    wanted = [case for case in wanted if case.contender.needs not in absent]
+    rows = []
+    for row in measure(wanted, QUICK_SECONDS if arguments.quick else SECONDS):
+        rows.append(row)
+        print(" ".join([str(row["size"]), *cells(row), row["status"].replace("ok", "")]).strip(), flush=True)
+        save(rows, arguments.output)  # after every row, so that an interrupted run keeps what it has measured
+    print(f"\n{as_text(rows)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
