@@ -29,7 +29,7 @@ from nndiff.assemble import asked, autocast, build_network, build_objective, for
 from nndiff.diffusion.walk import Course, walk
 from nndiff.families.family import Channels, Rung
 from nndiff.families.unet import UNetSpec
-from nndiff.imaging.resample import resample
+from nndiff.imaging.resample import matrix, resample
 from nndiff.imaging.tiles import Tiling
 from nndiff.methods.bridge import SHOWN_STEPS
 from nndiff.methods.common import GRADIENTS, HIGHEST, LOWEST
@@ -363,6 +363,11 @@ def resampling(size: int, precision: str, factor: float, resized: Callable[[np.n
     return ready
 
 
+def ours_resized(array: np.ndarray, shape: Triple, antialias: bool = True) -> Any:
+    matrix.cache_clear()  # matrices are kept, but the next volume usually has another shape
+    return resample(array, shape, antialias=antialias)
+
+
 def nnunet_resized(array: np.ndarray, shape: Triple) -> Any:
     from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 
@@ -385,9 +390,9 @@ def resizers(factor: float) -> tuple[Contender, ...]:
     def contender(name: str, resized: Callable[[np.ndarray, Triple], Any], **words: Any) -> Contender:
         return Contender(name, partial(resampling, factor=factor, resized=resized), **words)
 
-    plain = contender("nndiff, no anti-aliasing", partial(resample, antialias=False))
+    plain = contender("nndiff, no anti-aliasing", partial(ours_resized, antialias=False))
     return (
-        contender("nndiff", resample, base=True),
+        contender("nndiff", ours_resized, base=True),
         *([plain] if factor < 1 else []),
         contender("nnU-Net resample_data_or_seg", nnunet_resized, needs="nnunetv2"),
         contender("TorchIO Resample, bspline", torchio_resized, needs="torchio"),

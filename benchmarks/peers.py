@@ -6,9 +6,10 @@
 `contenders` lists the rows. Every measurement has a process of its own, so that a failure is a row of the table.
 
     memory     peak resident memory above what the process held after imports and a small warm-up, as in
-               `benchmarks.memory`; FLOPs are counted in the same steps (convolutions and matrix products)
+               `benchmarks.memory`
     seconds    medians; a row and nndiff's row of the same group and precision take turns, and a ratio is the median of
-               the ratios of the turns; the first turn is dropped if there are others
+               the ratios of the turns
+    FLOPs      convolutions and matrix products of the steps before the first turn, recomputation included
     rate       FLOPs per second as a share of the fastest convolution that was found on this machine in the same run
 
 A process may use the memory that is free when it starts, less a reserve; beyond that it fails with "out of memory".
@@ -115,7 +116,7 @@ def work(job: dict[str, Any]) -> None:
     if job["does"] == "footprint":
         return say(footprint(case))
     ready = built(case)
-    say({})
+    say(flops(ready))
     for line in sys.stdin:
         start = time.perf_counter()
         getattr(ready, line.strip())()
@@ -136,30 +137,36 @@ def warmed(case: Case) -> None:
 
 
 def footprint(case: Case) -> Row:
-    """Return peak memory and FLOPs of a run and of a training step, and what else is known of the contender."""
+    """Return the peak memory of a run and of a training step, and what else is known of the contender."""
     before = _status("VmRSS")
 
-    def peak(action: Callable[[], object]) -> tuple[float, float]:
+    def peak(action: Callable[[], object]) -> float:
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-        with counting() as counted:
-            action()
-        return round((_status("VmHWM") - before) / 1e6, 1), round(counted.get_total_flops() / 1e9, 2)
+        action()
+        return round((_status("VmHWM") - before) / 1e6, 1)
 
     ready = built(case)
-    row: Row = {}
-    row["run_mb"], row["run_gflop"] = peak(ready.run)
+    row: Row = {"run_mb": peak(ready.run)}
     if ready.train is not None:
-        row["train_mb"], row["train_gflop"] = peak(ready.train)
+        row["train_mb"] = peak(ready.train)
     return row | {"weights": ready.weights, "evaluations": ready.evaluations, "error": ready.error}
 
 
-def counting() -> FlopCounterMode:
-    """Return a counter of FLOPs that also knows the convolution that nndiff passes to oneDNN directly."""
+def flops(ready: Ready) -> Row:
+    """Return the FLOPs of a run and of a training step, which warm up what is timed; to count them takes memory."""
 
     def convolved(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
         return conv_flop_count(x, weight, out_shape)
 
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mkldnn_convolution: convolved})
+    row: Row = {}
+    for action in ("run", "train"):
+        if (step := getattr(ready, action)) is not None:
+            # nndiff passes some convolutions to oneDNN directly, by an operation that the counter does not know
+            known = {torch.ops.aten.mkldnn_convolution: convolved}
+            with FlopCounterMode(display=False, custom_mapping=known) as counter:
+                step()
+            row[f"{action}_gflop"] = round(counter.get_total_flops() / 1e9, 2)
+    return row
 
 
 def ceiling(edge: int = 40, repeats: int = 4) -> dict[str, float]:
@@ -254,7 +261,7 @@ def turns(workers: Sequence[Worker], action: str, seconds: float) -> list[tuple[
     start, rows = time.perf_counter(), list[tuple[float, ...]]()
     while len(rows) < TURNS and (not rows or time.perf_counter() - start + sum(rows[-1]) < seconds):
         rows.append(tuple(worker.seconds(action) for worker in workers))
-    return rows[1:] or rows
+    return rows
 
 
 def measured(case: Case, beside: Worker | None, base: Row | None, ceilings: dict[str, float], seconds: float) -> Row:
@@ -264,7 +271,7 @@ def measured(case: Case, beside: Worker | None, base: Row | None, ceilings: dict
         with Worker("footprint", case) as worker:
             row |= {key: value for key, value in worker.answer().items() if value is not None}
         with Worker("seconds", case) as own:
-            own.answer()
+            row |= own.answer()
             workers = [own] if beside is None else [beside, own]
             for action in ("run", "train") if row["train_mb"] != "" else ("run",):
                 rounds = turns(workers, action, seconds if action == "train" else seconds / 3)
