@@ -50,7 +50,7 @@ QUICK = {"networks": (64,), "sampling": (64,), "tiles": (64,), "up": (128,), "do
 QUICK_TOO = ("networks", 96, "bf16", ("nndiff, as planned", "MONAI DiffusionModelUNet"))
 WARM = 32  # voxels per axis of the warm-up
 RESERVE_BYTES = 10**9  # left to other programs
-TURNS, SECONDS, QUICK_SECONDS = 8, 100.0, 40.0  # the most turns of a row; the time after which no further turn begins
+TURNS, SECONDS, QUICK_SECONDS = 5, 60.0, 15.0  # the most turns of a row; the time after which no further turn begins
 MEASURES = ("train_mb", "train_s", "run_mb", "run_s")
 COLUMNS = (
     *("group", "size", "row", "precision", "status", "turns", *MEASURES, *(f"{name}_ratio" for name in MEASURES)),
@@ -338,6 +338,8 @@ def measure(wanted: Sequence[Case], seconds: float) -> Iterator[Row]:
 
     Where it fails, the others have no ratios, because they were not measured beside it.
     """
+    if not wanted:
+        return
     with Worker("ceiling") as worker:
         ceilings = worker.answer()
     here = machine()
@@ -477,12 +479,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in absent:
         print(f"{name} is not installed, so its rows are left out. To install it: {INSTALL}")
     wanted = [case for case in wanted if case.contender.needs not in absent]
-    rows = []
+    rows: list[Row] = []
     for row in measure(wanted, QUICK_SECONDS if arguments.quick else SECONDS):
         rows.append(row)
         print(" ".join([str(row["size"]), *cells(row), row["status"].replace("ok", "")]).strip(), flush=True)
         save(rows, arguments.output)  # after every row, so that an interrupted run keeps what it has measured
-    print(f"\n{as_text(rows)}")
+    print(f"\n{as_text(rows)}" if rows else "No rows.")
     return 0
 
 
