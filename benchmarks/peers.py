@@ -7,8 +7,8 @@
 
     memory     peak resident memory above what the process held after imports and a small warm-up, as in
                `benchmarks.memory`
-    seconds    medians; a row and nndiff's row of the same group and precision take turns, and a ratio is the median of
-               the ratios of the turns
+    seconds    a row and nndiff's row of the same group and precision take turns; the median of the ratios of the turns
+               times the median of nndiff's row, so that the load of the machine at a moment does not matter
     FLOPs      convolutions and matrix products of the steps before the first turn, recomputation included
     rate       FLOPs per second as a share of the fastest convolution that was found on this machine in the same run
 
@@ -296,15 +296,20 @@ def case_words(case: Case) -> Row:
 
 
 def derived(row: Row, base: Row | None, ceilings: dict[str, float]) -> Row:
-    """Return the row with what follows from its measurements: ratios of memory, rates, seconds per volume."""
+    """Return the row with what follows from its measurements and from those of the row `base`.
+
+    The seconds become the ratio times the seconds of the base, as if both rows had been measured at one moment.
+    """
     row, base = dict(row), row if base is None else base
-    for name in ("train_mb", "run_mb"):
-        if row[name] != "" and base.get(name):
-            row[f"{name}_ratio"] = round(row[name] / base[name], 3)
     row["ceiling_gflops"] = ceilings[row["precision"]]
     for action in ("train", "run"):
-        if row[f"{action}_s"] != "" and row[f"{action}_gflop"]:
-            row[f"{action}_rate"] = round(row[f"{action}_gflop"] / row[f"{action}_s"] / row["ceiling_gflops"], 3)
+        peak, seconds = f"{action}_mb", f"{action}_s"
+        if row[peak] != "" and base.get(peak):
+            row[f"{peak}_ratio"] = round(row[peak] / base[peak], 3)
+        if row[seconds] != "" and base.get(seconds):
+            row[seconds] = float(f"{row[f'{seconds}_ratio'] * base[seconds]:.4g}")
+        if row[seconds] != "" and row[f"{action}_gflop"]:
+            row[f"{action}_rate"] = round(row[f"{action}_gflop"] / row[seconds] / row["ceiling_gflops"], 3)
     if row["group"] == "sampling":
         row["volume_s"] = float(f"{row['evaluations'] * row['run_s']:.4g}")
         row["volume_s_ratio"] = round(row["evaluations"] / base.get("evaluations", 1) * row["run_s_ratio"], 3)

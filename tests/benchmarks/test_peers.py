@@ -157,13 +157,17 @@ def test_rows_after_a_failed_base_have_no_ratios(monkeypatch: pytest.MonkeyPatch
 
 def test_ratios_rates_and_seconds_per_volume() -> None:
     case = Case("sampling", 64, "MONAI DDIMScheduler", "fp32")
-    base = row_of(case.base, run_mb=100.0, evaluations=2)
-    own = row_of(case, run_mb=150.0, run_s=3.0, run_s_ratio=4.0, run_gflop=60.0, evaluations=50)
+    base = row_of(case.base, run_mb=100.0, run_s=0.75, evaluations=2)
+    own = row_of(case, run_mb=150.0, run_s=30.0, run_s_ratio=4.0, run_gflop=60.0, evaluations=50)
     row = derived(own, base, {"fp32": 80.0})
     assert row["run_mb_ratio"] == 1.5
+    assert row["run_s"] == 3.0, "4 times the 0.75 s of the base, although its own turns took 30 s on a busy machine"
     assert row["run_rate"] == 0.25, "60 GFLOP in 3 s, of 80 GFLOP/s"
     assert row["volume_s"] == 150.0
     assert row["volume_s_ratio"] == 100.0, "50 evaluations for 2, of 4 times the seconds"
+    alone = derived(own, {}, {"fp32": 80.0})
+    assert alone["run_s"] == 30.0, "as measured, if there is no base"
+    assert alone["run_mb_ratio"] == ""
 
 
 # ---------------------------------------------------------------- tables and files
@@ -197,9 +201,10 @@ def test_markdown_has_whole_rows_and_says_where_they_were_measured() -> None:
     text = as_markdown(list(every_row()))
     assert "Any, 2 thread(s); torch 2" in text
     assert "commit c0, c1" in text
-    for block in text.split("**"):
-        counts = {line.count("|") for line in block.splitlines() if line.startswith("|")}
-        assert len(counts) <= 1
+    heads = {len(peers.HEADS.get(group, peers.REST)) for group in GROUPS}
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.endswith(" |") and line.count("|") - 1 in heads for line in lines)
+    assert sum(line.startswith("| --- |") for line in lines) == sum(map(len, peers.SIZES.values())), "one table each"
 
 
 def test_a_file_keeps_rows_that_were_not_measured_again(tmp_path: Path) -> None:
