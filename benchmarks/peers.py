@@ -10,7 +10,8 @@
     seconds    a row and nndiff's row of the same group and precision take turns; the median of the ratios of the turns
                times the median of nndiff's row, so that the load of the machine at a moment does not matter
     FLOPs      convolutions and matrix products of the steps before the first turn, recomputation included
-    rate       FLOPs per second as a share of the fastest convolution that was found on this machine in the same run
+    rate       FLOPs per second as a share of those of the fastest convolution that was found, which takes turns with
+               nndiff's row
 
 A process may use the memory that is free when it starts, less a reserve; beyond that it fails with "out of memory".
 """
@@ -30,6 +31,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,9 +40,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from benchmarks.contenders import GROUPS, Contender, Ready, contender_of
+from benchmarks.contenders import GROUPS, Contender, Ready, contender_of, silent
 from benchmarks.memory import KEEP_NOTHING, _status
-from nndiff.assemble import autocast
 from nndiff.words.text_table import text_table
 
 RESULTS = Path(__file__).parent / "results" / "peers.csv"
@@ -57,7 +58,6 @@ COLUMNS = (
     *("volume_s", "volume_s_ratio", "evaluations", "error", "train_gflop", "run_gflop", "train_rate", "run_rate"),
     *("weights", "ceiling_gflops", "library", "cpu", "threads", "torch", "commit"),
 )
-NO_RATIOS = dict.fromkeys((name for name in COLUMNS if name.endswith("_ratio")), "")
 Row = dict[str, Any]
 
 
@@ -109,19 +109,25 @@ def work(job: dict[str, Any]) -> None:
     def say(answer: object) -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
-    if job["does"] == "ceiling":
-        return say(ceiling())
     case = Case(**job["case"])
-    warmed(case)
-    if job["does"] == "footprint":
-        return say(footprint(case))
-    ready = built(case)
-    say(flops(ready))
+    if job["does"] == "ceiling":
+        ready, gflop = fastest(case.precision)
+        say(gflop)
+    else:
+        warmed(case)
+        if job["does"] == "footprint":
+            return say(footprint(case))
+        ready = built(case)
+        say(flops(ready))
     for line in sys.stdin:
-        start = time.perf_counter()
-        getattr(ready, line.strip())()
-        say(time.perf_counter() - start)
+        say(timed(getattr(ready, line.strip())))
     return None
+
+
+def timed(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
 
 
 def built(case: Case, size: int | None = None) -> Ready:
@@ -169,21 +175,18 @@ def flops(ready: Ready) -> Row:
     return row
 
 
-def ceiling(edge: int = 40, repeats: int = 4) -> dict[str, float]:
-    """Return the highest rate of a convolution of 3³ that was found, in GFLOP/s per precision."""
-    rates = {"fp32": 0.0, "bf16": 0.0}
-    for precision in rates:
-        for channels in (32, 64, 128):
-            for layout in (torch.contiguous_format, torch.channels_last_3d):
-                x = torch.randn(1, channels, *(edge,) * 3).to(memory_format=layout)
-                weight = torch.randn(channels, channels, 3, 3, 3).to(memory_format=layout)
-                flops = conv_flop_count(x.shape, weight.shape, x.shape)
-                for _ in range(repeats):
-                    start = time.perf_counter()
-                    with torch.no_grad(), autocast("cpu", precision):
-                        F.conv3d(x, weight, padding=1)
-                    rates[precision] = max(rates[precision], flops / (time.perf_counter() - start) / 1e9)
-    return {precision: round(rate, 1) for precision, rate in rates.items()}
+def fastest(precision: str, edge: int = 40) -> tuple[Ready, float]:
+    """Return the convolution of 3³ with the highest rate that was found, and its GFLOP."""
+    found = []
+    for channels in (32, 64, 128):
+        for layout in (torch.contiguous_format, torch.channels_last_3d):
+            x = torch.randn(1, channels, edge, edge, edge).to(memory_format=layout)
+            weight = torch.randn(channels, channels, 3, 3, 3).to(memory_format=layout)
+            gflop = conv_flop_count(x.shape, weight.shape, x.shape) / 1e9
+            run = silent(partial(F.conv3d, padding=1), precision, x, weight)
+            found.append((gflop / min(timed(run) for _ in range(3)), gflop, run))
+    _, gflop, run = max(found, key=lambda row: row[0])
+    return Ready(run, train=run), gflop
 
 
 # ---------------------------------------------------------------- measured from another process
@@ -196,9 +199,10 @@ class Failed(Exception):
 class Worker:
     """A process that does a job. Leaving the context ends it."""
 
-    def __init__(self, does: str, case: Case | None = None):
+    def __init__(self, does: str, case: Case):
+        self.greeting: Any = None  # its first answer
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 – closed with the process
-        job = {"does": does, "case": case and asdict(case)}
+        job = {"does": does, "case": asdict(case)}
         self.process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "benchmarks.peers", "--work", json.dumps(job)],
             stdin=subprocess.PIPE,
@@ -217,6 +221,12 @@ class Worker:
         self.process.kill()
         self.process.wait()
         self.log.close()
+
+    def begun(self) -> Worker:
+        """Return the worker when it is ready for turns."""
+        if self.greeting is None:
+            self.greeting = self.answer()
+        return self
 
     def answer(self) -> Any:
         assert self.process.stdout is not None
@@ -264,23 +274,30 @@ def turns(workers: Sequence[Worker], action: str, seconds: float) -> list[tuple[
     return rows
 
 
-def measured(case: Case, beside: Worker | None, base: Row | None, ceilings: dict[str, float], seconds: float) -> Row:
-    """Return the row of a case; its ratios are to the row `base`, whose worker takes turns; None if it is the base."""
+def measured(case: Case, beside: Worker, base: Row | None, seconds: float) -> Row:
+    """Return the row of a case that takes turns with the worker `beside`, whose row is `base`.
+
+    If `base` is None, this is the base itself, and takes turns with the fastest convolution.
+    """
     row = dict.fromkeys(COLUMNS, "") | case_words(case)
     try:
         with Worker("footprint", case) as worker:
             row |= {key: value for key, value in worker.answer().items() if value is not None}
         with Worker("seconds", case) as own:
-            row |= own.answer()
-            workers = [own] if beside is None else [beside, own]
+            beside.begun()
+            row |= own.begun().greeting
             for action in ("run", "train") if row["train_mb"] != "" else ("run",):
-                rounds = turns(workers, action, seconds if action == "train" else seconds / 3)
-                row[f"{action}_s"] = float(f"{median(times[-1] for times in rounds):.4g}")
-                row[f"{action}_s_ratio"] = round(median(times[-1] / times[0] for times in rounds), 3)
-                row["turns"] = len(rounds)
+                rounds = turns([beside, own], action, seconds if action == "train" else seconds / 3)
+                ratio = median(times[1] / times[0] for times in rounds)
+                row |= {"turns": len(rounds), f"{action}_s": median(times[1] for times in rounds)}
+                row[f"{action}_s_ratio"] = 1.0 if base is None else round(ratio, 3)
+                if base is None:
+                    row["ceiling_gflops"] = round(beside.greeting / min(times[0] for times in rounds), 1)
+                    if row[f"{action}_gflop"]:
+                        row[f"{action}_rate"] = round(row[f"{action}_gflop"] / beside.greeting / ratio, 3)
     except Failed as failure:
         return row | {"status": str(failure)}
-    return derived(row, base, ceilings)
+    return derived(row, base)
 
 
 def case_words(case: Case) -> Row:
@@ -295,24 +312,24 @@ def case_words(case: Case) -> Row:
     }
 
 
-def derived(row: Row, base: Row | None, ceilings: dict[str, float]) -> Row:
-    """Return the row with what follows from its measurements and from those of the row `base`.
+def derived(row: Row, base: Row | None) -> Row:
+    """Return the row with what follows from its measurements and from those of the row `base`, itself if None.
 
     The seconds become the ratio times the seconds of the base, as if both rows had been measured at one moment.
     """
     row, base = dict(row), row if base is None else base
-    row["ceiling_gflops"] = ceilings[row["precision"]]
+    row["ceiling_gflops"] = base["ceiling_gflops"]
     for action in ("train", "run"):
-        peak, seconds = f"{action}_mb", f"{action}_s"
-        if row[peak] != "" and base.get(peak):
+        peak, seconds, gflop, rate = (f"{action}_{name}" for name in ("mb", "s", "gflop", "rate"))
+        if row[peak] != "" and base[peak]:
             row[f"{peak}_ratio"] = round(row[peak] / base[peak], 3)
-        if row[seconds] != "" and base.get(seconds):
+        if row[seconds] != "":
             row[seconds] = float(f"{row[f'{seconds}_ratio'] * base[seconds]:.4g}")
-        if row[seconds] != "" and row[f"{action}_gflop"]:
-            row[f"{action}_rate"] = round(row[f"{action}_gflop"] / row[seconds] / row["ceiling_gflops"], 3)
+            if row[gflop]:
+                row[rate] = round(base[rate] * row[gflop] / base[gflop] / row[f"{seconds}_ratio"], 3)
     if row["group"] == "sampling":
         row["volume_s"] = float(f"{row['evaluations'] * row['run_s']:.4g}")
-        row["volume_s_ratio"] = round(row["evaluations"] / base.get("evaluations", 1) * row["run_s_ratio"], 3)
+        row["volume_s_ratio"] = round(row["evaluations"] / base["evaluations"] * row["run_s_ratio"], 3)
     return row
 
 
@@ -341,23 +358,20 @@ def missing(names: Iterable[str]) -> list[str]:
 def measure(wanted: Sequence[Case], seconds: float) -> Iterator[Row]:
     """Yield the rows of the cases; each row that others are compared with comes before them, and takes turns with them.
 
-    Where it fails, the others have no ratios, because they were not measured beside it.
+    Where it fails, the others cannot be compared and are not measured.
     """
-    if not wanted:
-        return
-    with Worker("ceiling") as worker:
-        ceilings = worker.answer()
     here = machine()
     for base in dict.fromkeys(case.base for case in wanted):
-        first = measured(base, None, None, ceilings, seconds)
-        yield first | here
+        with Worker("ceiling", base) as convolution:
+            first = measured(base, convolution, None, seconds) | here
+        yield first
         others = [case for case in wanted if case.base == base != case]
         if first["status"] != "ok":
-            yield from (measured(case, None, {}, ceilings, seconds) | NO_RATIOS | here for case in others)
+            lost = {"status": "not measured, because nndiff's row failed"}
+            yield from (dict.fromkeys(COLUMNS, "") | case_words(case) | lost | here for case in others)
         elif others:
             with Worker("seconds", base) as beside:
-                beside.answer()
-                yield from (measured(case, beside, first, ceilings, seconds) | here for case in others)
+                yield from (measured(case, beside, first, seconds) | here for case in others)
 
 
 # ---------------------------------------------------------------- the tables

@@ -87,13 +87,15 @@ def test_a_smooth_volume_is_the_same_function_on_every_grid() -> None:
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak is read from Linux's /proc")
 def test_a_case_is_measured_and_a_failure_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case("up", 64, "nndiff", "fp32")
-    row = peers.measured(case, None, None, {"fp32": 100.0}, 0.0)
+    with peers.Worker("ceiling", case) as convolution:
+        row = peers.measured(case, convolution, None, 0.0)
     assert row["status"] == "ok"
     assert row["run_s"] > 0
+    assert row["ceiling_gflops"] > 0
     assert row["run_s_ratio"] == row["run_mb_ratio"] == row["turns"] == 1
-    assert row["train_s"] == row["train_mb"] == ""
+    assert row["train_s"] == row["train_mb"] == row["run_rate"] == ""
     monkeypatch.setattr(peers, "free_bytes", lambda: peers.RESERVE_BYTES + 10**7)
-    assert peers.measured(case, None, None, {"fp32": 100.0}, 0.0)["status"] != "ok"
+    assert peers.measured(case, convolution, None, 0.0)["status"] != "ok"
 
 
 class Scripted:
@@ -128,28 +130,33 @@ def test_reasons_of_failures(code: int, log: str, expected: str) -> None:
     assert peers.reason(code, log) == expected
 
 
-def test_rows_after_a_failed_base_have_no_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Ceiling:
-        def __init__(self, does: str):
-            pass
+class Idle:
+    """A worker that is never asked."""
 
-        def __enter__(self) -> Ceiling:
-            return self
+    def __init__(self, does: str, case: Case):
+        pass
 
-        def __exit__(self, *_: object) -> None:
-            pass
+    def __enter__(self) -> Idle:
+        return self
 
-        def answer(self) -> dict[str, float]:
-            return {"fp32": 100.0, "bf16": 100.0}
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_rows_of_a_failed_base_are_told_but_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
 
     def measured(case: Case, *_: object) -> dict[str, Any]:
-        return row_of(case, status="out of memory") if case == case.base else row_of(case, run_s_ratio=1.0)
+        asked.append(case)
+        return row_of(case, status="out of memory" if case.size == 96 else "ok")
 
-    monkeypatch.setattr(peers, "Worker", Ceiling)
+    monkeypatch.setattr(peers, "Worker", Idle)
     monkeypatch.setattr(peers, "measured", measured)
-    rows = list(peers.measure(cases({"tiles": (64,)}), 1.0))
-    assert [row["row"] for row in rows] == [row.name for row in GROUPS["tiles"]]
-    assert all(row["run_s_ratio"] == "" for row in rows)
+    rows = list(peers.measure(cases({"tiles": (64, 96)}), 1.0))
+    assert [peers.key_of(row) for row in rows] == [case.key for case in cases({"tiles": (64, 96)})]
+    assert asked == [*cases({"tiles": (64,)}), Case("tiles", 96, "nndiff", "fp32")]
+    assert [row["status"] == "ok" for row in rows] == [True] * 4 + [False] * 4
+    assert as_text(rows)
 
 
 # ---------------------------------------------------------------- figures that follow from others
@@ -157,17 +164,16 @@ def test_rows_after_a_failed_base_have_no_ratios(monkeypatch: pytest.MonkeyPatch
 
 def test_ratios_rates_and_seconds_per_volume() -> None:
     case = Case("sampling", 64, "MONAI DDIMScheduler", "fp32")
-    base = row_of(case.base, run_mb=100.0, run_s=0.75, evaluations=2)
+    words = {"run_mb": 100.0, "run_s": 0.75, "run_s_ratio": 1.0, "run_gflop": 30.0, "run_rate": 0.5}
+    base = row_of(case.base, evaluations=2, ceiling_gflops=80.0, **words)
     own = row_of(case, run_mb=150.0, run_s=30.0, run_s_ratio=4.0, run_gflop=60.0, evaluations=50)
-    row = derived(own, base, {"fp32": 80.0})
+    row = derived(own, base)
     assert row["run_mb_ratio"] == 1.5
     assert row["run_s"] == 3.0, "4 times the 0.75 s of the base, although its own turns took 30 s on a busy machine"
-    assert row["run_rate"] == 0.25, "60 GFLOP in 3 s, of 80 GFLOP/s"
+    assert row["run_rate"] == 0.25 == 60 / row["run_s"] / row["ceiling_gflops"], "twice the work in 4 times the seconds"
     assert row["volume_s"] == 150.0
     assert row["volume_s_ratio"] == 100.0, "50 evaluations for 2, of 4 times the seconds"
-    alone = derived(own, {}, {"fp32": 80.0})
-    assert alone["run_s"] == 30.0, "as measured, if there is no base"
-    assert alone["run_mb_ratio"] == ""
+    assert derived(base, None) == base | {"run_mb_ratio": 1.0, "volume_s": 1.5, "volume_s_ratio": 1.0}
 
 
 # ---------------------------------------------------------------- tables and files
