@@ -46,12 +46,12 @@ from nndiff.words.text_table import text_table
 
 RESULTS = Path(__file__).parent / "results" / "peers.csv"
 INSTALL = 'pip install -c constraints.txt -e ".[bench]"'
-SIZES = {"networks": (64, 96, 128), "sampling": (64, 96), "tiles": (64, 96), "up": (128, 192), "down": (128, 192)}
-QUICK = {"networks": (64,), "sampling": (64,), "tiles": (64,), "up": (128,), "down": (128,)}
+SIZES = {"networks": (64, 96, 128), "sampling": (64,), "tiles": (64,), "up": (128,), "down": (128,)}
+QUICK = SIZES | {"networks": (64,)}
 QUICK_TOO = ("networks", 96, "bf16", ("nndiff, as planned", "MONAI DiffusionModelUNet"))
 WARM = 32  # voxels per axis of the warm-up
 RESERVE_BYTES = 10**9  # left to other programs
-TURNS, SECONDS, QUICK_SECONDS = 5, 60.0, 15.0  # the most turns of a row; the time after which no further turn begins
+TURNS, SECONDS, QUICK_SECONDS = 5, 40.0, 15.0  # the most turns of a row; the time after which no further turn begins
 MEASURES = ("train_mb", "train_s", "run_mb", "run_s")
 COLUMNS = (
     *("group", "size", "row", "precision", "status", "turns", *MEASURES, *(f"{name}_ratio" for name in MEASURES)),
