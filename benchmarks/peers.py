@@ -51,7 +51,8 @@ QUICK = SIZES | {"networks": (64,)}
 QUICK_TOO = ("networks", 96, "bf16", ("nndiff, as planned", "MONAI DiffusionModelUNet"))
 WARM = 32  # voxels per axis of the warm-up
 RESERVE_BYTES = 10**9  # left to other programs
-TURNS, SECONDS, QUICK_SECONDS = 5, 40.0, 15.0  # the most turns of a row; the time after which no further turn begins
+LEAST, TURNS = 3, 5  # turns of a row
+SECONDS, QUICK_SECONDS, LONG = 40.0, 15.0, 120.0  # in which turns must end: those after LEAST; those after the first
 MEASURES = ("train_mb", "train_s", "run_mb", "run_s")
 COLUMNS = (
     *("group", "size", "row", "precision", "status", "turns", *MEASURES, *(f"{name}_ratio" for name in MEASURES)),
@@ -268,8 +269,11 @@ def reason(code: int, log: str) -> str:
 
 def turns(workers: Sequence[Worker], action: str, seconds: float) -> list[tuple[float, ...]]:
     """Return the seconds of every worker, turn by turn; no turn begins that would probably end too late."""
-    start, rows = time.perf_counter(), list[tuple[float, ...]]()
-    while len(rows) < TURNS and (not rows or time.perf_counter() - start + sum(rows[-1]) < seconds):
+    start, rows = time.perf_counter(), [tuple(worker.seconds(action) for worker in workers)]
+    while len(rows) < TURNS:
+        limit = max(seconds, LONG) if len(rows) < LEAST else seconds
+        if time.perf_counter() - start + sum(rows[-1]) >= limit:
+            break
         rows.append(tuple(worker.seconds(action) for worker in workers))
     return rows
 
@@ -287,7 +291,7 @@ def measured(case: Case, beside: Worker, base: Row | None, seconds: float) -> Ro
             beside.begun()
             row |= own.begun().greeting
             for action in ("run", "train") if row["train_mb"] != "" else ("run",):
-                rounds = turns([beside, own], action, seconds if action == "train" else seconds / 3)
+                rounds = turns([beside, own], action, seconds)
                 ratio = median(times[1] / times[0] for times in rounds)
                 row |= {"turns": len(rounds), f"{action}_s": median(times[1] for times in rounds)}
                 row[f"{action}_s_ratio"] = 1.0 if base is None else round(ratio, 3)

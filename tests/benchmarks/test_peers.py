@@ -92,7 +92,8 @@ def test_a_case_is_measured_and_a_failure_is_a_row(monkeypatch: pytest.MonkeyPat
     assert row["status"] == "ok"
     assert row["run_s"] > 0
     assert row["ceiling_gflops"] > 0
-    assert row["run_s_ratio"] == row["run_mb_ratio"] == row["turns"] == 1
+    assert row["run_s_ratio"] == row["run_mb_ratio"] == 1
+    assert row["turns"] == peers.LEAST
     assert row["train_s"] == row["train_mb"] == row["run_rate"] == ""
     monkeypatch.setattr(peers, "free_bytes", lambda: peers.RESERVE_BYTES + 10**7)
     assert peers.measured(case, convolution, None, 0.0)["status"] != "ok"
@@ -111,10 +112,13 @@ class Scripted:
 def test_turns_alternate_and_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(100))
     monkeypatch.setattr(peers.time, "perf_counter", lambda: next(clock))
-    first, second = Scripted([1, 2, 3, 4]), Scripted([5, 6, 7, 8])
-    assert turns([first, second], "run", 10.0) == [(1, 5), (2, 6)], "after 2 s, a third turn of 8 s would not end by 10"
-    assert turns([Scripted([50])], "run", 0.0) == [(50,)], "always one"
-    assert len(turns([Scripted([0] * 20)], "run", 1000.0)) == peers.TURNS
+    first, second = Scripted(range(1, 9)), Scripted(range(11, 19))
+    seen = turns([first, second], "run", 19.0)
+    assert seen == [(1, 11), (2, 12), (3, 13)], "three are few enough; a fourth would not end within 19 s"
+    assert turns([Scripted([peers.LONG])], "run", 20.0) == [(peers.LONG,)], "always one"
+    assert len(turns([Scripted([50] * 9)], "run", 20.0)) == 3, "each turn takes a second of this test's clock"
+    assert len(turns([Scripted([200] * 9)], "run", 20.0)) == 1
+    assert len(turns([Scripted([0] * 9)], "run", 1000.0)) == peers.TURNS
 
 
 @pytest.mark.parametrize(
