@@ -75,7 +75,7 @@ class Ready:
     train: Callable[[], object] | None = None
     weights: int = 0
     evaluations: int = 1  # of the network, per volume
-    error: float | None = None  # of the last run, where the right result is known
+    error: Callable[[], float | None] = lambda: None  # of the last run, where the right result is known
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,8 @@ def tiling(size: int, precision: str, merged: Callable[[Counted, Tensor, int], T
         network.calls = 0
         with torch.no_grad():
             result = merged(network, whole, size)
-        ready.evaluations, ready.error = network.calls, float((result.reshape(whole.shape) - whole).abs().max())
+        ready.evaluations = network.calls
+        ready.error = lambda: float((result.reshape(whole.shape) - whole).abs().max())
 
     ready.run = run
     return ready
@@ -357,7 +358,8 @@ def resampling(size: int, precision: str, factor: float, resized: Callable[[np.n
 
     def run() -> None:
         result = np.asarray(resized(array, (z, y, x)))[0]
-        ready.error = float(np.abs(result[inner] - truth[inner]).max()) if result.shape == truth.shape else None
+        alike = result.shape == truth.shape
+        ready.error = lambda: float(np.abs(result[inner] - truth[inner]).max()) if alike else None
 
     ready.run = run
     return ready

@@ -156,7 +156,7 @@ def footprint(case: Case) -> Row:
     row: Row = {"run_mb": peak(ready.run)}
     if ready.train is not None:
         row["train_mb"] = peak(ready.train)
-    return row | {"weights": ready.weights, "evaluations": ready.evaluations, "error": ready.error}
+    return row | {"weights": ready.weights, "evaluations": ready.evaluations, "error": ready.error()}
 
 
 def flops(ready: Ready) -> Row:

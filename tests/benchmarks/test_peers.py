@@ -47,8 +47,8 @@ def test_own_rows_run(group: str, row: Contender) -> None:
         ready.train()
         assert ready.weights == sum(weight.numel() for weight in weights)
         assert not all(torch.equal(a, b) for a, b in zip(before, weights, strict=True)), "nothing was trained"
-    if ready.error is not None:
-        assert ready.error < (1e-5 if group == "tiles" else 0.2)
+    if group in ("tiles", "up", "down"):
+        assert ready.error() < (1e-5 if group == "tiles" else 0.2)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("puzzle", [HALF, FULL], ids=str)
@@ -73,7 +73,7 @@ def test_tiles_are_counted_and_a_wrong_merge_is_seen() -> None:
     right.run()
     wrong.run()
     assert right.evaluations == 4**3, "from 0 to 2.5 tiles in steps of half a tile"
-    assert wrong.error == pytest.approx(0.5, abs=1e-6)
+    assert wrong.error() == pytest.approx(0.5, abs=1e-6)
 
 
 def test_a_smooth_volume_is_the_same_function_on_every_grid() -> None:
