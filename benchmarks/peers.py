@@ -28,6 +28,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -448,12 +449,13 @@ def provenance(rows: Sequence[Row]) -> str:
     def every(key: str) -> str:
         return ", ".join(dict.fromkeys(str(row[key]) for row in rows if str(row[key])))
 
-    rates = {row["precision"]: row["ceiling_gflops"] for row in rows if row["ceiling_gflops"] != ""}
-    fastest = ", ".join(f"{precision} {rate}" for precision, rate in rates.items())
-    return (
+    found = sorted((row["precision"], float(row["ceiling_gflops"])) for row in rows if row["ceiling_gflops"] != "")
+    rates = ", ".join(f"{precision} {rate:.0f}" for precision, rate in reversed(dict(found).items()))
+    words = (
         f"{every('cpu')}, {every('threads')} thread(s); torch {every('torch')}; {every('library')}; nndiff at commit "
-        f"{every('commit')}. Fastest convolution in GFLOP/s: {fastest}."
+        f"{every('commit')}. The fastest convolution in GFLOP/s: {rates}."
     )
+    return textwrap.fill(words, 120)
 
 
 # ---------------------------------------------------------------- the file

@@ -208,7 +208,10 @@ def test_a_failure_is_told_below_its_table() -> None:
 
 
 def test_markdown_has_whole_rows_and_says_where_they_were_measured() -> None:
-    text = as_markdown(list(every_row()))
+    rows = [row | {"ceiling_gflops": 90.0 + i} for i, row in enumerate(every_row())]
+    text = as_markdown(rows)
+    assert f"fp32 {89 + len(rows)}" in text, "the fastest of all tables"
+    assert max(len(line) for line in text.splitlines() if line[:1] != "|") <= 120
     assert "Any, 2 thread(s); torch 2" in text
     assert "commit c0, c1" in text
     heads = {len(peers.HEADS.get(group, peers.REST)) for group in GROUPS}
