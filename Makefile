@@ -29,9 +29,14 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
 
-bench: setup
+bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.preprocess
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.peers
+
+$(VENV)/.bench: $(VENV)/.installed  # the libraries that nndiff is measured beside
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	touch $@
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

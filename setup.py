@@ -39,6 +39,7 @@ setup(
             "ruff",
             "mypy",
         ],
+        "bench": ["monai>=1.6", "nnunetv2>=2.8", "torchio>=1.2", "scikit-image"],
     },
     entry_points={
         "console_scripts": [
