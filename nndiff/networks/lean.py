@@ -165,7 +165,8 @@ class _InSlabs(Function):
         inputs, ctx.weights = tensors[: volumes + others], tensors[volumes + others :]
         ctx.run, ctx.reach, ctx.cast, ctx.volumes = run, reach, cast, volumes
         ctx.save_for_backward(*inputs)
-        return _by_slab(run, reach, inputs[:volumes], inputs[volumes:])
+        own = [t.detach() for t in inputs]  # hooks of modules refuse inputs without a gradient function
+        return _by_slab(run, reach, own[:volumes], own[volumes:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -177,7 +178,7 @@ class _InSlabs(Function):
             own = [slab.of(t) if i < ctx.volumes else slab.sample(t) for i, t in enumerate(inputs)]
             own = [t.detach().requires_grad_(n) for t, n in zip(own, needed, strict=False)]
             with torch.enable_grad(), torch.autocast(device, dtype, enabled=enabled):
-                out = slab.own(ctx.run(*own))
+                out = slab.own(ctx.run(*(t.view_as(t) for t in own)))  # hooks of modules refuse leaves
             wanted = [(i, t) for i, t in enumerate((*own, *ctx.weights)) if needed[i]]
             parts = torch.autograd.grad(out, [t for _, t in wanted], slab.sample(grad)[:, :, slab.first : slab.end])
             for (i, _), part in zip(wanted, parts, strict=True):

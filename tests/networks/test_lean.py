@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from nndiff.networks.blocks import Conv, conv
 from nndiff.networks.lean import in_slabs, norm_silu, recalled, slabs
@@ -107,6 +108,9 @@ class _Local(torch.nn.Module):
         self.first, self.last = conv(3, 4, (3, 3, 3)).double(), conv(4, 1, (3, 3, 3)).double()
 
     def forward(self, volume: Tensor, other: Tensor) -> Tensor:
+        return self.entered(volume, other)
+
+    def entered(self, volume: Tensor, other: Tensor) -> Tensor:
         maps = self.first(volume) + other[:, :, None, None, None]
         return F.conv3d(F.silu(maps), self.last.weight, self.last.bias, padding=1)
 
@@ -174,6 +178,14 @@ def test_an_autocast_operation_is_computed_again_under_autocast() -> None:
     out.float().sum().backward()
     assert set(dtypes) == {torch.bfloat16}
     assert len(dtypes) >= 2
+
+
+def test_slabs_bear_the_hooks_of_a_counter_of_flops() -> None:
+    run = _Local()
+    volume, other = (torch.randn(*n, dtype=torch.float64, requires_grad=True) for n in ((1, 3, 49, 4, 5), (1, 4)))
+    with FlopCounterMode(display=False) as counter:
+        in_slabs(run.entered, 2, [volume], [other], list(run.parameters())).sum().backward()
+    assert counter.get_total_flops() > 0
 
 
 def _same_gradients(found: Tensor, expected: Tensor, wanted: list[Tensor]) -> None:
