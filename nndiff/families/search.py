@@ -153,7 +153,13 @@ class _Search:
         return found
 
     def too_large(self, rung: Rung) -> bool:
-        """Return whether this rung, the leanest one of its size, exceeds the memory; then all rungs of the size do."""
+        """Return whether this rung, the leanest one of its size, exceeds the memory; then all rungs of the size do.
+
+        It is not predicted where the same network fits with a larger patch.
+        """
+        before = self.seen.get(_kind(rung))
+        if before is not None and before.cost.bytes <= self.limits.bytes:
+            return False
         return self._at_least_bytes(rung) > self.limits.bytes or self.sized(rung).cost.bytes > self.limits.bytes
 
     def hopeless(self, rung: Rung) -> bool:
