@@ -7,6 +7,7 @@ bound have the status "wrong".
 from __future__ import annotations
 
 import gc
+import json
 import math
 import subprocess
 import time
@@ -48,15 +49,17 @@ from nndiff.walk.starts import Source
 from nndiff.walk.times import Ratio
 from nndiff.words.budget import Budget
 from nndiff.words.scheme import Scheme
+from nndiff.words.strict_json import encode
 from nndiff.words.volume import Triple
 
 Figures = dict[str, Any]
 Case = tuple[str, Callable[[], Figures]]
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last_3d}
-# Rounding to bf16 has an rms of 0.0017 of the value. A convolution in bf16 rounds once, norm and activation a few
-# times, a network at every layer. TF32 has 3 bits more than bf16.
-BF16, BF16_CHAIN, BF16_NETWORK, TF32, FP32 = 0.01, 0.02, 0.1, 2e-3, 1e-4
+# Bounds of relative rms errors, about three times what was found on a CPU. Rounding to bf16 has an rms of 0.0017 of the
+# value. A convolution rounds once, norm and activation a few times, a network at every layer (0.009). TF32 has 3 bits
+# more than bf16. The gradients of a norm in fp32 are sums over the volume (6e-5).
+BF16, BF16_CHAIN, BF16_NETWORK, TF32, FP32 = 0.01, 0.02, 0.05, 0.02, 1e-3
 WHOLE_BODY: Triple = (386, 264, 264)
 WALKS, MANY = (1, 4, 10), 1000  # evaluations
 # Cases of benchmarks.memory: all three recomputations, both precisions, r = 1, 2 and 4, thick slices, predictions.
@@ -237,8 +240,8 @@ def right(lab: Lab) -> list[Case]:
     ]
     slabs = [(f"in_slabs, {dtype}", partial(_slabs, lab, dtype)) for dtype in ("bf16", "fp32")]
     networks = [
-        ("network fp32 without TF32, against the CPU", partial(_network, lab, "fp32", False, FP32 * 10)),
-        ("network fp32 as torch runs it, against the CPU", partial(_network, lab, "fp32", True, 10 * TF32)),
+        ("network fp32 without TF32, against the CPU", partial(_network, lab, "fp32", False, FP32)),
+        ("network fp32 as torch runs it, against the CPU", partial(_network, lab, "fp32", True, TF32)),
         ("network bf16, against the CPU in fp32", partial(_network, lab, "bf16", True, BF16_NETWORK)),
     ]
     return [*convolutions, *lean_ones, *slabs, *networks]
@@ -437,16 +440,17 @@ def works(gigabytes: int, lab: Lab) -> dict[str, Work]:
 
 def peak(lab: Lab) -> list[Case]:
     planned: list[Case] = []
+    compared: list[Case] = []  # last, because cuDNN's benchmark of so large volumes may take long
     for gigabytes in (24,) if lab.toy else GOLDEN:
         for step, work in works(gigabytes, lab).items():
-            compares = (False, True) if step == "training" else (False,)
-            for benchmark in compares:
-                name = f"plan for {gigabytes} GB, {step}{', benchmark' if benchmark else ''}"
-                planned.append((name, partial(_peak, lab, work, benchmark)))
+            planned.append((f"plan for {gigabytes} GB, {step}", partial(_peak, lab, work, False)))
+            if step == "training":
+                compared.append((f"plan for {gigabytes} GB, {step}, benchmark", partial(_peak, lab, work, True)))
     chosen = [replace(memory.CASES[i], device=lab.device) for i in SMALL_CASES]
     if lab.toy:
         chosen = [replace(chosen[0], patch=(24, 24, 24), width=8)]
-    return planned + [(str(case), partial(_peak, lab, case.work, case.step == "train")) for case in chosen]
+    small = [(str(case), partial(_peak, lab, case.work, case.step == "train")) for case in chosen]
+    return [*planned, *small, *compared]
 
 
 def _peak(lab: Lab, work: Work, benchmark: bool) -> Figures:
@@ -486,7 +490,7 @@ def speed(lab: Lab) -> list[Case]:
     ]
     for gigabytes in (24,) if lab.toy else (24, 8, 80):
         for step, work in works(gigabytes, lab).items():
-            for layout in LAYOUTS:
+            for layout in LAYOUTS if gigabytes == 24 else ("channels last",):
                 cases.append((f"plan for {gigabytes} GB, {step}, {layout}", partial(_step, lab, work, layout)))
     for step, work in reversed(works(24, lab).items()):
         cases.append((f"plan for 24 GB, {step}, compiled", partial(_compiled, lab, work)))
@@ -551,9 +555,10 @@ def data_of(lab: Lab) -> Data:
     done, held = lab.folder / "prepared", TOY_HELD if lab.toy else HELD
     if done.exists():
         return trials.found(Path(done.read_text()), held)
-    width, patch = (4, [16, 16, 16]) if lab.toy else (32, [40, 64, 64])
-    sizes = {"network.width": width, "patch_size": patch, "batch_size": 2, "puzzle_factor": [2, 2, 2]}
-    by_hand = [f"configurations.{NAME}.{key}={value}" for key, value in {**sizes, "network.recompute": "none"}.items()]
+    sizes = {"patch_size": [16, 16, 16] if lab.toy else [40, 64, 64], "batch_size": 2, "puzzle_factor": [2, 2, 2]}
+    small = {"network": json.dumps(encode(_spec(configured(24, True))))}  # quick to plan
+    sizes |= small if lab.toy else {"network.width": 32, "network.recompute": "none"}
+    by_hand = [f"configurations.{NAME}.{key}={value}" for key, value in sizes.items()]
     training, workers = (1, 0) if lab.toy else (trials.TRAINING, None)
     raw, _ = trials.simulated(lab.folder, held, (0.1,), training, workers)
     data = trials.prepared(raw, lab.folder, held, by_hand=by_hand, workers=workers)
@@ -675,6 +680,9 @@ def _walked(lab: Lab, how: str, many: int) -> Figures:
     model.networks[0].register_forward_hook(lambda *_: calls.append(None))
     sampler = in_steps(model.configuration.sampler, many)
     source = drawn((1, *model.configuration.volume_shape), "cpu", 0)
+    if lab.cuda and many == WALKS[0]:  # what CUDA and cuDNN load at their first use is not measured
+        _predicted(lab, model, [arrangement])
+        calls.clear()
     with cudnn(), peaks(lab) as found:
         start = time.perf_counter()
         out = translate(
@@ -733,7 +741,7 @@ def _again(lab: Lab, precision: str, deterministic: bool, way: str) -> Figures:
     first = torch.cat([value.flatten() for value in whole.values()]).float()
     second = torch.cat([other[name].flatten() for name in whole]).float()
     error = float((first - second).norm() / first.norm())
-    return {"error": error, "note": "bit-exact" if torch.equal(first, second) else "equal but for rounding?"}
+    return {"error": error, "note": "bit-exact" if torch.equal(first, second) else "not bit-exact"}
 
 
 def _weights(data: Data, plan: Plan, lab: Lab, after: Checkpoint | None) -> dict[str, Tensor]:
@@ -809,8 +817,10 @@ def _short_of_memory(lab: Lab, model: Model, options: Sequence[Arrangement]) -> 
                 raise torch.OutOfMemoryError("simulated")
 
         hook = model.networks[0].register_forward_pre_hook(refuse)
-        yield
-        hook.remove()
+        try:
+            yield
+        finally:
+            hook.remove()
         return
     needed = []
     for arrangement in options:
@@ -820,6 +830,8 @@ def _short_of_memory(lab: Lab, model: Model, options: Sequence[Arrangement]) -> 
     freed(lab)
     size = int(torch.cuda.mem_get_info()[0] - fmean(needed))
     ballast = torch.empty(max(0, size), dtype=torch.uint8, device=lab.on)
-    yield
-    del ballast
-    freed(lab)
+    try:
+        yield
+    finally:
+        del ballast
+        freed(lab)

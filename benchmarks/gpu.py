@@ -27,12 +27,14 @@ import gc
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,23 +176,35 @@ def isolated(section: str, lab: Lab) -> Iterator[Row]:
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu", "--device", lab.device, "--section", section]
     command += ["--folder", str(lab.folder), "--seconds", str(max(0.0, lab.left())), *(["--toy"] if lab.toy else [])]
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
-        timer = threading.Timer(max(0.0, lab.left()) + GRACE, process.kill)
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+        )
+        timer = threading.Timer(max(0.0, lab.left()) + GRACE, killed, [process])
         timer.start()
         assert process.stdout is not None
-        for line in process.stdout:
-            found = json.loads(line)
-            names.remove(found["case"])
-            yield found
-        code = process.wait()
-        late = not timer.is_alive()
-        timer.cancel()
+        try:
+            for line in process.stdout:
+                if line.endswith("\n"):
+                    found = json.loads(line)
+                    names.remove(found["case"])
+                    yield found
+            code = process.wait()
+        finally:
+            late = not timer.is_alive()
+            timer.cancel()
+            killed(process)
         log.seek(0)
         last = (log.read().strip().splitlines() or [""])[-1]
     reason = "ended, because its time was over" if late else f"the process ended with code {code}: {last}"
     for i, name in enumerate(names):
         status = f"failed: {PATH.sub('PATH', reason)[:200]}" if i == 0 else "not run: its section had ended"
         yield row(section, name, status)
+
+
+def killed(process: subprocess.Popen[str]) -> None:
+    """End a process with those that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def work(section: str, lab: Lab) -> None:
