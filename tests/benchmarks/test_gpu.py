@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -165,3 +166,16 @@ def test_the_layout_of_all_maps_can_be_chosen() -> None:
             normed = lean.norm_silu(out, torch.ones(4), torch.zeros(4), 1)
         assert out.is_contiguous(memory_format=layout)
         assert normed.is_contiguous(memory_format=layout)
+
+
+def test_a_resumed_training_that_goes_elsewhere_is_wrong(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = iter([{"w": torch.ones(3)}, {"w": torch.ones(3)}, {"w": torch.ones(3)}, {"w": torch.full((3,), 1.01)}])
+    monkeypatch.setattr(card, "data_of", lambda lab: SimpleNamespace(plan=None))
+    monkeypatch.setattr(card, "in_precision", lambda plan, precision: plan)
+    monkeypatch.setattr(card, "_weights", lambda *_: next(weights))
+    monkeypatch.setattr(card, "begun", lambda *_: (None, []))
+    monkeypatch.setattr(card, "_saved", lambda *_: None)
+    monkeypatch.setattr(card.checkpoint, "save", lambda *_: None)
+    monkeypatch.setattr(card.checkpoint, "load", lambda *_: None)
+    ways = ("trained twice", "interrupted and resumed")
+    assert [card._again(lab, "bf16", False, way)["status"] for way in ways] == ["ok", "wrong"]
