@@ -22,8 +22,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,6 +36,11 @@ from nndiff.plans.plan import Configuration, Lesson, Stage, Workload
 from nndiff.words.scheme import Scheme
 from nndiff.words.strict_json import decode, encode
 from nndiff.words.volume import Triple
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nndiff.resources.memory import Cost
 
 RESULTS = Path(__file__).parent / "results" / "memory.csv"
 BELOW, ABOVE = -0.05, 0.10  # of the measured peak
@@ -173,6 +180,13 @@ QUICK = (1, 8, 12, 22)
 
 def run_steps(work: Work, steps: int = 2) -> None:
     """Run training steps or evaluations, as a training loop or a sampler would."""
+    step = step_of(work)
+    for _ in range(steps):
+        step()
+
+
+def step_of(work: Work, changed: Callable[[nn.Module], nn.Module] = lambda network: network) -> Callable[[], None]:
+    """Return a function that runs one training step or one evaluation; `changed` may compile the network."""
     import torch
 
     from nndiff.assemble import build_network, build_objective, formulation_of, set_trained
@@ -185,9 +199,12 @@ def run_steps(work: Work, steps: int = 2) -> None:
         if tensor is not None:
             tensor.normal_()
     if lesson is None:
-        for _ in range(steps):
-            memory.evaluate(network, batch, load.precision)
-        return
+        asked = changed(network)
+
+        def evaluate() -> None:
+            memory.evaluate(asked, batch, load.precision)
+
+        return evaluate
     (stage,) = lesson.stages
     formulation = formulation_of(lesson)
     objective = build_objective(stage, formulation).to(load.device)
@@ -195,13 +212,17 @@ def run_steps(work: Work, steps: int = 2) -> None:
     weights: list[torch.Tensor] = [w for module in (network, objective) for w in module.parameters() if w.requires_grad]
     optimiser = torch.optim.AdamW(weights, fused=True)
     average = [weight.detach().clone() for weight in weights]
-    for _ in range(steps):
+    taught = changed(network)
+
+    def train() -> None:
         optimiser.zero_grad(set_to_none=True)
-        memory.teach(network, objective, batch, load.precision)
+        memory.teach(taught, objective, batch, load.precision)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         with torch.no_grad():
             torch._foreach_lerp_(average, weights, 0.01)
+
+    return train
 
 
 def measure(work: Work) -> dict[str, float]:
@@ -260,10 +281,8 @@ def training_peak(configuration: Configuration, device: str) -> float:
 
 def compare(case: Case) -> dict[str, object]:
     """Return a row of the table."""
-    from nndiff.resources.memory import prediction_cost, training_cost
-
     start, work = time.perf_counter(), case.work
-    cost = prediction_cost(work.load) if work.lesson is None else training_cost(work.load, work.lesson)
+    cost = predicted(work)
     traced = time.perf_counter() - start
     found = measured(work)
     error = cost.bytes - found["measured"]
@@ -278,6 +297,12 @@ def compare(case: Case) -> dict[str, object]:
         "steps_s": round(found["seconds"], 1),
         "verdict": "PASS" if within(cost.bytes, found["measured"]) else "FAIL",
     }
+
+
+def predicted(work: Work) -> Cost:
+    from nndiff.resources.memory import prediction_cost, training_cost
+
+    return prediction_cost(work.load) if work.lesson is None else training_cost(work.load, work.lesson)
 
 
 def within(predicted: float, measured: float) -> bool:

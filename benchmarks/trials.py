@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from nndiff.assemble import build_augmentations
-from nndiff.checkpoint import Run
+from nndiff.checkpoint import Checkpoint, Run
 from nndiff.cli import plan_and_preprocess
 from nndiff.demo.cases import DATASETS, simulate
 from nndiff.families.family import Channels, Rung
@@ -58,25 +58,37 @@ def device() -> torch.device:
 # ---------------------------------------------------------------- data
 
 
-def simulated(folder: Path, held_out: int, doses: Sequence[float]) -> list[Path]:
+def simulated(
+    folder: Path, held_out: int, doses: Sequence[float], training: int = TRAINING, workers: int | None = None
+) -> list[Path]:
     """Return the demo's raw datasets, simulated if need be: low-count PET, and uncorrected low-count PET."""
     found = [folder / "raw" / name for name in DATASETS]
     if all((path / "ceiling.json").exists() for path in found):  # written last
         return found
-    return simulate(folder / "raw", TRAINING + held_out, 0, doses, 0)
+    return simulate(folder / "raw", training + held_out, 0, doses, 0, workers)
 
 
 def prepared(
-    raw: Path, output: Path, held_out: int, names: Sequence[str] = (NAME,), by_hand: Sequence[str] = ()
+    raw: Path,
+    output: Path,
+    held_out: int,
+    names: Sequence[str] = (NAME,),
+    by_hand: Sequence[str] = (),
+    workers: int | None = None,
 ) -> Data:
     """Plan for this machine, preprocess, and return the data; the last cases are held out."""
     plans = output / "preprocessed"
     flags = ["--raw", str(raw.parent), "--preprocessed", str(plans), *(["--set", *by_hand] if by_hand else [])]
+    flags += [] if workers is None else ["-np", str(workers)]
     if plan_and_preprocess.main(["-d", raw.name[7:10], "-c", *names, *flags]):
         raise SystemExit(1)
-    cases = store.cases(plans / raw.name / names[0])
-    plan = load_plan(plans / raw.name / "plan.json")
-    return Data(plan, plans / raw.name, tuple(cases[:-held_out]), tuple(cases[-held_out:]), names[0])
+    return found(plans / raw.name, held_out, names[0])
+
+
+def found(prepared: Path, held_out: int, name: str = NAME) -> Data:
+    """Return data that were prepared before."""
+    cases = store.cases(prepared / name)
+    return Data(load_plan(prepared / "plan.json"), prepared, tuple(cases[:-held_out]), tuple(cases[-held_out:]), name)
 
 
 # ---------------------------------------------------------------- variants
@@ -138,8 +150,14 @@ def _stages(data: Data, plan: Plan) -> list[tuple[float, Plan]]:
     ]
 
 
-def begun(data: Data, plan: Plan, steps: int, seed: int) -> tuple[Trainer, Iterator[Step]]:
-    """Return the trainer of a run of so many steps, with the rates of a plan of that length, and its steps."""
+def begun(
+    data: Data, plan: Plan, steps: int, seed: int, on: torch.device | None = None, after: Checkpoint | None = None
+) -> tuple[Trainer, Iterator[Step]]:
+    """Return the trainer of a run of so many steps, with the rates of a plan of that length, and its steps.
+
+    With a checkpoint of such a run, the steps are those after it.
+    """
+    on = on or device()
     name, planned = data.name, plan.configurations[data.name]
     by_hand = f"configurations.{name}.learning_rate" in plan.overrides
     rate = planned.learning_rate if by_hand else METHODS[name].learning_rate(planned.network, steps).value
@@ -147,8 +165,11 @@ def begun(data: Data, plan: Plan, steps: int, seed: int) -> tuple[Trainer, Itera
     share = share_of(planned, Ranks())
     warmup, half_life = recipe.warmup_steps(steps).value, recipe.ema_half_life(steps).value
     run = Run("0", seed, data.training, (), True, steps, steps, warmup, half_life, share.samples_a_step)
-    trainer = Trainer(plan, name, run, device(), Ranks())
-    prior.learn(trainer, data.folder)
+    trainer = Trainer(plan, name, run, on, Ranks())
+    if after is None:
+        prior.learn(trainer, data.folder)
+    else:
+        trainer.restore(after)
     batches = Batches(
         folder=data.folder,
         cases=data.training,
@@ -159,7 +180,7 @@ def begun(data: Data, plan: Plan, steps: int, seed: int) -> tuple[Trainer, Itera
         multiple=planned.network.multiple(planned.puzzle_factor),
         puzzle_factor=planned.puzzle_factor,
     )
-    return trainer, trainer.steps(loader(batches, 0, steps, 0, pinned=device().type == "cuda"))
+    return trainer, trainer.steps(loader(batches, trainer.step, steps, 0, pinned=on.type == "cuda"))
 
 
 # ---------------------------------------------------------------- without a network

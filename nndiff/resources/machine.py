@@ -49,12 +49,16 @@ def _device(target: float | None) -> tuple[str, str, int, bool, str]:
 
 
 def free_memory(device: str) -> int:
-    """Return the bytes that are free now on the device (cuda | cpu | mps)."""
+    """Return the bytes that are free now on the device (cuda | cpu | mps).
+
+    Blocks that torch keeps for later count as free: otherwise the tiles of a case would depend on the cases before it.
+    """
     if device != "cuda":
         return free_ram()
     import torch
 
-    return int(torch.cuda.mem_get_info()[0])
+    kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return int(torch.cuda.mem_get_info()[0]) + kept
 
 
 def demand_device(name: str | None) -> str:

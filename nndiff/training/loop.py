@@ -105,7 +105,8 @@ class Trainer:
             mean_loss = self._accumulate(network, objective, step_batches)
             self.ranks.average_gradients(objective)  # those of the network were exchanged in the backward pass
             trained = [w for w in (*self.network.parameters(), *objective.parameters()) if w.requires_grad]
-            norm = float(nn.utils.clip_grad_norm_(trained, CLIP_NORM))
+            norm_of_all = nn.utils.clip_grad_norm_(trained, CLIP_NORM)
+            loss, norm = torch.stack([mean_loss, norm_of_all]).tolist()  # one wait for the device, not two
             if not math.isfinite(norm):
                 raise _not_finite(self.step, rate, self.configuration.precision)
             self.optimizer.step()
@@ -114,7 +115,7 @@ class Trainer:
             done = time.perf_counter()
             yield Step(
                 number=self.step,
-                loss=float(mean_loss),
+                loss=loss,
                 gradient_norm=norm,
                 learning_rate=rate,
                 seconds=done - clock,

@@ -127,3 +127,16 @@ def test_without_a_gpu_the_budget_is_the_ram(monkeypatch):
     budget = machine.budget(None)
     assert (budget.device, budget.memory_bytes) == ("cpu", machine.available_ram())
     assert budget.bf16 in (True, False)
+
+
+def test_free_memory_of_a_gpu_does_not_depend_on_what_torch_keeps_for_later(monkeypatch):
+    total, tensors = 24 * GIB, 3 * GIB
+
+    def free(kept):
+        answers = {"memory_allocated": tensors, "memory_reserved": tensors + kept}
+        answers["mem_get_info"] = (total - tensors - kept, total)
+        for name, answer in answers.items():
+            monkeypatch.setattr(f"torch.cuda.{name}", lambda answer=answer: answer)
+        return machine.free_memory("cuda")
+
+    assert free(kept=0) == free(kept=5 * GIB) == total - tensors

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import distributed
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nndiff import checkpoint
 from nndiff.assemble import build_objective, formulation_of, set_trained
@@ -369,3 +370,19 @@ def test_the_seed_decides_the_first_weights(tmp_path: Path) -> None:
     first, same, other = trainer_of(plan), trainer_of(plan), trainer_of(plan, seed=1)
     assert all(torch.equal(value, same.weights[name]) for name, value in first.weights.items())
     assert any(not torch.equal(value, other.weights[name]) for name, value in first.weights.items())
+
+
+def test_a_step_reads_its_loss_and_its_norm_from_the_device_together() -> None:
+    class Counted(TorchDispatchMode):
+        reads = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.reads += func is torch.ops.aten._local_scalar_dense.default
+            return func(*args, **(kwargs or {}))
+
+    plan = tiny_plan()
+    steps = trainer_of(plan).steps([[batch_of(plan, [2 * i, 2 * i + 1])] for i in range(2)])
+    next(steps)
+    with Counted() as counted:
+        next(steps)
+    assert counted.reads == 0, "each is a wait for the device, beside the one for both figures"
