@@ -9,7 +9,8 @@ of W·n + B, the gradients of a group norm are sums over a volume (Σ) or over a
 
     ∂W = Σ g·n        ∂B = Σ g        ∂x = rstd·(W·g - Σ_D W·g/D - n·Σ_D W·g·n/D)
 
-PyTorch's own backward pass of a channels-last group norm on a CPU takes 9 times as long in bf16, and 2.5 times in fp32.
+PyTorch's own backward pass of a channels-last group norm on a CPU takes 5 times as long in bf16, and 1.4 times in fp32
+(32 channels of 48³ voxels, one core).
 """
 
 from __future__ import annotations
@@ -41,10 +42,7 @@ def computed_in_fp32_on_a_cpu(x: Tensor) -> bool:
 
 
 def norm_silu(x: Tensor, weight: Tensor, bias: Tensor, groups: int, film: Tensor | None = None) -> Tensor:
-    """Return SiLU((1 + scale)·GN(x) + shift) in the dtype of x.  x: [B, C, Z, Y, X]; film = (scale, shift): [B, 2C].
-
-    The gradient of x is computed, and discarded, even where all layers before this one are frozen.
-    """
+    """Return SiLU((1 + scale)·GN(x) + shift) in the dtype of x.  x: [B, C, Z, Y, X]; film = (scale, shift): [B, 2C]."""
     x, film = x.contiguous(memory_format=LAST), None if film is None else film.to(x.dtype)
     with torch.autocast(x.device.type, enabled=False):
         normed: Tensor = _NormSiLU.apply(x, weight, bias, film, groups)  # type: ignore[no-untyped-call]
@@ -106,9 +104,7 @@ def _back(g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor) -> t
 
 def _sums(maps: Tensor) -> Tensor:
     """Return the sum of each channel, in at least fp32, without converting the volume: [B, C, Z, Y, X] → [B, C]."""
-    planes = (
-        maps.movedim(1, -1).flatten(2, 3).sum(2)
-    )  # [B, Z, C]; the sum over two axes of `maps` takes 16 times as long
+    planes = maps.movedim(1, -1).flatten(2, 3).sum(2)  # [B, Z, C]; summing `maps` over two axes takes 16 times as long
     return planes.sum(1, dtype=torch.promote_types(maps.dtype, torch.float32))
 
 

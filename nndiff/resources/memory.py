@@ -245,8 +245,6 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Operations that are slow to trace, or that depend on this machine's processor, are imitated here. All others run
         on fake tensors.
         """
-        if func is aten.native_group_norm_backward.default:
-            return _normed(*args)
         if func is aten.convolution.default:
             return _convolved(_layout(args[0], self.unfolds), *args)
         if func is aten.convolution_backward.default:
@@ -279,11 +277,6 @@ FLOPS = {
     aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,  # missing in the registry
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
 }
-
-
-def _normed(grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, *sizes: Any) -> tuple[Tensor, ...]:
-    """Return empty gradients of a GroupNorm, without the sixty operations that fake tensors need for them."""
-    return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
 
 
 def _layout(x: Tensor, unfolds: bool) -> torch.memory_format:
@@ -322,7 +315,7 @@ def _cuda_scratch(op: Any, args: Any, out: Any) -> int:
     """
     if op in (aten.native_group_norm, aten.convolution):
         return _bytes(args[0])
-    if op in (aten.native_group_norm_backward, aten.convolution_backward):
+    if op is aten.convolution_backward:
         return _bytes(args[0]) + _bytes(args[1])
     return 0
 

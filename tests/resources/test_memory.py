@@ -38,6 +38,7 @@ from tests.walks import prdit, unet
 
 FULL, HALF = (1, 1, 1), (2, 2, 2)
 SPEC = unet(width=16)
+SEPARATE = 19_966_236  # bytes of a training step of SPEC with norm, film and SiLU as operations of their own
 SQUARED = Scheme("squared", {})
 LESSON = Lesson(Scheme("bridge", {"gamma": 0.1}), "x0", 0.1, 0.03, (Stage("all", Scheme("gradient", {}), 1.0),))
 
@@ -81,7 +82,9 @@ def test_more_costs_more(device: str, precision: str) -> None:
 
 def test_recomputing_lowers_it_and_norms_cost_no_flops() -> None:
     none, norms, blocks = (train(replace(SPEC, recompute=mode)) for mode in ("none", "norms", "blocks"))
-    assert blocks.bytes < norms.bytes < 0.9 * none.bytes
+    assert blocks.bytes < norms.bytes < none.bytes
+    assert norms.bytes < 0.75 * SEPARATE
+    assert none.bytes < 0.85 * SEPARATE
     assert norms.flops == none.flops < blocks.flops
 
 
@@ -98,7 +101,7 @@ def test_the_puzzle_lowers_it_as_the_method_claims() -> None:
 
 def test_prediction_is_cheaper_than_training() -> None:
     predicted, trained = predict(), train()
-    assert predicted.bytes < 0.6 * trained.bytes
+    assert predicted.bytes < min(trained.bytes, SEPARATE / 2)
     assert 2.5 < trained.flops / predicted.flops < 3.5
 
 
