@@ -80,7 +80,7 @@ def _modulated(maps: Tensor, film: Tensor | None) -> Tensor:
     """Return (1 + scale)·maps + shift, written over the maps."""
     if film is None:
         return maps
-    scale, shift = film[..., None, None, None].chunk(2, dim=1)  # [B, C, 1, 1, 1] each
+    scale, shift = film.reshape(*film.shape, 1, 1, 1).chunk(2, dim=1)  # [B, C, 1, 1, 1] each
     return torch.addcmul(shift, maps, 1 + scale, out=maps)
 
 
@@ -90,28 +90,25 @@ def _scaled(weight: Tensor, film: Tensor | None) -> Tensor:  # [B or 1, C]
 
 def _back(g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, of W and of B, [B, C, Z, Y, X], [B, C], [B, C]."""
-    share = g.shape[1] // mean.shape[1]  # channels of a group
-    size = share * g[0, 0].numel()
-    mean, rstd = (row.to(weight.dtype).repeat_interleave(share, 1) for row in (mean, rstd))  # [B, C]
-    of_bias = _sums(g)
-    of_weight = rstd * (_sums(g * x) - mean * of_bias)
-    plain, along = (_over_groups(weight * part, share) / size for part in (of_bias, of_weight))
+    (b, c), n_groups = g.shape[:2], mean.shape[1]
+    grouped, size = (-1, n_groups, c // n_groups), x[0].numel() // n_groups
+    weight = weight.reshape(grouped)  # [B or 1, groups, channels of a group]
+    mean, rstd = (row.to(weight.dtype).reshape(b, n_groups, 1) for row in (mean, rstd))
+    of_bias, by_value = _sums(g).reshape(grouped), _sums(g * x).reshape(grouped)
+    of_weight = rstd * (by_value - mean * of_bias)
+    plain, along = ((weight * part).sum(2, keepdim=True) / size for part in (of_bias, of_weight))
     of_n = -(rstd**2) * along
-    rows = ((rstd * weight), of_n, -rstd * plain - of_n * mean)
-    by_g, by_x, constant = (row.to(g.dtype)[..., None, None, None] for row in rows)
-    return torch.addcmul(constant, x, by_x).addcmul_(g, by_g), of_weight, of_bias
+    shared = [row.expand_as(of_bias) for row in (of_n, -rstd * plain - of_n * mean)]  # by the channels of a group
+    rows = torch.stack([rstd * weight, *shared])
+    by_g, by_x, constant = rows.to(g.dtype).reshape(3, b, c, 1, 1, 1).unbind()
+    of_x = torch.addcmul(constant, x, by_x).addcmul_(g, by_g)
+    return of_x, of_weight.reshape(b, c), of_bias.reshape(b, c)
 
 
 def _sums(maps: Tensor) -> Tensor:
     """Return the sum of each channel, in at least fp32, without converting the volume: [B, C, Z, Y, X] → [B, C]."""
     planes = maps.movedim(1, -1).flatten(2, 3).sum(2)  # [B, Z, C]; summing `maps` over two axes takes 16 times as long
     return planes.sum(1, dtype=torch.promote_types(maps.dtype, torch.float32))
-
-
-def _over_groups(values: Tensor, share: int) -> Tensor:
-    """Return, for each channel, the sum over the channels of its group.  values: [B, C]."""
-    sums: Tensor = values.reshape(len(values), -1, share).sum(2)
-    return sums.repeat_interleave(share, 1)
 
 
 # ---------------------------------------------------------------- inputs that are not kept
