@@ -1,11 +1,7 @@
-"""Prediction of the peak memory and the FLOPs of a step, by tracing the step on tensors without storage.
+"""Prediction of the peak memory and the FLOPs of a step, by tracing the step on tensors without storage (`ghosts`).
 
-    peak = max over the step's operations of  Σ bytes of the storages alive after it  +  the operation's own scratch
-
-The network is built on the meta device, and its weights become fake tensors. The step itself is the real one: a
-training step calls the stage's objective, so all that an objective does is counted. A dispatch mode follows every
-storage from its allocation to its release. The trace runs as CPU code for every device; devices differ only in the
-scratch memory of the operations.
+The step itself is the real one: a training step calls the stage's objective, so all that an objective does is counted.
+The trace runs as CPU code for every device.
 
 The optimiser's state exists from the second step on, so it is counted from the start: AdamW's moments and the EMA,
 beside the weights. The gradients appear in the trace. A fused AdamW, clipping and the update of the EMA work in place
@@ -15,7 +11,6 @@ and add nothing.
 from __future__ import annotations
 
 import json
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial, wraps
@@ -24,23 +19,18 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from nndiff.assemble import asked, autocast, build_network, build_objective, formulation_of, set_trained
 from nndiff.diffusion.objectives import Objective, Pairs
 from nndiff.families import NetworkSpec
-from nndiff.networks.lean import ONEDNN_FLOOR
 from nndiff.networks.unet import Cache
 from nndiff.plans.plan import Lesson, Stage, Workload
+from nndiff.resources.ghosts import Tracer
 from nndiff.words.strict_json import encode
 from nndiff.words.volume import Triple
 
 T = TypeVar("T")
 
-aten = torch.ops.aten
 COPIES_BESIDE_WEIGHTS = 3  # AdamW's two moments and the EMA
 
 # Usable memory on CUDA = (total - context) / overhead. The context includes cuDNN's workspace; the overhead is
@@ -118,7 +108,7 @@ def reuse_cost(work: Workload, depth: int) -> tuple[Cost, int]:
         like = torch.empty_strided(kept.shape, kept.stride(), dtype=kept.dtype)
         evaluate(network, Batch.empty(single), work.precision, Cache(depth, like, stale=False))
 
-    return _trace(work, shallow, 0), _bytes(kept)
+    return _trace(work, shallow, 0), kept.nbytes
 
 
 def shallow_share(work: Workload, depth: int) -> float:
@@ -191,8 +181,8 @@ def _trace(
 ) -> Cost:
     with torch.device("meta"):
         network, taught = build_network(work.network, work.puzzle_factor), objective()
-    tracer = _Tracer(work.device, trains=copies > 0)
-    with FakeTensorMode(allow_non_fake_inputs=True), tracer:
+    tracer = Tracer(work.device, trains=copies > 0)
+    with tracer:
         for module in (network, taught):
             if module is not None:
                 _materialise(module)
@@ -202,167 +192,12 @@ def _trace(
 
 
 def _materialise(network: nn.Module) -> None:
-    """Replace meta weights and buffers by fake CPU ones of the same strides; a frozen weight stays frozen.
-
-    `.to()` fails under FakeTensorMode.
-    """
+    """Replace weights and buffers by ghosts, as which a tracer returns them; a frozen weight stays frozen."""
     for module in network.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
-            module.register_parameter(name, nn.Parameter(_fake(weight), weight.requires_grad))
+            module.register_parameter(name, nn.Parameter(weight.detach(), weight.requires_grad))
         for name, buffer in list(module.named_buffers(recurse=False)):
-            setattr(module, name, _fake(buffer))
-
-
-def _fake(tensor: Tensor) -> Tensor:
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
-
-
-class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A dispatch mode that follows storages by weak references; a view shares the storage of its base."""
-
-    def __init__(self, device: str, trains: bool):
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.unfolds = device != "cuda" and trains
-        self.scratch = _cuda_scratch if device == "cuda" else _cpu_scratch if trains else _no_scratch
-        self.live = self.peak = self.flops = 0
-        self.alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.prim.device.default:
-            return func(*args)
-        out = self._answer(func, args, kwargs or {})
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                self._follow(tensor.untyped_storage())
-        self.peak = max(self.peak, self.live + self.scratch(func._overloadpacket, args, out))
-        if (count := FLOPS.get(func._overloadpacket)) is not None:
-            self.flops += count(*args, **(kwargs or {}), out_val=out)
-        return out
-
-    def _answer(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Return the output of an operation.
-
-        Operations that are slow to trace, or that depend on this machine's processor, are imitated here. All others run
-        on fake tensors.
-        """
-        if func is aten.convolution.default:
-            return _convolved(_layout(args[0], self.unfolds), *args)
-        if func is aten.convolution_backward.default:
-            return _convolved_back(_layout(args[1], self.unfolds), *args)
-        return func(*args, **kwargs)
-
-    def _follow(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self.alive:
-            return
-
-        def died(_: object) -> None:
-            del self.alive[key]
-            self.live -= size
-
-        self.alive[key] = weakref.ref(storage, died)
-        self.live += size
-
-
-def _attention_flops(q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
-    return int(sdpa_flop_count(q.shape, k.shape, v.shape))  # type: ignore[no-untyped-call]
-
-
-def _attention_backward_flops(grad: Any, q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
-    return int(sdpa_backward_flop_count(grad.shape, q.shape, k.shape, v.shape))  # type: ignore[no-untyped-call]
-
-
-FLOPS = {
-    **flop_registry,
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,  # missing in the registry
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
-}
-
-
-def _layout(x: Tensor, unfolds: bool) -> torch.memory_format:
-    """Return the memory format of a convolution's output: channels last, except for small maps that a CPU unfolds."""
-    return torch.contiguous_format if unfolds and _is_small(x) else torch.channels_last_3d
-
-
-def _convolved(layout: torch.memory_format, x: Tensor, weight: Tensor, _: Any, *how: Any) -> Tensor:
-    stride, padding = how[:2]
-    rows = zip(x.shape[2:], weight.shape[2:], stride, padding, strict=True)
-    size = [(n + 2 * p - k) // s + 1 for n, k, s, p in rows]
-    return torch.empty(x.shape[0], weight.shape[0], *size, dtype=x.dtype, memory_format=layout)
-
-
-def _convolved_back(
-    layout: torch.memory_format, grad: Tensor, x: Tensor, weight: Tensor, _: Any, *how: Any
-) -> tuple[Tensor | None, ...]:
-    of_x, of_weight, of_bias = how[-1]
-    return (
-        torch.empty_like(x, memory_format=layout) if of_x else None,
-        torch.empty_like(weight) if of_weight else None,
-        weight.new_empty(weight.shape[0]) if of_bias else None,
-    )
-
-
-# ---------------------------------------------------------------- the operations' scratch
-
-ONEDNN_BLOCK = 16  # channels
-
-
-def _cuda_scratch(op: Any, args: Any, out: Any) -> int:
-    """Return the scratch bytes of an operation on CUDA.
-
-    PyTorch's CUDA GroupNorm takes and returns channels first, cuDNN channels last, so each copies its input. This was
-    read from the sources and has not been measured on a GPU yet.
-    """
-    if op in (aten.native_group_norm, aten.convolution):
-        return _bytes(args[0])
-    if op is aten.convolution_backward:
-        return _bytes(args[0]) + _bytes(args[1])
-    return 0
-
-
-def _no_scratch(op: Any, args: Any, out: Any) -> int:
-    """Return 0: without gradients oneDNN runs every convolution on a CPU without scratch (see networks/blocks.Conv)."""
-    return 0
-
-
-def _cpu_scratch(op: Any, args: Any, out: Any) -> int:
-    """Return the scratch bytes of an operation of a training step on a CPU; only convolutions need any.
-
-    This was measured as the peak resident memory around every operation of a real step (two threads). For the gradient
-    of bf16 weights, oneDNN transposes input and gradient, with the channels rounded up to its blocks, for as many
-    volumes of the batch at once as it has threads (here: for all). A gradient that is a slice of the gradient of a
-    concatenation is copied. A small fp32 map at batch 1 is unfolded into columns.
-    """
-    if op is aten.convolution:
-        return _columns(args[0], args[1], out)
-    if op is not aten.convolution_backward:
-        return 0
-    grad, x, weight = args[:3]
-    if columns := _columns(x, weight, grad):
-        return columns
-    copied = 0 if grad.is_contiguous(memory_format=torch.channels_last_3d) else _bytes(grad)
-    transposed = x.dtype == torch.bfloat16 and prod(weight.shape[2:]) > 1 and x.shape[1] >= ONEDNN_BLOCK
-    return copied + (_blocked(x) + _blocked(grad) if transposed else 0)
-
-
-def _columns(x: Tensor, weight: Tensor, out: Tensor) -> int:
-    kernel = prod(weight.shape[2:])
-    if not _is_small(x) or kernel == 1:
-        return 0
-    return x.shape[1] * kernel * prod(out.shape[2:]) * 4
-
-
-def _is_small(x: Tensor) -> bool:
-    small = x.shape[0] == 1 and x.shape[1] * x.shape[2] * x.shape[3] <= ONEDNN_FLOOR
-    return small and x.dtype == torch.float32
-
-
-def _blocked(x: Tensor) -> int:
-    return _bytes(x) * -(-x.shape[1] // ONEDNN_BLOCK) * ONEDNN_BLOCK // x.shape[1]
-
-
-def _bytes(x: Tensor) -> int:
-    return x.numel() * x.element_size()
+            setattr(module, name, buffer.detach())
 
 
 # ---------------------------------------------------------------- the device

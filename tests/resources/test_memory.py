@@ -22,7 +22,7 @@ from nndiff.diffusion.prediction import Prediction
 from nndiff.diffusion.process import Process
 from nndiff.families import NetworkSpec
 from nndiff.plans.plan import Lesson, Stage, Workload
-from nndiff.resources import memory
+from nndiff.resources import ghosts, memory
 from nndiff.resources.memory import (
     Cost,
     prediction_cost,
@@ -144,7 +144,7 @@ def test_one_traced_step_is_as_high_as_the_second_of_two(monkeypatch: pytest.Mon
     once = train()
 
     def twice(network: nn.Module, objective: Objective, batch: memory.Batch, precision: str) -> None:
-        tracer = next(mode for mode in _get_current_dispatch_mode_stack() if isinstance(mode, memory._Tracer))
+        tracer = next(mode for mode in _get_current_dispatch_mode_stack() if isinstance(mode, ghosts.Tracer))
         weights = list(network.parameters())
         tracer.live -= memory.COPIES_BESIDE_WEIGHTS * sum(weight.nbytes for weight in weights)
         optimiser = torch.optim.AdamW(weights, fused=True)

@@ -1,0 +1,93 @@
+"""Tests of tensors without storage: they answer as tensors with data would, and what they would take is followed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nndiff.resources.ghosts import Ghost, Tracer
+
+LAST = torch.channels_last_3d
+A, B = torch.rand(2, 4, 3, 5, 6), torch.rand(2, 4, 3, 5, 6)
+LAID = A.contiguous(memory_format=LAST)
+ROW = torch.rand(2, 4, 1, 1, 1)
+OPERATIONS: dict[str, Callable[[], Tensor | tuple[Tensor, ...]]] = {
+    "sum": lambda: A + B,
+    "of layouts": lambda: A + LAID,
+    "of channels last": lambda: LAID * LAID,
+    "of precisions": lambda: A.bfloat16() * B,
+    "by a number": lambda: 2 - LAID,
+    "by a scalar of fp64": lambda: A.bfloat16() / torch.tensor(3.0, dtype=torch.float64),
+    "scalars": lambda: torch.tensor(3.0, dtype=torch.float64) * torch.tensor(2.0),
+    "of whole numbers": lambda: torch.arange(6) / 2,
+    "of a scalar of fp64 and whole numbers": lambda: torch.arange(6) * torch.tensor(2.0, dtype=torch.float64),
+    "broadcast": lambda: LAID * ROW,
+    "expanded": lambda: ROW.expand(2, 4, 3, 5, 6) + ROW.expand(2, 4, 3, 5, 6),
+    "of strides": lambda: A[..., ::2] - B[..., ::2],
+    "written over": lambda: LAID.clone().mul_(2).addcmul_(B, ROW),
+    "written elsewhere": lambda: torch.addcmul(ROW, A, B, out=torch.empty_like(LAID)),
+    "silu": lambda: F.silu(LAID.clone(), inplace=True),
+    "silu's gradient": lambda: torch.ops.aten.silu_backward.grad_input(LAID, B, grad_input=torch.empty_like(LAID)),
+    "group norm": lambda: torch.native_group_norm(LAID, None, None, 2, 4, 90, 2, 1e-5),
+    "group norm of bf16": lambda: torch.native_group_norm(
+        LAID.bfloat16(), ROW[0, :, 0, 0, 0].bfloat16(), ROW[1, :, 0, 0, 0].bfloat16(), 2, 4, 90, 2, 1e-5
+    ),
+    "layer norm of bf16": lambda: torch.native_layer_norm(A.bfloat16(), [5, 6], None, None, 1e-5),
+    "parts": lambda: torch.stack([A, B]).unbind(),
+}
+
+
+def form(tensor: Tensor) -> tuple[object, ...]:
+    return tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device.type
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_answer_as_on_real_tensors(name: str) -> None:
+    real = OPERATIONS[name]()
+    with Tracer("cpu", trains=True):
+        ghosts = OPERATIONS[name]()
+    parts = [(real, ghosts)] if isinstance(real, Tensor) else list(zip(real, ghosts, strict=True))
+    for one, other in parts:
+        assert isinstance(other, Ghost)
+        assert form(other) == form(one)
+
+
+def test_autocast_and_gradients_take_them_for_tensors_on_a_cpu() -> None:
+    with Tracer("cpu", trains=True), torch.autocast("cpu", torch.bfloat16):
+        weight = torch.empty(7, 4, requires_grad=True)
+        out = F.linear(torch.empty(3, 4), weight)
+        out.float().square().sum().backward()
+    assert (out.dtype, out.device.type) == (torch.bfloat16, "cpu")
+    assert weight.grad is not None
+    assert form(weight.grad) == ((7, 4), (4, 1), torch.float32, "cpu")
+
+
+def test_what_is_released_no_longer_counts() -> None:
+    with Tracer("cpu", trains=True) as tracer:
+        one = torch.empty(1000)
+        view = one[10:].view(2, 495)
+        two = one * 2
+        three = two.add_(view.sum())
+        assert (tracer.live, tracer.peak) == (8000, 8004)
+        del one, two
+        assert tracer.live == 8000  # a view keeps its base
+        del view
+        assert tracer.live == 4000
+        del three
+        assert tracer.live == 0
+
+
+def test_a_ghost_outside_of_its_trace_is_refused() -> None:
+    with Tracer("cpu", trains=False):
+        ghost = torch.empty(3)
+    with pytest.raises(RuntimeError, match="outside of its trace"):
+        ghost + 1
+
+
+def test_an_operation_that_reshapes_its_argument_is_refused() -> None:
+    with Tracer("cpu", trains=False), pytest.raises(RuntimeError, match="unsqueeze_"):
+        torch.empty(3).unsqueeze_(0)
