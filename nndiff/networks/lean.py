@@ -16,6 +16,8 @@ PyTorch's own backward pass of a channels-last group norm on a CPU takes 5 times
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -207,21 +209,55 @@ class Slab:
 
 
 def slabs(volumes: Sequence[Tensor], reach: int) -> Iterator[Slab]:
-    """Yield about equally thick slabs that cover the volumes of a batch, sample by sample."""
+    """Yield about equally thick slabs that cover the volumes of a batch, sample by sample.
+
+    In a trace (`two_of_each`), two slabs of each kind are yielded: the first one allocates the result.
+    """
     batch, _, planes, rows, columns = volumes[0].shape
     thick = max(PLANES, SLAB_VOXELS // (rows * columns))
     if computed_in_fp32_on_a_cpu(volumes[0]):
         thick = max(thick, ONEDNN_FLOOR // (rows * sum(v.shape[1] for v in volumes)) + 1)
     count = max(1, planes // thick)
-    for number in range(batch):
-        for i in range(count):
-            first, end = planes * i // count, planes * (i + 1) // count
-            yield Slab(number, first, end, max(0, first - reach), min(planes, end + reach))
+    ends = [(planes * i // count, planes * (i + 1) // count) for i in range(count)]
+    every = [
+        Slab(number, first, end, max(0, first - reach), min(planes, end + reach))
+        for number in range(batch)
+        for first, end in ends
+    ]
+    if (told := _told.get()) is None:
+        yield from every
+        return
+    kinds: dict[tuple[int, int, int], list[Slab]] = {}
+    for slab in every:
+        kinds.setdefault((slab.first - slab.low, slab.end - slab.first, slab.high - slab.end), []).append(slab)
+    for alike in kinds.values():
+        yield alike[0]
+        if alike[1:]:
+            told(len(alike) - 1)
+            yield alike[1]
+            told(1)
+
+
+_told: ContextVar[Callable[[int], None] | None] = ContextVar("told", default=None)
+
+
+@contextmanager
+def two_of_each(told: Callable[[int], None]) -> Iterator[None]:
+    """Run only two of the slabs that are alike, for a trace; `told` hears for how many the next operations stand."""
+    token = _told.set(told)
+    try:
+        yield
+    finally:
+        _told.reset(token)
 
 
 def _by_slab(run: Run, reach: int, volumes: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-    samples: list[list[Tensor]] = [[] for _ in range(volumes[0].shape[0])]
+    whole: Tensor | None = None
     for slab in slabs(volumes, reach):
-        computed = run(*(slab.of(v) for v in volumes), *(slab.sample(o) for o in others))
-        samples[slab.number].append(slab.own(computed))
-    return torch.cat([torch.cat(parts, dim=2) for parts in samples])
+        computed = slab.own(run(*(slab.of(v) for v in volumes), *(slab.sample(o) for o in others)))
+        if whole is None:
+            batch, planes = volumes[0].shape[0], volumes[0].shape[2]
+            whole = computed.new_empty(batch, computed.shape[1], planes, *computed.shape[3:])
+        slab.sample(whole)[:, :, slab.first : slab.end] = computed
+    assert whole is not None
+    return whole

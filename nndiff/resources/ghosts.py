@@ -56,6 +56,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.unfolds = device != "cuda" and trains
         self.scratch = _cuda_scratch if device == "cuda" else _cpu_scratch if trains else _no_scratch
         self.live = self.peak = self.flops = 0
+        self.times = 1
         self.alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -70,8 +71,12 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         covered = self._covered(out, known)
         self.peak = max(self.peak, self.live + self.scratch(func._overloadpacket, args, out))
         if (count := FLOPS.get(func._overloadpacket)) is not None:
-            self.flops += count(*args, **kwargs, out_val=out)
+            self.flops += self.times * count(*args, **kwargs, out_val=out)
         return covered
+
+    def stand_for(self, times: int) -> None:
+        """Count the FLOPs of the following operations so many times."""
+        self.times = times
 
     def _covered(self, value: Any, known: Mapping[int, Tensor]) -> Any:
         """Return an operation's output with ghosts in place of meta tensors; an argument that it returns is kept."""

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,15 @@ def test_one_traced_step_is_as_high_as_the_second_of_two(monkeypatch: pytest.Mon
     monkeypatch.setattr(memory, "teach", twice)
     traced_anew = training_cost.__wrapped__  # type: ignore[attr-defined]
     assert traced_anew(work_of(), LESSON).bytes == pytest.approx(once.bytes, rel=0.005)
+
+
+@pytest.mark.parametrize(("batch", "planes"), [(1, 160), (3, 24), (2, 130)])
+def test_slabs_that_are_alike_need_not_all_be_traced(batch: int, planes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = work_of(replace(SPEC, head_width=16), patch=(planes, 96, 96), batch=batch)
+    told = training_cost(work, LESSON), prediction_cost(work)
+    monkeypatch.setattr(memory, "two_of_each", lambda told: nullcontext())
+    whole = (known.__wrapped__(work, *rest) for known, *rest in ((training_cost, LESSON), (prediction_cost,)))  # type: ignore[attr-defined]
+    assert told == tuple(whole)
 
 
 def test_usable_and_needed_are_inverse() -> None:
