@@ -8,7 +8,7 @@ Devices differ in the scratch of operations alone.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from math import prod
 from typing import Any
@@ -99,15 +99,15 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return _convolved_back(_layout(args[1], self.unfolds), *args)
         if func is aten.native_group_norm.default:
             x, groups = args[0], args[6]
-            return torch.empty_like(x), *(x.new_empty(x.shape[0], groups) for _ in range(2))
+            return _like(x), *(_empty(x, x.shape[0], groups) for _ in range(2))
         if func is aten.native_layer_norm.default:  # its statistics are in fp32 on the meta device
             x, kept = args[0], args[0].dim() - len(args[1])
             rows = (*x.shape[:kept], *(1 for _ in args[1]))
-            return torch.empty_like(x, memory_format=torch.contiguous_format), *(x.new_empty(rows) for _ in range(2))
+            return _empty(x, *x.shape), *(_empty(x, *rows) for _ in range(2))
         if (written := _written(func)) is not None:
             return kwargs[written] if written in kwargs else args[0]
-        if func in ARITHMETIC and (like := _result_like(*args[:2])) is not None:
-            return torch.empty_like(like)
+        if func in BY_VOXEL and (like := _result_like(args)) is not None:
+            return _like(like)
         return func(*args, **kwargs)
 
     def _follow(self, storage: torch.UntypedStorage) -> None:
@@ -147,18 +147,38 @@ FLOPS = {
 }
 
 
-ARITHMETIC = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
+BY_VOXEL = {
+    *(aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.addcmul.default),
+    *(aten.neg.default, aten.abs.default, aten.pow.Tensor_Scalar, aten.sqrt.default, aten.exp.default),
+    *(aten.log.default, aten.silu.default, aten.clamp_min.default),
+}
 
 
-def _result_like(a: Any, b: Any) -> Tensor | None:
-    """Return the operand that the result of arithmetic has the shape, layout, and dtype of, where one plainly has."""
-    if not isinstance(b, Tensor) or b.dim() == 0:
-        plain = isinstance(a, Tensor) and a.dim() > 0 and a.is_floating_point()
-    elif not isinstance(a, Tensor) or a.dim() == 0:
-        return _result_like(b, a)
-    else:
-        plain = a.dtype == b.dtype and a.shape == b.shape and a.stride() == b.stride()
-    return a if plain and torch.ops.aten.is_non_overlapping_and_dense(a) else None
+def _result_like(operands: Sequence[Any]) -> Tensor | None:
+    """Return the operand that a result by voxel has the shape, layout, and dtype of, where one plainly has."""
+    volumes = [x for x in operands if isinstance(x, Tensor) and x.dim() > 0]
+    if not volumes:
+        return None
+    first, *others = sorted(volumes, key=Tensor.numel, reverse=True)
+    plain = first.is_floating_point() and aten.is_non_overlapping_and_dense(first)
+    return first if plain and all(_follows(other, first) for other in others) else None
+
+
+def _like(x: Tensor) -> Tensor:
+    """Return a meta tensor like x, which is dense; PyTorch decomposes `empty_like` of a meta tensor in Python."""
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=META)
+
+
+def _empty(x: Tensor, *shape: int) -> Tensor:
+    return torch.empty(shape, dtype=x.dtype, device=META)
+
+
+def _follows(other: Tensor, first: Tensor) -> bool:
+    if other.dtype != first.dtype or other.dim() != first.dim():
+        return False
+    if other.shape == first.shape:
+        return other.stride() == first.stride()
+    return all(n in (1, of_first) for n, of_first in zip(other.shape, first.shape, strict=True))
 
 
 @cache
@@ -193,8 +213,8 @@ def _convolved_back(
     of_x, of_weight, of_bias = how[-1]
     return (
         torch.empty_like(x, memory_format=layout) if of_x else None,
-        torch.empty_like(weight) if of_weight else None,
-        weight.new_empty(weight.shape[0]) if of_bias else None,
+        _like(weight) if of_weight else None,
+        _empty(weight, weight.shape[0]) if of_bias else None,
     )
 
 
