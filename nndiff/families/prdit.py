@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from nndiff.families.family import FAMILIES, Channels, Explain, NetworkSpec, Rung, product_of_strides
+from nndiff.families.search import about_batches
 from nndiff.families.sizes import coarsened, patches
 from nndiff.words.errors import NndiffError
 from nndiff.words.fields import at_least, one_of
@@ -129,11 +130,11 @@ class PRDiTSpec(NetworkSpec):
         return {
             "puzzle_factor": verdict(rung.puzzle_factor, f"no puzzle, because the tokens group the voxels; {fits}"),
             "patch_size": verdict(
-                rung.patch_size, "the whole volume" if is_whole else "the largest part of the volume that fits"
+                rung.patch_size, "the whole volume" if is_whole else "the largest part of the volume within both limits"
             ),
             "batch_size": verdict(
                 rung.batch_size,
-                "a batch above 2 is used only if a step needs at most a quarter of the work limit",
+                about_batches(device),
                 (2 * rung.batch_size, {"batch_size": 2 * rung.batch_size}),
             ),
             "network": verdict(

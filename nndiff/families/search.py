@@ -1,8 +1,8 @@
 """The choice of a network size: a search over the ladder of sizes ("rungs") of a family.
 
 The search takes the first rung whose predicted memory fits the device and whose training step needs no more FLOPs than
-a device of this class should spend on a step. Predicting a rung takes a second. Rungs that cannot fit, judged by larger
-rungs that were predicted before, are therefore skipped.
+the device should spend on a step. Predicting a rung takes half a second. Rungs that cannot fit, judged by larger rungs
+that were predicted before, are therefore skipped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from itertools import groupby
 from typing import Any, Protocol
 
 from nndiff.families.family import NetworkSpec, Rung
-from nndiff.words.budget import Budget
 from nndiff.words.errors import NndiffError
 from nndiff.words.verdict import Alternative, Verdict
 from nndiff.words.volume import Triple
@@ -22,11 +21,6 @@ from nndiff.words.volume import Triple
 GB = 10**9
 TFLOP = 10**12
 CORE_SLACK = 0.9  # cost per voxel of a smaller patch / of a larger one, at least; allows rungs to be skipped
-
-# The most FLOPs of a training step per device class: about a second of work. The memory of a GPU indicates its class.
-CUDA_STEP_TFLOP = ((40, 100.0), (16, 30.0), (0, 15.0))  # (GB of memory at least, TFLOP)
-CPU_STEP_TFLOP_A_CORE = 0.025
-MPS_STEP_TFLOP = 2.0
 
 
 class Cost(Protocol):
@@ -55,17 +49,21 @@ class Limits:
     total: int  # memory of the device, in bytes
     bytes: int  # usable by the step, after context and workspace have been subtracted
     flops: int
+    large_flops: int  # the same of a batch above 2
     total_needed: Callable[[int], int]  # bytes of a step → total memory of a device, for errors
     device: str = "cuda"
 
     def flops_for(self, rung: Rung) -> float:
-        """Return the most FLOPs of a step at this rung.
+        """Return the most FLOPs of a batch at this rung.
 
-        A batch above 2 gains little, so it is allowed only a quarter of the limit. So is a batch of 1 on a CPU, because
-        its convolutions are up to four times slower; transformers are not affected.
+        A batch above 2 gains little, so it has a limit of its own. A batch of 1 costs more than its FLOPs: a training
+        step on a graphics card takes two of them, and on a CPU its convolutions are up to four times slower
+        (transformers are not affected).
         """
-        slow = rung.batch_size == 1 and self.device == "cpu" and rung.slow_alone
-        return self.flops / 4 if rung.batch_size > 2 or slow else self.flops
+        if rung.batch_size > 2:
+            return self.large_flops
+        slow = {"cuda": 2, "cpu": 4 if rung.slow_alone else 1}.get(self.device, 1)
+        return self.flops / slow if rung.batch_size == 1 else self.flops
 
     def affordable(self, sized: Sized) -> bool:
         return sized.cost.bytes <= self.bytes and sized.cost.flops <= self.flops_for(sized.rung)
@@ -83,13 +81,6 @@ Build = Callable[[Rung], NetworkSpec]
 Kind = tuple[Any, ...]  # the fields that make two rungs comparable
 
 
-def step_flops(budget: Budget) -> int:
-    """Return the most FLOPs that a training step may need on this class of device."""
-    if budget.device == "cuda":
-        return int(next(cap for gigabytes, cap in CUDA_STEP_TFLOP if budget.memory_bytes >= gigabytes * GB) * TFLOP)
-    return int((MPS_STEP_TFLOP if budget.device == "mps" else CPU_STEP_TFLOP_A_CORE * budget.cores) * TFLOP)
-
-
 class DoesNotFit(NndiffError):
     """The error that no rung fits the memory."""
 
@@ -105,7 +96,7 @@ def choose(rungs: Sequence[Rung], build: Build, predict: Predict, limits: Limits
     search = _Search(build, predict, limits)
     for _, same_size in groupby(rungs, key=lambda rung: (rung.puzzle_factor, rung.patch_size)):
         variants = list(same_size)
-        if search.too_large(variants[-1]):
+        if all(map(search.hopeless, variants)) or search.too_large(variants[-1]):
             continue
         for rung in variants:
             if not search.hopeless(rung) and limits.affordable(sized := search.sized(rung)):
@@ -225,6 +216,12 @@ def fits(sized: Sized, limits: Limits) -> str:
     most = f"{limits.bytes / GB:.2f} GB and {limits.flops / TFLOP:.3g} TFLOP"
     slow = "" if limits.affordable(sized) else "; this is the smallest size, and its steps are slow on this device"
     return f"predicted {cost_words(sized.cost)}; the limits are {most}{slow}"
+
+
+def about_batches(device: str) -> str:
+    if device == "cuda":
+        return "a batch above 2 is used only where it costs the training none of its steps"
+    return "a batch above 2 is used only if a step needs at most a quarter of the work limit"
 
 
 def cost_words(cost: Cost) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nndiff.families.family import FAMILIES, Channels, Explain, NetworkSpec, Rung, product_of_strides
+from nndiff.families.search import about_batches
 from nndiff.families.sizes import at_spacing, coarsened, patches
 from nndiff.words.errors import NndiffError
 from nndiff.words.fields import at_least, one_of
@@ -111,13 +112,13 @@ class UNetSpec(NetworkSpec):
             "puzzle_factor": verdict(rung.puzzle_factor, f"{_puzzle_words(rung.puzzle_factor)}; {fits}", *puzzles),
             "patch_size": verdict(
                 rung.patch_size,
-                f"{'the whole volume' if is_whole else 'the largest part of the volume that fits'}, "
+                f"{'the whole volume' if is_whole else 'the largest part of the volume within both limits'}, "
                 f"{in_words(grain)} mm",
                 *larger,
             ),
             "batch_size": verdict(
                 rung.batch_size,
-                "a batch above 2 is used only if a step needs at most a quarter of the work limit",
+                about_batches(device),
                 *batches,
             ),
             "network": verdict(

@@ -321,7 +321,8 @@ class _Sizing:
         return search.Limits(
             total=self.budget.memory_bytes,
             bytes=usable_bytes(self.budget.memory_bytes, device),
-            flops=search.step_flops(self.budget),
+            flops=recipe.step_flops(self.budget, self.fingerprint.task),
+            large_flops=recipe.large_step_flops(self.budget),
             total_needed=lambda step: total_needed(step, device),
             device=device,
         )

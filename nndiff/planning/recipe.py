@@ -13,17 +13,23 @@ from nndiff.diffusion.prediction import PREDICTIONS
 from nndiff.methods.method import Data
 from nndiff.plans.channels import TIED, Channel
 from nndiff.plans.plan import DENOISING, Stage
+from nndiff.resources.cards import card_of
 from nndiff.walk.layers import Shifts, Tiles
 from nndiff.words.budget import Budget
 from nndiff.words.fingerprint import Curve, Fingerprint
 from nndiff.words.scheme import Scheme
 from nndiff.words.verdict import Alternative, Verdict
 
-# FLOPs per second that a training reaches, by device: a fraction of the peak of 3D convolutions.
-FLOPS_A_SECOND = {"cuda": 30e12, "mps": 2e12, "cpu": 35e9}  # cpu: per core
+# FLOPs per second that a training reaches where no table of cards tells it.
+TFLOP = 10**12
+FLOPS_A_SECOND = {"mps": 2e12, "cpu": 35e9}  # cpu: per core
 TRAINING_HOURS = {"cuda": 24.0, "mps": 12.0, "cpu": 0.5}
+# The steps that a training on a graphics card should reach within its hours. Generation has no tiles: it would pay for
+# more steps with its resolution.
+ENOUGH_STEPS = {"translation": 200_000, "generation": 25_000}
 TRAINING_STEPS = {"cuda": (20_000, 250_000), "mps": (5_000, 100_000), "cpu": (500, 20_000)}
 LEAST_DISTANCE = 1e-4  # rms in normalised units; a source equal to its target still gets a positive distance
+CPU_STEP_TFLOP_A_CORE, MPS_STEP_TFLOP = 0.025, 2.0  # of a training step: about a second of work
 OPEN_SHARE = 0.3  # assumed open part, as a share of the distance of source and target, where it was not estimated
 LONG_TRAINING = 50_000  # steps; the fewest of a training that can afford larger batches; published: 234 000
 MOSTLY_NOISE = 0.6  # share of noise in the power of the difference between source and target
@@ -139,7 +145,7 @@ def training_steps(budget: Budget, step_flops: int) -> Verdict[int]:
     steps = int(np.clip(_two_digits(steps_within(budget, step_flops)), low, high))
     expected = steps * step_flops / _flops_a_second(budget) / 3600
     return Verdict(
-        steps, f"about {expected:.2g} hours on this class of device ({low} to {high} steps); --time_budget overrides it"
+        steps, f"about {expected:.2g} hours {_at_rate(budget)} ({low} to {high} steps); --time_budget overrides it"
     )
 
 
@@ -175,8 +181,33 @@ def steps_within(budget: Budget, step_flops: int) -> float:
     return TRAINING_HOURS[budget.device] * 3600 * _flops_a_second(budget) / max(1, step_flops)
 
 
+def step_flops(budget: Budget, task: str) -> int:
+    """Return the most FLOPs that a training step may need on this device."""
+    if budget.device == "cuda":
+        return int(steps_within(budget, 1) / ENOUGH_STEPS[task])
+    return int((MPS_STEP_TFLOP if budget.device == "mps" else CPU_STEP_TFLOP_A_CORE * budget.cores) * TFLOP)
+
+
+def large_step_flops(budget: Budget) -> int:
+    """Return the most FLOPs of a step on more than two samples: it must not cost a training any of its steps."""
+    if budget.device == "cuda":
+        return step_flops(budget, "translation")
+    return step_flops(budget, "translation") // 4
+
+
 def _flops_a_second(budget: Budget) -> float:
+    if budget.device == "cuda":
+        return card_of(budget)[0].rate("bf16" if budget.bf16 else "fp32")
     return FLOPS_A_SECOND[budget.device] * (budget.cores if budget.device == "cpu" else 1)
+
+
+def _at_rate(budget: Budget) -> str:
+    """Return the rate that a training time was computed with, and where the rate is from."""
+    if budget.device != "cuda":
+        return "on this class of device"
+    card, known = card_of(budget)
+    source = "by its data sheet" if known else f"if the card is as fast as an {card.name}"
+    return f"at {_flops_a_second(budget) / TFLOP:.2g} TFLOP per second, {source}"
 
 
 def tiles(whole: bool, tiled: bool) -> Verdict[Tiles]:

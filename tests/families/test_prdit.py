@@ -73,7 +73,7 @@ def test_what_stands_beside_the_network_taken_is_a_larger_block_and_the_other_wa
         return PRDiTSpec.on(changed, Channels(2, 2))
 
     taken = PRDiTSpec.on(rung, Channels(2, 2))
-    explain = search.Reasons(rung, build, tiny_cost, search.Limits(1, 1, 1, int)).verdict
+    explain = search.Reasons(rung, build, tiny_cost, search.Limits(1, 1, 1, 1, int)).verdict
     taken.reasons(rung, (64, 64, 64), "cuda", "it fits", explain)
     again = replace(rung, recompute="blocks")
     assert asked == [replace(rung, batch_size=2 * rung.batch_size), replace(rung, block=(8, 8, 8)), again]

@@ -28,6 +28,22 @@ def test_a_step_that_costs_more_gets_fewer_steps() -> None:
     assert recipe.training_steps(budget(24, "cpu"), 10**11).value <= 20_000
 
 
+@pytest.mark.parametrize(("task", "steps"), [("translation", 200_000), ("generation", 25_000)])
+@pytest.mark.parametrize("gigabytes", [8, 24, 80])
+def test_the_dearest_step_of_a_card_leaves_enough_steps(task: str, steps: int, gigabytes: float) -> None:
+    card = budget(gigabytes)
+    assert recipe.steps_within(card, recipe.step_flops(card, task)) == pytest.approx(steps, rel=1e-6)
+
+
+def test_a_training_time_says_where_its_rate_is_from() -> None:
+    unknown, named = budget(24), replace(budget(24), device_name="NVIDIA GeForce RTX 4090")
+    assert "if the card is as fast as an RTX 3090" in recipe.training_steps(unknown, 10**13).reason
+    assert "by its data sheet" in recipe.training_steps(named, 10**13).reason
+    assert recipe.training_steps(named, 10**13).value > recipe.training_steps(unknown, 10**13).value
+    old = replace(named, device_name="Tesla V100-SXM2-16GB", bf16=False)
+    assert recipe.training_steps(old, 10**13).value < recipe.training_steps(named, 10**13).value
+
+
 def test_without_bf16_the_plan_says_fp32() -> None:
     assert recipe.precision(budget(24)).value == "bf16"
     assert recipe.precision(replace(budget(24), bf16=False)).value == "fp32"
