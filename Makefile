@@ -32,6 +32,7 @@ check: setup
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.preprocess
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.peers
 
 $(VENV)/.bench: $(VENV)/.installed  # the libraries that nndiff is measured beside

@@ -41,12 +41,21 @@ def layered(network: nn.Module, layers: Sequence[Layer], keeping: Sequence[Keepi
 
 
 def averaged(networks: Sequence[Asks], precision: str) -> Asks:
-    """Return the mean output of the networks of several folds, which run under autocast."""
+    """Return the mean output of the networks of several folds, each of which runs under an autocast of its own.
+
+    Neither an output nor the weights that autocast converts are kept for the folds after it: memory does not grow with
+    the number of folds.
+    """
 
     def ask(x_t: Tensor, t: Tensor, condition: Tensor | None, where: Where) -> Tensor:
-        with autocast(x_t.device.type, precision):
-            answers = [network(x_t, t, condition, (*where, i)).float() for i, network in enumerate(networks)]
-        return answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0)
+        def answer(fold: int) -> Tensor:
+            with autocast(x_t.device.type, precision):
+                return networks[fold](x_t, t, condition, (*where, fold)).float()
+
+        total = answer(0)
+        for fold in range(1, len(networks)):
+            total = total + answer(fold)
+        return total if len(networks) == 1 else total / len(networks)
 
     return ask
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from nndiff.imaging.tiles import Tiling
+from nndiff.resources.ghosts import Tracer
 from nndiff.sampling.compose import averaged, layered, plain, tiled
 from nndiff.walk.caches import Deep
 from nndiff.walk.layers import Asks, Shifts, Tiles, Where
@@ -104,3 +107,45 @@ def test_every_fold_and_shift_has_a_cache_of_its_own() -> None:
         kept.end(x)
     assert list(kept.features) == [(3, 0, 0), (3, 0, 1), (3, 1, 0), (3, 1, 1)]
     assert [len(network.given) for network in networks] == [4, 4]
+
+
+@pytest.mark.parametrize("folds", [1, 3, 8])
+def test_no_output_of_a_fold_is_kept_beside_the_sum(folds: int) -> None:
+    """While a network runs, nothing of the folds before it is alive but their sum."""
+    outputs, kept = [volume(1, 2, 3, 4, 5, seed=fold) for fold in range(folds)], []
+    given: list[weakref.ref[Tensor]] = []
+
+    def network(x_t: Tensor, t: Tensor, condition: Tensor | None, where: Where) -> Tensor:
+        kept.append(sum(answer() is not None for answer in given))
+        answer = outputs[where[-1]].clone()
+        given.append(weakref.ref(answer))
+        return answer
+
+    mean = averaged([network] * folds, "fp32")(volume(1, 1, 3, 4, 5), T, None, ())
+    assert max(kept) <= 1  # the sum over one fold is its output
+    torch.testing.assert_close(mean, torch.stack(outputs).double().mean(0).float(), rtol=0, atol=2**-22)
+
+
+def test_memory_does_not_grow_with_the_folds() -> None:
+    """Not by the weights that autocast converts either: it keeps them until it is left."""
+
+    def peak(folds: int) -> int:
+        tracer = Tracer("cpu", trains=False)
+        with tracer, torch.no_grad():
+            networks = [plain(Converted()) for _ in range(folds)]
+            weights = tracer.live
+            averaged(networks, "bf16")(torch.empty(1, 1, 8, 8, 8), T, None, ())
+        return tracer.peak - weights
+
+    assert peak(3) == peak(8)
+
+
+class Converted(nn.Module):
+    """A convolution with large weights, which are converted to bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1, 1, 9, 9, 9))
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        return nn.functional.conv3d(x, self.weight, padding=4)
