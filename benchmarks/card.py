@@ -32,7 +32,7 @@ from benchmarks.trials import NAME, PLAIN, Data, baseline, begun, figures_of, in
 from nndiff import checkpoint
 from nndiff.assemble import asked, build_network, formulation_of
 from nndiff.checkpoint import Checkpoint
-from nndiff.families.unet import UNetSpec
+from nndiff.families.unet import UNetSpec, topology
 from nndiff.imaging.tiles import Tiling
 from nndiff.networks import blocks, lean
 from nndiff.planning.overrides import put_in
@@ -101,9 +101,9 @@ CONVOLUTIONS = (
 
 # Width, patch, batch size and recomputation of the golden plans for whole-body PET (tests/golden/plans), by GB.
 GOLDEN: dict[int, tuple[int, Triple, int, str]] = {
-    8: (32, (288, 264, 264), 1, "blocks"),
-    24: (32, WHOLE_BODY, 1, "norms"),
-    80: (48, WHOLE_BODY, 2, "none"),
+    8: (32, (96, 96, 144), 2, "none"),
+    24: (32, (144, 144, 144), 2, "none"),
+    80: (32, (208, 192, 264), 2, "none"),
 }
 
 
@@ -386,16 +386,16 @@ def configured(gigabytes: int, toy: bool, device: str = "cuda") -> Configuration
     width, patch, batch, recompute = GOLDEN[gigabytes]
     if toy:
         width, patch = 8, (16, 16, 16)
-    levels = 2 if toy else 5
+    multipliers, kernels, strides = topology(patch, HALF, (1.65, 1.65, 1.65))
     spec = UNetSpec(
         in_channels=2,
         out_channels=2,
         width=width,
         recompute=recompute,
         answers=2,
-        multipliers=(1, 2, 4, 4, 4)[:levels],
-        kernels=(THREE,) * levels,
-        strides=(FULL, *(HALF,) * (levels - 1)),
+        multipliers=multipliers,
+        kernels=kernels,
+        strides=strides,
         blocks=1 if toy else 2,
         head_width=16,
         timed=True,
@@ -409,7 +409,7 @@ def configured(gigabytes: int, toy: bool, device: str = "cuda") -> Configuration
         puzzle_factor=HALF,
         patch_size=patch,
         batch_size=batch,
-        accumulate=2,
+        accumulate=1,
         network=spec,
         precision="bf16",
         process=Scheme("bridge", {"gamma": 0.0025}),
