@@ -386,7 +386,8 @@ def configured(gigabytes: int, toy: bool, device: str = "cuda") -> Configuration
     width, patch, batch, recompute = GOLDEN[gigabytes]
     if toy:
         width, patch = 8, (16, 16, 16)
-    multipliers, kernels, strides = topology(patch, HALF, (1.65, 1.65, 1.65))
+    spacing = (1.65, 1.65, 1.65)
+    multipliers, kernels, strides = topology(patch, HALF, spacing)
     spec = UNetSpec(
         in_channels=2,
         out_channels=2,
@@ -404,7 +405,7 @@ def configured(gigabytes: int, toy: bool, device: str = "cuda") -> Configuration
     stage = Stage("all", Scheme("gradient", {"weight": 0.3}), 1.0, Scheme("posterior", {"low": 0.056}))
     return Configuration(
         budget=Budget(device, "", gigabytes * 10**9, "by hand", True, 8),
-        spacing=(1.65, 1.65, 1.65),
+        spacing=spacing,
         volume_shape=WHOLE_BODY if not toy else (32, 24, 24),
         puzzle_factor=HALF,
         patch_size=patch,

@@ -10,6 +10,7 @@ import numpy as np
 
 from nndiff.diffusion.objectives import OBJECTIVES
 from nndiff.diffusion.prediction import PREDICTIONS
+from nndiff.families.search import TFLOP
 from nndiff.methods.method import Data
 from nndiff.plans.channels import TIED, Channel
 from nndiff.plans.plan import DENOISING, Stage
@@ -21,7 +22,6 @@ from nndiff.words.scheme import Scheme
 from nndiff.words.verdict import Alternative, Verdict
 
 # FLOPs per second that a training reaches where no table of cards tells it.
-TFLOP = 10**12
 FLOPS_A_SECOND = {"mps": 2e12, "cpu": 35e9}  # cpu: per core
 TRAINING_HOURS = {"cuda": 24.0, "mps": 12.0, "cpu": 0.5}
 # The steps that a training on a graphics card should reach within its hours. Generation has no tiles: it would pay for

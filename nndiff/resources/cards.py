@@ -12,9 +12,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from nndiff.resources.machine import GB
 from nndiff.words.budget import Budget
 
-GB, TERA, GIGA = 10**9, 1e12, 1e9
+TERA, GIGA = 1e12, 1e9
 SHARE, INTENSITY = 0.2, 30.0  # of the peak; FLOP per byte in 16 bits, half of it in 32
 
 

@@ -31,6 +31,7 @@ OPERATIONS: dict[str, Callable[[], Tensor | tuple[Tensor, ...]]] = {
     "broadcast by rank": lambda: LAID + A[0, 0],
     "by row and volume": lambda: torch.addcmul(ROW, LAID, ROW),
     "negative": lambda: -LAID,
+    "by voxel": lambda: (LAID.abs(), LAID.exp(), LAID.log(), F.silu(LAID), LAID.clamp_min(0.5)),
     "power": lambda: LAID.square().sqrt(),
     "power of whole numbers": lambda: torch.arange(6) ** 0.5,
     "at least": lambda: LAID[..., 1:].clamp(min=0.5),
