@@ -365,7 +365,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.job is not None:
         print(json.dumps(Job(**json.loads(arguments.job)).run()))
         return 0
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
     known: dict[str, list[dict[str, str]]] = {name: [] for name in SECTIONS}
     if arguments.output.exists():
         with arguments.output.open(newline="") as file:
