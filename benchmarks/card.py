@@ -436,7 +436,7 @@ def works(gigabytes: int, lab: Lab) -> dict[str, Work]:
     """Return the training step and the evaluation of a plan."""
     planned = configured(gigabytes, lab.toy, lab.device)
     load = planned.workload()
-    return {"training": Work(load, planned.lesson), "prediction": Work(load)}
+    return {"training": Work(load, planned.lesson), "prediction": Work(replace(load, batch_size=1))}
 
 
 def peak(lab: Lab) -> list[Case]:

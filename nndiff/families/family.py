@@ -9,7 +9,6 @@ A family is one class with its own fields. No other code depends on which family
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -160,11 +159,6 @@ class NetworkSpec(Tagged, Checked):
 def padded(shape: Sequence[int], steps: Sequence[int]) -> list[int]:
     """Return the shape of a volume inside the network: each axis is rounded up to a multiple of its step."""
     return [-(-n // m) * m for n, m in zip(shape, steps, strict=True)]
-
-
-def product_of_strides(strides: Sequence[Triple], puzzle_factor: Triple) -> Triple:
-    z, y, x = (r * math.prod(axis) for r, axis in zip(puzzle_factor, zip(*strides, strict=True), strict=True))
-    return z, y, x
 
 
 FAMILIES: Registry[type[NetworkSpec]] = Registry("network")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from nndiff.families.family import FAMILIES, Channels, Explain, NetworkSpec, Rung, product_of_strides
+from nndiff.families.family import FAMILIES, Channels, Explain, NetworkSpec, Rung
 from nndiff.families.search import about_batches
 from nndiff.families.sizes import coarsened, patches
 from nndiff.words.errors import NndiffError
@@ -185,7 +185,8 @@ class PRDiTSpec(NetworkSpec):
         return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
     def multiple(self, puzzle_factor: Triple) -> Triple:
-        return product_of_strides((self.block,), puzzle_factor)
+        z, y, x = (r * b for r, b in zip(puzzle_factor, self.block, strict=True))
+        return z, y, x
 
     def local_mean_kernel(self, puzzle_factor: Triple) -> Triple:
         """Return the size of a token, but 3 along every puzzled axis."""

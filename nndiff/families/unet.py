@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from nndiff.families.family import FAMILIES, Channels, Explain, NetworkSpec, Rung, product_of_strides
+from nndiff.families.family import FAMILIES, Channels, Explain, NetworkSpec, Rung
 from nndiff.families.search import about_batches
 from nndiff.families.sizes import at_spacing, coarsened, patches
 from nndiff.words.errors import NndiffError
@@ -193,9 +193,6 @@ class UNetSpec(NetworkSpec):
                 found=list(puzzle_factor),
                 remedy="pass --set configurations.NAME.network.mix=none",
             )
-
-    def multiple(self, puzzle_factor: Triple) -> Triple:
-        return product_of_strides(self.strides, puzzle_factor)
 
     def local_mean_kernel(self, puzzle_factor: Triple) -> Triple:
         """Return the kernel of level 0, but 3 along every puzzled axis."""

@@ -98,11 +98,11 @@ def _modulated(
 def _by_rows(
     x: Tensor, weight: Tensor, bias: Tensor, film: Tensor | None, groups: int, known: Statistics | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what `_modulated` returns, computed as x·row + row with both rows in fp32: n's error is that of one rounding.
+    """Return what `_modulated` returns, computed as x·row + row with rows in fp32: one rounding in all.
 
     A GPU converts while it reads and writes, without fp32 copies of the volume.
     """
-    (b, c), volume = x.shape[:2], (-1, x.shape[1], 1, 1, 1)
+    c, volume = x.shape[1], (-1, x.shape[1], 1, 1, 1)
     mean, rstd = _statistics(x, groups) if known is None else known
     of_n, constant = _scaled(weight, film), bias[None]
     if film is not None:

@@ -3,10 +3,11 @@
     h_0 = stem(x)        h_k = E_k(h'_{k-1})        h' = h, or h downsampled where a level begins
     d_K = D_K(h_K, h'_{K-1})        d_k = D_k(d'_{k+1}, h'_{k-1})        output = head(d_1)
 
-d' is d, or d upsampled where a level ends. D_k sees the *input* of E_k, so D_1 sees the output of the stem. Given a
-cached d'_{m+1}, the stem and E_1 … E_{m-1} suffice to finish a forward pass with fresh skips (LIM, Eq. 9-11). What is
-cached is d'_{m+1} after the first half of D_m, just before it is added to the skip, so that this half of the block is
-not computed again either. Encoder and decoder are flat lists of K blocks, so depth m counts blocks. d'_{K+1} is h_K.
+d' is d, or d upsampled where a level ends (and cut, where the level above has an odd length: a stride of 2 leaves ⌈n/2⌉
+of n voxels, so no size needs padding). D_k sees the *input* of E_k, so D_1 sees the output of the stem. Given a cached
+d'_{m+1}, the stem and E_1 … E_{m-1} suffice to finish a forward pass with fresh skips (LIM, Eq. 9-11). What is cached
+is d'_{m+1} after the first half of D_m, just before it is added to the skip, so that this half of the block is not
+computed again either. Encoder and decoder are flat lists of K blocks, so depth m counts blocks. d'_{K+1} is h_K.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nndiff.networks.blocks import NormConv, ResidualBlock, TimeEmbedding, Up, conv
+from nndiff.networks.blocks import LAST, NormConv, ResidualBlock, TimeEmbedding, Up, conv
 from nndiff.words.errors import NndiffError, nearest
 from nndiff.words.volume import Triple
 
@@ -81,7 +82,7 @@ class UNet(nn.Module):
         else:
             skips = self.encode(x, time, cache.depth)
         kept, passed = cache.kept.chunk(2, dim=1)
-        h = up(block.finish(time, (kept, passed), block.begin(1, skips.pop())))
+        h = _fitted(up(block.finish(time, (kept, passed), block.begin(1, skips.pop()))), skips)
         return self.head(self.decode(h, skips, time, 0))  # type: ignore[no-any-return]
 
     def _deep(self, x: Tensor, time: Tensor, last: int) -> tuple[Tensor, list[Tensor]]:
@@ -101,8 +102,14 @@ class UNet(nn.Module):
     def decode(self, h: Tensor, skips: list[Tensor], time: Tensor, last: int) -> Tensor:
         """Run D_k … D_{last+1} for k = len(skips), and return d'_{last+1}. Each skip is released after its use."""
         for k in reversed(range(last, len(skips))):
-            h = self.ups[k](self.decoder[k](time, h, skips.pop()))
+            h = _fitted(self.ups[k](self.decoder[k](time, h, skips.pop())), skips)
         return h
+
+
+def _fitted(h: Tensor, skips: list[Tensor]) -> Tensor:
+    """Return h without what upsampling an axis of odd length added to it; the next skip has the true shape."""
+    z, y, x = skips[-1].shape[2:] if skips else h.shape[2:]
+    return h[:, :, :z, :y, :x].contiguous(memory_format=LAST)
 
 
 def _check(

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from nndiff.networks.blocks import Conv, conv
 from nndiff.networks import lean
+from nndiff.networks.blocks import Conv, conv
 from nndiff.networks.lean import in_slabs, norm_silu, recalled, slabs
 
 GROUPS = 3
