@@ -342,7 +342,7 @@ def _slabs(lab: Lab, dtype: str) -> Figures:
         return lean.in_slabs(lambda v: plain(v, weight), 1, [x], [], [weight])
 
     grad = drawn(x.shape, lab.device, 3)
-    with cudnn(tf32=False), mock.patch.object(lean, "SLAB_VOXELS", 2**10):
+    with cudnn(tf32=False), mock.patch.multiple(lean, SLAB_VOXELS=2**10, GPU_SLAB_VOXELS=2**10):
         truth = with_gradients(plain, [x, weight], grad)
         found = with_gradients(own, [x.to(kind), weight], grad.to(kind))
     return errors(found, truth, ("output", "of x", "of weight"), BF16_CHAIN if dtype == "bf16" else FP32)

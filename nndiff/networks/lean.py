@@ -33,6 +33,7 @@ LAST = torch.channels_last_3d
 # A slab's inputs overlap those of its neighbours, so thin slabs cost time: 17 % more of the operation at 24 planes.
 # Small planes allow more of them: 2¹⁸ voxels with 16 channels of fp32 are 17 MB.
 PLANES, SLAB_VOXELS = 24, 2**18
+GPU_SLAB_VOXELS = 2**21  # there launches cost more: 1 slab in place of 6 per 144³ voxels saves a quarter of a step's
 # Up to this number of channels times planes times rows, PyTorch (Convolution.cpp, use_mkldnn) convolves a single fp32
 # volume on a CPU by unfolding it, which takes 27 times the volume's memory.
 ONEDNN_FLOOR = 20480
@@ -88,11 +89,11 @@ def _modulated(
         return _by_rows(x, weight, bias, film, groups, known)
     b, c = x.shape[:2]
     voxels = x[0, 0].numel()
-    maps, *found = torch.native_group_norm(x, weight.to(x.dtype), bias.to(x.dtype), b, c, voxels, groups, EPS)
+    maps, mean, rstd = torch.native_group_norm(x, weight.to(x.dtype), bias.to(x.dtype), b, c, voxels, groups, EPS)
     if film is not None:
         scale, shift = film.reshape(*film.shape, 1, 1, 1).chunk(2, dim=1)  # [B, C, 1, 1, 1] each
         torch.addcmul(shift, maps, 1 + scale, out=maps)
-    return maps, *found
+    return maps, mean, rstd
 
 
 def _by_rows(
@@ -102,28 +103,25 @@ def _by_rows(
 
     A GPU converts while it reads and writes, without fp32 copies of the volume.
     """
-    c, volume = x.shape[1], (-1, x.shape[1], 1, 1, 1)
     mean, rstd = _statistics(x, groups) if known is None else known
-    of_n, constant = _scaled(weight, film), bias[None]
+    grouped, volume = (-1, groups, x.shape[1] // groups), (-1, x.shape[1], 1, 1, 1)
+    constant = bias[None]
     if film is not None:
         scale, shift = film.to(bias.dtype).chunk(2, dim=1)
         constant = torch.addcmul(shift, 1 + scale, constant)
-    of_x = of_n * _by_channel(rstd, c)
-    constant = torch.addcmul(constant, of_x, _by_channel(mean, c), value=-1)
-    return torch.addcmul(constant.view(volume), x, of_x.view(volume), out=torch.empty_like(x)), mean, rstd
+    of_x = _scaled(weight, film).view(grouped) * rstd[..., None]
+    constant = torch.addcmul(constant.view(grouped), of_x, mean[..., None], value=-1)
+    maps = torch.addcmul(constant.view(volume), x, of_x.view(volume), out=torch.empty_like(x))
+    return maps, mean, rstd
 
 
 def _statistics(x: Tensor, groups: int) -> Statistics:
     """Return mean and 1/std of each group in fp32, [B, groups], from the sums of each channel."""
     (b, c), voxels = x.shape[:2], x[0, 0].numel()
     dtype = torch.promote_types(x.dtype, torch.float32)
-    rows = torch.stack([x.sum((2, 3, 4), dtype=dtype), torch.linalg.vector_norm(x, 2, (2, 3, 4), dtype=dtype).square()])
-    mean, square = rows.view(2, b, groups, c // groups).mean(3).div_(voxels)
-    return mean, (square - mean.square()).clamp_min_(0).add_(EPS).rsqrt_()
-
-
-def _by_channel(rows: Tensor, channels: int) -> Tensor:  # [B, groups] → [B, C]
-    return rows.repeat_interleave(channels // rows.shape[1], dim=1)
+    sums = [x.sum((2, 3, 4), dtype=dtype), torch.linalg.vector_norm(x, 2, (2, 3, 4), dtype=dtype).square_()]
+    mean, square = torch.stack(sums).view(2, b, groups, -1).sum(3).div_(voxels * (c // groups))
+    return mean, torch.addcmul(square, mean, mean, value=-1).clamp_min_(0).add_(EPS).rsqrt_()
 
 
 def _scaled(weight: Tensor, film: Tensor | None) -> Tensor:  # [B or 1, C]
@@ -251,11 +249,13 @@ class Slab:
 def slabs(volumes: Sequence[Tensor], reach: int) -> Iterator[Slab]:
     """Yield about equally thick slabs that cover the volumes of a batch, sample by sample.
 
-    In a trace (`two_of_each`), two slabs of each kind are yielded: the first one allocates the result.
+    In a trace (`traced`), two slabs of each kind are yielded: the first one allocates the result.
     """
     batch, _, planes, rows, columns = volumes[0].shape
-    thick = max(PLANES, SLAB_VOXELS // (rows * columns))
-    if computed_in_fp32_on_a_cpu(volumes[0]):
+    trace = _trace.get()
+    on_cpu = (volumes[0].device.type if trace is None else trace.device) == "cpu"
+    thick = max(PLANES, (SLAB_VOXELS if on_cpu else GPU_SLAB_VOXELS) // (rows * columns))
+    if on_cpu and computed_in_fp32_on_a_cpu(volumes[0]):
         thick = max(thick, ONEDNN_FLOOR // (rows * sum(v.shape[1] for v in volumes)) + 1)
     count = max(1, planes // thick)
     ends = [(planes * i // count, planes * (i + 1) // count) for i in range(count)]
@@ -264,7 +264,7 @@ def slabs(volumes: Sequence[Tensor], reach: int) -> Iterator[Slab]:
         for number in range(batch)
         for first, end in ends
     ]
-    if (told := _told.get()) is None:
+    if trace is None:
         yield from every
         return
     kinds: dict[tuple[int, int, int], list[Slab]] = {}
@@ -273,22 +273,30 @@ def slabs(volumes: Sequence[Tensor], reach: int) -> Iterator[Slab]:
     for alike in kinds.values():
         yield alike[0]
         if alike[1:]:
-            told(len(alike) - 1)
+            trace.told(len(alike) - 1)
             yield alike[1]
-            told(1)
+            trace.told(1)
 
 
-_told: ContextVar[Callable[[int], None] | None] = ContextVar("told", default=None)
+@dataclass(frozen=True)
+class Trace:
+    """A run on tensors without storage, as CPU code, that follows what a step takes on a device."""
+
+    device: str  # cuda | cpu | mps
+    told: Callable[[int], None]  # hears for how many slabs the next operations stand
+
+
+_trace: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
 
 @contextmanager
-def two_of_each(told: Callable[[int], None]) -> Iterator[None]:
-    """Run only two of the slabs that are alike, for a trace; `told` hears for how many the next operations stand."""
-    token = _told.set(told)
+def traced(device: str, told: Callable[[int], None]) -> Iterator[None]:
+    """Cut volumes into the slabs of this device, and run only two of those that are alike."""
+    token = _trace.set(Trace(device, told))
     try:
         yield
     finally:
-        _told.reset(token)
+        _trace.reset(token)
 
 
 def _by_slab(run: Run, reach: int, volumes: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nndiff.networks.blocks import LAST, NormConv, ResidualBlock, TimeEmbedding, Up, conv
+from nndiff.networks.blocks import NormConv, ResidualBlock, TimeEmbedding, Up, conv
+from nndiff.networks.lean import LAST
 from nndiff.words.errors import NndiffError, nearest
 from nndiff.words.volume import Triple
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from nndiff.assemble import asked, autocast, build_network, build_objective, formulation_of, set_trained
 from nndiff.diffusion.objectives import Objective, Pairs
 from nndiff.families import NetworkSpec
-from nndiff.networks.lean import two_of_each
+from nndiff.networks.lean import traced
 from nndiff.networks.unet import Cache
 from nndiff.plans.plan import Lesson, Stage, Workload
 from nndiff.resources.ghosts import Tracer
@@ -183,7 +183,7 @@ def _trace(
     with torch.device("meta"):
         network, taught = build_network(work.network, work.puzzle_factor), objective()
     tracer = Tracer(work.device, trains=copies > 0)
-    with tracer, two_of_each(tracer.stand_for):
+    with tracer, traced(work.device, tracer.stand_for):
         for module in (network, taught):
             if module is not None:
                 _materialise(module)

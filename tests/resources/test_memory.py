@@ -166,11 +166,17 @@ def test_one_traced_step_is_as_high_as_the_second_of_two(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(("batch", "planes"), [(1, 160), (3, 24), (2, 130)])
 def test_slabs_that_are_alike_need_not_all_be_traced(batch: int, planes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    work = work_of(replace(SPEC, head_width=16), patch=(planes, 96, 96), batch=batch)
+    work = replace(work_of(replace(SPEC, head_width=16), patch=(planes, 96, 96), batch=batch), device="cpu")
     told = training_cost(work, LESSON), prediction_cost(work)
-    monkeypatch.setattr(memory, "two_of_each", lambda told: nullcontext())
+    monkeypatch.setattr(memory, "traced", lambda device, told: nullcontext())
     whole = (known.__wrapped__(work, *rest) for known, *rest in ((training_cost, LESSON), (prediction_cost,)))  # type: ignore[attr-defined]
     assert told == tuple(whole)
+
+
+def test_a_gpu_has_thicker_slabs() -> None:
+    work = work_of(replace(SPEC, head_width=16), patch=(160, 96, 96), batch=2)
+    on_gpu, on_cpu = (prediction_cost(replace(work, device=device)).flops for device in ("cuda", "cpu"))
+    assert on_gpu < on_cpu  # the planes where slabs overlap are computed twice
 
 
 def test_usable_and_needed_are_inverse() -> None:
