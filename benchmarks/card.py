@@ -12,7 +12,7 @@ import math
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks import memory, trials
+from benchmarks import contenders, memory, trials
 from benchmarks.memory import FULL, HALF, Work
 from benchmarks.trials import NAME, PLAIN, Data, baseline, begun, figures_of, in_steps, pair
 from nndiff import checkpoint
@@ -34,7 +34,7 @@ from nndiff.assemble import asked, build_network, formulation_of
 from nndiff.checkpoint import Checkpoint
 from nndiff.families.unet import UNetSpec, topology
 from nndiff.imaging.tiles import Tiling
-from nndiff.networks import blocks, lean
+from nndiff.networks import blocks, lean, unet
 from nndiff.planning.overrides import put_in
 from nndiff.plans.plan import Configuration, Plan, Predicted, Stage
 from nndiff.resources.machine import free_memory
@@ -186,7 +186,9 @@ def cudnn(benchmark: bool = False, tf32: bool = True, deterministic: bool = Fals
 @contextmanager
 def laid_out(layout: torch.memory_format) -> Iterator[None]:
     """Let networks keep their maps in this layout; they are channels last otherwise."""
-    with mock.patch.object(blocks, "LAST", layout), mock.patch.object(lean, "LAST", layout):
+    with ExitStack() as stack:
+        for module in (blocks, lean, unet):
+            stack.enter_context(mock.patch.object(module, "LAST", layout))
         yield
 
 
@@ -493,16 +495,7 @@ def speed(lab: Lab) -> list[Case]:
         for step, work in works(gigabytes, lab).items():
             for layout in LAYOUTS if gigabytes == 24 else ("channels last",):
                 cases.append((f"plan for {gigabytes} GB, {step}, {layout}", partial(_step, lab, work, layout)))
-    for step, work in reversed(works(24, lab).items()):
-        cases.append((f"plan for 24 GB, {step}, compiled", partial(_compiled, lab, work)))
     return cases
-
-
-def _compiled(lab: Lab, work: Work) -> Figures:
-    if lab.toy:
-        raise Skipped("compiling takes longer than all other toys")
-    torch._dynamo.config.recompile_limit = 256  # the blocks share their code, and each is compiled
-    return _step(lab, work, "channels last", torch.compile)
 
 
 def _product(lab: Lab) -> Figures:
@@ -538,9 +531,53 @@ def _step(
         wait(lab)
         first = time.perf_counter() - start
         took = seconds_of(lab, step, 1 if lab.toy else 5, 1)
+        busy = _busy(lab, step)
     rate = cost.flops / took / 1e12
     share = {"share": rate / lab.known["rate"]} if "rate" in lab.known else {}
-    return {"seconds": took, "tflops": rate, **share, **found, "note": f"the first step took {first:.1f} s"}
+    note = f"the first step took {first:.1f} s{busy}"
+    return {"seconds": took, "tflops": rate, **share, **found, "note": note}
+
+
+def _busy(lab: Lab, step: Callable[[], object]) -> str:
+    """Return words on how long the device computes in a step: the rest of it, the device waits for launches."""
+    if not lab.cuda:
+        return ""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        step()
+        wait(lab)
+    kernels = profile.key_averages()
+    seconds = sum(kernel.self_device_time_total for kernel in kernels) / 1e6
+    return f"; {sum(kernel.count for kernel in kernels)} kernels, busy for {seconds:.3g} s"
+
+
+# ---------------------------------------------------------------- beside other networks
+
+
+def peers(lab: Lab) -> list[Case]:
+    """Return training steps and evaluations of our bridge, MONAI's and nnU-Net's networks at equal width, batch 1."""
+    built: dict[str, Callable[[int, str], contenders.Ready]] = {
+        "nndiff": contenders.bridge,
+        "MONAI DiffusionModelUNet": contenders.monai,
+        "nnU-Net, plain, a regression": partial(contenders.nnunet, name="PlainConvUNet"),
+    }
+    return [
+        (f"{name}, {size}³, bf16, {step}", partial(_beside, lab, build, size, step))
+        for size in ((16,) if lab.toy else (96, 128))
+        for name, build in built.items()
+        for step in ("training", "prediction")
+    ]
+
+
+def _beside(lab: Lab, build: Callable[[int, str], contenders.Ready], size: int, step: str) -> Figures:
+    with torch.device(lab.on), cudnn(benchmark=step == "training"), peaks(lab) as found:
+        try:
+            ready = build(size, "bf16")
+        except ImportError as error:
+            raise Skipped(f"cannot be built: {error}") from error
+        run = ready.train if step == "training" else ready.run
+        assert run is not None
+        took = seconds_of(lab, run, 1 if lab.toy else 7, 2)
+    return {"seconds": took, **found}
 
 
 # ---------------------------------------------------------------- 4. what bf16 costs in quality

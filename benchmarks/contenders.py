@@ -127,7 +127,7 @@ def silent(network: Callable[..., Tensor], precision: str, *inputs: Tensor) -> C
     """Return a forward pass without gradients."""
 
     def run() -> Tensor:
-        with torch.no_grad(), autocast("cpu", precision):
+        with torch.no_grad(), autocast(torch.get_default_device().type, precision):
             return network(*inputs)
 
     return run
@@ -180,7 +180,7 @@ def monai(size: int, precision: str) -> Ready:
 
     def backward() -> None:
         noise, timesteps = torch.randn_like(images), torch.randint(0, DDPM_STEPS, (1,))
-        with autocast("cpu", precision):
+        with autocast(torch.get_default_device().type, precision):
             answer = inferer(images, network, noise, timesteps, condition=source, mode="concat")
         F.mse_loss(answer.float(), noise).backward()
 
@@ -224,7 +224,7 @@ def nnunet(size: int, precision: str, name: str) -> Ready:
     source, target = volume(size), volume(size)
 
     def backward() -> None:
-        with autocast("cpu", precision):
+        with autocast(torch.get_default_device().type, precision):
             answer = network(source)
         F.l1_loss(answer.float(), target).backward()
 
@@ -266,7 +266,7 @@ def monai_walk(size: int, precision: str, scheduler_name: str, steps: int) -> Re
     noise, source = volume(size), volume(size)
 
     def run() -> object:
-        with autocast("cpu", precision):
+        with autocast(torch.get_default_device().type, precision):
             return DiffusionInferer(scheduler).sample(
                 noise, network, scheduler, conditioning=source, mode="concat", verbose=False
             )

@@ -10,13 +10,12 @@ after every row, the page after every section.
 
 Where there is no network, copy this folder and install these wheels of setup.py's install_requires, with their own
 dependencies, downloaded elsewhere for the same Python and platform: torch (a CUDA build), numpy, SimpleITK,
-batchgenerators, scipy, pandas, tqdm, matplotlib.
+batchgenerators, scipy, pandas, tqdm, matplotlib; monai and nnunetv2, too, for the section that compares with them.
 
     pip download -d wheels torch numpy SimpleITK batchgenerators scipy pandas tqdm matplotlib      with a network
     pip install --no-index --find-links wheels torch numpy SimpleITK …                            without one
 
-Nothing is downloaded while it runs: scans are simulated, and whole bodies are predicted with untrained weights. The
-rows of compiled networks need a C compiler and the triton of torch's CUDA wheels; without them they say so.
+Nothing is downloaded while it runs: scans are simulated, and whole bodies are predicted with untrained weights.
 """
 
 from __future__ import annotations
@@ -98,9 +97,16 @@ SECTIONS = {
         "Median seconds of a step with all that belongs to it, and its rate as a share of the fastest of the first "
         "three rows that had been measured by then.",
     ),
+    "peers": Section(
+        "Beside other networks",
+        35,
+        card.peers,
+        "Equal width and levels, batch 1, each trained as its documentation says; MONAI's without attention at its "
+        "levels. Median seconds, and the peak of building and running. The others need monai and nnunetv2.",
+    ),
     "quality": Section(
         "bf16 against fp32",
-        115,
+        80,
         card.quality,
         "The demo's low-count PET, the same number of steps with the same random numbers. Means over held-out cases; "
         "seconds are those of a training step.",

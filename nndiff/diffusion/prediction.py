@@ -29,6 +29,7 @@ fused     x̂0 = (e²·u + r²·n)/(e² + r²),  u = (x_t - b·y)/a = x0 + r·ep
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +47,7 @@ LEVELS = (-7.0, 4.0)  # limits of log(e/s) of a fused prediction
 # steps gave 0.4 dB more in one step than a unit of s.
 IMAGE_UNIT, LEVEL_UNIT = 10.0, 2.0
 CELL = 27  # voxels of a local mean
+PLANES = 16  # computed at a time where no gradient is needed
 MOST_SKIPPED = 0.9  # the largest w of x0_skip
 
 
@@ -203,9 +205,13 @@ class Fused(Prediction):
     def view(self, process: Process, x_t: Tensor, y: Tensor | None, t: Tensor) -> tuple[Tensor, Tensor]:
         a, b, sigma = _at(process, t, x_t)
         size = ((a * self.distance) ** 2 + sigma**2).sqrt().clamp_min(1e-12)
-        shown = (_minus_source(x_t, b, y) - a * _local_mean(y, x_t)) / size
         starts = per_volume(t >= 1, x_t) > 0
-        return torch.where(starts, torch.zeros_like(shown), shown), self._told(process, t)
+
+        def shown(x_t: Tensor, y: Tensor | None) -> Tensor:
+            seen = (_minus_source(x_t, b, y) - a * _local_mean(y, x_t)) / size
+            return torch.where(starts, torch.zeros_like(seen), seen)
+
+        return _by_planes(shown, x_t, y), self._told(process, t)
 
     def target(self, process: Process, x0: Tensor, y: Tensor | None, eps: Tensor, t: Tensor) -> Tensor:
         a, b, sigma = _at(process, t, x0)
@@ -216,7 +222,11 @@ class Fused(Prediction):
         return torch.cat([output / self._image_unit(s), torch.zeros_like(output)], dim=1)
 
     def x0(self, process: Process, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Tensor:
-        return self.weighed(process, output, x_t, y, t).x0
+        return _by_planes(lambda x_t, y, output: self.weighed(process, output, x_t, y, t).x0, x_t, y, output)
+
+    def variance(self, process: Process, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Tensor:
+        """Return the expected squared error of x̂0, [B, C, Z, Y, X]."""
+        return _by_planes(lambda x_t, y, output: self.weighed(process, output, x_t, y, t).variance, x_t, y, output)
 
     def weighed(self, process: Process, output: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Weighed:
         """Return the estimate with the image and the expected error that it was computed from."""
@@ -294,8 +304,28 @@ def _between(curve: Curve, levels: Tensor) -> Tensor:
 def eps_of(process: Process, x0: Tensor, x_t: Tensor, y: Tensor | None, t: Tensor) -> Tensor:
     """Return the noise that x_t contains if x0 is correct; 0 where sigma is 0."""
     a, b, sigma = _at(process, t, x_t)
-    rest = _minus_source(x_t, b, y) - a * x0
-    return torch.where(sigma > 0, rest / sigma.clamp_min(1e-12), torch.zeros_like(rest))
+
+    def noise(x_t: Tensor, y: Tensor | None, x0: Tensor) -> Tensor:
+        rest = _minus_source(x_t, b, y) - a * x0
+        return torch.where(sigma > 0, rest / sigma.clamp_min(1e-12), torch.zeros_like(rest))
+
+    return _by_planes(noise, x_t, y, x0)
+
+
+def _by_planes(run: Callable[..., Tensor], x_t: Tensor, y: Tensor | None, *others: Tensor) -> Tensor:
+    """Return run(x_t, y, *others), which is like x_t, and whose value at a plane depends on its neighbours at most.
+
+    Where no gradient is needed, a few planes at a time are computed: the intermediate results of a whole body take more
+    memory than all that a walk keeps.
+    """
+    if torch.is_grad_enabled():
+        return run(x_t, y, *others)
+    whole, planes = torch.empty_like(x_t), x_t.shape[2]
+    for first in range(0, planes, PLANES):
+        low, end, high = max(0, first - 1), min(first + PLANES, planes), min(first + PLANES + 1, planes)
+        seen = [None if v is None else v[:, :, low:high] for v in (x_t, y, *others)]
+        whole[:, :, first:end] = run(*seen)[:, :, first - low : end - low]
+    return whole
 
 
 def _at(process: Process, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,7 +14,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial, wraps
-from math import prod
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from nndiff.assemble import asked, autocast, build_network, build_objective, formulation_of, set_trained
 from nndiff.diffusion.objectives import Objective, Pairs
+from nndiff.diffusion.prediction import PLANES
 from nndiff.families import NetworkSpec
 from nndiff.networks.lean import traced
 from nndiff.networks.unet import Cache
@@ -32,6 +32,7 @@ from nndiff.words.volume import Triple
 
 T = TypeVar("T")
 
+OF_AN_ESTIMATE = 13  # arrays that a fused prediction takes, for the planes that it computes at a time
 COPIES_BESIDE_WEIGHTS = 3  # AdamW's two moments and the EMA
 
 # Usable memory on CUDA = (total - context) / overhead. The context includes cuDNN's workspace; the overhead is
@@ -120,9 +121,12 @@ def shallow_share(work: Workload, depth: int) -> float:
 def volume_bytes(spec: NetworkSpec, shape: Triple) -> int:
     """Return the bytes of the whole-volume arrays that a sampler holds beside the tile.
 
-    These are all inputs, x_s, noise, x̂0, ε̂, and two intermediate results.
+    These are all inputs, x_s, noise, x̂0 and ε̂ of this step and the last one, and two intermediate results; and what an
+    estimate takes for a few planes.
     """
-    return 4 * prod(shape) * (spec.in_channels + 6 * spec.targets + spec.out_channels - spec.targets)
+    z, y, x = shape
+    whole = spec.in_channels + 8 * spec.targets + spec.out_channels - spec.targets
+    return 4 * y * x * (z * whole + min(z, PLANES + 2) * OF_AN_ESTIMATE * spec.targets)
 
 
 # ---------------------------------------------------------------- the step

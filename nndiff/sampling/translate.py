@@ -266,7 +266,7 @@ def expected_error(
     x_t = process.sample(y, y, t, torch.zeros_like(y))
     shown, told = model.formulation.view(x_t, y, t)
     output = composed(model, sampler, arrangement.tiling, ())(shown, told, condition)
-    return prediction.weighed(process, output, x_t, y, t).variance.sqrt()[0].float().cpu()
+    return prediction.variance(process, output, x_t, y, t).sqrt_()[0].float().cpu()
 
 
 def composed(
