@@ -135,11 +135,11 @@ def _back(g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor) -> t
     weight = weight.reshape(grouped)  # [B or 1, groups, channels of a group]
     mean, rstd = (row.to(weight.dtype).reshape(b, n_groups, 1) for row in (mean, rstd))
     of_bias, by_value = _sums(g).reshape(grouped), _sums(g * x).reshape(grouped)
-    of_weight = rstd * (by_value - mean * of_bias)
-    plain, along = ((weight * part).sum(2, keepdim=True) / size for part in (of_bias, of_weight))
-    of_n = -(rstd**2) * along
-    shared = [row.expand_as(of_bias) for row in (of_n, -rstd * plain - of_n * mean)]  # by the channels of a group
-    rows = torch.stack([rstd * weight, *shared])
+    of_weight = torch.addcmul(by_value, mean, of_bias, value=-1) * rstd
+    shared = (weight * torch.stack([of_bias, of_weight])).sum(3, keepdim=True) * (rstd / -size)  # by a group's channels
+    of_n = shared[1] * rstd
+    constant = torch.addcmul(shared[0], of_n, mean, value=-1)
+    rows = torch.stack([rstd * weight, *(row.expand_as(of_bias) for row in (of_n, constant))])
     by_g, by_x, constant = rows.to(g.dtype).reshape(3, b, c, 1, 1, 1).unbind()
     of_x = torch.addcmul(constant, x, by_x).addcmul_(g, by_g)
     return of_x, of_weight.reshape(b, c), of_bias.reshape(b, c)
@@ -147,7 +147,9 @@ def _back(g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor) -> t
 
 def _sums(maps: Tensor) -> Tensor:
     """Return the sum of each channel, in at least fp32, without converting the volume: [B, C, Z, Y, X] → [B, C]."""
-    planes = maps.movedim(1, -1).flatten(2, 3).sum(2)  # [B, Z, C]; summing `maps` over two axes takes 16 times as long
+    if maps.device.type != "cpu":
+        return maps.sum((2, 3, 4), dtype=torch.promote_types(maps.dtype, torch.float32))
+    planes = maps.movedim(1, -1).flatten(2, 3).sum(2)  # [B, Z, C]; over two axes it takes 16 times as long
     return planes.sum(1, dtype=torch.promote_types(maps.dtype, torch.float32))
 
 

@@ -14,7 +14,7 @@ from nndiff.families.search import TFLOP
 from nndiff.methods.method import Data
 from nndiff.plans.channels import TIED, Channel
 from nndiff.plans.plan import DENOISING, Stage
-from nndiff.resources.cards import card_of
+from nndiff.resources.cards import LAUNCHES, card_of
 from nndiff.walk.layers import Shifts, Tiles
 from nndiff.words.budget import Budget
 from nndiff.words.fingerprint import Curve, Fingerprint
@@ -143,7 +143,7 @@ def stages(planned: Verdict[tuple[Stage, ...]], prediction: str) -> Verdict[tupl
 def training_steps(budget: Budget, step_flops: int) -> Verdict[int]:
     low, high = TRAINING_STEPS[budget.device]
     steps = int(np.clip(_two_digits(steps_within(budget, step_flops)), low, high))
-    expected = steps * step_flops / _flops_a_second(budget) / 3600
+    expected = steps * _step_seconds(budget, step_flops) / 3600
     return Verdict(
         steps, f"about {expected:.2g} hours {_at_rate(budget)} ({low} to {high} steps); --time_budget overrides it"
     )
@@ -178,13 +178,17 @@ def accumulate(batch_size: int, published: int | None = None, single_steps: floa
 
 def steps_within(budget: Budget, step_flops: int) -> float:
     """Return the number of steps that fit into the training time of this class of device."""
-    return TRAINING_HOURS[budget.device] * 3600 * _flops_a_second(budget) / max(1, step_flops)
+    return TRAINING_HOURS[budget.device] * 3600 / _step_seconds(budget, step_flops)
+
+
+def _step_seconds(budget: Budget, step_flops: int) -> float:
+    return max(max(1, step_flops) / _flops_a_second(budget), LAUNCHES if budget.device == "cuda" else 0.0)
 
 
 def step_flops(budget: Budget, task: str) -> int:
     """Return the most FLOPs that a training step may need on this device."""
     if budget.device == "cuda":
-        return int(steps_within(budget, 1) / ENOUGH_STEPS[task])
+        return int(TRAINING_HOURS["cuda"] * 3600 * _flops_a_second(budget) / ENOUGH_STEPS[task])
     return int((MPS_STEP_TFLOP if budget.device == "mps" else CPU_STEP_TFLOP_A_CORE * budget.cores) * TFLOP)
 
 
@@ -206,7 +210,7 @@ def _at_rate(budget: Budget) -> str:
     if budget.device != "cuda":
         return "on this class of device"
     card, known = card_of(budget)
-    source = "by its data sheet" if known else f"if the card is as fast as an {card.name}"
+    source = "by its data sheet and what an H200 took" if known else f"if the card is as fast as an {card.name}"
     return f"at {_flops_a_second(budget) / TFLOP:.2g} TFLOP per second, {source}"
 
 

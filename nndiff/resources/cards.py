@@ -3,7 +3,10 @@
     rate = 1 / (1 / (SHARE · peak) + 1 / (INTENSITY · bandwidth))      [FLOP per second]
 
 A convolutional network spends part of its time on matrix products and part on moving maps through memory (norms,
-activations, sums). SHARE and INTENSITY were set so that an A100 reaches 30 TFLOP per second; no card was measured yet.
+activations, sums). One card was measured (documentation/records/gpu.md): SHARE and INTENSITY were set so that the rate
+of an H200 is 41 TFLOP per second, where the steps of three plans kept it busy at 33, 42 and 46. Bandwidth decides most
+of it, since convolutions of 16 and of 32 channels took the same time there. Other cards follow by the formula. A step
+launches some five thousand operations, so even an H200 took 0.17 s for the smallest.
 A training measures its own speed, and `--time_budget` counts in that.
 """
 
@@ -16,7 +19,8 @@ from nndiff.resources.machine import GB
 from nndiff.words.budget import Budget
 
 TERA, GIGA = 1e12, 1e9
-SHARE, INTENSITY = 0.2, 30.0  # of the peak; FLOP per byte in 16 bits, half of it in 32
+SHARE, INTENSITY = 0.3, 10.0  # of the peak; FLOP per byte in 16 bits, half of it in 32
+LAUNCHES = 0.15  # seconds, the least that a training step takes
 
 
 @dataclass(frozen=True)
