@@ -226,7 +226,10 @@ def step_of(work: Work, changed: Callable[[nn.Module], nn.Module] = lambda netwo
 
 
 def measure(work: Work) -> dict[str, float]:
-    """Return peak, reserved bytes and seconds of the work in this process, after a small warm-up step."""
+    """Return peak, reserved bytes and seconds of the work in this process, after a small warm-up step.
+
+    On CUDA `first` is the peak of a first step, in which cuDNN may search for its fastest algorithms.
+    """
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -236,13 +239,14 @@ def measure(work: Work) -> dict[str, float]:
     run_steps(small.work, 1)
     start = time.perf_counter()
     if load.device == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run_steps(work)
-        torch.cuda.synchronize()
-        reserved = torch.cuda.max_memory_reserved()
-        return _row(torch.cuda.max_memory_allocated() - before, reserved, start)
+        before, peaks = torch.cuda.memory_allocated(), []
+        for steps in (1, 2):
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            run_steps(work, steps)
+            torch.cuda.synchronize()
+            peaks.append(torch.cuda.max_memory_allocated() - before)
+        return _row(peaks[1], torch.cuda.max_memory_reserved(), start) | {"first": peaks[0]}
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     before = _status("VmRSS")
     run_steps(work)

@@ -157,7 +157,7 @@ class Batch:
 
 def teach(network: nn.Module, objective: Objective, batch: Batch, precision: str) -> None:
     """Run the forward and backward pass of one training step; the gradients stay in the weights."""
-    t = torch.rand(batch.x0.shape[0], device=batch.x0.device, dtype=torch.float64)
+    t = torch.rand(batch.x0.shape[0], dtype=torch.float64)  # on the CPU, as in a training loop
     eps = torch.randn_like(batch.x0)
     ask = asked(network, batch.x0.device.type, precision)
     objective.loss(ask, batch.pairs, t, eps, None).backward()  # type: ignore[no-untyped-call]

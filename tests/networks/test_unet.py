@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nndiff.networks.blocks import GroupNorm
 from nndiff.networks.unet import Cache, UNet
 from nndiff.words.errors import NndiffError
 
@@ -36,8 +37,11 @@ def awake(network: nn.Module, seed: int = 0) -> nn.Module:
     [
         (SMALL, (4, 6, 8)),
         (FLAT, (5, 12, 4)),
+        (SMALL, (5, 6, 9)),
+        (FLAT, (4, 13, 3)),
         ({"multipliers": (1,), "kernels": ((3, 1, 3),), "strides": (ONE,)}, (3, 5, 7)),
         ({"multipliers": (1, 1, 2, 2), "kernels": ((3, 3, 3),) * 4, "strides": (ONE, TWO, TWO, TWO)}, (8, 8, 8)),
+        ({"multipliers": (1, 1, 2, 2), "kernels": ((3, 3, 3),) * 4, "strides": (ONE, TWO, TWO, TWO)}, (9, 3, 13)),
     ],
 )
 @pytest.mark.parametrize("blocks", [1, 2, 3])
@@ -46,6 +50,18 @@ def test_every_topology_keeps_the_grid(topology: dict[str, Any], shape: tuple, b
     out = network(torch.randn(2, 3, *shape), torch.rand(2))
     assert out.shape == (2, 2, *shape)
     assert out.std() > 0
+
+
+def test_no_size_needs_padding_and_a_size_that_divides_loses_nothing() -> None:
+    """Far from the end that differs, a volume of 33 voxels gives what one of 32 gives."""
+    network = awake(UNet(1, 1, 8, **SMALL, blocks=1))
+    x, t = torch.randn(1, 1, 33, 4, 4), torch.rand(1)
+    for module in network.modules():
+        if isinstance(module, GroupNorm):
+            module.weight.data.zero_()  # norms see the whole volume; without them the network is local
+    odd, even = (network._deep(x[:, :, :n], network.time(t), 0)[0] for n in (33, 32))  # the head begins with a norm
+    torch.testing.assert_close(odd[:, :, :24], even[:, :, :24])
+    assert odd[:, :, 32:].std() > 0
 
 
 def test_output_starts_at_zero() -> None:
@@ -88,7 +104,7 @@ def kept_pass(network: UNet, depth: int, x: Tensor, t: Tensor) -> tuple[Cache, T
 @torch.no_grad()
 def test_keeping_changes_no_bit_and_on_its_own_feature_a_shallow_pass_is_the_whole(topology, blocks: int) -> None:
     network = awake(UNet(1, 1, 8, **topology, blocks=blocks))
-    x, t = torch.randn(1, 1, 4, 6, 4), torch.rand(1)
+    x, t = torch.randn(1, 1, 5, 7, 3), torch.rand(1)
     for depth in range(1, len(network.decoder) + 1):
         cache, full = kept_pass(network, depth, x, t)
         assert torch.equal(full, network(x, t))
