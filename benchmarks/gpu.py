@@ -72,10 +72,10 @@ class Section:
 
 
 SECTIONS = {
-    "card": Section("The card", 15, card.card, "What was measured."),
+    "card": Section("The card", 10, card.card, "What was measured."),
     "right": Section(
         "Self-test",
-        60,
+        40,
         card.right,
         "bf16 against fp32 on the same numbers, outputs and gradients: the rms of the difference over that of the "
         "values, for the worst tensor (note). Small convolutions are checked against fp64 on the CPU. Each runs with "
@@ -83,7 +83,7 @@ SECTIONS = {
     ),
     "peak": Section(
         "Memory",
-        100,
+        65,
         card.peak,
         "Peak of two steps, predicted by tracing and measured: torch.cuda.max_memory_allocated, and what the allocator "
         f"reserved. A prediction is ok from {card.memory.BELOW:+.0%} to {card.memory.ABOVE:+.0%} of the measured peak, "
@@ -92,21 +92,21 @@ SECTIONS = {
     ),
     "speed": Section(
         "Speed",
-        90,
+        55,
         card.speed,
         "Median seconds of a step with all that belongs to it, and its rate as a share of the fastest of the first "
         "three rows that had been measured by then.",
     ),
     "peers": Section(
         "Beside other networks",
-        35,
+        65,
         card.peers,
         "Equal width and levels, batch 1, each trained as its documentation says; MONAI's without attention at its "
         "levels. Median seconds, and the peak of building and running. The others need monai and nnunetv2.",
     ),
     "quality": Section(
         "bf16 against fp32",
-        80,
+        145,
         card.quality,
         "The demo's low-count PET, the same number of steps with the same random numbers. Means over held-out cases; "
         "seconds are those of a training step.",
