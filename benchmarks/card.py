@@ -464,9 +464,10 @@ def _peak(lab: Lab, work: Work, benchmark: bool) -> Figures:
         found = memory.measure(work)
     torch.set_num_threads(threads)
     measured = found["measured"]
-    searched = {"note": f"{found['first'] / 1e6:.0f} MB in the first step, with cuDNN's search"} if benchmark else {}
+    first = found.get("first", 0)
+    searched = {"note": f"{first / 1e6:.0f} MB in the first step, with cuDNN's search"} if benchmark and first else {}
     return {
-        **(searched if "first" in found else {}),
+        **searched,
         "predicted_mb": cost.bytes / 1e6,
         "measured_mb": measured / 1e6,
         "reserved_mb": found["reserved"] / 1e6,
