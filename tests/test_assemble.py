@@ -42,8 +42,8 @@ def test_generation_has_no_condition() -> None:
     assert network(torch.randn(1, 2, 6, 6, 6), torch.rand(1)).shape == (1, 2, 6, 6, 6)
 
 
-def test_multiple_is_the_puzzle_times_all_strides() -> None:
-    assert SPEC.multiple((1, 2, 3)) == (2, 8, 12)
+def test_a_unet_is_padded_to_the_puzzle_alone_and_a_transformer_to_its_blocks() -> None:
+    assert SPEC.multiple((1, 2, 3)) == (1, 2, 3)
     assert prdit(block=(4, 2, 1)).multiple((1, 2, 3)) == (4, 4, 3)
 
 
