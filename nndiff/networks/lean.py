@@ -33,7 +33,7 @@ LAST = torch.channels_last_3d
 # A slab's inputs overlap those of its neighbours, so thin slabs cost time: 17 % more of the operation at 24 planes.
 # Small planes allow more of them: 2¹⁸ voxels with 16 channels of fp32 are 17 MB.
 PLANES, SLAB_VOXELS = 24, 2**18
-GPU_SLAB_VOXELS = 2**21  # there launches cost more: 1 slab in place of 6 per 144³ voxels saves a quarter of a step's
+GPU_SLAB_VOXELS = 2**22  # there launches cost more: 1 slab in place of 6 per 144³ voxels saves a quarter of a step's
 # Up to this number of channels times planes times rows, PyTorch (Convolution.cpp, use_mkldnn) convolves a single fp32
 # volume on a CPU by unfolding it, which takes 27 times the volume's memory.
 ONEDNN_FLOOR = 20480

@@ -12,7 +12,6 @@ import pytest
 from benchmarks import contenders, growth
 from benchmarks.growth import Curve, cubes, fitted, quadratic_shares, traced
 from benchmarks.memory import FULL, HALF, Work
-from nndiff.networks import lean
 from nndiff.plans.plan import Workload
 from nndiff.words.volume import Triple
 
@@ -35,11 +34,7 @@ def toy(puzzle: Triple, again: str = "none") -> Workload:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize(("puzzle", "again"), [(HALF, "none"), (FULL, "norms"), (HALF, "blocks")])
-def test_memory_and_flops_of_a_step_are_linear_in_the_voxels(
-    puzzle: Triple, again: str, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All sizes have thin slabs: once, where a volume first needs more than one, their overlap adds to the head."""
-    monkeypatch.setattr(lean, "GPU_SLAB_VOXELS", lean.SLAB_VOXELS)
+def test_memory_and_flops_of_a_step_are_linear_in_the_voxels(puzzle: Triple, again: str, device: str) -> None:
     edges = (64, 128, 256)
     for lesson in (contenders.BRIDGE, None):
         works = [Work(replace(toy(puzzle, again), patch_size=shape, device=device), lesson) for shape in cubes(edges)]

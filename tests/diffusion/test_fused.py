@@ -285,3 +285,24 @@ def test_voxels_without_weight_do_not_count() -> None:
 def test_the_objective_refuses_a_prediction_without_an_expected_error() -> None:
     with pytest.raises(NndiffError, match=r"trains an image and its expected error"):
         Posterior(PROCESSES["bridge"](), PREDICTIONS["x0"](), Squared())
+
+
+# ---------------------------------------------------------------- a few planes at a time
+
+
+@pytest.mark.parametrize("planes", [1, 16, 17, 40])
+@pytest.mark.parametrize("grain", [0.0, 0.5 * OPEN])
+def test_a_few_planes_at_a_time_give_what_the_whole_volume_gives(planes: int, grain: float) -> None:
+    generator, own = torch.Generator().manual_seed(3), Fused(DISTANCE, OPEN, (CURVE,), grain)
+    process, t = PROCESSES["bridge"](), torch.tensor([0.4, 1.0], dtype=torch.float64)
+    x_t, y = (torch.rand(2, 1, planes, 9, 10, generator=generator) for _ in range(2))
+    output = torch.randn(2, 2, planes, 9, 10, generator=generator)
+
+    def computed() -> list[Tensor]:
+        estimate = own.estimate(process, output, x_t, y, t)
+        return [estimate.x0, estimate.eps, own.variance(process, output, x_t, y, t), own.view(process, x_t, y, t)[0]]
+
+    whole = computed()
+    with torch.no_grad():
+        for found, expected in zip(computed(), whole, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,20 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import card
 from nndiff.imaging.tiles import Tiling
+from nndiff.resources.ghosts import Tracer
 from nndiff.resources.memory import volume_bytes
 from nndiff.sampling.translate import Arrangement, translate
 from nndiff.words.volume import Triple
 
 
-class Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A dispatch mode that counts the bytes of all storages alive."""
+class Followed(Tracer):
+    """A tracer whose operations run on real tensors."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.live = self.peak = 0
-        self.alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        super().__init__("cpu", trains=False)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -34,18 +31,6 @@ class Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._follow(value.untyped_storage())
         self.peak = max(self.peak, self.live)
         return out
-
-    def _follow(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self.alive:
-            return
-
-        def died(_: object) -> None:
-            del self.alive[key]
-            self.live -= size
-
-        self.alive[key] = weakref.ref(storage, died)
-        self.live += size
 
 
 class Silent(nn.Module):
