@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nndiff.diffusion.process import Process, per_volume
+from nndiff.diffusion.process import Process, constant, per_volume
 from nndiff.words.fingerprint import Curve
 from nndiff.words.registry import Registry
 
@@ -293,7 +293,7 @@ def _local_mean(y: Tensor | None, like: Tensor) -> Tensor:
 
 def _between(curve: Curve, levels: Tensor) -> Tensor:
     """Return the shares of a curve at some levels: linear between its points, constant beyond them."""
-    at, shares = (torch.tensor(side, dtype=levels.dtype, device=levels.device) for side in zip(*curve, strict=True))
+    at, shares = (constant(side, levels) for side in zip(*curve, strict=True))
     if len(at) == 1:
         return shares.expand_as(levels)
     above = torch.searchsorted(at, levels.contiguous(), out_int32=True).clamp(1, len(at) - 1)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -113,10 +114,10 @@ class DDPM(Process):
     def __init__(self, steps: float = 1000, beta_first: float = 1e-4, beta_last: float = 2e-2):
         self.steps = self.discrete = int(steps)
         betas = torch.linspace(beta_first, beta_last, self.steps, dtype=torch.float64)
-        self.log_abar = torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0)])  # [T + 1]
+        self.log_abar: tuple[float, ...] = (0.0, *torch.log1p(-betas).cumsum(0).tolist())  # [T + 1]
 
     def shape(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        table = self.log_abar.to(t.device)
+        table = constant(self.log_abar, t)
         position = t * self.steps
         below = position.floor().clamp(0, self.steps - 1).long()
         log_abar = torch.lerp(table[below], table[below + 1], position - below)
@@ -201,6 +202,21 @@ def per_volume(coefficient: Tensor, volume: Tensor) -> Tensor:
     This is the only place where coefficients are broadcast over volumes.
     """
     return coefficient.to(volume).reshape(-1, *[1] * (volume.ndim - 1))
+
+
+def constant(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """Return the values as a tensor in the dtype and on the device of `like`; for a GPU they are copied there once.
+
+    While a GPU's work is recorded (training/recorder.py), nothing can be copied from the host.
+    """
+    if like.device.type == "cpu" or type(like) is not Tensor:
+        return torch.tensor(values, dtype=like.dtype, device=like.device)
+    return _copied(values, like.dtype, like.device)
+
+
+@lru_cache(maxsize=64)
+def _copied(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def noise_matched_step(distance: float, steps: int = 1000) -> int:

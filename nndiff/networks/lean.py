@@ -153,6 +153,14 @@ def _sums(maps: Tensor) -> Tensor:
     return planes.sum(1, dtype=torch.promote_types(maps.dtype, torch.float32))
 
 
+def channels(volume: Tensor, numbers: Sequence[int]) -> Tensor:  # [B, C, …], numbers of channels → [B, len, …]
+    """Return some channels: a view where they follow one another. An index on the host would hold up a GPU."""
+    first, count = numbers[0], len(numbers)
+    if tuple(numbers) == tuple(range(first, first + count)):
+        return volume[:, first : first + count]
+    return torch.stack([volume[:, number] for number in numbers], dim=1)
+
+
 # ---------------------------------------------------------------- inputs that are not kept
 
 

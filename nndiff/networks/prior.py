@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nndiff.networks.lean import channels
 from nndiff.words.volume import Triple
 
 LEVELS = 1001  # times at which a and sigma are stored; between them they are interpolated, with an error of 3e-7
@@ -122,7 +123,7 @@ class Prior(nn.Module):
 
     def local(self, condition: Tensor) -> Tensor:  # [B, sources, Z, Y, X] → [B, C, Z, Y, X]
         """Return the local mean of the source that each target follows."""
-        source = condition[:, list(self.anchors)].float()
+        source = channels(condition, self.anchors).float()
         return F.avg_pool3d(source, LOCAL, stride=1, padding=LOCAL // 2, count_include_pad=False)
 
     def at(self, t: Tensor) -> tuple[Tensor, ...]:  # [B] → [B, 1, 1, 1, 1] each

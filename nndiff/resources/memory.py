@@ -23,7 +23,7 @@ from nndiff.assemble import asked, autocast, build_network, build_objective, for
 from nndiff.diffusion.objectives import Objective, Pairs
 from nndiff.diffusion.prediction import PLANES
 from nndiff.families import NetworkSpec
-from nndiff.networks.lean import traced
+from nndiff.networks.lean import channels, traced
 from nndiff.networks.unet import Cache
 from nndiff.plans.plan import Lesson, Stage, Workload
 from nndiff.resources.ghosts import Tracer
@@ -152,7 +152,7 @@ class Batch:
         targets = self.x0.shape[1]
         if self.condition is None:
             return Pairs(self.x0, None, None)
-        return Pairs(self.x0, self.condition, self.condition[:, [0] * targets])
+        return Pairs(self.x0, self.condition, channels(self.condition, [0] * targets))
 
 
 def teach(network: nn.Module, objective: Objective, batch: Batch, precision: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 
 from nndiff.diffusion.prediction import Fused
+from nndiff.networks.lean import channels
 from nndiff.sampling.translate import Arrangement, Model, composed
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.volume import FloatArray
@@ -31,7 +32,7 @@ def squared_errors(
     prediction, process = model.formulation.prediction, model.formulation.process
     assert isinstance(prediction, Fused)
     source, x0 = (torch.from_numpy(case[side])[None].to(layout.store) for side in ("source", "target"))
-    y = source[:, list(model.anchor)]
+    y = channels(source, model.anchor)
     t = torch.ones(1, dtype=torch.float64)
     if not math.isinf(ratio):
         t = t * process.time_of_ratio(ratio * prediction.open_part)

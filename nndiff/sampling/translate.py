@@ -22,6 +22,7 @@ from nndiff.diffusion.prediction import Estimate, Fused
 from nndiff.diffusion.walk import Course, noise_like, walk
 from nndiff.families.family import padded
 from nndiff.imaging.tiles import Tiling
+from nndiff.networks.lean import channels
 from nndiff.plans.plan import Configuration, Plan
 from nndiff.resources.memory import reuse_cost, volume_bytes
 from nndiff.sampling.compose import averaged, layered, tiled
@@ -212,7 +213,7 @@ def _draw(
 ) -> Tensor:
     store, process = arrangement.store, model.formulation.process
     condition = None if source is None else source[None].to(store, torch.float32)  # [1, C, Z, Y, X]
-    y = None if condition is None else condition[:, list(model.anchor)]
+    y = None if condition is None else channels(condition, model.anchor)
     sampler.start.demand_source(y)
     like = torch.zeros(1, model.channels, *shape, device=store) if y is None else y
     measured = [Kept(sampler.part(Deep), store, measures=True)] if on_kept is not None else []
@@ -262,7 +263,7 @@ def expected_error(
     prediction, process = model.formulation.prediction, model.formulation.process
     assert isinstance(prediction, Fused)
     condition = source[None].to(arrangement.store, torch.float32)
-    y, t = condition[:, list(model.anchor)], torch.ones(1, dtype=torch.float64)
+    y, t = channels(condition, model.anchor), torch.ones(1, dtype=torch.float64)
     x_t = process.sample(y, y, t, torch.zeros_like(y))
     shown, told = model.formulation.view(x_t, y, t)
     output = composed(model, sampler, arrangement.tiling, ())(shown, told, condition)

@@ -15,7 +15,7 @@ far end, from which a shift of the puzzle's grid cuts up to r - 1 voxels at the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,25 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         source, target, mask, inside = (
-            None if tensor is None else tensor.to(device, non_blocking=True)
-            for tensor in (self.source, self.target, self.mask, self.inside)
+            None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self._tensors
         )
         assert target is not None
         return Batch(self.numbers, source, target, mask, inside)
+
+    @property
+    def kind(self) -> Hashable:
+        """Return what batches have in common whose tensors can take over each other's values."""
+        return tuple(None if tensor is None else tensor.shape for tensor in self._tensors)
+
+    def fill(self, other: Batch) -> None:
+        """Take over the values of a batch of the same kind, which may be elsewhere."""
+        for own, given in zip(self._tensors, other._tensors, strict=True):
+            if own is not None and given is not None:
+                own.copy_(given, non_blocking=True)
+
+    @property
+    def _tensors(self) -> tuple[Tensor | None, ...]:
+        return self.source, self.target, self.mask, self.inside
 
 
 class Batches(Dataset[list[dict[str, Any]]]):

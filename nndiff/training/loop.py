@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -22,10 +22,12 @@ from torch.nn.parallel import DistributedDataParallel
 from nndiff.assemble import Formulation, asked, build_network, build_objective, formulation_of, set_trained
 from nndiff.checkpoint import Checkpoint, Run
 from nndiff.diffusion.objectives import Objective, Pairs
+from nndiff.networks.lean import channels
 from nndiff.plans.plan import Configuration, Plan
 from nndiff.training.batches import Batch, Share
 from nndiff.training.ema import EMA
 from nndiff.training.ranks import Ranks
+from nndiff.training.recorder import OnCuda, Recorder
 from nndiff.words.errors import NndiffError
 from nndiff.words.seeds import seed_of
 
@@ -49,6 +51,15 @@ class Step:
     waited: float  # seconds of waiting for data, included in `seconds`
 
 
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A batch on the device, and what was drawn for it: the time and the noise of every sample."""
+
+    batch: Batch
+    t: Tensor  # [B], float64
+    eps: Tensor  # as the targets
+
+
 class Trainer:
     """The state of a training: network, moving average, objectives, optimiser and step counter."""
 
@@ -63,11 +74,13 @@ class Trainer:
         stages = self.configuration.stages
         self.objectives = nn.ModuleList(build_objective(stage, self.formulation) for stage in stages).to(device)
         self.optimizer = torch.optim.AdamW(
-            [*self.network.parameters(), *self.objectives.parameters()],
+            self._trainable(),
             self.configuration.learning_rate,
             weight_decay=WEIGHT_DECAY,
             fused=fused(device),
         )
+        graphs = OnCuda if device.type == "cuda" and ranks.world == 1 else None
+        self.recorder = Recorder[Drawn](tuple(self._trainable()), graphs)
         self.step = 0
 
     @property
@@ -98,6 +111,7 @@ class Trainer:
                 if self.step == first > 0:
                     self._hand_over()
                 set_trained(self.network, self.configuration.stages[now].trains)
+                self.recorder.begin_anew()
                 network = self._parallel()  # wrapped again: it exchanges the gradients of weights that train now
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
@@ -133,6 +147,10 @@ class Trainer:
         devices = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(self.network, devices, gradient_as_bucket_view=True)
 
+    def _trainable(self) -> Iterator[nn.Parameter]:
+        yield from self.network.parameters()
+        yield from self.objectives.parameters()
+
     def objective(self, stage: int) -> Objective:
         found = self.objectives[stage]
         assert isinstance(found, Objective)
@@ -143,22 +161,47 @@ class Trainer:
 
         Ranks exchange gradients only once, with the last batch.
         """
-        total = torch.zeros((), device=self.device)
-        for i, batch in enumerate(batches):
-            last = i == len(batches) - 1
-            with nullcontext() if last or not isinstance(network, DistributedDataParallel) else network.no_sync():
-                value = self.loss(network, objective, batch.to(self.device)) / len(batches)
-                value.backward()  # type: ignore[no-untyped-call]
-            total += value.detach()
-        return total
+
+        def inputs(kept: Sequence[Drawn] | None) -> Iterator[Drawn]:
+            for i, batch in enumerate(batches):
+                yield self.drawn(objective, batch, None if kept is None else kept[i])
+
+        def compute(inputs: Iterable[Drawn]) -> Tensor:
+            total = torch.zeros((), device=self.device)
+            for i, drawn in enumerate(inputs):
+                last = i == len(batches) - 1
+                with nullcontext() if last or not isinstance(network, DistributedDataParallel) else network.no_sync():
+                    value = self._loss_of(network, objective, drawn) / len(batches)
+                    value.backward()  # type: ignore[no-untyped-call]
+                total += value.detach()
+            return total
+
+        kind: Hashable = tuple(batch.kind for batch in batches)
+        return self.recorder.gradients(kind, inputs, compute)
+
+    def drawn(self, objective: Objective, batch: Batch, kept: Drawn | None = None) -> Drawn:
+        """Return a batch on the device with its times and noises; in the tensors of `kept`, if they are given."""
+        t = times(objective, batch.numbers, self.run.seed, self.run.samples_a_step)
+        shape = batch.target.shape[1:]
+        if kept is None:
+            t = t.to(self.device) if self.device.type == "cuda" else t  # MPS has no float64
+            eps = torch.stack([noise(shape, self.run.seed, n, self.device) for n in batch.numbers])
+            return Drawn(batch.to(self.device), t, eps)
+        kept.batch.fill(batch)
+        kept.t.copy_(t)
+        for place, number in zip(kept.eps, batch.numbers, strict=True):
+            place.copy_(noise(shape, self.run.seed, number, self.device))
+        return kept
 
     def loss(self, network: nn.Module, objective: Objective, batch: Batch) -> Tensor:
         """Return the objective's loss of one batch, at the times and noises of its samples."""
-        t = times(objective, batch.numbers, self.run.seed, self.run.samples_a_step)
-        eps = torch.stack([noise(batch.target[0].shape, self.run.seed, n, self.device) for n in batch.numbers])
+        return self._loss_of(network, objective, self.drawn(objective, batch))
+
+    def _loss_of(self, network: nn.Module, objective: Objective, drawn: Drawn) -> Tensor:
         prior = getattr(self.network, "prior", None)
-        level = None if prior is None else prior.weights(t.to(self.device), batch.target.shape[2:])
-        return self.loss_at(network, objective, batch, t, eps, level)
+        at = drawn.t.to(self.device, torch.float32)
+        level = None if prior is None else prior.weights(at, drawn.batch.target.shape[2:])
+        return self.loss_at(network, objective, drawn.batch, drawn.t, drawn.eps, level)
 
     def loss_at(
         self,
@@ -169,7 +212,7 @@ class Trainer:
         eps: Tensor,
         level: Tensor | None = None,  # weight of each output of each sample, [B, outputs, 1, 1, 1]
     ) -> Tensor:
-        y = None if batch.source is None else batch.source[:, list(self.anchor)]
+        y = None if batch.source is None else channels(batch.source, self.anchor)
         weight = weight_of(batch)
         if level is not None:
             level = level.expand(-1, -1, *batch.target.shape[2:])

@@ -24,6 +24,7 @@ class Report:
         self.journal, self.job, self.trainer, self.run = journal, job, trainer, trainer.run
         self.stages = stage_ends(trainer.configuration, trainer.run)[:-1]  # first step of each stage but the first
         self.warned = set[str]()  # names of the alarms that hold
+        self.slow = False  # whether it was said that steps are not recorded
 
     def start(self) -> None:
         """Report what is trained, on which cases, and for how many steps."""
@@ -54,6 +55,10 @@ class Report:
         self.journal.say(journal.line(epoch, run, best, left))
         if epoch.losses:
             self.journal.say(journal.losses(epoch))
+        refused = self.trainer.recorder.refused
+        if refused and not self.slow:
+            self.slow = True
+            self.journal.say(f"Steps are right, but slow: they run without a CUDA graph ({refused}).")
         self._warn(history, ended.baseline)
 
     def already_trained(self, history: Sequence[Epoch]) -> None:
