@@ -537,7 +537,7 @@ def _step(
         busy = _busy(lab, step)
     rate = cost.flops / took / 1e12
     share = {"share": rate / lab.known["rate"]} if "rate" in lab.known else {}
-    note = f"the first step took {first:.1f} s{busy}"
+    note = "; ".join(filter(None, (f"the first step took {first:.1f} s", busy)))
     return {"seconds": took, "tflops": rate, **share, **found, "note": note}
 
 
@@ -550,7 +550,7 @@ def _busy(lab: Lab, step: Callable[[], object]) -> str:
         wait(lab)
     kernels = [event for event in profile.key_averages() if event.device_type == torch.autograd.DeviceType.CUDA]
     seconds = sum(kernel.self_device_time_total for kernel in kernels) / 1e6
-    return f"; {sum(kernel.count for kernel in kernels)} kernels, busy for {seconds:.3g} s"
+    return f"{sum(kernel.count for kernel in kernels)} kernels, busy for {seconds:.3g} s"
 
 
 # ---------------------------------------------------------------- beside other networks
@@ -580,7 +580,8 @@ def _beside(lab: Lab, build: Callable[[int, str], contenders.Ready], size: int, 
         run = ready.train if step == "training" else ready.run
         assert run is not None
         took = seconds_of(lab, run, 1 if lab.toy else 7, 2)
-    return {"seconds": took, **found}
+        busy = _busy(lab, run)
+    return {"seconds": took, **found, "note": busy}
 
 
 # ---------------------------------------------------------------- 4. what bf16 costs in quality
@@ -754,7 +755,7 @@ def resume(lab: Lab) -> list[Case]:
     for label, deterministic in (("as training runs", False), ("deterministic cuDNN", True)):
         for precision in ("bf16",) if lab.toy else ("bf16", "fp32"):
             name = f"{precision}, {label}"
-            for way in ("trained twice", "interrupted and resumed"):
+            for way in ("trained twice", "interrupted and resumed", NOT_RECORDED):
                 cases.append((f"{way}, {name}", partial(_again, lab, precision, deterministic, way)))
     cases.append(("memory runs out on the whole volume", partial(_retreat, lab)))
     cases.append(("tiles chosen under the same ballast", partial(_chosen, lab)))
@@ -762,16 +763,20 @@ def resume(lab: Lab) -> list[Case]:
 
 
 STEPS, STOPPED = 6, 3
+NOT_RECORDED = "trained without a recording"
 
 
 def _again(lab: Lab, precision: str, deterministic: bool, way: str) -> Figures:
-    """Compare the weights of one training with those of a second one, which may have been interrupted."""
+    """Compare the weights of one training with those of a second one, which may have been interrupted.
+
+    Or which ran one kernel after another, where training replays recorded steps.
+    """
     data = data_of(lab)
     plan = in_precision(data.plan, precision)
     with cudnn(benchmark=not deterministic, deterministic=deterministic):
         whole = _weights(data, plan, lab, None)
-        if way == "trained twice":
-            other = _weights(data, plan, lab, None)
+        if way in ("trained twice", NOT_RECORDED):
+            other = _weights(data, plan, lab, None, recorded=way != NOT_RECORDED)
         else:
             trainer, steps = begun(data, plan, STEPS, 0, lab.on)
             for _, _ in zip(range(STOPPED), steps, strict=False):
@@ -790,11 +795,15 @@ def _again(lab: Lab, precision: str, deterministic: bool, way: str) -> Figures:
     return {"error": error, "note": note, "status": "ok" if good else "wrong"}
 
 
-def _weights(data: Data, plan: Plan, lab: Lab, after: Checkpoint | None) -> dict[str, Tensor]:
+def _weights(data: Data, plan: Plan, lab: Lab, after: Checkpoint | None, recorded: bool = True) -> dict[str, Tensor]:
     trainer, steps = begun(data, plan, STEPS, 0, lab.on, after)
+    if not recorded:
+        trainer.recorder.recording = None
     for _ in steps:
         pass
     assert trainer.step == STEPS
+    if trainer.recorder.refused:
+        raise RuntimeError(f"steps were not recorded: {trainer.recorder.refused}")
     return {name: value.detach().cpu().clone() for name, value in trainer.weights.items()}
 
 

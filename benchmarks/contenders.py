@@ -38,6 +38,7 @@ from nndiff.resources import memory
 from nndiff.sampling.compose import tiled
 from nndiff.training.ema import EMA
 from nndiff.training.loop import CLIP_NORM, WEIGHT_DECAY
+from nndiff.training.recorder import OnCuda, Recorder
 from nndiff.walk.part import STEPS
 from nndiff.walk.rules import Second
 from nndiff.walk.times import Ratio
@@ -147,7 +148,14 @@ def bridge(size: int, precision: str, puzzle: Triple = HALF, recompute: str = "n
     network, objective = build_network(load.network, puzzle), build_objective(BRIDGE.stages[0], formulation_of(BRIDGE))
     weights = [*network.parameters(), *objective.parameters()]
     batch = memory.Batch(volume(size), volume(size))
-    teach = partial(memory.teach, network, objective, batch, precision)
+    recorder = Recorder[None](weights, OnCuda if batch.x0.is_cuda else None)
+    t, eps = memory.drawn(batch)
+
+    def teach() -> None:  # recorded on a GPU, as training does
+        recorder.gradients(
+            "step", lambda _: [None], lambda _: memory.teach(network, objective, batch, precision, t, eps)
+        )
+
     run = silent(network, precision, volume(size), torch.rand(1), volume(size))
     return Ready(run, TrainingStep(weights, teach, network), sum(w.numel() for w in weights))
 

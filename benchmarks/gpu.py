@@ -95,14 +95,16 @@ SECTIONS = {
         55,
         card.speed,
         "Median seconds of a step with all that belongs to it, and its rate as a share of the fastest of the first "
-        "three rows that had been measured by then.",
+        "three rows that had been measured by then. Training steps are recorded as a CUDA graph, as training does; "
+        "evaluations are not. The note tells how long the GPU computes in a step.",
     ),
     "peers": Section(
         "Beside other networks",
         65,
         card.peers,
-        "Equal width and levels, batch 1, each trained as its documentation says; MONAI's without attention at its "
-        "levels. Median seconds, and the peak of building and running. The others need monai and nnunetv2.",
+        "Equal width and levels, batch 1, each trained as its documentation says, which for nndiff alone is a recorded "
+        "step; MONAI's without attention at its levels. Median seconds, and the peak of building and running. The note "
+        "tells how long the GPU computes: no network can be faster by recording. The others need monai and nnunetv2.",
     ),
     "quality": Section(
         "bf16 against fp32",
@@ -121,8 +123,9 @@ SECTIONS = {
         "Resuming, and going on in less memory",
         50,
         card.resume,
-        "Weights after six training steps: those of a second training, or of one that was saved after three steps and "
-        "resumed from the file. Then a prediction beside a ballast, so that the whole volume does not fit.",
+        "Weights after six training steps, beside those of a second training, of one that was saved after three steps "
+        "and resumed from the file, and of one whose steps were not recorded as a CUDA graph. Then a "
+        "prediction beside a ballast, so that the whole volume does not fit.",
     ),
 }
 

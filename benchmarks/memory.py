@@ -186,11 +186,15 @@ def run_steps(work: Work, steps: int = 2) -> None:
 
 
 def step_of(work: Work, changed: Callable[[nn.Module], nn.Module] = lambda network: network) -> Callable[[], None]:
-    """Return a function that runs one training step or one evaluation; `changed` may compile the network."""
+    """Return a function that runs one training step or one evaluation; `changed` may compile the network.
+
+    On a GPU, a training step is recorded when it runs first, as training does.
+    """
     import torch
 
     from nndiff.assemble import build_network, build_objective, formulation_of, set_trained
     from nndiff.resources import memory
+    from nndiff.training.recorder import OnCuda, Recorder
 
     load, lesson = work.load, work.lesson
     network = build_network(load.network, load.puzzle_factor).to(load.device)
@@ -209,14 +213,17 @@ def step_of(work: Work, changed: Callable[[nn.Module], nn.Module] = lambda netwo
     formulation = formulation_of(lesson)
     objective = build_objective(stage, formulation).to(load.device)
     set_trained(network, stage.trains)
-    weights: list[torch.Tensor] = [w for module in (network, objective) for w in module.parameters() if w.requires_grad]
+    weights = [w for module in (network, objective) for w in module.parameters() if w.requires_grad]
     optimiser = torch.optim.AdamW(weights, fused=True)
     average = [weight.detach().clone() for weight in weights]
-    taught = changed(network)
+    taught, (t, eps) = changed(network), memory.drawn(batch)
+    recorder = Recorder[None](weights, OnCuda if load.device == "cuda" else None)
 
     def train() -> None:
         optimiser.zero_grad(set_to_none=True)
-        memory.teach(taught, objective, batch, load.precision)
+        recorder.gradients(
+            "step", lambda _: [None], lambda _: memory.teach(taught, objective, batch, load.precision, t, eps)
+        )
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         with torch.no_grad():

@@ -71,7 +71,8 @@ def training_cost(work: Workload, lesson: Lesson) -> Cost:
     def traced(stage: Stage) -> Cost:
         def step(network: nn.Module, objective: Objective) -> None:
             set_trained(network, stage.trains)
-            teach(network, objective, Batch.empty(work), work.precision)
+            batch = Batch.empty(work)
+            teach(network, objective, batch, work.precision, *drawn(batch))
 
         return _trace(work, step, COPIES_BESIDE_WEIGHTS, partial(build_objective, stage, formulation))
 
@@ -155,13 +156,19 @@ class Batch:
         return Pairs(self.x0, self.condition, channels(self.condition, [0] * targets))
 
 
-def teach(network: nn.Module, objective: Objective, batch: Batch, precision: str) -> None:
-    """Run the forward and backward pass of one training step; the gradients stay in the weights."""
-    t = torch.rand(batch.x0.shape[0], dtype=torch.float64)  # on the CPU, as in a training loop
-    eps = torch.randn_like(batch.x0)
+def drawn(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return times and noises for a batch, where a training loop has them."""
+    device = batch.x0.device
+    t = torch.rand(batch.x0.shape[0], dtype=torch.float64, device=device if device.type == "cuda" else "cpu")
+    return t, torch.randn_like(batch.x0)
+
+
+def teach(network: nn.Module, objective: Objective, batch: Batch, precision: str, t: Tensor, eps: Tensor) -> Tensor:
+    """Run the forward and backward pass of one training step; the gradients stay in the weights. Return the loss."""
     ask = asked(network, batch.x0.device.type, precision)
-    objective.loss(ask, batch.pairs, t, eps, None).backward()  # type: ignore[no-untyped-call]
-    del eps  # kept until here, as in a training loop, where predictions of the noise need it
+    loss = objective.loss(ask, batch.pairs, t, eps, None)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
 
 
 def evaluate(network: nn.Module, batch: Batch, precision: str, *kept: Cache) -> Tensor:

@@ -169,13 +169,14 @@ def test_the_layout_of_all_maps_can_be_chosen() -> None:
 
 
 def test_a_resumed_training_that_goes_elsewhere_is_wrong(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = iter([{"w": torch.ones(3)}, {"w": torch.ones(3)}, {"w": torch.ones(3)}, {"w": torch.full((3,), 1.01)}])
+    right, wrong = {"w": torch.ones(3)}, {"w": torch.full((3,), 1.01)}
+    weights = iter([right, right, right, wrong, right, wrong])
     monkeypatch.setattr(card, "data_of", lambda lab: SimpleNamespace(plan=None))
     monkeypatch.setattr(card, "in_precision", lambda plan, precision: plan)
-    monkeypatch.setattr(card, "_weights", lambda *_: next(weights))
+    monkeypatch.setattr(card, "_weights", lambda *_, **__: next(weights))
     monkeypatch.setattr(card, "begun", lambda *_: (None, []))
     monkeypatch.setattr(card, "_saved", lambda *_: None)
     monkeypatch.setattr(card.checkpoint, "save", lambda *_: None)
     monkeypatch.setattr(card.checkpoint, "load", lambda *_: None)
-    ways = ("trained twice", "interrupted and resumed")
-    assert [card._again(lab, "bf16", False, way)["status"] for way in ways] == ["ok", "wrong"]
+    ways = ("trained twice", "interrupted and resumed", "trained without a recording")
+    assert [card._again(lab, "bf16", False, way)["status"] for way in ways] == ["ok", "wrong", "wrong"]

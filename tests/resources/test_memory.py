@@ -144,7 +144,7 @@ def test_one_traced_step_is_as_high_as_the_second_of_two(monkeypatch: pytest.Mon
     """The optimiser's state counted from the start = what a second step finds there."""
     once = train()
 
-    def twice(network: nn.Module, objective: Objective, batch: memory.Batch, precision: str) -> None:
+    def twice(network: nn.Module, objective: Objective, batch: memory.Batch, precision: str, *drawn: Any) -> None:
         tracer = next(mode for mode in _get_current_dispatch_mode_stack() if isinstance(mode, ghosts.Tracer))
         weights = list(network.parameters())
         tracer.live -= memory.COPIES_BESIDE_WEIGHTS * sum(weight.nbytes for weight in weights)
@@ -152,7 +152,7 @@ def test_one_traced_step_is_as_high_as_the_second_of_two(monkeypatch: pytest.Mon
         average = [weight.detach().clone() for weight in weights]
         for _ in range(2):
             optimiser.zero_grad()
-            step(network, objective, batch, precision)
+            step(network, objective, batch, precision, *drawn)
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimiser.step()
             with torch.no_grad():
