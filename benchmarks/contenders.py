@@ -35,10 +35,11 @@ from nndiff.methods.bridge import SHOWN_STEPS
 from nndiff.methods.common import GRADIENTS, HIGHEST, LOWEST
 from nndiff.plans.plan import Lesson, Stage, Workload
 from nndiff.resources import memory
+from nndiff.resources.recording import recording_on
 from nndiff.sampling.compose import tiled
 from nndiff.training.ema import EMA
 from nndiff.training.loop import CLIP_NORM, WEIGHT_DECAY
-from nndiff.training.recorder import OnCuda, Recorder
+from nndiff.training.recorder import Recorder
 from nndiff.walk.part import STEPS
 from nndiff.walk.rules import Second
 from nndiff.walk.times import Ratio
@@ -148,7 +149,7 @@ def bridge(size: int, precision: str, puzzle: Triple = HALF, recompute: str = "n
     network, objective = build_network(load.network, puzzle), build_objective(BRIDGE.stages[0], formulation_of(BRIDGE))
     weights = [*network.parameters(), *objective.parameters()]
     batch = memory.Batch(volume(size), volume(size))
-    recorder = Recorder[None](weights, OnCuda if batch.x0.is_cuda else None)
+    recorder = Recorder[None](weights, recording_on(batch.x0.device))
     t, eps = memory.drawn(batch)
 
     def teach() -> None:  # recorded on a GPU, as training does

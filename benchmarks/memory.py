@@ -194,7 +194,8 @@ def step_of(work: Work, changed: Callable[[nn.Module], nn.Module] = lambda netwo
 
     from nndiff.assemble import build_network, build_objective, formulation_of, set_trained
     from nndiff.resources import memory
-    from nndiff.training.recorder import OnCuda, Recorder
+    from nndiff.resources.recording import recording_on
+    from nndiff.training.recorder import Recorder
 
     load, lesson = work.load, work.lesson
     network = build_network(load.network, load.puzzle_factor).to(load.device)
@@ -217,7 +218,7 @@ def step_of(work: Work, changed: Callable[[nn.Module], nn.Module] = lambda netwo
     optimiser = torch.optim.AdamW(weights, fused=True)
     average = [weight.detach().clone() for weight in weights]
     taught, (t, eps) = changed(network), memory.drawn(batch)
-    recorder = Recorder[None](weights, OnCuda if load.device == "cuda" else None)
+    recorder = Recorder[None](weights, recording_on(torch.device(load.device)))
 
     def train() -> None:
         optimiser.zero_grad(set_to_none=True)

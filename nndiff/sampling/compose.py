@@ -8,10 +8,10 @@ are kept from step to step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nndiff.assemble import autocast
 from nndiff.imaging.tiles import Tiling
@@ -19,8 +19,10 @@ from nndiff.walk.caches import Keeping
 from nndiff.walk.layers import Asks, Layer, Where, ordered
 from nndiff.words.volume import Triple
 
+Network = Callable[..., Tensor]  # (x_t, t, condition, *caches) → output
 
-def plain(network: nn.Module) -> Asks:
+
+def plain(network: Network) -> Asks:
     """Return the network with the interface that layers and caches use; it ignores `where`."""
 
     def ask(x_t: Tensor, t: Tensor, condition: Tensor | None, where: Where, *kept: object) -> Tensor:
@@ -30,7 +32,9 @@ def plain(network: nn.Module) -> Asks:
     return ask
 
 
-def layered(network: nn.Module, layers: Sequence[Layer], keeping: Sequence[Keeping], puzzle_factor: Triple) -> Asks:
+def layered(
+    network: Callable[..., Tensor], layers: Sequence[Layer], keeping: Sequence[Keeping], puzzle_factor: Triple
+) -> Asks:
     """Return the network of one fold with the caches innermost, then the layers in the order of their table."""
     asks: Asks = plain(network)
     for kept in keeping:

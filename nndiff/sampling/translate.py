@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,9 @@ from nndiff.imaging.tiles import Tiling
 from nndiff.networks.lean import channels
 from nndiff.plans.plan import Configuration, Plan
 from nndiff.resources.memory import reuse_cost, volume_bytes
+from nndiff.resources.recording import recording_on
 from nndiff.sampling.compose import averaged, layered, tiled
+from nndiff.sampling.replays import Replayed, replay_bytes
 from nndiff.walk.caches import Deep, Keeping, Kept
 from nndiff.walk.layers import Tiles, ordered
 from nndiff.walk.part import Setting
@@ -110,6 +112,8 @@ def arrangements(model: Model, shape: Triple, usable: int, sampler: SamplerPlan 
             tile += sum(layer.bytes(configuration.network, tiling.size) for layer in sampler.layers)
             kept = _kept_bytes(model, sampler, tiling.size)
             tile, volume = tile + kept, volume + kept * len(tiling)
+        if recording_on(device) is not None:
+            tile += len(model.networks) * replay_bytes(configuration.network, tiling.size)
         options.append(Arrangement(tiling, device, tile + volume))
         if device != cpu and len(tiling) > 1:
             options.append(Arrangement(tiling, cpu, tile))
@@ -275,7 +279,10 @@ def composed(
 ) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
     """Return the model's networks with all layers of the sampler: (x_t, t, condition) → output, of a whole volume."""
     configuration = model.configuration
-    folds = [layered(network, sampler.layers, keeping, configuration.puzzle_factor) for network in model.networks]
+    recording = recording_on(model.device)
+    shared = None if recording is None else cache(recording)  # by all folds, so that memory does not grow with them
+    networks = [Replayed(network, shared) for network in model.networks]
+    folds = [layered(network, sampler.layers, keeping, configuration.puzzle_factor) for network in networks]
     network = tiled(averaged(folds, configuration.precision), tiling, model.device)
     outside = [layer for layer in sampler.layers if layer.sees_volume and not isinstance(layer, Tiles)]
     for layer in reversed(ordered(outside)):

@@ -24,10 +24,11 @@ from nndiff.checkpoint import Checkpoint, Run
 from nndiff.diffusion.objectives import Objective, Pairs
 from nndiff.networks.lean import channels
 from nndiff.plans.plan import Configuration, Plan
+from nndiff.resources.recording import recording_on
 from nndiff.training.batches import Batch, Share
 from nndiff.training.ema import EMA
 from nndiff.training.ranks import Ranks
-from nndiff.training.recorder import OnCuda, Recorder
+from nndiff.training.recorder import Recorder
 from nndiff.words.errors import NndiffError
 from nndiff.words.seeds import seed_of
 
@@ -79,8 +80,8 @@ class Trainer:
             weight_decay=WEIGHT_DECAY,
             fused=fused(device),
         )
-        graphs = OnCuda if device.type == "cuda" and ranks.world == 1 else None
-        self.recorder = Recorder[Drawn](tuple(self._trainable()), graphs)
+        recording = recording_on(device) if ranks.world == 1 else None  # ranks exchange gradients in between
+        self.recorder = Recorder[Drawn](tuple(self._trainable()), recording)
         self.step = 0
 
     @property

@@ -1,8 +1,4 @@
-"""Steps as CUDA graphs: the kernels of a forward and backward pass are recorded once and then started all together.
-
-A step is thousands of kernels, and Python starts one in about 30 microseconds: longer than most of them take. A graph
-starts them in a few. It computes the same numbers with the same kernels, from inputs that lie at the same place in
-every step and into gradients that do too.
+"""Training steps as CUDA graphs (resources/recording.py): a forward and backward pass is recorded and replayed.
 
     first step of a kind      computed as ever, then recorded and replayed: both must agree, or nothing is recorded
     later ones                the inputs are filled anew, and the graph is replayed
@@ -16,38 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-AGREED = 1e-3  # relative difference of loss and gradient norm between two ways to compute a step
+from nndiff.resources.recording import AGREED, Graph, Record
 
 Input = TypeVar("Input")
 Gradients = list[tuple[nn.Parameter, Tensor]]
-
-
-class Graph(Protocol):
-    """Recorded work, which `replay` does again."""
-
-    def replay(self) -> None: ...
-
-
-Record = Callable[[Callable[[], Tensor]], tuple[Graph, Tensor]]  # work → its graph, and its result after each replay
-
-
-class OnCuda:
-    """Records work on the GPU. The recordings of one object share their memory, so only the last result is valid."""
-
-    def __init__(self) -> None:
-        self.pool = torch.cuda.graph_pool_handle()
-
-    def __call__(self, work: Callable[[], Tensor]) -> tuple[Graph, Tensor]:
-        graph = torch.cuda.CUDAGraph()
-        # thread_local: other threads, which load data into pinned memory, may call CUDA meanwhile
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-            result = work()
-        return graph, result
 
 
 @dataclass(frozen=True, eq=False)
