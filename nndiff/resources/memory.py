@@ -122,11 +122,12 @@ def shallow_share(work: Workload, depth: int) -> float:
 def volume_bytes(spec: NetworkSpec, shape: Triple) -> int:
     """Return the bytes of the whole-volume arrays that a sampler holds beside the tile.
 
-    These are all inputs, x_s, noise, x̂0 and ε̂ of this step and the last one, and two intermediate results; and what an
-    estimate takes for a few planes.
+    These are all inputs, x_s, noise, x̂0 and ε̂ of this step and the last one, and an intermediate result; and what an
+    estimate takes for a few planes. The sources that several targets start from may be copies.
     """
     z, y, x = shape
-    whole = spec.in_channels + 8 * spec.targets + spec.out_channels - spec.targets
+    copies = spec.targets if spec.targets > 1 else 0
+    whole = spec.in_channels + 7 * spec.targets + copies + spec.out_channels - spec.targets
     return 4 * y * x * (z * whole + min(z, PLANES + 2) * OF_AN_ESTIMATE * spec.targets)
 
 
