@@ -14,7 +14,7 @@ from nndiff.families.search import TFLOP
 from nndiff.methods.method import Data
 from nndiff.plans.channels import TIED, Channel
 from nndiff.plans.plan import DENOISING, Stage
-from nndiff.resources.cards import LAUNCHES, card_of
+from nndiff.resources.cards import LEAST, card_of
 from nndiff.walk.layers import Shifts, Tiles
 from nndiff.words.budget import Budget
 from nndiff.words.fingerprint import Curve, Fingerprint
@@ -182,7 +182,7 @@ def steps_within(budget: Budget, step_flops: int) -> float:
 
 
 def _step_seconds(budget: Budget, step_flops: int) -> float:
-    return max(max(1, step_flops) / _flops_a_second(budget), LAUNCHES if budget.device == "cuda" else 0.0)
+    return max(max(1, step_flops) / _flops_a_second(budget), LEAST if budget.device == "cuda" else 0.0)
 
 
 def step_flops(budget: Budget, task: str) -> int:

@@ -6,7 +6,8 @@ A convolutional network spends part of its time on matrix products and part on m
 activations, sums). One card was measured (documentation/records/gpu.md): SHARE and INTENSITY were set so that the rate
 of an H200 is 41 TFLOP per second, where the steps of three plans kept it busy at 33, 42 and 46. Bandwidth decides most
 of it, since convolutions of 16 and of 32 channels took the same time there. Other cards follow by the formula. A step
-launches some five thousand operations, so even an H200 took 0.17 s for the smallest.
+is some four thousand kernels, which are recorded and started together (resources/recording.py); even so the H200 took
+0.017 s for a single patch of 96³ voxels.
 A training measures its own speed, and `--time_budget` counts in that.
 """
 
@@ -20,7 +21,7 @@ from nndiff.words.budget import Budget
 
 TERA, GIGA = 1e12, 1e9
 SHARE, INTENSITY = 0.3, 10.0  # of the peak; FLOP per byte in 16 bits, half of it in 32
-LAUNCHES = 0.15  # seconds, the least that a training step takes
+LEAST = 0.015  # seconds, the least that a training step takes
 
 
 @dataclass(frozen=True)
