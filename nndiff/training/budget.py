@@ -17,7 +17,7 @@ from nndiff.checkpoint import Run
 from nndiff.plans.plan import Plan
 from nndiff.training import journal
 from nndiff.training.batches import Batches, loader
-from nndiff.training.loop import Trainer
+from nndiff.training.loop import Step, Trainer
 from nndiff.training.ranks import Ranks
 from nndiff.training.validation import Validation
 from nndiff.words.errors import NndiffError
@@ -47,6 +47,7 @@ def rehearsed(
     validation: Validation,
     budget: float,
     begin: Callable[[Trainer], None],
+    loaders: int = 0,  # processes that will load data while a GPU computes
 ) -> tuple[float, float]:
     """Return the seconds of a step (weighted mean over the stages) and of a validation case, of the slowest rank."""
     planned = plan.configurations[name]
@@ -62,7 +63,7 @@ def rehearsed(
         )
         begin(trainer)  # the initial weights influence the duration of a step
         share = stage.share / total
-        step_seconds += share * _step_seconds(trainer, batches, run, ranks, share * budget)
+        step_seconds += share * _step_seconds(trainer, batches, run, ranks, loaders, share * budget)
     clock = time.perf_counter()
     with trainer.ema.inside(trainer.network):
         validation.of(trainer, 0)
@@ -70,14 +71,20 @@ def rehearsed(
     return max(pair[0] for pair in slowest), max(pair[1] for pair in slowest)
 
 
-def _step_seconds(trainer: Trainer, batches: Batches, run: Run, ranks: Ranks, budget: float) -> float:
-    seconds: list[float] = []
+def _step_seconds(trainer: Trainer, batches: Batches, run: Run, ranks: Ranks, loaders: int, budget: float) -> float:
+    spent, seconds = 0.0, list[float]()
     for step in trainer.steps(loader(batches, 0, run.training_steps, 0, pinned=False)):
-        seconds.append(step.seconds)
-        long_enough = len(seconds) > IGNORED and sum(seconds) > LONGEST_REHEARSAL * budget
+        spent += step.seconds
+        seconds.append(beside_loaders(step, loaders))
+        long_enough = len(seconds) > IGNORED and spent > LONGEST_REHEARSAL * budget
         if max(ranks.gathered(long_enough or len(seconds) >= IGNORED + REHEARSED)):
             break
     return float(np.median(seconds[IGNORED:]))
+
+
+def beside_loaders(step: Step, loaders: int) -> float:
+    """Return the seconds of a rehearsed step, which waited for its data, where `loaders` processes load them."""
+    return max(step.seconds - step.waited, step.waited / loaders) if loaders else step.seconds
 
 
 def within_budget(run: Run, seconds: float, step: float, case: float, world: int = 1) -> Run:

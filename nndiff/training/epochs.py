@@ -46,7 +46,6 @@ def validated(trainer: Trainer, validation: Validation) -> tuple[list[Scores], E
 
     The cases are distributed over the processes. The first process returns the example of the first case.
     """
-    trainer.recorder.release()
     ranks, mine, example = trainer.ranks, list[Scores](), None
     with trainer.ema.inside(trainer.network):
         for number in range(ranks.rank, len(validation.cases), ranks.world):

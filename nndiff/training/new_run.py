@@ -60,6 +60,7 @@ def within_time(job: Job, run: Run, began: float, say: Callable[[str], None]) ->
         validation=job.validation(run),
         budget=request.time_budget,
         begin=start,
+        loaders=job.loaders() if request.device.type == "cuda" else 0,  # on a CPU they share the cores with the steps
     )
     left = request.time_budget - (time.perf_counter() - began)
     fitted = within_budget(run, SAFETY * left, step, case, job.ranks.world)

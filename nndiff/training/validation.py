@@ -102,6 +102,7 @@ class Validation:
 
         The trainer's network must hold the averaged weights.
         """
+        trainer.recorder.release()
         trainer.network.eval()
         arrays = store.open_case(self.folder, self.cases[number])
         try:

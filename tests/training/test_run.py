@@ -31,6 +31,7 @@ from nndiff.training.budget import (
     epoch_steps,
     within_budget,
 )
+from nndiff.training.loop import Step
 from nndiff.training.ranks import Ranks
 from nndiff.training.run import train
 from nndiff.training.validation import without_network
@@ -130,10 +131,20 @@ def test_a_short_budget_warms_up_and_remembers_for_a_short_while(budget) -> None
 @pytest.mark.parametrize(("taken", "budget", "expected"), [([9, 9, 1, 2, 30, 2], 1e6, 2.0), ([90, 90, 10], 100, 10.0)])
 def test_a_rehearsal_for_a_budget_warms_up_and_stops_early_where_steps_are_long(taken, budget, expected) -> None:
     steps = iter([*taken, 1000])
-    trainer: Any = SimpleNamespace(steps=lambda _: (SimpleNamespace(seconds=seconds) for seconds in steps))
+    trainer: Any = SimpleNamespace(steps=lambda _: (a_step(seconds, seconds / 2) for seconds in steps))
     batches: Any = None
-    assert timing._step_seconds(trainer, batches, a_run(), Ranks(), budget) == expected
+    assert timing._step_seconds(trainer, batches, a_run(), Ranks(), 0, budget) == expected
     assert list(steps) == [1000]
+
+
+def a_step(seconds: float, waited: float) -> Step:
+    return Step(number=1, loss=0.0, gradient_norm=0.0, learning_rate=0.0, seconds=seconds, waited=waited)
+
+
+@pytest.mark.parametrize(("loaders", "expected"), [(0, 0.5), (1, 0.4), (3, 0.4 / 3), (8, 0.1)])
+def test_processes_that_load_data_take_their_share_of_a_rehearsed_step(loaders, expected) -> None:
+    """What a GPU computes and what is loaded meanwhile do not add up: the slower of both decides."""
+    assert timing.beside_loaders(a_step(0.5, 0.4), loaders) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("other", "expected"), [((5.0, 7.0), (5.0, 7.0)), ((0.1, 7.0), (1.0, 7.0))])
