@@ -11,13 +11,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from nndiff.assemble import Formulation, asked, build_network, build_objective, formulation_of, set_trained
 from nndiff.checkpoint import Checkpoint, Run
@@ -80,8 +78,7 @@ class Trainer:
             weight_decay=WEIGHT_DECAY,
             fused=fused(device),
         )
-        recording = recording_on(device) if ranks.world == 1 else None  # ranks exchange gradients in between
-        self.recorder = Recorder[Drawn](tuple(self._trainable()), recording)
+        self.recorder = Recorder[Drawn](tuple(self._trainable()), recording_on(device))
         self.step = 0
 
     @property
@@ -113,13 +110,12 @@ class Trainer:
                     self._hand_over()
                 set_trained(self.network, self.configuration.stages[now].trains)
                 self.recorder.begin_anew()
-                network = self._parallel()  # wrapped again: it exchanges the gradients of weights that train now
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.zero_grad(set_to_none=True)
-            mean_loss = self._accumulate(network, objective, step_batches)
-            self.ranks.average_gradients(objective)  # those of the network were exchanged in the backward pass
+            mean_loss = self._accumulate(objective, step_batches)
             trained = [w for w in (*self.network.parameters(), *objective.parameters()) if w.requires_grad]
+            self.ranks.average([w.grad for w in trained if w.grad is not None])
             norm_of_all = nn.utils.clip_grad_norm_(trained, CLIP_NORM)
             loss, norm = torch.stack([mean_loss, norm_of_all]).tolist()  # one wait for the device, not two
             if not math.isfinite(norm):
@@ -142,12 +138,6 @@ class Trainer:
         """Start a stage from the averaged weights of the previous stage, which prediction would use."""
         self.network.load_state_dict(self.ema.values)
 
-    def _parallel(self) -> nn.Module:
-        if self.ranks.world == 1:
-            return self.network
-        devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(self.network, devices, gradient_as_bucket_view=True)
-
     def _trainable(self) -> Iterator[nn.Parameter]:
         yield from self.network.parameters()
         yield from self.objectives.parameters()
@@ -157,11 +147,8 @@ class Trainer:
         assert isinstance(found, Objective)
         return found
 
-    def _accumulate(self, network: nn.Module, objective: Objective, batches: Sequence[Batch]) -> Tensor:
-        """Compute the gradients of the mean loss over the batches, and return that loss.
-
-        Ranks exchange gradients only once, with the last batch.
-        """
+    def _accumulate(self, objective: Objective, batches: Sequence[Batch]) -> Tensor:
+        """Compute the gradients of the mean loss over the batches, and return that loss."""
 
         def inputs(kept: Sequence[Drawn] | None) -> Iterator[Drawn]:
             for i, batch in enumerate(batches):
@@ -169,11 +156,9 @@ class Trainer:
 
         def compute(inputs: Iterable[Drawn]) -> Tensor:
             total = torch.zeros((), device=self.device)
-            for i, drawn in enumerate(inputs):
-                last = i == len(batches) - 1
-                with nullcontext() if last or not isinstance(network, DistributedDataParallel) else network.no_sync():
-                    value = self._loss_of(network, objective, drawn) / len(batches)
-                    value.backward()  # type: ignore[no-untyped-call]
+            for drawn in inputs:
+                value = self._loss_of(self.network, objective, drawn) / len(batches)
+                value.backward()  # type: ignore[no-untyped-call]
                 total += value.detach()
             return total
 

@@ -13,7 +13,7 @@ import torch
 
 from nndiff import checkpoint
 from nndiff.checkpoint import LATEST
-from nndiff.training import journal
+from nndiff.training import journal, ranks
 from nndiff.training.run import train
 from tests.training.tiny import NAME, prepare, request, tiny_plan
 
@@ -56,3 +56,29 @@ def test_two_ranks_of_one_batch_are_one_rank_that_accumulates_two(tmp_path, root
         for name, value in getattr(together, part).items():
             assert not name.startswith("module.")
             torch.testing.assert_close(value, getattr(lonely, part)[name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("most", [1, 7, 20, 1000])
+def test_gradients_are_averaged_in_buckets_of_any_size(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer with the same gradients three times: the mean over the group is twice each."""
+    monkeypatch.setattr(ranks, "BUCKET", most)
+    exchanged = []
+
+    def summed(flat: torch.Tensor) -> None:
+        exchanged.append(flat.numel())
+        flat *= 4
+
+    monkeypatch.setattr(ranks.distributed, "all_reduce", summed)
+    monkeypatch.setattr(ranks.distributed, "get_world_size", lambda: 2)
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 3, 2, 2, 2, generator=generator).to(memory_format=torch.channels_last_3d)
+    gradients = [torch.randn(5, generator=generator), maps, torch.randn(3, 4, generator=generator), torch.ones(())]
+    expected = [2 * gradient for gradient in gradients]
+    own = [gradient.clone() for gradient in gradients]
+    ranks.Ranks(0, 2).average(own)
+    assert all(torch.equal(found, wanted) for found, wanted in zip(own, expected, strict=True))
+    assert own[1].is_contiguous(memory_format=torch.channels_last_3d)
+    assert sum(exchanged) == sum(gradient.numel() for gradient in gradients)
+    assert len(exchanged) == {1: 4, 7: 4, 20: 3, 1000: 1}[most]
+    ranks.Ranks(0, 1).average(own)
+    assert torch.equal(own[0], expected[0]), "alone nothing is exchanged"

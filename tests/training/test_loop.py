@@ -171,7 +171,7 @@ def test_a_stage_hands_over_once_even_to_one_like_itself(part, monkeypatch) -> N
 
 
 def test_a_stage_may_train_a_part_on_many_ranks(tmp_path) -> None:
-    """Through the wrapper that exchanges gradients, here with one peer alone."""
+    """Ranks exchange the gradients of what trains now, here with one peer alone."""
     plan = two_stages()
     configuration = plan.configurations["bridge"]
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
