@@ -18,12 +18,14 @@ from torch.utils._pytree import tree_leaves
 from nndiff.diffusion.process import PROCESSES
 from nndiff.methods import METHODS
 from nndiff.plans.plan import Plan
+from nndiff.training import journal
 from nndiff.training.batches import Batch
 from nndiff.training.epochs import validated
 from nndiff.training.job import Job
 from nndiff.training.loop import Drawn, Trainer
 from nndiff.training.ranks import Ranks
 from nndiff.training.recorder import Recorder
+from nndiff.training.run import train
 from nndiff.words.scheme import Scheme
 from tests.training.tiny import SHAPE, batch_of, prepare, request, run_of, tiny_plan, trainer_of
 
@@ -205,3 +207,21 @@ def test_a_step_copies_nothing_from_the_host_and_waits_for_nothing(name: str, mo
             host.found.clear()
             trainer._loss_of(trainer.network, objective, drawn).backward()
         assert host.found == []
+
+
+def test_the_log_says_once_that_steps_are_not_recorded(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = tiny_plan(training_steps=3)
+    prepare(tmp_path, plan)
+    monkeypatch.setattr(journal, "curves", lambda path, *_: path.touch())
+    monkeypatch.setattr(journal, "slices", lambda path, *_: path.touch())
+    made = Job.trainer
+
+    def failing(self: Job, run: Any) -> Trainer:
+        trainer = made(self, run)
+        Recorded(trainer, fails=True)
+        return trainer
+
+    monkeypatch.setattr(Job, "trainer", failing)
+    folder = train(request(tmp_path, plan))
+    words = "Steps are right, but slow: they run without a CUDA graph (CUDA error: operation not permitted when"
+    assert (folder / "log.txt").read_text().count(words) == 1
