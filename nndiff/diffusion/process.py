@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -214,7 +214,7 @@ def constant(values: tuple[float, ...], like: Tensor) -> Tensor:
     return _copied(values, like.dtype, like.device)
 
 
-@lru_cache(maxsize=64)
+@cache  # for good: recorded work reads the copies where they lie
 def _copied(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=dtype, device=device)
 

@@ -32,9 +32,7 @@ def plain(network: Network) -> Asks:
     return ask
 
 
-def layered(
-    network: Callable[..., Tensor], layers: Sequence[Layer], keeping: Sequence[Keeping], puzzle_factor: Triple
-) -> Asks:
+def layered(network: Network, layers: Sequence[Layer], keeping: Sequence[Keeping], puzzle_factor: Triple) -> Asks:
     """Return the network of one fold with the caches innermost, then the layers in the order of their table."""
     asks: Asks = plain(network)
     for kept in keeping:
