@@ -426,7 +426,7 @@ def configured(gigabytes: int, toy: bool, device: str = "cuda") -> Configuration
         training_steps=83000,
         ema_half_life=4150,
         sampler=SamplerPlan(
-            Source(), Ratio(1000, 1, high=0.08, low=0.0004), Second(), (Tiles(0.5), Shifts(1)), (), (Deep(1, 1),)
+            Source(), Ratio(1000, 1, high=0.08, low=0.0004), Second(), (Tiles(0.25), Shifts(1)), (), (Deep(1, 1),)
         ),
         predicted=Predicted(0, 0, 0),
         open_curve=(((-1.0, 0.05), (0.0, 0.5), (1.0, 2.0)),),

@@ -72,7 +72,7 @@ def test_shifting_the_grid_is_left_to_whoever_sees_one() -> None:
 
 
 def test_tiles_overlap_by_half_and_a_generated_volume_has_none() -> None:
-    assert recipe.tiles(whole=True, tiled=True).value == recipe.tiles(whole=False, tiled=True).value == Tiles(0.5)
+    assert recipe.tiles(whole=True, tiled=True).value == recipe.tiles(whole=False, tiled=True).value == Tiles(0.25)
     assert recipe.tiles(whole=True, tiled=False).value == Tiles(0.0)
 
 

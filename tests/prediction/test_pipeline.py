@@ -280,7 +280,7 @@ def test_the_record_says_how_each_volume_was_made(tmp_path, predict, trained):
         "start": {"name": "source"},
         "times": encode(replace(checkpoint.load(path).planned.sampler.times, steps=2)),
         "rule": {"name": "first", "eta": 1.0},
-        "layers": [{"name": "tiles", "overlap": 0.5}, {"name": "shifts", "places": 1}],
+        "layers": [{"name": "tiles", "overlap": 0.25}, {"name": "shifts", "places": 1}],
         "guides": [],
         "caches": [{"name": "deep", "interval": 1, "depth": 1, "listed": [], "threshold": 0.0}],
         "samples": 2,
