@@ -218,10 +218,8 @@ def tiles(whole: bool, tiled: bool) -> Verdict[Tiles]:
     if not tiled:
         return Verdict(Tiles(0.0), "generation does not use tiles: each volume is computed as a whole")
     reason = "the patch is the whole median volume; larger cases are tiled" if whole else "volumes are tiled"
-    weights = "with a quarter of a patch of overlap and Gaussian weights"
-    return Verdict(
-        Tiles(0.25), f"{reason}, {weights}; half a patch took 1.6 times as long and was no better on real PET"
-    )
+    note = "half a patch took 1.6 times as long and was no better on real PET"
+    return Verdict(Tiles(0.25), f"{reason}, with a quarter of a patch of overlap and Gaussian weights; {note}")
 
 
 def shifts(puzzle_factor: Sequence[int]) -> Verdict[Shifts]:
