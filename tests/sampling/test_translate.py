@@ -127,9 +127,8 @@ def test_the_predicted_bytes_of_a_kept_feature_are_its_bytes(depth: int, puzzle:
 
 def test_kept_features_count_among_the_bytes_of_an_arrangement() -> None:
     model = model_of(2)
-    for plain, keeping in zip(
-        arrangements(model, SHAPE, 10**9), arrangements(model, SHAPE, 10**9, sampler=reusing(interval=3)), strict=True
-    ):
+    without, kept = (arrangements(model, SHAPE, 10**9, sampler=sampler) for sampler in (WALK, reusing(interval=3)))
+    for plain, keeping in zip(without, kept, strict=True):
         tile = kept_bytes(model.configuration, plain.tiling.size, 1)
         assert keeping.bytes - plain.bytes == 2 * tile * (len(plain.tiling) + 1)
 
