@@ -104,7 +104,7 @@ SECTIONS = {
         card.peers,
         "Equal width and levels, batch 1, each trained as its documentation says, which for nndiff alone is a recorded "
         "step; MONAI's without attention at its levels. Median seconds, and the peak of building and running. The note "
-        "tells how long the GPU computes: no network can be faster by recording. The others need monai and nnunetv2.",
+        "tells how long the GPU computes, which a recording cannot shorten. The others need monai and nnunetv2.",
     ),
     "quality": Section(
         "bf16 against fp32",

@@ -61,8 +61,8 @@ class Replayed:
             return self._answer(x_t, t, condition, *caches)
         uses = [cache.kept for cache in caches if cache.kept is not None and not cache.stale]
         given = tuple(tensor for tensor in (x_t, t, condition, *uses) if tensor is not None)
-        kind = tuple((tensor.shape, tensor.dtype) for tensor in given), [cache.depth for cache in caches]
-        key: Hashable = (str(kind), condition is None)
+        tensors = tuple((tensor.shape, tensor.dtype) for tensor in given)
+        key: Hashable = (tensors, condition is None, tuple(cache.depth for cache in caches))
         if key in self.kept:
             return self.kept[key].of(given, caches)
         answer = self._answer(x_t, t, condition, *caches)
