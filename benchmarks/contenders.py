@@ -162,18 +162,22 @@ def bridge(size: int, precision: str, puzzle: Triple = HALF, recompute: str = "n
 
 
 def monai_network(size: int) -> nn.Module:
-    """Return MONAI's UNet with the width and the levels of the bridge, at full resolution.
+    """Return MONAI's UNet with the width and the levels of the bridge, at full resolution."""
+    return monai_unet([WIDTH * multiplier for multiplier in bridge_spec(size).multipliers])
+
+
+def monai_unet(channels: Sequence[int], inputs: int = 2, outputs: int = 1) -> nn.Module:
+    """Return MONAI's UNet with so many channels at its levels; its inputs are x_t and the source, concatenated.
 
     Without attention at its levels; the block between encoder and decoder has attention in any case.
     """
     from monai.networks.nets import DiffusionModelUNet
 
-    channels = tuple(WIDTH * multiplier for multiplier in bridge_spec(size).multipliers)
     return DiffusionModelUNet(
         spatial_dims=3,
-        in_channels=2,  # x_t and the source, concatenated
-        out_channels=1,
-        channels=channels,
+        in_channels=inputs,
+        out_channels=outputs,
+        channels=tuple(channels),
         attention_levels=(False,) * len(channels),
         num_res_blocks=2,
     )
@@ -200,14 +204,28 @@ def monai(size: int, precision: str) -> Ready:
 
 def nnunet(size: int, precision: str, name: str) -> Ready:
     """Return a network of nnU-Net as it plans it for a patch of this size, trained as a regression by an L1 loss."""
+    network, source, target = nnunet_network(name, (size,) * 3, SPACING), volume(size), volume(size)
+
+    def backward() -> None:
+        with autocast(torch.get_default_device().type, precision):
+            answer = network(source)
+        F.l1_loss(answer.float(), target).backward()
+
+    weights = list(network.parameters())
+    run = silent(network, precision, source)
+    return Ready(run, TrainingStep(weights, backward, None), sum(w.numel() for w in weights))
+
+
+def nnunet_network(name: str, patch: Triple, spacing: Sequence[float], inputs: int = 1, outputs: int = 1) -> nn.Module:
+    """Return a network of nnU-Net as it plans it for a patch, with its levels, kernels and features."""
     from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-    _, strides, kernels, _, _ = get_pool_and_conv_props(SPACING, (size,) * 3, SMALLEST_MAP, 999999)
+    _, strides, kernels, _, _ = get_pool_and_conv_props(spacing, patch, SMALLEST_MAP, 999999)
     stages = len(strides)
     plain = name == "PlainConvUNet"
     blocks = {"n_conv_per_stage": [PLAIN] * stages} if plain else {"n_blocks_per_stage": ENCODER[:stages]}
-    network = get_network_from_plans(
+    network: nn.Module = get_network_from_plans(
         f"dynamic_network_architectures.architectures.unet.{name}",
         {
             "n_stages": stages,
@@ -226,20 +244,11 @@ def nnunet(size: int, precision: str, name: str) -> Ready:
             "nonlin_kwargs": {"inplace": True},
         },
         ["conv_op", "norm_op", "dropout_op", "nonlin"],
-        input_channels=1,
-        output_channels=1,
+        input_channels=inputs,
+        output_channels=outputs,
         deep_supervision=False,
     )
-    source, target = volume(size), volume(size)
-
-    def backward() -> None:
-        with autocast(torch.get_default_device().type, precision):
-            answer = network(source)
-        F.l1_loss(answer.float(), target).backward()
-
-    weights = list(network.parameters())
-    run = silent(network, precision, source)
-    return Ready(run, TrainingStep(weights, backward, None), sum(w.numel() for w in weights))
+    return network
 
 
 # ---------------------------------------------------------------- sampling

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -24,7 +24,7 @@ from nndiff.planning.overrides import cost_of, put_in
 from nndiff.plans.plan import Plan, load_plan
 from nndiff.sampling.scoring import Figures, bounds_of, compare
 from nndiff.training import prior
-from nndiff.training.batches import Batches, loader
+from nndiff.training.batches import Batch, Batches, loader
 from nndiff.training.loop import Step, Trainer, share_of
 from nndiff.training.ranks import Ranks
 from nndiff.walk.sampler import SamplerPlan
@@ -110,7 +110,7 @@ def varied(plan: Plan, variant: str) -> Plan:
 
 def resized(spec: UNetSpec, rung: Rung) -> UNetSpec:
     """Return a UNet of another size with the same inputs, outputs and starting point of its answer."""
-    return UNetSpec.on(rung, Channels(spec.in_channels, spec.out_channels, spec.answers, spec.skip))
+    return UNetSpec.on(rung, Channels(spec.in_channels, spec.out_channels, spec.answers, spec.skip, spec.errors))
 
 
 def in_steps(sampler: SamplerPlan, steps: int) -> SamplerPlan:
@@ -170,17 +170,25 @@ def begun(
         prior.learn(trainer, data.folder)
     else:
         trainer.restore(after)
+    return trainer, trainer.steps(loaded(data, plan, trainer.step, steps, seed, on))
+
+
+def loaded(
+    data: Data, plan: Plan, first: int, last: int, seed: int, on: torch.device | None = None
+) -> Iterable[list[Batch]]:
+    """Return the batches of the steps from `first` up to `last`."""
+    planned = plan.configurations[data.name]
     batches = Batches(
         folder=data.folder,
         cases=data.training,
         patch=planned.patch_size,
-        share=share,
+        share=share_of(planned, Ranks()),
         augmentations=build_augmentations(planned.augmentation),
         seed=seed,
         multiple=planned.network.multiple(planned.puzzle_factor),
         puzzle_factor=planned.puzzle_factor,
     )
-    return trainer, trainer.steps(loader(batches, trainer.step, steps, 0, pinned=on.type == "cuda"))
+    return loader(batches, first, last, 0, pinned=(on or device()).type == "cuda")
 
 
 # ---------------------------------------------------------------- without a network
