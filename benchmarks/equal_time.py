@@ -14,9 +14,10 @@ weights, as nndiff does. Each has its own network, loss and rate:
 
 Time is that of the processor, so that other programs do not count; on a GPU it is that of the clock. A rehearsal of a
 few steps, which does not count, says how many steps fit. Rows that are in the file already are not trained again.
-Volumes are predicted in one piece. The other libraries' networks see and return intensities that were shifted and
-scaled as their documentation does it: to mean 0 and deviation 1 for nnU-Net, 0 to the 99.5th percentile onto 0 to 1 for
-MONAI.
+nndiff predicts a volume in one piece. The other libraries' networks see tiles of the patch that they were trained on,
+which overlap by a half (nnU-Net's default) or a quarter (MONAI's), with Gaussian weights; in one piece their norms of
+single channels make wrong contrasts. They see and return intensities that were shifted and scaled as their
+documentation does it: to mean 0 and deviation 1 for nnU-Net, 0 to the 99.5th percentile onto 0 to 1 for MONAI.
 
     CRPS       of two draws, without bias; the absolute error where there are no draws
     hot bias   mean of the estimate over that of the truth, in the truth's brightest hundredth
@@ -39,15 +40,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from benchmarks.contenders import FLOW_STEPS, monai_unet, nnunet_network
 from benchmarks.peers import machine, missing
 from benchmarks.trials import Data, baseline, begun, device, found, loaded, varied
 from nndiff.assemble import autocast
-from nndiff.families.family import Channels, Rung
+from nndiff.families.family import Channels, Rung, padded
 from nndiff.families.unet import UNetSpec
 from nndiff.imaging import store
+from nndiff.imaging.tiles import Tiling
 from nndiff.metrics.ensemble import crps
 from nndiff.planning import recipe
 from nndiff.plans.plan import Configuration, Plan, Stage
@@ -64,7 +65,7 @@ from nndiff.walk.times import Even
 from nndiff.words.scheme import Scheme
 from nndiff.words.seeds import draw_seed, seed_of
 from nndiff.words.text_table import text_table
-from nndiff.words.volume import FloatArray
+from nndiff.words.volume import FloatArray, Triple
 
 RESULTS = Path(__file__).parent / "results" / "equal_time.csv"
 WARMED, TIMED, LEAST = 3, 6, 10  # steps of the rehearsal: warm-up, timed; least steps of a training
@@ -224,11 +225,11 @@ class Peer:
     """A network of another library, its training on nndiff's batches, and whole volumes of any shape."""
 
     def __init__(
-        self, data: Data, network: nn.Module, scales: tuple[Scale, Scale], multiple: Sequence[int], rate: float
+        self, data: Data, network: nn.Module, scales: tuple[Scale, Scale], multiple: Triple, overlap: float, rate: float
     ):
-        self.data, self.network, self.rate = data, network.to(device()), rate
+        self.data, self.network, self.overlap, self.rate = data, network.to(device()), overlap, rate
         self.source, self.target = scales
-        self.multiple = multiple
+        self.multiple = multiple  # of voxels: the network's strides
         self.precision = self.configuration.precision
 
     @property
@@ -264,15 +265,18 @@ class Peer:
         weight = weight_of(batch)
         return voxels.mean() if weight is None else (voxels * weight).mean()
 
-    def whole(self, translated: Callable[[Tensor], Tensor], source: FloatArray) -> FloatArray:
-        """Return the translation of a volume that is padded to a multiple of the network's strides by its border."""
-        shape = source.shape[1:]
-        padding = [(-n) % m for n, m in zip(shape, self.multiple, strict=True)]
-        ends = [end for after in reversed(padding) for end in (0, after)]
-        y = F.pad(self.source(torch.from_numpy(source)[None].to(device())), ends, mode="replicate")
+    def volume(self, translated: Callable[[Tensor], Tensor], source: FloatArray) -> FloatArray:
+        """Return the translation of a whole volume, in nndiff's units."""
+        y = self.source(torch.from_numpy(source)[None].to(device()))
         with torch.no_grad():
             estimate = self.target.back(translated(y))[0].cpu()
-        return estimate[:, : shape[0], : shape[1], : shape[2]].numpy()
+        return estimate.numpy()
+
+    def tiled(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Return what a network makes of a volume, merged from tiles of the size of the training's patches."""
+        z, y, x_ = x.shape[2:]
+        tiling = Tiling((z, y, x_), padded(self.configuration.patch_size, self.multiple), self.overlap)
+        return tiling.merge(network(tiling.extract(x, i)) for i in range(len(tiling)))
 
 
 def values_of(data: Data, what: str, every: int = 7) -> FloatArray:
@@ -292,17 +296,22 @@ def nnunet(data: Data, seed: int, rate: float | None, architecture: str, named: 
         torch.manual_seed(seed_of(seed))
         inputs, outputs = len(data.plan.source_channels), len(data.plan.target_channels)
         network = nnunet_network(architecture, planned.patch_size, planned.spacing, inputs, outputs)
-        peer = Peer(data, network, scales, strides_of(network, planned.patch_size), rate or 1e-3)
+        peer = Peer(data, network, scales, strides_of(network), 0.5, rate or 1e-3)
         walk = peer.steps(lambda source, target: (peer.ask(source) - target).abs(), steps, seed)
-        return Training(walk, lambda: [Reading(named, lambda source, _: peer.whole(peer.ask, source))])
+
+        def translated(source: FloatArray, draw: int) -> FloatArray:
+            return peer.volume(partial(peer.tiled, peer.ask), source)
+
+        return Training(walk, lambda: [Reading(named, translated)])
 
     return begin
 
 
-def strides_of(network: nn.Module, patch: Sequence[int]) -> list[int]:
+def strides_of(network: nn.Module) -> Triple:
     """Return the product of the strides along every axis."""
     encoder: Any = network.encoder
-    return [math.prod(stride[axis] for stride in encoder.strides) for axis in range(len(patch))]
+    z, y, x = (math.prod(int(stride[axis]) for stride in encoder.strides) for axis in range(3))
+    return z, y, x
 
 
 def monai(data: Data, seed: int, rate: float | None) -> Begin:
@@ -317,7 +326,8 @@ def monai(data: Data, seed: int, rate: float | None) -> Begin:
     def begin(steps: int) -> Training:
         torch.manual_seed(seed_of(seed))
         network = monai_unet(channels, len(data.plan.source_channels) + outputs, outputs)
-        peer = Peer(data, network, scales, [2 ** (len(channels) - 1)] * 3, rate or 3e-4)
+        stride = 2 ** (len(channels) - 1)
+        peer = Peer(data, network, scales, (stride, stride, stride), 0.25, rate or 3e-4)
         scheduler = RFlowScheduler(num_train_timesteps=1000)
         inferer = DiffusionInferer(scheduler)
 
@@ -333,16 +343,17 @@ def monai(data: Data, seed: int, rate: float | None) -> Begin:
             generator = torch.Generator().manual_seed(seed)
             noise = torch.randn(1, outputs, *y.shape[2:], generator=generator).to(y)
             scheduler.set_timesteps(FLOW_STEPS, device=y.device)
-            with autocast(device().type, peer.precision):
-                drawn: Tensor = inferer.sample(
-                    noise, peer.network, scheduler, conditioning=y, mode="concat", verbose=False
-                )
-            return drawn.float()
+
+            def ask(x: Tensor, timesteps: Tensor, **_: object) -> Tensor:
+                return peer.tiled(lambda tile: peer.ask(tile, timesteps), x)
+
+            drawn: Tensor = inferer.sample(noise, ask, scheduler, conditioning=y, mode="concat", verbose=False)
+            return drawn
 
         walk = peer.steps(error, steps, seed)
         name = f"MONAI, flow of {FLOW_STEPS} steps"
         return Training(
-            walk, lambda: [Reading(name, lambda source, k: peer.whole(partial(draw, seed=k), source), DRAWS)]
+            walk, lambda: [Reading(name, lambda source, k: peer.volume(partial(draw, seed=k), source), DRAWS)]
         )
 
     return begin

@@ -38,7 +38,7 @@ class Tiling:
             )
 
     def __len__(self) -> int:
-        return len(self.positions)
+        return math.prod(len(starts) for starts in self._starts)
 
     @cached_property
     def positions(self) -> tuple[Box, ...]:
@@ -87,6 +87,11 @@ class Tiling:
         """Return the weight profiles of the three axes, each [positions, patch]."""
         a, b, c = (_profiles(n, p, starts) for n, p, starts in zip(self.shape, self.size, self._starts, strict=True))
         return a, b, c
+
+
+def snug(length: int, count: int, overlap: float, multiple: int = 1) -> int:
+    """Return the smallest tile, a multiple of `multiple`, of which `count` cover an axis with this share of overlap."""
+    return multiple * math.ceil(length / (1 + (count - 1) * (1 - overlap)) / multiple - 1e-6)
 
 
 def _starts(length: int, patch: int, overlap: float) -> list[int]:

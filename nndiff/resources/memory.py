@@ -94,29 +94,48 @@ def prediction_cost(work: Workload) -> Cost:
 
 
 @remembered
-def reuse_cost(work: Workload, depth: int) -> tuple[Cost, int]:
-    """Return the cost of one evaluation of a tile with a kept feature (LIM), and the bytes of the feature."""
-    caches: list[Cache] = []
-    single = replace(work, batch_size=1)
-
-    def step(network: nn.Module, objective: Objective | None) -> None:
-        caches.append(Cache(depth))
-        evaluate(network, Batch.empty(single), work.precision, caches[0])
-
-    _trace(work, step, 0)
-    kept = caches[0].kept
-    assert kept is not None
+def reuse_cost(work: Workload, depth: int) -> Cost:
+    """Return the cost of one evaluation of a tile with a kept feature (LIM)."""
+    kept = _kept_feature(work, depth)
 
     def shallow(network: nn.Module, objective: Objective | None) -> None:
-        like = torch.empty_strided(kept.shape, kept.stride(), dtype=kept.dtype)
-        evaluate(network, Batch.empty(single), work.precision, Cache(depth, like, stale=False))
+        like = torch.empty_strided(kept.shape, kept.stride, dtype=kept.dtype)
+        evaluate(network, Batch.empty(replace(work, batch_size=1)), work.precision, Cache(depth, like, stale=False))
 
-    return _trace(work, shallow, 0), kept.nbytes
+    return _trace(work, shallow, 0)
+
+
+def feature_bytes(work: Workload, depth: int) -> int:
+    """Return the bytes of the feature that is kept of one tile."""
+    return _kept_feature(work, depth).bytes
+
+
+@dataclass(frozen=True)
+class _Feature:
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    bytes: int
+
+
+@remembered
+def _kept_feature(work: Workload, depth: int) -> _Feature:
+    found: list[_Feature] = []
+
+    def step(network: nn.Module, objective: Objective | None) -> None:
+        cache = Cache(depth)
+        evaluate(network, Batch.empty(replace(work, batch_size=1)), work.precision, cache)
+        kept = cache.kept
+        assert kept is not None
+        found.append(_Feature(kept.shape, kept.stride(), kept.dtype, kept.nbytes))
+
+    _trace(work, step, 0)
+    return found[-1]
 
 
 def shallow_share(work: Workload, depth: int) -> float:
     """Return the FLOPs of a step with features kept at a depth, as a share of those of a full step."""
-    return reuse_cost(work, depth)[0].flops / prediction_cost(work).flops
+    return reuse_cost(work, depth).flops / prediction_cost(work).flops
 
 
 def volume_bytes(spec: NetworkSpec, shape: Triple) -> int:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nndiff.imaging.tiles import Tiling
+from nndiff.imaging.tiles import Tiling, snug
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Box
 
@@ -21,6 +21,18 @@ def test_positions_run_x_fastest() -> None:
 
 def test_patch_larger_than_the_volume_is_cut() -> None:
     assert Tiling((5, 20, 7), (8, 8, 8), 0.5).positions[0] == Box((0, 0, 0), (5, 8, 7))
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.125, 0.25, 0.5])
+@pytest.mark.parametrize("multiple", [1, 2, 4])
+def test_snug_tiles_are_the_smallest_of_their_number(overlap: float, multiple: int) -> None:
+    for length in (17, 40, 47, 68, 386):
+        for count in (1, 2, 3, 4, 8):
+            size = snug(length, count, overlap, multiple)
+            assert size % multiple == 0
+            assert len(Tiling((length, 8, 8), (size, 8, 8), overlap)) <= count
+            smaller = size - multiple
+            assert smaller <= 0 or len(Tiling((length, 8, 8), (smaller, 8, 8), overlap)) > count
 
 
 def test_overlap_must_leave_a_step() -> None:

@@ -26,6 +26,7 @@ from nndiff.plans.plan import Lesson, Stage, Workload
 from nndiff.resources import ghosts, memory
 from nndiff.resources.memory import (
     Cost,
+    feature_bytes,
     prediction_cost,
     reuse_cost,
     shallow_share,
@@ -221,7 +222,7 @@ def test_a_step_on_kept_features_costs_less_the_shallower_it_is() -> None:
     work = work_of(replace(SPEC, blocks=2), precision="fp32", device="cpu")
     shares = [shallow_share(work, depth) for depth in (1, 2, 3)]
     assert 0 < shares[0] < shares[1] < shares[2] < 1
-    cost, kept = reuse_cost(work, 1)
+    cost, kept = reuse_cost(work, 1), feature_bytes(work, 1)
     assert cost.flops == pytest.approx(shares[0] * prediction_cost(work).flops)
     assert kept > 0
     assert kept % (4 * 24**3) == 0, "whole channels of the puzzle's grid, in fp32"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from nndiff.resources.memory import prediction_cost, reuse_cost, shallow_share
 from nndiff.sampling import translate as module
 from nndiff.sampling.translate import Arrangement, Model, arrangements, build_model, kept_bytes, translate
 from nndiff.walk.caches import Deep, Kept
+from nndiff.walk.layers import Tiles
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Triple
@@ -125,6 +128,28 @@ def test_the_predicted_bytes_of_a_kept_feature_are_its_bytes(depth: int, puzzle:
         assert feature.kept.numel() * feature.kept.element_size() == kept_bytes(model.configuration, (8, 8, 8), depth)
 
 
+def test_a_volume_is_cut_into_as_few_and_as_small_tiles_as_fit() -> None:
+    """Each next arrangement has twice as many along its longest side, and computes little twice."""
+    model = model_of(puzzle_factor=(2, 2, 2), patch_size=(16, 16, 16))
+    shape = (97, 64, 50)
+    options = arrangements(model, shape, 10**12)
+    assert options[0].tiling.size == shape, "one tile, although the patch is smaller"
+    overlap = model.configuration.sampler.part(Tiles).overlap
+    for few, more in pairwise(options):
+        assert len(few.tiling) < len(more.tiling) <= 2 * len(few.tiling)
+        assert more.bytes < few.bytes
+        longest = max(few.tiling.size)
+        changed = [(a, b) for a, b in zip(few.tiling.size, more.tiling.size, strict=True) if a != b]
+        assert [a for a, _ in changed] == [longest]
+        assert more.tiling.overlap == overlap
+    assert options[-1].tiling.size == (module.SMALLEST_TILE,) * 3
+    eight = next(option.tiling for option in options if len(option.tiling) == 8)
+    share = 2 / (2 - overlap)  # of an axis: two tiles
+    assert 8 * math.prod(eight.size) <= share**3 * math.prod(n + 2 for n in shape)
+    for usable in (options[3].bytes, options[3].bytes + 1):
+        assert arrangements(model, shape, usable)[0] == options[3]
+
+
 def test_kept_features_count_among_the_bytes_of_an_arrangement() -> None:
     model = model_of(2)
     without, kept = (arrangements(model, SHAPE, 10**9, sampler=sampler) for sampler in (WALK, reusing(interval=3)))
@@ -151,7 +176,7 @@ def test_a_shallow_step_does_a_share_of_the_work() -> None:
     work = model_of(puzzle_factor=(1, 1, 1), patch_size=(16, 16, 16)).configuration.workload("cuda")
     work = replace(work, network=replace(work.network, **levels, width=32, head_width=0))
     whole = prediction_cost(work)
-    costs = [reuse_cost(work, depth)[0] for depth in range(1, 7)]
+    costs = [reuse_cost(work, depth) for depth in range(1, 7)]
     flops = [cost.flops for cost in costs]
     assert flops == sorted(flops)
     assert 0.10 < flops[0] / whole.flops < 0.15  # published, where all of the last block is done anew: 0.16
