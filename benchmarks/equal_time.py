@@ -1,6 +1,6 @@
 """Quality of nndiff and of other libraries' networks after training for the same time on the same scans.
 
-    python -m benchmarks.equal_time PREPARED … [--minutes M] [--seeds S …] [--held_out N] [--only WORD …] [-o FILE.csv]
+    python -m benchmarks.equal_time PREPARED … [--minutes M] [--seeds S …] [--held_out N] [--only ROW …] [-o FILE.csv]
     python -m benchmarks.equal_time --markdown [-o FILE.csv]               print the tables of a file, measure nothing
 
 PREPARED is a dataset that `nndiff_plan_and_preprocess -c bridge` has made. Its last N cases are held out. All rows see
@@ -9,7 +9,8 @@ weights, as nndiff does. Each has its own network, loss and rate:
 
     nndiff, nndiff Haar, …   the plan, and variants of it (`benchmarks.trials`)
     Fast-DDPM                ten noise levels in training and in sampling, predicted noise; nndiff's network
-    nnU-Net, plain; ResEnc   a regression by an L1 loss, as nnU-Net plans the network for these patches
+    nnU-Net plain, ResEnc    a regression by an L1 loss, as nnU-Net plans the network for these patches
+    nnU-Net residual         the plain one with the source added to its output, because instance norms lose intensities
     MONAI, flow              a DiffusionModelUNet of the bridge's widths with an RFlowScheduler, 30 steps
 
 Time is that of the processor, so that other programs do not count; on a GPU it is that of the clock. A rehearsal of a
@@ -70,6 +71,7 @@ from nndiff.words.volume import FloatArray, Triple
 RESULTS = Path(__file__).parent / "results" / "equal_time.csv"
 WARMED, TIMED, LEAST = 3, 6, 10  # steps of the rehearsal: warm-up, timed; least steps of a training
 DRAWS = 2
+FLOW_DRAWS = 1  # a draw takes minutes on a CPU
 FAST_STEPS = 10  # Jiang et al. 2024
 FAST_BETAS = (0.1, 0.85)  # what a hundred steps of the linear schedule add up to, first and last
 MEMORY = 8 << 30
@@ -289,7 +291,8 @@ def scales_of(data: Data, kind: Callable[[FloatArray], Scale]) -> tuple[Scale, S
     return kind(values_of(data, "source")), kind(values_of(data, "target"))
 
 
-def nnunet(data: Data, seed: int, rate: float | None, architecture: str, named: str) -> Begin:
+def nnunet(data: Data, seed: int, rate: float | None, architecture: str, named: str, residual: bool = False) -> Begin:
+    """Return the training of a network of nnU-Net; `residual`: of its difference from the source."""
     planned, scales = data.plan.configurations[data.name], scales_of(data, Scale.standard)
 
     def begin(steps: int) -> Training:
@@ -297,10 +300,15 @@ def nnunet(data: Data, seed: int, rate: float | None, architecture: str, named: 
         inputs, outputs = len(data.plan.source_channels), len(data.plan.target_channels)
         network = nnunet_network(architecture, planned.patch_size, planned.spacing, inputs, outputs)
         peer = Peer(data, network, scales, strides_of(network), 0.5, rate or 1e-3)
-        walk = peer.steps(lambda source, target: (peer.ask(source) - target).abs(), steps, seed)
+
+        def ask(source: Tensor) -> Tensor:
+            answer = peer.ask(source)
+            return answer + source[:, list(data.plan.anchor)] if residual else answer
+
+        walk = peer.steps(lambda source, target: (ask(source) - target).abs(), steps, seed)
 
         def translated(source: FloatArray, draw: int) -> FloatArray:
-            return peer.volume(partial(peer.tiled, peer.ask), source)
+            return peer.volume(partial(peer.tiled, ask), source)
 
         return Training(walk, lambda: [Reading(named, translated)])
 
@@ -353,7 +361,7 @@ def monai(data: Data, seed: int, rate: float | None) -> Begin:
         walk = peer.steps(error, steps, seed)
         name = f"MONAI, flow of {FLOW_STEPS} steps"
         return Training(
-            walk, lambda: [Reading(name, lambda source, k: peer.volume(partial(draw, seed=k), source), DRAWS)]
+            walk, lambda: [Reading(name, lambda source, k: peer.volume(partial(draw, seed=k), source), FLOW_DRAWS)]
         )
 
     return begin
@@ -365,6 +373,11 @@ ROWS = (
     Row("nndiff r1", partial(planned, plan=partial(varied, variant="r1"), named="nndiff without puzzle", draws=True)),
     Row("Fast-DDPM", partial(planned, plan=fast_ddpm, named="Fast-DDPM recipe, ten steps", draws=False)),
     Row("nnU-Net plain", partial(nnunet, architecture="PlainConvUNet", named="nnU-Net, plain"), "nnunetv2"),
+    Row(
+        "nnU-Net residual",
+        partial(nnunet, architecture="PlainConvUNet", named="nnU-Net, plain, plus the source", residual=True),
+        "nnunetv2",
+    ),
     Row("nnU-Net ResEnc", partial(nnunet, architecture="ResidualEncoderUNet", named="nnU-Net, ResEnc"), "nnunetv2"),
     Row("MONAI flow", monai, "monai"),
 )
@@ -480,7 +493,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--held_out", type=int, default=4, metavar="N", help="volumes to measure on (4)")
     parser.add_argument(
-        "--only", nargs="+", default=[], metavar="WORD", help="only rows whose names contain one of these"
+        "--only", nargs="+", default=[], metavar="ROW", choices=[row.name for row in ROWS], help="only these rows"
     )
     parser.add_argument("--rate", type=float, default=None, help="learning rate in place of each row's own")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS, metavar="FILE.csv")
@@ -489,7 +502,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.markdown:
         print(as_markdown(load(arguments.output)))
         return 0
-    wanted = [row for row in ROWS if not arguments.only or any(word in row.name for word in arguments.only)]
+    wanted = [row for row in ROWS if not arguments.only or row.name in arguments.only]
     absent = missing(row.needs for row in wanted)
     if absent:
         print(f"Not installed, so their rows are left out: {', '.join(absent)}")
