@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from nndiff.assemble import build_augmentations
-from nndiff.checkpoint import Checkpoint, Run
+from nndiff.checkpoint import Checkpoint, Run, Step
 from nndiff.cli import plan_and_preprocess
 from nndiff.demo.cases import DATASETS, simulate
 from nndiff.families.family import Channels, Rung
@@ -25,7 +25,7 @@ from nndiff.plans.plan import Plan, load_plan
 from nndiff.sampling.scoring import Figures, bounds_of, compare
 from nndiff.training import prior
 from nndiff.training.batches import Batch, Batches, loader
-from nndiff.training.loop import Step, Trainer, share_of
+from nndiff.training.loop import Trainer, share_of
 from nndiff.training.ranks import Ranks
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.files import read_json, write_json

@@ -56,6 +56,18 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Step:
+    """The figures of one training step."""
+
+    number: int  # counted from 1
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    seconds: float
+    waited: float  # seconds of waiting for data, included in `seconds`
+
+
+@dataclass(frozen=True)
 class Epoch:
     """A row of progress.csv. Metrics are None where they are undefined (PSNR in generation)."""
 
@@ -92,15 +104,22 @@ class Checkpoint:
     optimizer: dict[str, Any]
     objectives: dict[str, Tensor] = field(default_factory=dict)  # weights of the training objectives
     history: tuple[Epoch, ...] = field(default=())
+    taken: tuple[Step, ...] = field(default=())  # the steps of the epoch that has not ended
 
     @property
     def planned(self) -> Configuration:
         return self.plan.configurations[self.configuration]
 
 
-WORDS: dict[str, Any] = {"plan": Plan, "run": Run, "seen": tuple[Seen, ...], "history": tuple[Epoch, ...]}
-KEYS = {"format", "version", "configuration", "step", "weights", "ema", "optimizer", *WORDS}
-ADDED = {"objectives"}  # keys that older checkpoints lack
+WORDS: dict[str, Any] = {
+    "plan": Plan,
+    "run": Run,
+    "seen": tuple[Seen, ...],
+    "history": tuple[Epoch, ...],
+    "taken": tuple[Step, ...],
+}
+ADDED = {"objectives", "taken"}  # keys that older checkpoints lack
+KEYS = {"format", "version", "configuration", "step", "weights", "ema", "optimizer", *WORDS} - ADDED
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -114,9 +133,9 @@ def load(path: Path, remedy: str | None = None) -> Checkpoint:
     """Return the checkpoint on the CPU; its tensors are mapped from the file, so unused ones are not read."""
     contents = _contents(path, remedy)
     try:
-        stored = {name: json.loads(contents[name]) for name in WORDS}
+        stored = {name: json.loads(contents[name]) for name in WORDS if name in contents}
         stored["plan"] = migrated(stored["plan"])
-        words = {name: decode(kind, stored[name], name) for name, kind in WORDS.items()}
+        words = {name: decode(WORDS[name], value, name) for name, value in stored.items()}
     except (ValueError, TypeError) as error:
         raise _not_whole(path, error) from None
     except NndiffError as error:
@@ -125,7 +144,7 @@ def load(path: Path, remedy: str | None = None) -> Checkpoint:
             prefix="This version of nndiff cannot read the plan in the checkpoint. ",
             remedy="use the version of nndiff that wrote it",
         ) from None
-    names = ("configuration", "step", "weights", "ema", "optimizer", *ADDED)
+    names = ("configuration", "step", "weights", "ema", "optimizer", "objectives")
     rest = {name: contents[name] for name in names if name in contents}
     return Checkpoint(**words, **rest)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from nndiff.imaging import io
 from nndiff.words import registry
 from nndiff.words.kind import kind_of
 from nndiff.words.paths import Paths
+from nndiff.words.stopping import STOPPING
 from nndiff.words.volume import FloatArray, Grid, Spacing, Triple, Volume
 
 SHAPE = (14, 16, 18)
@@ -171,3 +173,16 @@ def run_cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return Outcome(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Let no signal that asks to stop be ignored, whatever started the tests; handlers must be as before afterwards."""
+    before = {each: signal.getsignal(each) for each in STOPPING}
+    for each in STOPPING:
+        signal.signal(each, signal.default_int_handler)
+    yield
+    after = [signal.getsignal(each) for each in STOPPING]
+    for each, handler in before.items():
+        signal.signal(each, handler)
+    assert after == [signal.default_int_handler] * len(STOPPING), "a handler was not put back"

@@ -16,7 +16,7 @@ import torch
 
 from nndiff import checkpoint
 from nndiff.assemble import build_network
-from nndiff.checkpoint import Checkpoint, Epoch, Seen, demand_fitting
+from nndiff.checkpoint import Checkpoint, Epoch, Seen, Step, demand_fitting
 from nndiff.training.loop import Trainer
 from nndiff.training.run import train
 from nndiff.words.errors import NndiffError
@@ -29,6 +29,7 @@ EPOCHS = (
     Epoch(1, 3, 0.123456789012345, -1e-30, None, None, None, None, 1e-4, 2.5, 0.1, 1.0),
     Epoch(2, 6, 1 / 3, 44.0, 30.5, 0.7, 0.01, 28.0, 1e-6, 1e9, 3600.0, 0.0),
 )
+TAKEN = (Step(7, 0.1, 1 / 3, 1e-5, 0.25, 0.0),)
 SEEN = (Seen("PET", (0.1, 1e5), (-1.0, 0.0)), Seen("CT", (3071.0, 3071.0), (-1024.0, -1000.0)))
 
 
@@ -41,7 +42,8 @@ def trained() -> Trainer:
 
 def checkpoint_of(trainer: Trainer, **words: Any) -> Checkpoint:
     own = {"0.second.weight": torch.randn(2, 3)}
-    return state_of(trainer, PLAN, **{"seen": SEEN, "history": EPOCHS, "objectives": own, **words})
+    given = {"seen": SEEN, "history": EPOCHS, "taken": TAKEN, "objectives": own}
+    return state_of(trainer, PLAN, **{**given, **words})
 
 
 @pytest.fixture

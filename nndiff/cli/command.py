@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+import math
 import os
-import signal
+import shlex
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from nndiff.words.errors import NndiffError, nearest
 from nndiff.words.paths import Paths
+from nndiff.words.stopping import STOPPING, Stopped, handled, raise_stopped
 
 # Flags of nnU-Net that nndiff does not have → what to use instead.
 NNUNET_FLAGS = {
@@ -33,10 +34,15 @@ NNUNET_FLAGS = {
 
 
 class Command:
-    """A command and its flags; `run` parses the arguments, calls the work and prints errors as messages."""
+    """A command and its flags; `run` parses the arguments, calls the work and prints errors as messages.
 
-    def __init__(self, name: str, description: str, go_on: str = ""):
+    Exit codes: 0 done, 1 an error, 2 a wrong flag, 130 stopped by Ctrl-C, 75 stopped by another signal: schedulers may
+    run the command again.
+    """
+
+    def __init__(self, name: str, description: str, go_on: str = "", at_start: Sequence[str] = ()):
         self.go_on = go_on  # the flag with which an interrupted command continues, if it needs one
+        self.at_start = at_start  # flags that such a command refuses
         self.parser = _Parser(
             prog=name,
             description=description.partition("\n\n")[0],
@@ -81,10 +87,9 @@ class Command:
         _refuse_nnunet_flags(self.parser, words)
         arguments = self.parser.parse_args(words)
         debug = getattr(arguments, "debug", False)
-        with contextlib.suppress(ValueError):  # in a thread, where Python allows no signal handler
-            signal.signal(signal.SIGTERM, _terminated)
         try:
-            work(arguments)
+            with handled(STOPPING, raise_stopped):
+                work(arguments)
         except NndiffError as error:
             if debug:
                 traceback.print_exc()
@@ -93,11 +98,37 @@ class Command:
         except BrokenPipeError:  # the reader of the output has ended, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        except KeyboardInterrupt:
-            again = f"again with {self.go_on}" if self.go_on else "again"
-            print(f"\nStopped. Finished work is kept. To continue, run the command {again}.", file=sys.stderr)
-            return 130
+        except KeyboardInterrupt as interrupt:
+            stopped = interrupt if isinstance(interrupt, Stopped) else Stopped()
+            print(f"\nStopped by {stopped.name}. Finished work is kept. To go on, run", file=sys.stderr)
+            print(f"\n  {self.again(words, stopped.saved)}", file=sys.stderr)
+            return stopped.code
         return 0
+
+    def again(self, words: Sequence[str], saved: bool) -> str:
+        """Return the command line that goes on where one with these words was stopped."""
+        kept = list(words)
+        if saved or not self.at_start:
+            kept = list(self._without(words, self.at_start))
+            if self.go_on and not any(word.lstrip("-") == self.go_on.lstrip("-") for word in kept):
+                kept.append(self.go_on)
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        module = f"torchrun --nproc_per_node={os.environ.get('LOCAL_WORLD_SIZE', world)} -m nndiff.cli."
+        program = self.parser.prog if world == 1 else module + self.parser.prog.removeprefix("nndiff_")
+        return " ".join([program, *map(shlex.quote, kept)])
+
+    def _without(self, words: Sequence[str], flags: Sequence[str]) -> Iterator[str]:
+        """Yield the words but those of the flags and their values."""
+        values = 0.0  # how many of the next words belong to a flag that is left out
+        for word in words:
+            action = self.parser._option_string_actions.get(word.partition("=")[0])
+            if action is None and values > 0:
+                values -= 1
+            elif action is None or action.dest not in flags:
+                values = 0
+                yield word
+            else:
+                values = 0 if "=" in word else math.inf if action.nargs == "+" else 1
 
 
 def paths_of(arguments: argparse.Namespace) -> Paths:
@@ -168,7 +199,3 @@ def _refuse_nnunet_flags(
         flag = "-" + word.lstrip("-").partition("=")[0]
         if word.startswith("-") and flag in known and flag not in parser._option_string_actions:
             parser.exit(2, f"{parser.prog}: nndiff does not have nnU-Net's flag {flag}: {known[flag]}\n")
-
-
-def _terminated(signum: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from nndiff.cli.command import Command, add_workers, paths_of
+from nndiff.words.stopping import Stopped
 
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    command = Command("nndiff_train", __doc__ or "", go_on="--c")
+    command = Command("nndiff_train", __doc__ or "", go_on="--c", at_start=("time_budget", "seed", "set", "from"))
     add_fold(command)
     command.flag("c", action="store_true", help="continue from the last checkpoint")
     add_device(command)
@@ -87,7 +89,10 @@ def _work(arguments: argparse.Namespace) -> None:
         print(f"Trained: {folder}")
         name = paths.dataset_name(arguments.dataset)
         if not arguments.no_tune:
-            _tune(folder, paths.preprocessed / name, arguments)
+            try:
+                _tune(folder, paths.preprocessed / name, arguments)
+            except KeyboardInterrupt as stopped:  # the training itself is done
+                raise Stopped(getattr(stopped, "signum", signal.SIGINT), saved=True) from None
         print(f"Next: nndiff_predict -i IN -o OUT -d {name[7:10]} -c {arguments.configuration} -f {arguments.fold}")
 
 

@@ -15,6 +15,7 @@ far end, from which a shift of the puzzle's grid cuts up to r - 1 voxels at the 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from nndiff.families.family import padded
 from nndiff.imaging import store
 from nndiff.imaging.augment import Augmentation, Sample, augmented
 from nndiff.words.errors import NndiffError
+from nndiff.words.stopping import STOPPING
 from nndiff.words.volume import Mask, Triple
 
 PERMUTATION, POSITION, AUGMENT = 0, 1, 2  # separate streams of random numbers
@@ -165,9 +167,16 @@ def inside_of(shape: Sequence[int], corner: Sequence[int], patch: Triple) -> Mas
     return inside
 
 
+def _deaf(worker: int) -> None:
+    """Ignore signals that ask to stop: the training decides when, and its end ends the worker."""
+    for each in STOPPING:
+        signal.signal(each, signal.SIG_IGN)
+
+
 def loader(batches: Batches, first: int, last: int, workers: int, pinned: bool) -> Iterator[list[Batch]]:
     """Yield the batches of the steps first … last - 1, prepared by `workers` processes; 0 prepares them here."""
     options: dict[str, Any] = {"prefetch_factor": AHEAD, "persistent_workers": True} if workers else {}
+    options |= {"worker_init_fn": _deaf} if workers else {}
     loaded = DataLoader(
         batches, batch_size=None, sampler=range(first, last), num_workers=workers, pin_memory=pinned, **options
     )

@@ -13,11 +13,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from nndiff.checkpoint import Run
+from nndiff.checkpoint import Run, Step
 from nndiff.plans.plan import Plan
 from nndiff.training import journal
 from nndiff.training.batches import Batches, loader
-from nndiff.training.loop import Step, Trainer
+from nndiff.training.loop import Trainer
 from nndiff.training.ranks import Ranks
 from nndiff.training.validation import Validation
 from nndiff.words.errors import NndiffError

@@ -1,6 +1,6 @@
 """The checkpoints of one fold: the one from which training resumes, and those that it writes.
 
-checkpoint_latest.pt          after every epoch
+checkpoint_latest.pt          after every epoch; within one every ten minutes, and when the training is told to stop
 checkpoint_best.pt            after an epoch whose score, that of one step, is higher than all before
 checkpoint_best_texture.pt    the epoch whose estimates on a walk were best, only where that is another one
 """
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nndiff import checkpoint
-from nndiff.checkpoint import BEST, BEST_TEXTURE, LATEST, Checkpoint, Epoch
+from nndiff.checkpoint import BEST, BEST_TEXTURE, LATEST, Checkpoint, Epoch, Step
 from nndiff.training.job import Job
 from nndiff.training.loop import Trainer
 from nndiff.training.request import Request
@@ -51,8 +51,8 @@ def restore(trainer: Trainer, found: Checkpoint, request: Request) -> None:
     trainer.restore(found)
 
 
-def save(job: Job, trainer: Trainer, history: tuple[Epoch, ...], name: str) -> None:
-    """Write the whole state of the training; only the first process writes."""
+def save(job: Job, trainer: Trainer, history: tuple[Epoch, ...], name: str, taken: Sequence[Step] = ()) -> None:
+    """Write the whole state of the training; only the first process writes. `taken`: the steps after the last epoch."""
     if not job.ranks.first:
         return
     checkpoint.save(
@@ -68,6 +68,7 @@ def save(job: Job, trainer: Trainer, history: tuple[Epoch, ...], name: str) -> N
             optimizer=trainer.optimizer.state_dict(),
             objectives=dict(trainer.objectives.state_dict()),
             history=history,
+            taken=tuple(taken),
         ),
     )
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nndiff.assemble import Formulation, asked, build_network, build_objective, formulation_of, set_trained
-from nndiff.checkpoint import Checkpoint, Run
+from nndiff.checkpoint import Checkpoint, Run, Step
 from nndiff.diffusion.objectives import Objective, Pairs
 from nndiff.networks.lean import channels
 from nndiff.plans.plan import Configuration, Plan
@@ -36,18 +36,6 @@ WEIGHT_DECAY = 1e-4
 LAST_RATE = 0.01  # the last learning rate of the cosine, as a share of the full rate
 TIMES, NOISE = 3, 4  # streams of random numbers, different from those of batches.py
 WEIGHTS = 5
-
-
-@dataclass(frozen=True)
-class Step:
-    """The figures of one training step."""
-
-    number: int  # counted from 1
-    loss: float
-    gradient_norm: float
-    learning_rate: float
-    seconds: float
-    waited: float  # seconds of waiting for data, included in `seconds`
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,6 +37,15 @@ class Ranks:
         distributed.all_gather_object(values, value)
         return values  # type: ignore[return-value]
 
+    def largest(self, number: int) -> int:
+        """Return the largest of the numbers of all ranks; every rank gets it."""
+        if self.world == 1:
+            return number
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        found = torch.tensor(number, device=device)
+        distributed.all_reduce(found, distributed.ReduceOp.MAX)
+        return int(found)
+
     def average(self, gradients: Sequence[Tensor]) -> None:
         """Replace every gradient by its mean over the ranks, which have gradients of the same shapes."""
         if self.world > 1:

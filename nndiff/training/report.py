@@ -61,6 +61,11 @@ class Report:
             self.journal.say(f"Steps are right, but slow: they run without a CUDA graph ({refused}).")
         self._warn(history, ended.baseline)
 
+    def stopped(self, by: str) -> None:
+        """Report why the training stops before its end."""
+        step, steps = self.trainer.step, self.run.training_steps
+        self.journal.say(f"Stopped by {by} after step {step} of {steps}; every step is saved.")
+
     def already_trained(self, history: Sequence[Epoch]) -> None:
         """Write progress.csv and progress.png again, and report that no step is left."""
         self.journal.write(history, self.run, self.stages)

@@ -10,10 +10,10 @@ checkpoint; from then on everything depends on the step counter alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nndiff.checkpoint import LATEST, Checkpoint, Epoch, Run
+from nndiff.checkpoint import LATEST, Checkpoint, Epoch, Run, Step
 from nndiff.training import checkpoints, prior
 from nndiff.training.batches import loader
 from nndiff.training.epochs import epochs, validated
@@ -22,10 +22,12 @@ from nndiff.training.job import Job
 from nndiff.training.journal import Journal
 from nndiff.training.loop import Trainer
 from nndiff.training.new_run import new_run, within_time
+from nndiff.training.pauses import Saving
 from nndiff.training.ranks import Ranks, joined
 from nndiff.training.report import Report
 from nndiff.training.request import Request
 from nndiff.words.files import sweep
+from nndiff.words.stopping import Held, Stopped, held
 
 
 def train(request: Request) -> Path:
@@ -43,20 +45,25 @@ def _train(request: Request, ranks: Ranks, began: float) -> None:
     found = checkpoints.find(request)
     job = Job.of(request, ranks, found)
     run = _settled(job, found, began, journal.say)
-    trainer, history = job.trainer(run), tuple[Epoch, ...]()
+    trainer, history, taken = job.trainer(run), tuple[Epoch, ...](), tuple[Step, ...]()
     if found is not None:
         checkpoints.restore(trainer, found, request)
-        history = found.history
+        history, taken = found.history, found.taken
         del found  # frees memory: the trainer has copies of its weights and moments
     else:
         prior.learn(trainer, job.cases)
         if request.begin_with is not None:
             journal.say(begin(trainer, request.begin_with))
     report = Report(journal, job, trainer)
-    if trainer.step >= run.training_steps:
+    if trainer.step >= run.training_steps and not taken:
         report.already_trained(history)
-    else:
-        _train_to_end(job, trainer, history, report)
+        return
+    with held() as stop:
+        try:
+            _train_to_end(job, trainer, history, taken, report, stop)
+        except Stopped as stopped:
+            report.stopped(stopped.name)
+            raise
 
 
 def _settled(job: Job, found: Checkpoint | None, began: float, say: Callable[[str], None]) -> Run:
@@ -67,16 +74,25 @@ def _settled(job: Job, found: Checkpoint | None, began: float, say: Callable[[st
     return within_time(job, run, began, say) if found is None else run
 
 
-def _train_to_end(job: Job, trainer: Trainer, history: tuple[Epoch, ...], report: Report) -> None:
+def _train_to_end(
+    job: Job, trainer: Trainer, history: tuple[Epoch, ...], taken: tuple[Step, ...], report: Report, stop: Held
+) -> None:
     """Train from the trainer's step to the last step of the run, with a checkpoint and a report after every epoch."""
     run, pinned = trainer.run, job.request.device.type == "cuda"
     validation = job.validation(run)
+
+    def save(taken: Sequence[Step]) -> None:
+        checkpoints.save(job, trainer, history, LATEST, taken)
+
+    pauses = Saving(stop, job.ranks, save)
     report.start()
-    if not history:
-        validated(trainer, validation)  # so that errors on whole volumes show now, not after the first epoch
-        checkpoints.save(job, trainer, history, LATEST)
+    if trainer.step == 0:
+        with pauses.while_validating(()) as after_round:
+            # so that errors on whole volumes show now, not after the first epoch
+            validated(trainer, validation, after_round)
+        save(())
     batches = loader(job.batches(run), trainer.step, run.training_steps, job.loaders(), pinned)
-    for ended in epochs(trainer, validation, batches):
+    for ended in epochs(trainer, validation, batches, taken, pauses):
         history = (*history, ended.epoch)
         best = checkpoints.save_best(job, trainer, history)
         report.draw(history, ended, best)

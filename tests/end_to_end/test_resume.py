@@ -188,7 +188,7 @@ sys.exit(main(["-d", "1", "-np", "0"]))
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_killed_while_a_file_is_written_and_run_again(planned, tmp_path, how):
     _, folder, prepare = planned()
     script = tmp_path / "hang.py"
@@ -205,8 +205,8 @@ def test_killed_while_a_file_is_written_and_run_again(planned, tmp_path, how):
     process.send_signal(how)
     _, err = process.communicate()
     if how != signal.SIGKILL:
-        assert process.returncode == 130
-        assert "Finished work is kept. To continue, run the command again." in err
+        assert process.returncode == (130 if how == signal.SIGINT else 75)
+        assert "Finished work is kept. To go on, run\n\n  nndiff_preprocess -d 1 -np 0\n" in err
         assert "Traceback" not in err
         assert [path for path in (folder / "bridge").iterdir() if path.name.startswith(PART)] == []
 

@@ -47,7 +47,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def words(one: Checkpoint) -> Any:
     history = [replace(epoch, **dict.fromkeys(TIMED, 0.0)) for epoch in one.history]
-    return one.plan, one.configuration, one.run, one.seen, one.step, history
+    return one.plan, one.configuration, one.run, one.seen, one.step, history, one.taken
 
 
 def demand_same(one: Any, other: Any, where: str = "") -> None:
@@ -208,8 +208,8 @@ def test_asked_to_stop_it_says_how_to_go_on_and_does(tmp_path, roots, run_cli, m
         with monkeypatch.context() as patched:
             patched.setattr(journal, "line", asked_to_stop)
             outcome = run_cli(main, "1", "bridge", "0", "--no_tune", "-device", "cpu", "-np", "1")
-        assert outcome.code == 130
-        assert "Finished work is kept. To continue, run the command again with --c." in outcome.err
+        assert outcome.code == 75
+        assert outcome.err.endswith("\n  nndiff_train 1 bridge 0 --no_tune -device cpu -np 1 --c\n")
         assert not any(path.name.startswith(PART) for path in folder.iterdir())
         assert run_cli(main, "1", "bridge", "0", "--no_tune", "-device", "cpu", "-np", "0", "--c").code == 0
     finally:

@@ -16,7 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nndiff import checkpoint
-from nndiff.checkpoint import BEST, BEST_TEXTURE, LATEST
+from nndiff.checkpoint import BEST, BEST_TEXTURE, LATEST, Step
 from nndiff.cli.train import main, seconds_of
 from nndiff.imaging import store
 from nndiff.plans.plan import Plan
@@ -31,7 +31,6 @@ from nndiff.training.budget import (
     epoch_steps,
     within_budget,
 )
-from nndiff.training.loop import Step
 from nndiff.training.ranks import Ranks
 from nndiff.training.run import train
 from nndiff.training.validation import without_network
