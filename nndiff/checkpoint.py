@@ -149,6 +149,15 @@ def load(path: Path, remedy: str | None = None) -> Checkpoint:
     return Checkpoint(**words, **rest)
 
 
+def steps_left(fold: Path) -> int:
+    """Return how many steps the training of a fold has before it; 0 if only finished checkpoints were passed on."""
+    path = fold / LATEST
+    if not path.exists():
+        return 0
+    found = load(path)
+    return found.run.training_steps - found.step if not found.taken else max(1, found.run.training_steps - found.step)
+
+
 def demand_fitting(network: torch.nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
     """Refuse weights of another network, with an error that names the first weight that differs."""
     own = {name: tuple(value.shape) for name, value in network.state_dict().items()}

@@ -64,10 +64,18 @@ def _add_where(command: Command) -> None:
     command.flag(
         "model", short="m", type=Path, default=None, metavar="FOLDER", help="folder of the model, instead of -d and -c"
     )
-    command.flag("folds", short="f", nargs="+", default=None, metavar="FOLD", help="folds to average (default: all)")
+    command.flag(
+        "folds",
+        short="f",
+        nargs="+",
+        default=None,
+        metavar="FOLD",
+        help="folds to average (default: all that are trained)",
+    )
     command.flag(
         "chk", default="checkpoint_best.pt", metavar="FILE", help="checkpoint file (default: checkpoint_best.pt)"
     )
+    command.flag("allow_unfinished", action="store_true", help="also use folds whose training has not ended")
 
 
 def _add_how(command: Command) -> None:
@@ -132,6 +140,7 @@ def _work(arguments: argparse.Namespace) -> None:
         configuration=None if arguments.model else arguments.configuration,
         volumes=arguments.n,
         folds=tuple(arguments.folds) if arguments.folds else None,
+        allow_unfinished=arguments.allow_unfinished,
         checkpoint=arguments.chk if arguments.chk.endswith(".pt") else f"{arguments.chk}.pt",
         sampler={flag.name: vars(arguments)[flag.name] for flag in flags()},
         dial=arguments.dial if arguments.objective is None else DIAL[arguments.objective],

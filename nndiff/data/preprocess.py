@@ -20,6 +20,7 @@ from nndiff.imaging import io, store
 from nndiff.plans.channels import Preparation
 from nndiff.plans.plan import Plan, digest
 from nndiff.resources.machine import GB, disk_free
+from nndiff.resources.owner import owned
 from nndiff.resources.workers import Failure, demand_success, run, worker_count
 from nndiff.words.dataset import Case, Dataset
 from nndiff.words.errors import NndiffError
@@ -47,21 +48,24 @@ def preprocess(
 ) -> list[Summary]:
     """Prepare every case for every configuration in its folder below `folder`; return one summary per configuration."""
     dataset.demand_sound()
-    summaries: list[Summary] = []
-    for name in configurations:
-        task = _Task(_preparation(plan, name), folder / name)
-        sweep(task.folder)
-        removed = _remove_strangers(task.folder, {case.name for case in dataset.cases})
-        todo = [case for case in dataset.cases if not task.done(case)]
-        twins = [replace(task, folder=folder / other) for other in plan.configurations if other != name]
-        twin = next((twin for twin in twins if todo and all(map(twin.done, dataset.cases))), None)
-        if twin is not None:
-            for case in todo:
-                store.link_case(twin.folder, task.folder, case.name)
-        elif todo:
-            _prepare_all(task, todo, workers)
-        summaries.append(_summary(name, task.folder, dataset, len(todo), removed))
-    return summaries
+    with owned(folder):
+        return [_of_configuration(dataset, plan, name, folder, workers) for name in configurations]
+
+
+def _of_configuration(dataset: Dataset, plan: Plan, name: str, folder: Path, workers: int | None) -> Summary:
+    """Prepare every case for one configuration."""
+    task = _Task(_preparation(plan, name), folder / name)
+    sweep(task.folder)
+    removed = _remove_strangers(task.folder, {case.name for case in dataset.cases})
+    todo = [case for case in dataset.cases if not task.done(case)]
+    twins = [replace(task, folder=folder / other) for other in plan.configurations if other != name]
+    twin = next((twin for twin in twins if todo and all(map(twin.done, dataset.cases))), None)
+    if twin is not None:
+        for case in todo:
+            store.link_case(twin.folder, task.folder, case.name)
+    elif todo:
+        _prepare_all(task, todo, workers)
+    return _summary(name, task.folder, dataset, len(todo), removed)
 
 
 def _preparation(plan: Plan, name: str) -> Preparation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from nndiff.methods import demand_allowed, planned_for
 from nndiff.planning import lifecycle, overrides, planner
 from nndiff.plans.plan import Plan
 from nndiff.resources import machine
+from nndiff.resources.owner import owned
 from nndiff.words.budget import Budget
 from nndiff.words.files import demand_writable
 from nndiff.words.fingerprint import Fingerprint
@@ -58,8 +60,9 @@ def planned(request: Request, fingerprint: Fingerprint, clean: bool, writes: boo
     def make(names: Sequence[str], fixed: dict[str, Any]) -> Plan:
         return planner.plan(fingerprint, request.budget, names, fixed)
 
-    settled = lifecycle.settle(request.path, request.configurations, request.by_hand, clean, make)
-    plan = lifecycle.read(settled)
-    if writes:
-        lifecycle.write(request.path, settled)
+    with owned(request.path.parent) if writes else nullcontext():
+        settled = lifecycle.settle(request.path, request.configurations, request.by_hand, clean, make)
+        plan = lifecycle.read(settled)
+        if writes:
+            lifecycle.write(request.path, settled)
     return Planned(plan, settled.notes)

@@ -37,6 +37,7 @@ class Trained:
     drawn: Drawn | None  # what tuning measured of several draws
     seen: tuple[Seen, ...]
     sources: tuple[dict[str, str], ...]  # per fold, for the record: fold, checkpoint, step, weights
+    oddities: tuple[str, ...] = ()  # what a user should know about the folds
 
     def spread_scale(self, sampler: SamplerPlan) -> float:
         """Return the measured factor that makes the spread of this sampler's draws as large as their error, else 1."""
@@ -50,13 +51,18 @@ class Trained:
 
 
 def load(
-    folder: Path, folds: Sequence[str] | None, name: str, device: torch.device, configuration: str | None
+    folder: Path,
+    folds: Sequence[str] | None,
+    name: str,
+    device: torch.device,
+    configuration: str | None,
+    allow_unfinished: bool = False,
 ) -> Trained:
     """Return the model in `folder`, which contains fold_0 … or is one of them.
 
-    If `folds` is None, every fold that has the checkpoint is used.
+    If `folds` is None, every fold that has the checkpoint and whose training has ended is used.
     """
-    paths = _checkpoints(folder, folds, name)
+    paths, oddities = _finished(_checkpoints(folder, folds, name), folds is not None, allow_unfinished)
     loaded = [checkpoint.load(path) for path in paths]
     first = loaded[0]
     for path, other in zip(paths, loaded, strict=True):
@@ -84,6 +90,7 @@ def load(
         drawn=None if measured is None else measured.drawn,
         seen=first.seen,
         sources=sources,
+        oddities=tuple(oddities),
     )
 
 
@@ -111,6 +118,26 @@ def _checkpoints(folder: Path, folds: Sequence[str] | None, name: str) -> list[P
             remedy=f"pass -chk {others[0]}" if others else "train it first, or correct -m, -d or -c",
         )
     return [folder / fold / name for fold in wanted]
+
+
+def _finished(paths: list[Path], asked: bool, allow_unfinished: bool) -> tuple[list[Path], list[str]]:
+    """Return the checkpoints whose training has ended, and what is to be said about the others.
+
+    A fold that was asked for, or the only one, is never left out: it is used if that is allowed, else refused.
+    """
+    left = {path: checkpoint.steps_left(path.parent) for path in paths}
+    unfinished = [path for path in paths if left[path] > 0]
+    words = [f"the training of {path.parent.name} has not ended: {left[path]} steps are left" for path in unfinished]
+    if not unfinished or allow_unfinished:
+        return paths, words
+    if asked or len(unfinished) == len(paths):
+        raise NndiffError(
+            "The training of a fold has not ended.",
+            found="; ".join(words),
+            where=unfinished[0].parent,
+            remedy="go on with it (nndiff_train … --c), or pass --allow_unfinished",
+        )
+    return [path for path in paths if path not in unfinished], [f"{line}, so it is left out" for line in words]
 
 
 def _folds_in(folder: Path, name: str) -> list[str]:

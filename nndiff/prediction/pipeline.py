@@ -25,6 +25,7 @@ from nndiff.prediction.record import Record, Summary, begun_record
 from nndiff.prediction.request import Request, demand_sound, demand_task
 from nndiff.prediction.schedule import Schedule
 from nndiff.resources.machine import demand_device
+from nndiff.resources.owner import owned
 from nndiff.resources.workers import Failure, demand_success
 from nndiff.sampling import dial
 from nndiff.walk.sampler import SamplerPlan, revised_sampler
@@ -36,7 +37,9 @@ def predict(request: Request) -> Summary:
     """Translate (or generate) every case and return a summary; raise an error at the end if a case failed."""
     demand_sound(request)
     device = torch.device(demand_device(request.device))
-    trained = models.load(request.model, request.folds, request.checkpoint, device, request.configuration)
+    trained = models.load(
+        request.model, request.folds, request.checkpoint, device, request.configuration, request.allow_unfinished
+    )
     generates = trained.plan.task == "generation"
     demand_task(request, generates)
     own = trained.sampler
@@ -61,9 +64,22 @@ def predict(request: Request) -> Summary:
             remedy="pass --save_uncertainty with --samples 8, or plan with the current version and train again",
         )
     found = _inputs(request, trained, generates)
+    demand_writable(request.output)
+    with owned(request.output, _part(request)):
+        return _predicted(request, trained, sampler, found, [*oddities, *trained.oddities], device)
+
+
+def _predicted(
+    request: Request,
+    trained: Trained,
+    sampler: SamplerPlan,
+    found: Inputs,
+    oddities: list[str],
+    device: torch.device,
+) -> Summary:
+    """Predict the cases of this part; all that can be refused before has been."""
     mine = found.cases[request.part_id :: request.num_parts]
     outputs = Outputs(request, len(trained.plan.target_channels), sampler.samples)
-    demand_writable(request.output)
     for folder in outputs.folders:
         sweep(folder)
     record = _record(request, trained, sampler, device)
@@ -92,8 +108,11 @@ def _inputs(request: Request, trained: Trained, generates: bool) -> Inputs:
 
 
 def _record(request: Request, trained: Trained, sampler: SamplerPlan, device: torch.device) -> Record:
-    suffix = f"_part_{request.part_id}_of_{request.num_parts}" if request.num_parts > 1 else ""
-    return Record(request.output / f"predict{suffix}.json", begun_record(request, trained, sampler, device))
+    return Record(request.output / f"predict{_part(request)}.json", begun_record(request, trained, sampler, device))
+
+
+def _part(request: Request) -> str:
+    return f"_part_{request.part_id}_of_{request.num_parts}" if request.num_parts > 1 else ""
 
 
 def _to_do(request: Request, cases: Sequence[InputCase], outputs: Outputs, record: Record) -> list[InputCase]:

@@ -19,8 +19,9 @@ class Request:
     model: Path  # folder of a configuration, or of one of its folds
     input: Path | None = None  # None: generation
     volumes: int = 1  # number of volumes to generate
-    folds: tuple[str, ...] | None = None  # None: all trained folds
+    folds: tuple[str, ...] | None = None  # None: all folds whose training has ended
     checkpoint: str = BEST
+    allow_unfinished: bool = False  # whether folds whose training has not ended may be used
     configuration: str | None = None  # the expected configuration of the model; None: any
     sampler: Mapping[str, Any] = field(default_factory=dict)  # changes to the model's sampler: flag → value
     dial: float | None = None  # 0: the mean, 1: the texture; None: the planned or tuned sampler

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from nndiff.checkpoint import LATEST, Checkpoint, Epoch, Run, Step
+from nndiff.resources.owner import owned
 from nndiff.training import checkpoints, prior
 from nndiff.training.batches import loader
 from nndiff.training.epochs import epochs, validated
@@ -33,7 +35,7 @@ from nndiff.words.stopping import Held, Stopped, held
 def train(request: Request) -> Path:
     """Train one fold and return its folder."""
     began = time.perf_counter()
-    with joined(request.device) as ranks:
+    with joined(request.device) as ranks, owned(request.folder) if ranks.first else nullcontext():
         _train(request, ranks, began)
     return request.folder
 

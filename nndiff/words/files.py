@@ -30,7 +30,7 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         os.replace(part, path)
     except OSError as error:
-        raise _explained(error, path) from error
+        raise explained(error, path) from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
@@ -120,7 +120,7 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, (str, int, float, bool))
 
 
-def _explained(error: OSError, path: Path) -> NndiffError:
+def explained(error: OSError, path: Path) -> NndiffError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or _cut_short(error):
         return NndiffError(
             "The disk is full.",

@@ -9,14 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import nndiff
 from nndiff.cli.preprocess import main
 from nndiff.data import fingerprint
 from nndiff.imaging import store
 from nndiff.planning import planner
 from nndiff.plans.plan import save
 from nndiff.resources.memory import Cost
+from nndiff.resources.owner import owned
 from nndiff.words import dataset
 from nndiff.words.budget import Budget
+from nndiff.words.errors import NndiffError
 from nndiff.words.files import PART
 from tests.conftest import SHAPE, make_phantom, save_volume
 
@@ -183,6 +186,7 @@ def half(stream, array):
         time.sleep(60)
     save(stream, array)
 np.save = half
+import nndiff
 from nndiff.cli.preprocess import main
 sys.exit(main(["-d", "1", "-np", "0"]))
 """
@@ -219,6 +223,20 @@ def test_killed_while_a_file_is_written_and_run_again(planned, tmp_path, how):
     code, out, _ = prepare()
     assert (code, "2 cases preprocessed, 1 already up to date" in out) == (0, True)
     assert store.cases(folder / "bridge") == ["case_0", "case_1", "case_2"]
+
+
+def test_a_preprocessed_dataset_has_one_owner(planned):
+    _, folder, prepare = planned()
+    plan = (folder / "plan.json").read_bytes()
+    with owned(folder):
+        code, _, err = prepare()
+        assert (code, "Another program writes into this folder" in err) == (1, True)
+        with pytest.raises(NndiffError, match="Another program"):
+            nndiff.plan("1", ["ddpm"], workers=0)
+    assert not (folder / "bridge").exists()
+    assert (folder / "plan.json").read_bytes() == plan
+    assert prepare().code == 0
+    assert not list(folder.glob(".*"))
 
 
 def test_a_full_disk_keeps_what_is_finished(planned, monkeypatch):

@@ -11,7 +11,7 @@ import torch
 
 import nndiff
 from nndiff import checkpoint
-from nndiff.checkpoint import BEST, LATEST
+from nndiff.checkpoint import BEST, LATEST, Step
 from nndiff.imaging import io
 from nndiff.prediction import models
 from nndiff.words.errors import NndiffError
@@ -54,6 +54,54 @@ def test_fold_all_is_taken_where_there_is_no_other(tmp_path):
 def test_a_folds_own_folder_is_a_model(tmp_path):
     folder = model_folder(tmp_path, folds=(0, 1))
     assert folds_of(load(folder / "fold_1")) == ["1"]
+
+
+# ---------------------------------------------------------------- whose training has not ended
+
+
+@pytest.fixture
+def one_of_three(tmp_path):
+    """Three folds of ten steps; the second has three left."""
+    folder = model_folder(tmp_path, folds=(0, 1, 2))
+    for fold, step in ((0, 10), (1, 7), (2, 10)):
+        save_trained(folder / f"fold_{fold}" / LATEST, plan_of(), step=step)
+    return folder
+
+
+def test_an_unfinished_fold_is_left_out_and_it_is_said(one_of_three):
+    found = load(one_of_three)
+    assert folds_of(found) == ["0", "2"]
+    assert found.oddities == ("the training of fold_1 has not ended: 3 steps are left, so it is left out",)
+
+
+@pytest.mark.parametrize("folds", [["1"], ["0", "1"]])
+def test_an_unfinished_fold_that_is_asked_for_is_refused(one_of_three, folds):
+    refused("fold_1 has not ended: 3 steps are left", "--allow_unfinished", folder=one_of_three, folds=folds)
+
+
+def test_a_model_of_unfinished_folds_alone_is_refused(one_of_three):
+    refused("has not ended", "--allow_unfinished", folder=one_of_three / "fold_1")
+    for fold in (0, 2):
+        save_trained(one_of_three / f"fold_{fold}" / LATEST, plan_of(), step=9)
+    refused("fold_0", "fold_1", "fold_2", "--allow_unfinished", folder=one_of_three)
+
+
+def test_where_it_is_allowed_an_unfinished_fold_is_used_and_it_is_said(one_of_three):
+    found = models.load(one_of_three, None, BEST, CPU, None, allow_unfinished=True)
+    assert folds_of(found) == ["0", "1", "2"]
+    assert found.oddities == ("the training of fold_1 has not ended: 3 steps are left",)
+
+
+def test_a_training_that_has_not_validated_its_last_epoch_has_not_ended(tmp_path):
+    folder = model_folder(tmp_path)
+    path = save_trained(folder / "fold_0" / LATEST, plan_of(), step=10)
+    assert folds_of(load(folder)) == ["0"]
+    steps = tuple(Step(number, 0.1, 1.0, 1e-4, 0.1, 0.0) for number in (9, 10))
+    checkpoint.save(path, replace(checkpoint.load(path), taken=steps))
+    refused("has not ended", folder=folder)
+
+
+# ---------------------------------------------------------------- what
 
 
 def test_the_weights_that_predict_are_the_averaged_ones(tmp_path):
@@ -100,7 +148,8 @@ def test_a_fold_that_is_not_there(tmp_path):
 
 def test_only_another_checkpoint_is_there_and_the_remedy_names_it(tmp_path):
     folder = model_folder(tmp_path)
-    (folder / "fold_0" / BEST).rename(folder / "fold_0" / LATEST)
+    (folder / "fold_0" / BEST).unlink()
+    save_trained(folder / "fold_0" / LATEST, plan_of(), step=10)
     refused(f"found {LATEST}", f"-chk {LATEST}", folder=folder)
     refused(f"fold_0 contains no {BEST}", f"-chk {LATEST}", folder=folder, folds=["0"])
     assert folds_of(load(folder, name=LATEST)) == ["0"]

@@ -17,6 +17,7 @@ from nndiff import checkpoint
 from nndiff.checkpoint import BEST
 from nndiff.imaging import io
 from nndiff.prediction import Request, Summary, draws, outputs, reading
+from nndiff.resources.owner import owned
 from nndiff.sampling.inference import digest_of
 from nndiff.walk.sampler import flags
 from nndiff.words.errors import NndiffError
@@ -112,6 +113,18 @@ def test_a_derived_series_has_the_patient_and_the_place_of_its_source(tmp_path, 
     assert len(before) == SHAPE[0]
     predict(dicom_out=True, go_on=True, source="in/anna", **RANDOM)
     assert {path: path.read_bytes() for path in made.iterdir()} == before, "what is there is kept"
+
+
+def test_an_output_folder_has_one_owner_and_parts_share_it(tmp_path, predict):
+    scans(tmp_path / "in", cases=2)
+    with owned(tmp_path / "out"), pytest.raises(NndiffError, match="Another program writes into this folder"):
+        predict()
+    with owned(tmp_path / "out", "_part_0_of_2"):
+        assert len(predict(num_parts=2, part_id=1).done) == 1
+        with pytest.raises(NndiffError, match="Another program writes into this folder"):
+            predict(num_parts=2, part_id=0)
+    predict()
+    assert not list((tmp_path / "out").glob(".*"))
 
 
 def test_a_case_does_not_depend_on_its_neighbours(tmp_path, predict, whole):

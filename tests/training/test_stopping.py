@@ -19,10 +19,12 @@ import pytest
 from nndiff import checkpoint
 from nndiff.checkpoint import LATEST
 from nndiff.cli.train import main
+from nndiff.resources.owner import owned
 from nndiff.training import checkpoints, journal, new_run, pauses
 from nndiff.training.ema import EMA
 from nndiff.training.run import train
 from nndiff.training.validation import Validation
+from nndiff.words.errors import NndiffError
 from nndiff.words.files import PART
 from nndiff.words.stopping import STOPPING
 from tests.training.test_resume import blank, demand_same_folders, seen_in
@@ -103,6 +105,17 @@ def test_stopped_before_there_is_anything_to_keep_the_same_command_is_named(
     outcome = run_cli(main, "1", "bridge", "0", "--seed=5", "-device", "cpu", "-np", "0")
     assert outcome.code == 75
     assert outcome.err.endswith("\n  nndiff_train 1 bridge 0 --seed=5 -device cpu -np 0\n")
+
+
+def test_a_fold_has_one_owner(tmp_path) -> None:
+    """Two trainings of one fold that begin together: one of them is refused before it trains anything."""
+    plan = tiny_plan(training_steps=2)
+    prepare(tmp_path, plan)
+    wanted = request(tmp_path, plan)
+    with owned(wanted.folder), pytest.raises(NndiffError, match="Another program writes into this folder"):
+        train(wanted)
+    assert not wanted.folder.exists()
+    assert not list(train(wanted).glob(".*"))
 
 
 def test_within_an_epoch_the_state_is_saved_every_few_minutes(tmp_path, monkeypatch) -> None:
