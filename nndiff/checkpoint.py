@@ -10,6 +10,7 @@ are stored as JSON text and checked as strictly as a plan.json.
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,9 +130,12 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         torch.save(contents, part)
 
 
-def load(path: Path, remedy: str | None = None) -> Checkpoint:
-    """Return the checkpoint on the CPU; its tensors are mapped from the file, so unused ones are not read."""
-    contents = _contents(path, remedy)
+def load(path: Path, remedy: str | None = None, verify: bool = True) -> Checkpoint:
+    """Return the checkpoint on the CPU; its tensors are mapped from the file, so unused ones are not read.
+
+    `verify` reads the file once to check it.
+    """
+    contents = _contents(path, remedy, verify)
     try:
         stored = {name: json.loads(contents[name]) for name in WORDS if name in contents}
         stored["plan"] = migrated(stored["plan"])
@@ -154,7 +158,7 @@ def steps_left(fold: Path) -> int:
     path = fold / LATEST
     if not path.exists():
         return 0
-    found = load(path)
+    found = load(path, verify=False)
     return found.run.training_steps - found.step if not found.taken else max(1, found.run.training_steps - found.step)
 
 
@@ -190,10 +194,19 @@ def of_another(run: str | Path, results: Path, fold: str) -> Path:
     return folder / BEST if folder.is_dir() or folder.suffix != ".pt" else folder
 
 
-def _contents(path: Path, remedy: str | None) -> dict[str, Any]:
+def _demand_intact(path: Path) -> None:
+    """Refuse a file whose parts do not have the checksums that PyTorch stored beside them; it does not look itself."""
+    with zipfile.ZipFile(path) as archive:
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"{damaged} has changed since it was written")
+
+
+def _contents(path: Path, remedy: str | None, verify: bool) -> dict[str, Any]:
     if not path.is_file():
         raise NndiffError(f"{path.name} is missing.", where=path, remedy=remedy)
     try:
+        if verify:
+            _demand_intact(path)
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged pickle can raise any exception
         raise _not_whole(path, error) from None

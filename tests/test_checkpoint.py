@@ -158,6 +158,21 @@ def test_damage_anywhere_in_the_head_is_refused_or_harmless(saved) -> None:
     assert set(places) == {path}
 
 
+def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(saved) -> None:
+    """The weights too, which PyTorch reads without a look at the checksums that it has stored."""
+    contents, path = saved()
+    whole, rng, refusals = path.read_bytes(), np.random.default_rng(1), 0
+    for place in rng.integers(0, len(whole), 250):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << int(rng.integers(8))]) + whole[place + 1 :])
+        try:
+            found = checkpoint.load(path)
+        except NndiffError:
+            refusals += 1
+            continue
+        assert same(vars(found), vars(contents)), f"byte {place} of {len(whole)}"
+    assert refusals > 100
+
+
 @pytest.mark.parametrize(
     "contents",
     [

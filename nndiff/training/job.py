@@ -103,9 +103,10 @@ class Job:
     # ------------------------------------------------------------ what a run must agree with
 
     def demand_prepared(self, run: Run) -> None:
-        """Refuse the run if a case is missing or was prepared by another plan."""
+        """Refuse the run if a case is missing, damaged or was prepared by another plan; each rank reads its share."""
         wanted = digest(self.plan.preparation(self.name))
-        for case in (*run.training, *run.validation):
+        cases = dict.fromkeys((*run.training, *run.validation))
+        for number, case in enumerate(cases):
             record = store.read_record(self.cases, case)
             if record is None or record.get("preparation") != wanted:
                 raise NndiffError(
@@ -114,6 +115,8 @@ class Job:
                     where=self.cases,
                     remedy=f"run nndiff_preprocess -d {self.plan.dataset[7:10]} -c {self.name}",
                 )
+            if number % self.ranks.world == self.ranks.rank:
+                store.open_case(self.cases, case)
 
     def demand_same_step(self, run: Run) -> None:
         """Refuse a number of samples per step that differs from that at the start of the run."""

@@ -6,7 +6,7 @@ import pytest
 
 from nndiff.imaging import store
 from nndiff.words.errors import NndiffError
-from nndiff.words.files import PART
+from nndiff.words.files import PART, read_json, write_json
 
 ARRAYS = {
     "source": np.arange(48, dtype=np.float32).reshape(2, 2, 3, 4),
@@ -78,18 +78,53 @@ def test_overwriting_takes_away_what_the_new_case_lacks(tmp_path: Path) -> None:
 def test_array_cut_short(tmp_path: Path, length: int) -> None:
     store.write_case(tmp_path, "case", ARRAYS, RECORD)
     os.truncate(tmp_path / "case_target.npy", length)
-    with pytest.raises(NndiffError, match=r"case_target\.npy is missing or damaged"):
+    with pytest.raises(NndiffError, match=r"case_target\.npy (is missing or damaged|has changed since)"):
         store.open_case(tmp_path, "case")
+    with pytest.raises(NndiffError, match=r"case_target\.npy is missing or damaged"):
+        store.open_case(tmp_path, "case", verify=False)
 
 
 def test_array_missing_or_of_another_case(tmp_path: Path) -> None:
     store.write_case(tmp_path, "case", ARRAYS, RECORD)
     np.save(tmp_path / "case_target.npy", np.zeros((1, 2, 3, 5), np.float32))
-    with pytest.raises(NndiffError, match="does not match the record of its case"):
+    with pytest.raises(NndiffError, match="has changed since it was written"):
         store.open_case(tmp_path, "case")
+    with pytest.raises(NndiffError, match="does not match the record of its case"):
+        store.open_case(tmp_path, "case", verify=False)
     (tmp_path / "case_target.npy").unlink()
     with pytest.raises(NndiffError, match=r"case_target\.npy is missing"):
         store.open_case(tmp_path, "case")
+
+
+@pytest.mark.parametrize("file", ["case.json", "case_source.npy", "case_target.npy", "case_mask.npy"])
+def test_any_flipped_bit_is_refused_or_changes_nothing(file: str, tmp_path: Path) -> None:
+    store.write_case(tmp_path, "case", ARRAYS, RECORD)
+    store.link_case(tmp_path, tmp_path / "linked", "case")
+    path, places = tmp_path / "linked" / file, []
+    whole = path.read_bytes()
+    path.unlink()
+    for place, byte in enumerate(whole):
+        path.write_bytes(whole[:place] + bytes([byte ^ 1 << place % 8]) + whole[place + 1 :])
+        try:
+            opened, record = store.open_case(path.parent, "case"), store.read_record(path.parent, "case")
+        except NndiffError as error:
+            places.append(error.where)
+            continue
+        assert record == RECORD
+        assert all(np.array_equal(opened[key], array) for key, array in ARRAYS.items())
+    assert set(places) == {path}
+    assert len(places) == len(whole) if file.endswith(".npy") else len(places) > 0.8 * len(whole)
+
+
+def test_a_case_of_a_former_version_has_no_checksums(tmp_path: Path) -> None:
+    store.write_case(tmp_path, "case", ARRAYS, RECORD)
+    contents = read_json(tmp_path / "case.json")
+    del contents["crc32"]
+    for described in contents["arrays"].values():
+        del described["crc32"]
+    write_json(tmp_path / "case.json", contents)
+    assert np.array_equal(store.open_case(tmp_path, "case")["mask"], ARRAYS["mask"])
+    assert store.read_record(tmp_path, "case") == RECORD
 
 
 def test_foreign_record(tmp_path: Path) -> None:
