@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import SimpleITK
 
+from nndiff.imaging.headers import in_words
 from nndiff.imaging.suv import suv_factor
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import FloatArray, Grid, Spacing
@@ -76,13 +77,14 @@ def holds_dicom(folder: Path) -> bool:
 
 def modality(folder: Path) -> str:
     """Return the DICOM modality of the first DICOM file directly in a folder: CT, PT, MR, DX, …"""
-    first = next(path for path in sorted(folder.iterdir()) if path.is_file() and _is_dicom(path))
-    return str(_header(first, folder).get("Modality", ""))
+    with in_words(folder):
+        first = next(path for path in sorted(folder.iterdir()) if path.is_file() and _is_dicom(path))
+        return str(_header(first, folder).get("Modality", ""))
 
 
 def names_patient(path: Path, text: str) -> bool:
     """Return whether a text contains the patient's name; placeholders of de-identification do not count as names."""
-    with _files(path) as files:
+    with in_words(path), _files(path) as files:
         header = _header(files[0], path) if files else {}
     name, number = (str(header.get(keyword, "")).lower() for keyword in ("PatientName", "PatientID"))
     if name == number:
@@ -114,7 +116,7 @@ def describe(path: Path) -> tuple[Grid, str]:
 
 def headers(path: Path) -> tuple[Series, list[Any]]:
     """Return the series and the headers of its slices, in the order of the slices."""
-    with _files(path) as files:
+    with in_words(path), _files(path) as files:
         return _series(files, path)
 
 

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK
 
-from nndiff.imaging import dicom
+from nndiff.imaging import dicom, headers
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import atomic
 from nndiff.words.volume import FloatArray, Grid, Layout, Triple, Volume
@@ -39,6 +39,7 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)  # errors are raised; warnings
 NIFTI = (".nii.gz", ".nii")
 WRITABLE = (*NIFTI, ".nrrd", ".mha", ".mhd")
 ORTHONORMAL_TOLERANCE = 1e-3
+SMALLEST, LARGEST = 1e-4, 1e4  # mm; a voxel that is smaller or larger is an error of its header
 CHUNK = 1 << 22
 READ_REMEDY = "export or copy the file again"
 
@@ -60,11 +61,11 @@ class Header:
 
 def read(paths: Sequence[Path]) -> Volume:
     """Return one 3D file or DICOM series per channel, stacked: float32, canonical, with the first channel's layout."""
-    first, grid, layout = _read_channel(paths[0])  # [Z, Y, X]
+    first, grid, layout = _channel_of(paths[0])  # [Z, Y, X]
     array = np.empty((len(paths), *grid.shape), dtype=np.float32)  # [C, Z, Y, X]
     array[0] = first
     for index, path in enumerate(paths[1:], start=1):
-        channel, other, _ = _read_channel(path)
+        channel, other, _ = _channel_of(path)
         if difference := grid.difference(other):
             raise NndiffError(
                 f"The voxel grids of {path.name} and {paths[0].name} differ.",
@@ -79,6 +80,11 @@ def read(paths: Sequence[Path]) -> Volume:
 
 def read_header(path: Path) -> Header:
     """Return the header of a file or DICOM series without loading its voxels."""
+    with headers.in_words(path):
+        return _header_of(path)
+
+
+def _header_of(path: Path) -> Header:
     if dicom.is_series(path):
         grid, pixel_type = dicom.describe(path)
         return Header(
@@ -97,7 +103,7 @@ def read_header(path: Path) -> Header:
         if reader.GetNumberOfComponents() == 1:  # otherwise the fifth axis holds the components
             dimension = max(dimension, int(reader.GetMetaData("dim[0]")))
         stored = _stored_spacing(path)
-        spacing = spacing if _positive(stored) else stored
+        spacing = spacing if _plausible(stored) else stored
     return Header(
         dimension=dimension,
         components=reader.GetNumberOfComponents(),
@@ -106,6 +112,11 @@ def read_header(path: Path) -> Header:
         spacing=spacing,
         layout=layout_letters(_grid(reader)) if dimension == 3 else "",
     )
+
+
+def _channel_of(path: Path) -> tuple[FloatArray, Grid, Layout]:
+    with headers.in_words(path):
+        return _read_channel(path)
 
 
 def _read_channel(path: Path) -> tuple[FloatArray, Grid, Layout]:
@@ -131,6 +142,7 @@ def _information(path: Path) -> Any:
         raise NndiffError(
             f"{path.name} cannot be read.", found="permission denied", where=path, remedy="run chmod u+r on it"
         )
+    headers.demand_sound(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -157,8 +169,9 @@ def _accept(header: Header, path: Path) -> None:
     if header.components != 1 or "complex" in header.pixel_type:
         found = f"{header.components} ({header.pixel_type})"
         raise refuse("1 value per voxel", found, "save one file per channel, and the magnitude of complex data")
-    if not _positive(header.spacing):
-        raise refuse("voxel sizes above 0 mm", header.spacing, "write the true voxel size into the header")
+    if not _plausible(header.spacing):
+        sizes = f"voxel sizes of {SMALLEST:g} to {LARGEST:g} mm"
+        raise refuse(sizes, header.spacing, "write the true voxel size into the header")
 
 
 def _accept_direction(grid: Grid, path: Path) -> None:
@@ -294,8 +307,8 @@ def _is_nifti(path: Path, reader: Any) -> bool:
     return path.name.lower().endswith(NIFTI) and bool(reader.HasMetaDataKey("vox_offset"))
 
 
-def _positive(spacing: Sequence[float]) -> bool:
-    return all(np.isfinite(value) and value > 0 for value in spacing)
+def _plausible(spacing: Sequence[float]) -> bool:
+    return all(SMALLEST <= value <= LARGEST for value in spacing)  # false for NaN too
 
 
 def _stored_spacing(path: Path) -> tuple[float, ...]:
@@ -310,10 +323,11 @@ def _check_whole(path: Path) -> npt.NDArray[np.intp]:
     """Refuse a NIfTI file with fewer bytes than its header states, or with a wrong checksum in .gz.
 
     ITK returns arbitrary values for missing bytes. Return the indices, in the file's order, of the voxels that are NaN
-    or infinite, for which ITK's NIfTI library returns 0. Other formats are not checked.
+    or infinite, for which ITK's NIfTI library returns 0. Other formats are checked by `headers`.
     """
     reader = _information(path)
     if not _is_nifti(path, reader):
+        headers.demand_whole(path)
         return np.empty(0, np.intp)
     offset = int(float(reader.GetMetaData("vox_offset")))
     needed = offset + int(np.prod(reader.GetSize())) * int(reader.GetMetaData("bitpix")) // 8
@@ -329,7 +343,7 @@ def _check_whole(path: Path) -> npt.NDArray[np.intp]:
                 values = np.frombuffer(chunk, dtype, min(len(chunk), needed - size) // dtype.itemsize)
                 no_numbers.append(np.flatnonzero(~np.isfinite(values)) + (size - offset) // dtype.itemsize)
             size += len(chunk)
-    if size < needed:
+    if size != needed:
         raise _damaged(path, f"{size} bytes", f"{needed} bytes")
     return np.concatenate(no_numbers)
 

@@ -176,7 +176,7 @@ def test_damage_inside_a_compressed_nifti(tmp_path: Path) -> None:
 def test_text_under_an_image_name(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a{ending}"
     path.write_text("an HTML page of a failed download\n" * 50)
-    with pytest.raises(NndiffError, match="cannot be read") as caught:
+    with pytest.raises(NndiffError, match=r"cannot be read|is damaged or incomplete") as caught:
         io.read([path])
     assert len(str(caught.value).splitlines()) <= 4
 
@@ -223,7 +223,7 @@ def test_complex(tmp_path: Path, ending: str) -> None:
 def test_bad_spacing_in_nifti(tmp_path: Path, size: float) -> None:
     """ITK would put 1 mm in its place."""
     path = patched(save(np.zeros((3, 4, 5), np.float32), tmp_path / "a.nii"), ("<f", 80, size))
-    with pytest.raises(NndiffError, match="voxel sizes above 0"):
+    with pytest.raises(NndiffError, match="voxel sizes of"):
         io.read([path])
 
 
@@ -231,7 +231,7 @@ def test_bad_spacing_in_nifti(tmp_path: Path, size: float) -> None:
 def test_bad_spacing_in_metaimage(tmp_path: Path, size: bytes) -> None:
     path = save(np.zeros((3, 4, 5), np.float32), tmp_path / "a.mha")
     path.write_bytes(path.read_bytes().replace(b"ElementSpacing = 1 ", b"ElementSpacing = " + size + b" "))
-    with pytest.raises(NndiffError, match="voxel sizes above 0"):
+    with pytest.raises(NndiffError, match=r"voxel sizes of|finite numbers"):
         io.read([path])
 
 

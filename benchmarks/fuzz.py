@@ -1,0 +1,287 @@
+"""What nndiff does with damaged files: each is read in a process of its own kind that can be killed.
+
+    python -m benchmarks.fuzz [--images 5000] [--seed 0] [-o FILE.csv]
+
+Sound images of every format (NIfTI, MetaImage and NRRD, plain and packed, DICOM in a folder and in a zip file) are
+damaged: bits flipped in the header or anywhere, cut off, bytes removed or repeated, numbers of text headers replaced by
+hostile ones. Then each is read. It must end in the sound volume, or in an error in words. All else is counted:
+
+    foreign      an exception that is no NndiffError
+    hang, crash  no answer within DEADLINE seconds, or the process died
+    geometry     read with another grid without a word, where the format says its geometry twice or packs it with a
+                 checksum (.nii with both forms, .nii.gz); in other formats a digit of a voxel size can be wrong unseen
+    voxels       other voxels without a word, in a packed format
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+DEADLINE = 20.0
+SHAPE, SPACING, ORIGIN = (6, 7, 9), (1.5, 2.0, 3.0), (-10.5, 20.25, 30.0)
+HOSTILE = (
+    "-1",
+    "0",
+    "nan",
+    "inf",
+    "-inf",
+    "1e308",
+    "999999999999",
+    "2147483648",
+    "1e-320",
+    "0x10",
+    "",
+    "a",
+    "3 3",
+    "١",
+)
+GOOD, WORDS = "good", "words"
+BAD = ("foreign", "hang", "crash", "geometry", "voxels")
+NAMES = ("a.nii", "a.nii.gz", "a.mha", "z.mha", "a.nrrd", "z.nrrd", "series", "series.zip")
+HEADERS = {"a.nii": 348, "a.mha": 420, "z.mha": 440, "a.nrrd": 300, "z.nrrd": 300}
+TWICE, PACKED = ("a.nii", "a.nii.gz"), ("a.nii.gz", "z.mha", "z.nrrd")
+
+
+def seeds(folder: Path) -> None:
+    """Write a sound image of every format."""
+    generator = np.random.default_rng(0)
+    array = generator.normal(100, 20, SHAPE).astype(np.float32)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(SPACING)
+    image.SetOrigin(ORIGIN)
+    turned = sitk.Euler3DTransform()
+    turned.SetRotation(0.1, 0.2, 0.3)
+    image.SetDirection(turned.GetMatrix())
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, packed in (("a.nii", False), ("a.nii.gz", True), ("a.mha", False), ("z.mha", True)):
+        sitk.WriteImage(image, str(folder / name), packed)
+    for name, packed in (("a.nrrd", False), ("z.nrrd", True)):
+        sitk.WriteImage(image, str(folder / name), packed)
+    _write_series(folder / "series", array)
+    with zipfile.ZipFile(folder / "series.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted((folder / "series").iterdir()):
+            archive.write(path, path.name)
+
+
+def _write_series(folder: Path, array: np.ndarray) -> None:
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    folder.mkdir()
+    for k, plane in enumerate(np.rint(array).astype(np.int16)):
+        image = sitk.GetImageFromArray(plane[None])
+        image.SetSpacing(SPACING)
+        tags = {
+            "0008|0016": "1.2.840.10008.5.1.4.1.1.2",
+            "0008|0018": f"1.2.3.4.{k + 1}",
+            "0008|0060": "CT",
+            "0020|000d": "1.2.3.1",
+            "0020|000e": "1.2.3.2",
+            "0020|0052": "1.2.3.3",
+            "0020|0013": str(k + 1),
+            "0020|0032": f"{ORIGIN[0]}\\{ORIGIN[1]}\\{ORIGIN[2] + k * SPACING[2]}",
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+            "0028|1052": "0",
+            "0028|1053": "1",
+        }
+        for tag, value in tags.items():
+            image.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / f"{k:03d}.dcm"))
+        writer.Execute(image)
+
+
+# ---------------------------------------------------------------- damage
+
+
+def damaged(name: str, whole: bytes, generator: np.random.Generator) -> bytes:
+    """Return the bytes of a file, damaged in one of several ways."""
+    head = min(HEADERS.get(name, len(whole)), len(whole))
+    kind = generator.choice(["head bit", "any bit", "head byte", "cut", "removed", "repeated", "number"])
+    data = bytearray(whole)
+    if kind == "number" and name.endswith((".mha", ".nrrd")):
+        return _with_hostile_number(whole, generator)
+    if kind in ("head bit", "any bit", "number"):
+        place = int(generator.integers(len(data) if kind == "any bit" else head))
+        data[place] ^= 1 << int(generator.integers(8))
+    elif kind == "head byte":
+        for _ in range(int(generator.integers(1, 5))):
+            data[int(generator.integers(head))] = int(
+                generator.choice([0, 1, 127, 128, 255, int(generator.integers(256))])
+            )
+    elif kind == "cut":
+        del data[int(generator.integers(len(data))) :]
+    else:
+        start, length = int(generator.integers(len(data))), int(generator.integers(1, 64))
+        data[start : start + length] = b"" if kind == "removed" else data[start : start + length] * 2
+    return bytes(data)
+
+
+def _with_hostile_number(whole: bytes, generator: np.random.Generator) -> bytes:
+    lines = whole.split(b"\n")
+    numbered = [i for i, line in enumerate(lines[:20]) if any(48 <= byte < 58 for byte in line) and len(line) < 200]
+    chosen = int(generator.choice(numbered))
+    words = lines[chosen].split(b" ")
+    places = [i for i, word in enumerate(words) if any(48 <= byte < 58 for byte in word)]
+    words[int(generator.choice(places))] = str(generator.choice(HOSTILE)).encode()
+    lines[chosen] = b" ".join(words)
+    return b"\n".join(lines)
+
+
+def write_damaged(name: str, sound: Path, place: Path, generator: np.random.Generator) -> Path:
+    """Write a damaged copy of the sound image `name` into an empty folder, and return its path."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    path = place / name
+    if name == "series":
+        shutil.copytree(sound / name, path)
+        victim = sorted(path.iterdir())[int(generator.integers(SHAPE[0]))]
+        victim.write_bytes(damaged(name, victim.read_bytes(), generator))
+    else:
+        path.write_bytes(damaged(name, (sound / name).read_bytes(), generator))
+    return path
+
+
+# ---------------------------------------------------------------- reading in another process
+
+
+@dataclass(frozen=True)
+class Outcome:
+    kind: str  # GOOD, WORDS or one of BAD
+    words: str
+
+
+def read_all() -> None:
+    """Read the paths that stdin names, and answer each with one line of JSON."""
+    from nndiff.imaging import io
+    from nndiff.words.errors import NndiffError
+
+    sys.stdout.flush()
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        try:
+            volume = io.read([Path(line.rstrip("\n"))])
+            grid = volume.layout.grid if volume.layout else volume.grid
+            answer = ["read", [*grid.shape, *grid.spacing, *grid.origin, *grid.direction], _digest(volume.array)]
+        except NndiffError as error:
+            answer = [WORDS, str(error), ""]
+        except BaseException as error:
+            answer = ["foreign", f"{type(error).__name__}: {error}", ""]
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _digest(array: np.ndarray) -> str:
+    import hashlib
+
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+class Reader:
+    """A process that reads files; it is started anew when it hangs or dies."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[str] | None = None
+
+    def read(self, path: Path) -> list[object]:
+        if self.process is None:
+            command = [sys.executable, "-W", "ignore", "-c", "from benchmarks.fuzz import read_all; read_all()"]
+            environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=environment,
+            )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(path, file=self.process.stdin, flush=True)
+        if not select.select([self.process.stdout], [], [], DEADLINE)[0]:
+            self.stop()
+            return ["hang", f"no answer in {DEADLINE:g} s", ""]
+        line = self.process.stdout.readline()
+        if not line:
+            code = self.process.wait()
+            self.stop()
+            return ["crash", f"the process ended with {code}", ""]
+        found: list[object] = json.loads(line)
+        return found
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+def tried(images: int, seed: int, folder: Path, names: Sequence[str] = NAMES) -> Iterator[tuple[str, Path, Outcome]]:
+    """Yield the format, the file and what came of every damaged image; files that went wrong are kept."""
+    seeds(folder / "sound")
+    reader, generator = Reader(), np.random.default_rng(seed)
+    whole = {name: reader.read(folder / "sound" / name) for name in names}
+    for name, found in whole.items():
+        assert found[0] == "read", f"the sound {name} is refused: {found[1]}"
+    for number in range(images):
+        name = names[number % len(names)]
+        path = write_damaged(name, folder / "sound", folder / "now", generator)
+        outcome = _judged(name, reader.read(path), whole[name])
+        if outcome.kind in BAD:
+            kept = folder / "kept" / f"{number:05d}_{outcome.kind}_{name}"
+            kept.parent.mkdir(exist_ok=True)
+            path.rename(kept)
+            path = kept
+        yield name, path, outcome
+    reader.stop()
+
+
+def _judged(name: str, found: list[object], whole: list[object]) -> Outcome:
+    if found[0] != "read":
+        return Outcome(str(found[0]), str(found[1]))
+    if not np.allclose(np.array(found[1]), np.array(whole[1]), rtol=2e-2, atol=1e-1):
+        return Outcome("geometry" if name in TWICE else GOOD, f"{found[1]}")
+    return Outcome("voxels" if name in PACKED and found[2] != whole[2] else GOOD, "")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
+    parser.add_argument("-o", "--output", type=Path, default=None, metavar="FILE.csv")
+    parser.add_argument("--keep", type=Path, default=None, metavar="FOLDER", help="keep the files that went wrong here")
+    arguments = parser.parse_args(argv)
+    counted: Counter[tuple[str, str]] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        place = arguments.keep or Path(folder)
+        for name, path, outcome in tried(arguments.images, arguments.seed, place, arguments.only):
+            counted[name, outcome.kind] += 1
+            if outcome.kind in BAD:
+                print(f"{outcome.kind}: {path}: {outcome.words[:200]}", flush=True)
+    kinds = (GOOD, WORDS, *BAD)
+    rows = [[name, *(counted[name, kind] for kind in kinds)] for name in arguments.only]
+    for row in (["", *kinds], *rows):
+        print("  ".join(f"{cell:>10}" for cell in row))
+    if arguments.output is not None:
+        with arguments.output.open("w", newline="") as stream:
+            csv.writer(stream).writerows([["format", *kinds], *rows])
+    return 1 if any(counted[name, kind] for name in arguments.only for kind in BAD) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
