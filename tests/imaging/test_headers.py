@@ -155,8 +155,72 @@ def test_packed_voxels_that_another_library_would_take_for_whole(tmp_path: Path)
     fields = head.replace(f"CompressedDataSize = {len(packed)}".encode(), f"CompressedDataSize = {len(short)}".encode())
     path.write_bytes(fields + b"ElementDataFile = LOCAL\n" + short)
     refused(path, "1512 bytes of voxels", "1508 bytes")
-    path.write_bytes(head.replace(b"CompressedDataSize", b"CompressedDatASize") + b"ElementDataFile = LOCAL\n" + packed)
-    refused(path, "CompressedDataSize")
+    cut = head.replace(
+        f"CompressedDataSize = {len(packed)}".encode(), f"CompressedDataSize = {len(packed) - 3}".encode()
+    )
+    path.write_bytes(cut + b"ElementDataFile = LOCAL\n" + packed[:-3])
+    refused(path, "packed to the end")
+    for wrong in (b"CompressedDatASize = ", b"CompressedDataSize = 1"):
+        changed = head.replace(b"CompressedDataSize = ", wrong)
+        path.write_bytes(changed + b"ElementDataFile = LOCAL\n" + packed)
+        refused(path, "CompressedDataSize")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("<2h", 70, (16, 64)), "a data type"),
+        (("<2h", 70, (3, 32)), "a data type"),
+        (("<f", 108, float("nan")), "voxels after the header"),
+        (("<f", 108, 0.0), "voxels after the header"),
+        (("<f", 108, 352.5), "voxels after the header"),
+        (("<f", 108, 1e9), "voxels after the header"),
+        (("<f", 76, 0.5), "pixdim[0]"),
+        (("<3f", QUATERNION, (1.0, 1.0, 0.0)), "a rotation"),
+        (("<h", 40, 0), "1 to 7 axes"),
+        (("<h", 40, 9), "1 to 7 axes"),
+        (("<h", 44, 0), "1 voxel or more"),
+        (("<4s", 344, b"ni1\0"), "the letters n+1"),
+        (("<i", 0, 349), "begins with 348"),
+    ],
+)
+def test_a_nifti_field_that_cannot_be(tmp_path: Path, change: tuple[str, int, object], words: str) -> None:
+    refused(patched(image(tmp_path / "a.nii"), change), words)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "words"),
+    [
+        ("a.mha", "NDims = 3", "NDims = 3\nNDims = 3", "every field once"),
+        ("a.nrrd", "dimension: 3", "dimension: 3\ndimension: 3", "every field once"),
+        ("a.nrrd", "dimension: 3", "dimension: 3\nline skip: 1", "right after the header"),
+        ("a.nrrd", "dimension: 3", "dimension: 3\nbyte skip: -2", "right after the header"),
+        ("a.nrrd", "type: float", "type: block", "a type of voxels"),
+        ("a.nrrd", "encoding: raw", "encoding: rar", "raw, gzip or ascii"),
+        ("a.nrrd", "NRRD0", "NRRDX", "the first line"),
+        ("a.mha", "MET_FLOAT", "MET_STRING", "a type of voxels"),
+        ("a.mha", "Offset = -10.5", "Offset = 1 -10.5", "3 numbers (Offset)"),
+        ("a.mha", "Offset = -10.5", "Offset = 1e999", "finite numbers (Offset)"),
+        ("a.mha", "ElementType", "ElementNumberOfChannels = 0\nElementType", "1 value or more"),
+        ("a.mha", "ElementDataFile", "ElementData", "expected text"),
+        ("a.mha", "LOCAL", "voxels.raw", "no such file"),
+    ],
+)
+def test_a_field_of_text_that_cannot_be(tmp_path: Path, name: str, before: str, after: str, words: str) -> None:
+    path = image(tmp_path / name)
+    whole = path.read_bytes()
+    assert before.encode() in whole
+    path.write_bytes(whole.replace(before.encode(), after.encode(), 1))
+    refused(path, words)
+
+
+def test_an_improper_rotation_has_two_forms_that_agree(tmp_path: Path) -> None:
+    """Its third axis is reversed, which a qform states apart from its rotation."""
+    made = sitk.GetImageFromArray(ARRAY)
+    made.SetDirection((1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0))
+    sitk.WriteImage(made, str(tmp_path / "a.nii"))
+    found = io.read([tmp_path / "a.nii"])
+    assert np.array_equal(found.array[0], ARRAY[::-1]), "the axis to the head is turned back"
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../a.raw", "a%03d.raw", "LIST"])
