@@ -140,7 +140,7 @@ def load(path: Path, remedy: str | None = None, verify: bool = True) -> Checkpoi
         stored = {name: json.loads(contents[name]) for name in WORDS if name in contents}
         stored["plan"] = migrated(stored["plan"])
         words = {name: decode(WORDS[name], value, name) for name, value in stored.items()}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise _not_whole(path, error) from None
     except NndiffError as error:
         raise error.at(

@@ -67,9 +67,9 @@ class Rung:
 class NetworkSpec(Tagged, Checked):
     """A network as a plan stores it. These are the fields that every family has; each family adds its own."""
 
-    in_channels: Annotated[int, at_least(1)]  # image channels of x_t and condition together, before the puzzle
-    out_channels: Annotated[int, at_least(1)]  # image channels of the output, all answers together
-    width: Annotated[int, at_least(4)]
+    in_channels: Annotated[int, at_least(1, 1000)]  # image channels of x_t and condition together, before the puzzle
+    out_channels: Annotated[int, at_least(1, 1000)]  # image channels of the output, all answers together
+    width: Annotated[int, at_least(4, 10**4)]
     recompute: str  # what is computed twice to save memory: none, blocks, …
     answers: Annotated[int, at_least(1)] = 1  # per target channel: 2 where both image and noise are predicted
 

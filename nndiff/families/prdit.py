@@ -67,7 +67,7 @@ class PRDiTSpec(NetworkSpec):
 
     token: Triple  # voxels that a token sees
     block: Triple  # voxels that a token predicts
-    depth: Annotated[int, at_least(0)]  # transformer blocks; 0: the local denoiser alone
+    depth: Annotated[int, at_least(0, 1000)]  # transformer blocks; 0: the local denoiser alone
     recompute: Annotated[str, one_of("none", "blocks")]
     bounded: bool = False  # normalised branches, queries and keys; a denoiser of voxels; False: in older plans
     prior_shape: Triple | None = None  # voxels of the prior's spectrum and mean; None: no prior, in older plans

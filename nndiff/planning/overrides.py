@@ -156,7 +156,7 @@ def _demand_in_range(path: str, value: Any) -> None:
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text  # a bare word is a string, as in precision=fp32
 
 

@@ -28,6 +28,7 @@ from nndiff.words.volume import Spacing, Triple
 
 T = TypeVar("T")
 
+VOXELS, SAMPLES, TRAINING_STEPS = 10**5, 10**5, 10**9  # beyond these a number is a mistake: per axis, at once, per run
 DATASET_WIDE = ("task", "file_ending", "source_channels", "target_channels", "anchor", "crop", "target_range")
 DENOISING = Scheme("denoising", {})
 RISING = Rule(lambda value: all(low < high for low, high in value), "pairs of a lower and a higher number")
@@ -93,11 +94,13 @@ class Configuration(Checked):
 
     budget: Budget
     spacing: Annotated[Spacing, above(0, " mm")]
-    volume_shape: Annotated[Triple, at_least(1)]  # the median case, cropped and resampled; generation: of every volume
-    puzzle_factor: Annotated[Triple, at_least(1)]
-    patch_size: Annotated[Triple, at_least(1)]
-    batch_size: Annotated[int, at_least(1)]
-    accumulate: Annotated[int, at_least(1)]  # batches whose gradients are summed per training step
+    volume_shape: Annotated[
+        Triple, at_least(1, VOXELS)
+    ]  # the median case, cropped and resampled; generation: of every volume
+    puzzle_factor: Annotated[Triple, at_least(1, 64)]
+    patch_size: Annotated[Triple, at_least(1, VOXELS)]
+    batch_size: Annotated[int, at_least(1, SAMPLES)]
+    accumulate: Annotated[int, at_least(1, SAMPLES)]  # batches whose gradients are summed per training step
     network: NetworkSpec
     precision: Annotated[str, one_of("bf16", "fp32")]
     process: Scheme
@@ -107,9 +110,9 @@ class Configuration(Checked):
     stages: Annotated[tuple[Stage, ...], Rule(bool, "at least one stage")]
     augmentation: tuple[Scheme, ...]
     learning_rate: Annotated[float, Rule(lambda value: 0 < value < 1, "between 0 and 1")]
-    warmup_steps: Annotated[int, at_least(0)]
-    training_steps: Annotated[int, at_least(1)]
-    ema_half_life: Annotated[int, at_least(1)]  # in steps
+    warmup_steps: Annotated[int, at_least(0, TRAINING_STEPS)]
+    training_steps: Annotated[int, at_least(1, TRAINING_STEPS)]
+    ema_half_life: Annotated[int, at_least(1, TRAINING_STEPS)]  # in steps
     sampler: SamplerPlan  # used unless tuning chose another one
     predicted: Predicted
     # per target channel, what is open over open_part, by the local mean of its source; empty: the same everywhere

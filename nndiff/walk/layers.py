@@ -87,7 +87,7 @@ class Shifts(Layer):
     name = "shifts"
 
     places: int = option(
-        1, at_least(1), help="average over K positions of the puzzle's grid", flag="shifts", metavar="K"
+        1, at_least(1, 10**4), help="average over K positions of the puzzle's grid", flag="shifts", metavar="K"
     )
 
     @property

@@ -36,7 +36,7 @@ class SamplerPlan(Checked):
     layers: tuple[Layer, ...] = field(default_factory=lambda: (Tiles(), Shifts()))
     guides: tuple[Guide, ...] = ()
     caches: tuple[Cache, ...] = field(default_factory=lambda: (Deep(),))
-    samples: Annotated[int, at_least(1)] = 1  # number of volumes that are drawn and averaged
+    samples: Annotated[int, at_least(1, 10**4)] = 1  # number of volumes that are drawn and averaged
 
     def __post_init__(self) -> None:
         super().__post_init__()

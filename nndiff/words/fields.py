@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,9 +41,10 @@ def one_of(*names: Any) -> Rule:
     return Rule(lambda value: value in names, " or ".join(map(str, names)))
 
 
-def at_least(low: float) -> Rule:
-    """Return the rule that every number of the value is `low` or more."""
-    return Rule(lambda value: all(v >= low for v in _numbers(value)), f"at least {low:g}")
+def at_least(low: float, most: float = math.inf) -> Rule:
+    """Return the rule that every number of the value is `low` or more, and not absurd: `most` or less."""
+    words = f"at least {low:g}" + (f" and at most {most:g}" if most < math.inf else "")
+    return Rule(lambda value: all(low <= v <= most for v in _numbers(value)), words)
 
 
 def above(low: float, unit: str = "") -> Rule:

@@ -79,7 +79,7 @@ def read_json(path: Path, remedy: str | None = None) -> Any:
         raise NndiffError(f"{path.name} is missing.", where=path, remedy=remedy) from None
     except OSError as error:
         raise NndiffError(f"Cannot read {path.name}.", found=error.strerror or error, where=path) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NndiffError(f"{path.name} is not valid JSON.", found=error, where=path, remedy=remedy) from None
 
 

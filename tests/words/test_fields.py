@@ -14,6 +14,7 @@ from nndiff.words.fields import Checked, Rule, above, at_least, one_of, option, 
     ("rule", "good", "bad"),
     [
         (at_least(1), [1, 1.0, 7, (1, 2, 3), [4], (), None], [0, 0.99, (1, 0, 3), [0], math.nan]),
+        (at_least(1, 64), [1, 64, (2, 64)], [0, 65, (2, 65), 10**12, math.inf, math.nan]),
         (above(0), [1e-9, 3, (0.1, 2)], [0, -3, (1, 0), math.nan]),
         (within(0, 1), [0, 0.5, 1], [-1e-9, 1.01, math.inf, math.nan]),
         (one_of("bf16", "fp32"), ["bf16", "fp32"], ["fp16", "", None]),

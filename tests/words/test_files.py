@@ -135,9 +135,10 @@ def test_reading_says_what_is_wrong_and_where(tmp_path):
     with pytest.raises(NndiffError, match="not valid JSON") as raised:
         read_json(path)
     assert "line 1" in str(raised.value.found)
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(NndiffError, match="not valid JSON"):
-        read_json(path)
+    for hostile in (b"\xff\xfe\x00", b"[" * 10**5, b'{"a":' * 10**5, b'{"a": ' + b"9" * 5000 + b"}"):
+        path.write_bytes(hostile)
+        with pytest.raises(NndiffError, match="not valid JSON"):
+            read_json(path)
 
 
 def test_a_file_that_may_not_be_read_is_not_said_to_be_unwritable(tmp_path, monkeypatch):
