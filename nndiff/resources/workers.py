@@ -2,9 +2,9 @@
 
     for case, outcome in run(function, cases, workers): ...      outcome = a result, or a Failure with the reason
 
-A case that fails is reported with its traceback, and the other cases go on. A worker that dies (killed, out of memory)
-ends the run with an error that names the cases that it may have been working on. `workers = 0` processes all cases in
-this process, in order.
+A case that fails is reported with its traceback, and the other cases go on. So is a case whose worker dies: a worker
+notes which case it begins, so the one case is known, and the reason is the signal. A worker that is silent for PATIENCE
+is killed. `workers = 0` processes all cases in this process, in order.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
+import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 from nndiff.resources.machine import available_cores, free_ram
 from nndiff.words.errors import NndiffError
@@ -42,6 +45,7 @@ THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
 )
+CHECK, PATIENCE = 30.0, 2 * 3600.0  # seconds between looks at silent workers, and after which one is killed
 IN_FLIGHT = 2  # submitted cases per worker: enough to keep it busy, few enough to bound memory
 
 
@@ -92,32 +96,96 @@ def _serial(function: Callable[[C], R], cases: Sequence[C]) -> Iterator[tuple[C,
 
 
 def _parallel(function: Callable[[C], R], cases: Sequence[C], workers: int) -> Iterator[tuple[C, R | Failure]]:
-    with _one_thread_each():
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_mind_the_parent)
-        waiting = list(reversed(cases))
-        running: dict[Future[R | Failure], C] = {}
-        try:
-            while waiting or running:
-                while waiting and len(running) < IN_FLIGHT * workers:
-                    case = waiting.pop()
-                    with _interrupts_held():  # a submission may start a worker, which inherits the blocked Ctrl-C
-                        running[pool.submit(_in_worker, _Guarded(function), case)] = case
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    outcome = future.result()
-                    yield running.pop(future), outcome
-        except BrokenProcessPool:
-            names = ", ".join(sorted(case.name for case in running.values()))
-            raise NndiffError(
-                "A worker process died; most likely the machine ran out of memory.",
-                found=f"it was processing one of: {names}",
-                remedy="run the command again with fewer workers (-np 1, or -np 0 for none); finished cases are kept. "
-                "A script of your own must call this below `if __name__ == '__main__':`",
-            ) from None
-        finally:
-            with _interrupts_held():  # a second Ctrl-C during the shutdown would leave a lock held for ever
-                # Without the wait, the pool's thread may close its pipe while Python exits, which prints a traceback.
-                pool.shutdown(wait=not (waiting or running), cancel_futures=True)
+    waiting = list(reversed(cases))
+    with _one_thread_each(), tempfile.TemporaryDirectory(prefix="nndiff_workers_") as notes:
+        while waiting:  # once, and once more after every worker that died
+            lost = list[C]()
+            reasons = yield from _until_one_dies(function, waiting, lost, workers, Path(notes))
+            for case in lost:
+                if case.name in reasons:
+                    yield case, Failure(case.name, reasons[case.name], "", True)
+            waiting += [case for case in reversed(lost) if case.name not in reasons]
+
+
+def _until_one_dies(
+    function: Callable[[C], R], waiting: list[C], lost: list[C], workers: int, notes: Path
+) -> Generator[tuple[C, R | Failure], None, dict[str, str]]:
+    """Yield outcomes until all cases are done or a worker dies; return why, by the case that it was working on.
+
+    `lost` are then the cases that had been begun.
+    """
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_mind_the_parent)
+    running: dict[Future[R | Failure], C] = {}
+    processes: dict[int, Any] = {}
+    overdue = set[int]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < IN_FLIGHT * workers:
+                case = waiting.pop()
+                with _interrupts_held():  # a submission may start a worker, which inherits the blocked Ctrl-C
+                    running[pool.submit(_in_worker, _Guarded(function), case, notes)] = case
+                processes = dict(pool._processes)
+            done, _ = wait(running, CHECK, return_when=FIRST_COMPLETED)
+            for future in done:
+                outcome = future.result()
+                yield running.pop(future), outcome
+            if not done:
+                overdue |= _killed_if_silent(processes, notes)
+    except BrokenProcessPool:
+        lost += running.values()
+        running.clear()
+        reasons = _reasons(processes, overdue, notes)
+        if not reasons.keys() & {case.name for case in lost}:
+            raise _died(lost) from None
+        return reasons
+    finally:
+        with _interrupts_held():  # a second Ctrl-C during the shutdown would leave a lock held for ever
+            # Without the wait, the pool's thread may close its pipe while Python exits, which prints a traceback.
+            pool.shutdown(wait=not (waiting or running), cancel_futures=True)
+    return {}
+
+
+def _killed_if_silent(processes: Mapping[int, Any], notes: Path) -> set[int]:
+    """Kill the workers whose case has taken longer than PATIENCE, and return them."""
+    silent = set()
+    for process in processes:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if time.time() - (notes / str(process)).stat().st_mtime > PATIENCE:
+                os.kill(process, signal.SIGKILL)
+                silent.add(process)
+    return silent
+
+
+def _reasons(processes: Mapping[int, Any], overdue: set[int], notes: Path) -> dict[str, str]:
+    """Return why workers died, by the case that each had begun; those that the pool itself ended do not count."""
+    reasons = {}
+    for number, process in processes.items():
+        process.join()
+        if process.exitcode not in (0, -signal.SIGTERM) and (notes / str(number)).exists():
+            case = (notes / str(number)).read_text(encoding="utf-8")
+            late = f"no answer within {PATIENCE / 3600:g} h, so its process was killed"
+            reasons[case] = late if number in overdue else _of_death(process.exitcode)
+    return reasons
+
+
+def _of_death(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return (
+            "its process was killed from outside (SIGKILL); most likely the machine ran out of memory\n"
+            "  remedy: use fewer workers (-np 1, or -np 0 for none)"
+        )
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"code {code}"
+    return f"its process crashed ({name})\n  remedy: check the files of this case, they may be damaged"
+
+
+def _died(cases: Sequence[Named]) -> NndiffError:
+    names = ", ".join(sorted(case.name for case in cases))
+    return NndiffError(
+        "A worker process died; most likely the machine ran out of memory.",
+        found=f"it was processing one of: {names}",
+        remedy="run the command again with fewer workers (-np 1, or -np 0 for none); finished cases are kept. "
+        "A script of your own must call this below `if __name__ == '__main__':`",
+    )
 
 
 @contextmanager
@@ -145,12 +213,13 @@ def _mind_the_parent() -> None:
     threading.Thread(target=outlived, daemon=True).start()
 
 
-def _in_worker(function: _Guarded[C, R], case: C) -> R | Failure:
+def _in_worker(function: _Guarded[C, R], case: C, notes: Path) -> R | Failure:
     """Return the outcome of a case, or end the process on Ctrl-C.
 
     The pool would treat a SystemExit as a result, and the worker would wait for further cases.
     """
     try:
+        (notes / str(os.getpid())).write_text(case.name, encoding="utf-8")
         return function(case)
     except SystemExit:  # Ctrl-C; unfinished files have been cleaned up
         os._exit(1)

@@ -90,12 +90,72 @@ def test_the_others_go_on_past_a_bad_case(count):
     assert "-np" in memory.message
 
 
-def test_a_dying_worker_ends_with_the_cases_it_may_have_been_at():
-    with pytest.raises(NndiffError, match="worker process died") as raised:
-        outcomes(die_on_two, 1)
-    assert "case_2" in raised.value.found
-    assert "case_0" not in raised.value.found
-    assert "-np" in raised.value.remedy
+def crash_on_two(case):
+    if case.number == 2:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return case.number
+
+
+def be_killed_on_one_and_three(case):
+    if case.number in (1, 3):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return case.number
+
+
+def hang_on_two(case):
+    if case.number == 2:
+        time.sleep(600)
+    return case.number
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    ("function", "dead", "words"),
+    [
+        (die_on_two, {"case_2"}, ("code 9",)),
+        (crash_on_two, {"case_2"}, ("SIGSEGV", "may be damaged")),
+        (be_killed_on_one_and_three, {"case_1", "case_3"}, ("SIGKILL", "out of memory", "-np")),
+    ],
+)
+def test_a_worker_that_dies_is_its_cases_failure_and_the_others_go_on(count, function, dead, words):
+    found = outcomes(function, count)
+    assert {name for name, outcome in found.items() if isinstance(outcome, Failure)} == dead
+    assert {name: outcome for name, outcome in found.items() if name not in dead} == {
+        case.name: case.number for case in CASES if case.name not in dead
+    }
+    for name in dead:
+        assert all(word in found[name].message for word in words), found[name].message
+
+
+def test_a_worker_that_is_silent_is_killed_and_the_others_go_on(monkeypatch):
+    monkeypatch.setattr(workers, "CHECK", 0.05)
+    monkeypatch.setattr(workers, "PATIENCE", 3.0)
+    found = outcomes(hang_on_two, 2)
+    assert "no answer within" in found.pop("case_2").message
+    assert found == {case.name: case.number for case in CASES if case.number != 2}
+
+
+DIE_AT_ONCE = """
+from tests.resources.test_workers import CASES, square
+from nndiff.resources.workers import run
+import os
+if __name__ == "__mp_main__":
+    os._exit(3)
+if __name__ == "__main__":
+    list(run(square, CASES, 2, "Test"))
+"""
+
+
+def test_workers_that_die_before_any_case_end_the_run(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(DIE_AT_ONCE)
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}
+    )
+    assert "A worker process died" in done.stderr
+    assert "case_0" in done.stderr
+    assert "__name__" in done.stderr
 
 
 def test_no_case_is_no_work():
