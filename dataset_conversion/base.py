@@ -18,7 +18,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,10 +144,11 @@ def gather(roles: Sequence[Role]) -> Gathered:
 def named(gathered: Gathered, folder: Path, by: str | None) -> Gathered:
     """Return the cases named by their paths or by numbers; a case keeps its number in later conversions.
 
-    A case name that contains a patient's name is refused, unless `by` says explicitly how cases are named.
+    A case name that contains a patient's name or number is refused, unless `by` says explicitly how cases are named.
     """
     from nndiff.imaging import dicom
 
+    gathered = replace(gathered, patients=_patients(gathered))
     if by is None:
         for case, files in gathered.cases.items():
             series = [path for path in files.values() if dicom.is_series(path)]
@@ -174,6 +175,24 @@ def named(gathered: Gathered, folder: Path, by: str | None) -> Gathered:
         {cases[case]: patients[patient] for case, patient in gathered.patients.items() if case in gathered.cases},
         {cases[case]: why for case, why in gathered.left_out.items()},
     )
+
+
+def _patients(gathered: Gathered) -> dict[str, str]:
+    """Return the patient of every case where that is known: by its path, or by the PatientID of its DICOM series.
+
+    Cases with one PatientID are one group, which is named after the first of them, so the number is not stored.
+    """
+    from nndiff.imaging import dicom
+
+    patients, first = dict(gathered.patients), dict[str, str]()
+    for case, files in sorted(gathered.cases.items()):
+        series = next((path for path in files.values() if dicom.is_series(path)), None)
+        if case in patients or series is None:
+            continue
+        with suppress(NndiffError):  # an unreadable file is reported later, by the code that needs it
+            if number := dicom.patient_number(series):
+                patients[case] = first.setdefault(number, case)
+    return patients
 
 
 def _names_patient(path: Path, case: str) -> bool:

@@ -104,6 +104,7 @@ def _add_how(command: Command) -> None:
     )
     command.flag("save_samples", action="store_true", help="save each draw, in samples/")
     command.flag("dicom_out", action="store_true", help="also write DICOM series, in dicom/, if the scans are DICOM")
+    command.flag("record_paths", action="store_true", help="write whole paths into predict.json, not only names")
     command.flag("n", type=int, default=1, metavar="N", help="number of volumes to generate (default: 1)")
 
 
@@ -148,6 +149,7 @@ def _work(arguments: argparse.Namespace) -> None:
         save_expected_error=arguments.save_expected_error,
         save_samples=arguments.save_samples,
         dicom_out=arguments.dicom_out,
+        record_paths=arguments.record_paths,
         seed=arguments.seed,
         device=arguments.device,
         go_on=arguments.continue_prediction,

@@ -51,7 +51,7 @@ class UNetSpec(NetworkSpec):
     multipliers: tuple[int, ...]
     kernels: tuple[Triple, ...]
     strides: tuple[Triple, ...]  # strides[0] is (1, 1, 1)
-    blocks: Annotated[int, at_least(1, 100)]  # residual blocks per level, on each side
+    blocks: Annotated[int, at_least(1, 1000)]  # residual blocks per level, on each side
     head_width: Annotated[int, at_least(0, 10**4)]  # width of the full-resolution head after the puzzle; 0: no head
     recompute: Annotated[str, one_of("none", "norms", "blocks")]
     timed: bool = False  # whether the heads at full resolution are told the time

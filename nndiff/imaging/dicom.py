@@ -83,15 +83,33 @@ def modality(folder: Path) -> str:
 
 
 def names_patient(path: Path, text: str) -> bool:
-    """Return whether a text contains the patient's name; placeholders of de-identification do not count as names."""
+    """Return whether a text contains the patient's name or number.
+
+    Placeholders of de-identification do not count, nor does a number that is also the name.
+    """
     with in_words(path), _files(path) as files:
         header = _header(files[0], path) if files else {}
     name, number = (str(header.get(keyword, "")).lower() for keyword in ("PatientName", "PatientID"))
     if name == number:
         return False
     whole, parts = _plain(text), set(re.split(r"[\W\d_]+", _plain(text)))
+    plain = _letters(number)
+    if len(plain) > SHORT and plain not in NO_NAMES and plain in _letters(text):
+        return True
     words = {spelt for word in re.split(r"[\W\d_]+", name) for spelt in (_plain(word), _plain(word.translate(SPELT)))}
     return any(word in whole if len(word) > SHORT else word in parts for word in words - NO_NAMES if len(word) > 1)
+
+
+def patient_number(path: Path) -> str:
+    """Return the PatientID of a series, '' if it has none or a placeholder."""
+    with in_words(path), _files(path) as files:
+        number = str(_header(files[0], path).get("PatientID", "")).strip() if files else ""
+    return "" if _plain(number) in NO_NAMES else number
+
+
+def _letters(text: str) -> str:
+    """Return the letters and digits of a text alone, so that 12-345 is found in 12345."""
+    return re.sub(r"[\W_]+", "", _plain(text))
 
 
 def _plain(text: str) -> str:

@@ -97,7 +97,7 @@ class Configuration(Checked):
     volume_shape: Annotated[
         Triple, at_least(1, VOXELS)
     ]  # the median case, cropped and resampled; generation: of every volume
-    puzzle_factor: Annotated[Triple, at_least(1, 64)]
+    puzzle_factor: Annotated[Triple, at_least(1, 1000)]
     patch_size: Annotated[Triple, at_least(1, VOXELS)]
     batch_size: Annotated[int, at_least(1, SAMPLES)]
     accumulate: Annotated[int, at_least(1, SAMPLES)]  # batches whose gradients are summed per training step

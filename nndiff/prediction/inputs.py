@@ -14,6 +14,7 @@ from nndiff.imaging import dicom
 from nndiff.plans.channels import Channel
 from nndiff.words.dataset import CHANNEL, FILE_ENDINGS
 from nndiff.words.errors import NndiffError
+from nndiff.words.names import shown, unfit
 from nndiff.words.paths import demand_input
 
 DICOM_TO = ".nii.gz"
@@ -55,7 +56,9 @@ def find(folder: Path, channels: tuple[Channel, ...]) -> Inputs:
         stem, ending = named
         match = CHANNEL.match(stem)
         if match is None:
-            failures[stem] = _unnumbered(path, channels)
+            failures[shown(stem)] = _unnumbered(path, channels)
+        elif why := unfit(match["case"]):
+            failures[shown(match["case"])] = f"the text cannot be the name of a case: {why}; rename {shown(path.name)}"
         elif int(match["channel"]) in found[match["case"]]:
             failures[match["case"]] = (
                 f"two files are channel {int(match['channel'])} of this case, one of them {path.name}"
@@ -104,7 +107,7 @@ def _below(path: Path) -> list[Path]:
 
 def _unnumbered(path: Path, channels: tuple[Channel, ...]) -> str:
     names = ", ".join(f"_{i:04d} {channel.name}" for i, channel in enumerate(channels))
-    return f"the name of {path.name} has no channel number; rename it to CASE_0000 ({names})"
+    return f"the name of {shown(path.name)} has no channel number; rename it to CASE_0000 ({names})"
 
 
 def _wrong_channels(name: str, found: list[int], channels: tuple[Channel, ...]) -> str:

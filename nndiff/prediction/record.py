@@ -96,11 +96,14 @@ def begun_record(request: Request, trained: Trained, sampler: SamplerPlan, devic
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type
     return {
         "versions": {"nndiff": VERSION, "torch": torch.__version__, "python": platform.python_version()},
-        "command": sys.argv,
+        "command": [word if request.record_paths else without_folders(word) for word in sys.argv],
         "dataset": trained.plan.dataset,
         "configuration": trained.configuration,
         "plan": digest(trained.plan),
-        "model": list(trained.sources),
+        "model": [
+            source | {"checkpoint": source["checkpoint"] if request.record_paths else _in_fold(source["checkpoint"])}
+            for source in trained.sources
+        ],
         "puzzle_factor": list(trained.model.configuration.puzzle_factor),
         "precision": trained.model.configuration.precision,
         "sampler": encode(sampler),
@@ -112,6 +115,19 @@ def begun_record(request: Request, trained: Trained, sampler: SamplerPlan, devic
         "cases": {},
         "failures": {},
     }
+
+
+def without_folders(word: str) -> str:
+    """Return a word of a command line; of an absolute path the last part: folders can name people and machines."""
+    flag, sign, value = word.partition("=")
+    if sign and flag.startswith("-"):
+        return f"{flag}={without_folders(value)}"
+    return f"…/{Path(word).name}" if Path(word).is_absolute() else word
+
+
+def _in_fold(path: str) -> str:
+    """Return the path of a checkpoint within its model."""
+    return str(Path(*Path(path).parts[-2:]))
 
 
 def how_made(record: Mapping[str, Any]) -> dict[str, Any]:

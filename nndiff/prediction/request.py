@@ -29,6 +29,7 @@ class Request:
     save_expected_error: bool = False
     save_samples: bool = False
     dicom_out: bool = False
+    record_paths: bool = False  # whether predict.json holds the folders of files, not only their names
     seed: int = 0
     device: str | None = None
     go_on: bool = False

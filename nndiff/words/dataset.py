@@ -19,10 +19,10 @@ from pathlib import Path
 from nndiff.words import strict_json
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import PART, read_json
+from nndiff.words.names import shown, unfit
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
-PLAIN_NAME = re.compile(r"^[^./\\][^/\\]*$")  # a name without path separators: its files stay in their folder
 TASKS = ("translation", "generation")
 
 
@@ -229,10 +229,8 @@ def _in_place(words: DatasetJson, folder: Path) -> tuple[Channels, Channels, dic
     masks: dict[str, Path] = {}
     findings = []
     for case, row in (words.dataset or {}).items():
-        if not PLAIN_NAME.match(case):
-            what = "a case name must not start with a dot or contain a slash or backslash."
-            remedy = "use letters, digits, - and _: output files are named after the case"
-            findings.append(Finding(case, str(folder / "dataset.json"), what, remedy))
+        if why := unfit(case):
+            findings.append(_unnamed(case, folder / "dataset.json", why))
             continue
         sources[case] = {i: folder / name for i, name in enumerate(row.images)}
         targets[case] = {i: folder / name for i, name in enumerate(row.targets)}
@@ -290,8 +288,16 @@ def _channels(folder: Path, ending: str) -> tuple[Channels, list[Finding]]:
         if match is None:
             findings.append(_rejected(path, ending, "CASE_0000"))
             continue
+        if why := unfit(match["case"]):
+            findings.append(_unnamed(match["case"], path, why))
+            continue
         channels.setdefault(match["case"], {})[int(match["channel"])] = path
     return channels, findings
+
+
+def _unnamed(case: str, where: Path, why: str) -> Finding:
+    remedy = "use letters, digits, - and _: output files are named after the case"
+    return Finding(shown(case), shown(str(where)), f"the text cannot be the name of a case: {why}.", remedy)
 
 
 def _masks(folder: Path, ending: str) -> tuple[dict[str, Path], list[Finding]]:
@@ -318,7 +324,7 @@ def _visible(folder: Path) -> list[Path]:
 def _rejected(path: Path, ending: str, pattern: str) -> Finding:
     return Finding(
         "",
-        str(path),
+        shown(str(path)),
         "The file name is not valid.",
         f"rename the file to {pattern}{ending}, or move it to another folder",
     )

@@ -37,7 +37,7 @@ def planned(*assignments: str):
         ("configurations.prdit.batch_size=2", "not among those to be planned"),
         ("configurations.bridge.batch_size=two", "a whole number"),
         ("configurations.bridge.batch_size=0", "at least 1"),
-        ("configurations.bridge.network.blocks=10000000", "at most 100"),
+        ("configurations.bridge.network.blocks=10000000", "at most 1000"),
         ("configurations.bridge.network.width=1e9", "a whole number"),
         ("configurations.bridge.network.width=1000000000", "at most 10000"),
         ("configurations.bridge.patch_size=[1000000,8,8]", "at most 100000"),

@@ -65,6 +65,14 @@ def test_a_case_that_does_not_fit_is_explained_and_the_others_stay(folder, names
         assert word in found.failures["bad"]
 
 
+@pytest.mark.parametrize("name", ["-rf", "a\u202eb", "a ", "\x1b[2Ja", "a\nb"])
+def test_a_name_that_cannot_be_printed_or_typed_is_no_case(folder, name):
+    found = find(folder("good_0000.nii.gz", f"{name}_0000.nii.gz"), (PET,))
+    assert [case.name for case in found.cases] == ["good"]
+    assert len(found.failures) == 1
+    assert all((case + why).isprintable() for case, why in found.failures.items())
+
+
 def test_a_folder_without_an_image_or_none_at_all_is_refused(folder):
     with pytest.raises(NndiffError, match=r"CASE_0000\.nii\.gz.*an empty folder"):
         find(folder(), (PET,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import sys
 import threading
 import weakref
 from dataclasses import replace
@@ -288,7 +289,8 @@ def test_the_record_says_how_each_volume_was_made(tmp_path, predict, trained):
     record = read_json(summary.record)
     path = trained / "fold_0" / BEST
     weights = digest_of(checkpoint.load(path).ema)
-    assert record["model"] == [{"fold": "0", "checkpoint": str(path), "step": "7", "weights": weights}]
+    assert record["model"] == [{"fold": "0", "checkpoint": f"fold_0/{BEST}", "step": "7", "weights": weights}]
+    assert str(tmp_path) not in summary.record.read_text()
     expected = {
         "start": {"name": "source"},
         "times": encode(replace(checkpoint.load(path).planned.sampler.times, steps=2)),
@@ -309,6 +311,18 @@ def test_the_record_says_how_each_volume_was_made(tmp_path, predict, trained):
         assert (tmp_path / "out" / row["outputs"][0]).exists()
         assert (row["shape"], row["tiles"], row["tile"]) == ([14, 16, 18], 1, [14, 16, 18])
         assert set(row["seconds"]) == {"read", "compute", "write"}
+
+
+def test_the_record_holds_whole_paths_on_request(tmp_path, predict, trained, monkeypatch):
+    scans(tmp_path / "in", 1)
+    monkeypatch.setattr(
+        sys, "argv", ["nndiff_predict", "-i", str(tmp_path / "in"), f"--output={tmp_path}/out", "-f", "0"]
+    )
+    plain = read_json(predict("plain").record)
+    assert plain["command"] == ["nndiff_predict", "-i", "…/in", "--output=…/out", "-f", "0"]
+    whole = read_json(predict("whole", record_paths=True).record)
+    assert whole["command"] == sys.argv
+    assert whole["model"][0]["checkpoint"] == str(trained / "fold_0" / BEST)
 
 
 def test_from_python_it_is_quiet_and_returns_what_was_done(tmp_path, predict, capfd):

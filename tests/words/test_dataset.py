@@ -186,12 +186,23 @@ def test_in_place_the_numbers_of_files_must_fit_and_nothing_speaks_of_folders(bu
     assert "Tr" not in finding.what + finding.remedy
 
 
-@pytest.mark.parametrize("name", ["../outside", "sub/case", "", ".hidden", "a\\b"])
+@pytest.mark.parametrize("name", ["../outside", "sub/case", "", ".hidden", "a\\b", "-rf", "a\nb", "a\u202eb", "a "])
 def test_in_place_a_case_name_never_leaves_the_folder(build, name):
     row = {"images": ["x.nii.gz"], "targets": ["y.nii.gz"]}
     dataset = read(build(["x.nii.gz", "y.nii.gz"], dataset={name: row, "b": row}))
-    assert "must not start with a dot or contain a slash" in only(dataset).what
+    assert "cannot be the name of a case" in only(dataset).what
+    assert only(dataset).case.isprintable()
     assert [case.name for case in dataset.cases] == ["b"]
+
+
+@pytest.mark.parametrize("name", ["-rf", "a\u202eb", "a ", "\x1b[2Ja"])
+def test_in_folders_too_a_case_name_can_be_printed_and_typed(build, name):
+    dataset = read(build([*pair("b"), f"imagesTr/{name}_0000.nii.gz", f"targetsTr/{name}_0000.nii.gz"]))
+    assert [case.name for case in dataset.cases] == ["b"]
+    assert len(dataset.findings) == 2
+    for finding in dataset.findings:
+        assert "cannot be the name of a case" in finding.what
+        assert (finding.case + finding.file).isprintable()
 
 
 def test_every_wrong_thing_is_reported_at_once(build):
