@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -126,8 +126,30 @@ KEYS = {"format", "version", "configuration", "step", "weights", "ema", "optimiz
 def save(path: Path, checkpoint: Checkpoint) -> None:
     contents = {"format": FORMAT, "version": VERSION, **vars(checkpoint)}
     contents |= {name: json.dumps(encode(contents[name])) for name in WORDS}
-    with atomic(path) as part:
-        torch.save(contents, part)
+    with atomic(path) as part, open(part, "wb") as stream:
+        told = _Telling(stream)
+        try:
+            torch.save(contents, told)  # type: ignore[arg-type]
+        except RuntimeError as error:
+            raise told.error or error from None
+
+
+class _Telling:
+    """A file that remembers why it could not be written: of a full disk, PyTorch says "unexpected pos 64 vs 0"."""
+
+    def __init__(self, stream: BinaryIO):
+        self.stream = stream
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.stream.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.stream.flush()
 
 
 def load(path: Path, remedy: str | None = None, verify: bool = True) -> Checkpoint:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import pickle
@@ -106,8 +108,8 @@ def test_an_unwritable_state_leaves_the_earlier_checkpoint(saved, monkeypatch) -
     _, path = saved()
     before = path.read_bytes()
 
-    def full(contents: Any, part: Path) -> None:
-        part.write_bytes(b"half")
+    def full(contents: Any, part: Any) -> None:
+        part.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
@@ -125,6 +127,28 @@ def refused(path: Path, words: str) -> NndiffError:
         checkpoint.load(path, "train it first")
     assert refusal.value.where == path
     return refusal.value
+
+
+@pytest.mark.parametrize("room", [0, 100, 5000, 50000])
+def test_a_disk_that_fills_while_weights_are_written_is_said_so(saved, monkeypatch, room) -> None:
+    """PyTorch hides it behind "unexpected pos 64 vs 0"; whether it does depends on which write fails."""
+    contents, path = saved()
+    whole = path.read_bytes()
+    assert len(whole) > room
+
+    class Filling(io.FileIO):
+        def write(self, data: Any) -> int:
+            if self.tell() + len(data) > room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    monkeypatch.setattr(
+        checkpoint, "open", lambda part, mode: io.BufferedWriter(Filling(part, mode), 64), raising=False
+    )
+    with pytest.raises(NndiffError, match="The disk is full"):
+        checkpoint.save(path, contents)
+    assert path.read_bytes() == whole
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
 def test_a_missing_file_is_said_with_its_remedy(tmp_path) -> None:

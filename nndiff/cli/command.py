@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import math
 import os
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nndiff.words.errors import NndiffError, nearest
+from nndiff.words.files import explained
 from nndiff.words.paths import Paths
 from nndiff.words.stopping import STOPPING, Stopped, handled, raise_stopped
 
@@ -31,6 +33,10 @@ NNUNET_FLAGS = {
     "-nps": "reading, computing and writing always overlap, so leave the flag out",
     "-plans_name": "one plan.json holds all configurations, so leave the flag out",
 }
+
+
+# Errors of a disk, wherever they show; others are errors of nndiff, which need their traceback.
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.ESTALE)
 
 
 class Command:
@@ -97,6 +103,19 @@ class Command:
             return 1
         except BrokenPipeError:  # the reader of the output has ended, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except OSError as error:
+            if error.errno not in OF_THE_DISK:
+                raise
+            if debug:
+                traceback.print_exc()
+            print(f"\nError: {explained(error, Path(error.filename or '.'))}", file=sys.stderr)
+            return 1
+        except MemoryError as error:
+            if debug:
+                traceback.print_exc()
+            remedy = "use fewer workers (-np 1, or -np 0 for none), or a machine with more memory"
+            print(f"\nError: {NndiffError('The memory is full.', found=str(error), remedy=remedy)}", file=sys.stderr)
             return 1
         except KeyboardInterrupt as interrupt:
             stopped = interrupt if isinstance(interrupt, Stopped) else Stopped()

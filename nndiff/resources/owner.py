@@ -137,18 +137,19 @@ def _demand_free(path: Path, own: Owner) -> bool:
 
 def _written(path: Path, own: Owner) -> bool:
     """Write the lock whole, or return False if there is one."""
-    part = _beside(path)
-    part.write_text(json.dumps(asdict(own)) + "\n", encoding="utf-8")
+    part, text = _beside(path), json.dumps(asdict(own)) + "\n"
     try:
-        os.link(part, path)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without links
-        with contextlib.suppress(FileExistsError), open(path, "x", encoding="utf-8") as stream:
-            stream.write(part.read_text(encoding="utf-8"))
-        return _owner(path) == own
+        part.write_text(text, encoding="utf-8")
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            with contextlib.suppress(FileExistsError), open(path, "x", encoding="utf-8") as stream:
+                stream.write(text)
+            return _owner(path) == own
     finally:
-        part.unlink()
+        part.unlink(missing_ok=True)
     return True
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from nndiff.checkpoint import Epoch, Run
 from nndiff.pictures import Curve, curves, slices
 from nndiff.training.validation import Example
-from nndiff.words.files import atomic
+from nndiff.words.files import append, atomic
 
 REST = 19.0  # waiting time before the next drawing, as a multiple of the duration of the last one
 
@@ -38,9 +38,7 @@ class Journal:
         if self.quiet:
             return
         print(line, file=sys.stderr, flush=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "log.txt", "a", encoding="utf-8") as stream:
-            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+        append(self.folder / "log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
 
     def write(self, history: Sequence[Epoch], run: Run, stages: Sequence[int]) -> None:
         """Write progress.csv, and draw the figures if they are due.  stages: first step of each stage but the first."""

@@ -1,4 +1,4 @@
-"""Atomic file writing: a file is either complete or absent. Everything that nndiff writes goes through `atomic`."""
+"""Atomic file writing: a file is either complete or absent. Everything but logs goes through `atomic`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,16 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def append(path: Path, text: str) -> None:
+    """Add text at the end of a file, which may be new."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise explained(error, path) from error
 
 
 def sweep(folder: Path) -> None:
@@ -121,11 +131,12 @@ def _plain(value: Any) -> bool:
 
 
 def explained(error: OSError, path: Path) -> NndiffError:
+    """Return the error in words."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or _cut_short(error):
         return NndiffError(
             "The disk is full.",
             where=path,
-            remedy="free some space and run the same command again; finished files are kept",
+            remedy="free some space and run the same command again (nndiff_train: with --c); finished files are kept",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         return NndiffError(

@@ -174,8 +174,10 @@ def begun(results: str, *flags: str, dies_in_save: int = 0) -> int:
         return process
     save, countdown = torch.save, [dies_in_save]
 
-    def half(contents: Any, path: Path) -> None:
-        save(contents, path)
+    def half(contents: Any, told: Any) -> None:
+        save(contents, told)
+        told.flush()
+        path = Path(told.stream.name)
         countdown[0] -= 1
         if countdown[0] == 0:
             os.truncate(path, path.stat().st_size // 2)
