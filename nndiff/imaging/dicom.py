@@ -11,13 +11,14 @@ slice, a tilted gantry, two series together) is refused, and the error says what
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import stat
 import tempfile
 import unicodedata
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -242,7 +243,16 @@ def _demand_one_series(headers: Sequence[Any], path: Path) -> None:
 
 
 def _slices(file: Path, header: Any, path: Path) -> list[Slice]:
-    shape = int(header.Rows), int(header.Columns)
+    rows, columns = (header.get(keyword) for keyword in ("Rows", "Columns"))
+    if not (isinstance(rows, int) and isinstance(columns, int) and rows > 0 and columns > 0):
+        raise NndiffError(
+            "A DICOM slice does not state its size.",
+            expected="the attributes Rows and Columns, a number each",
+            found=f"{rows} and {columns}",
+            where=path,
+            remedy=REMEDY,
+        )
+    shape = rows, columns
     if int(header.get("SamplesPerPixel", 1)) != 1:
         raise NndiffError("A slice is a colour image.", expected="one value per voxel", where=path, remedy=REMEDY)
     if "PerFrameFunctionalGroupsSequence" not in header:
@@ -264,20 +274,25 @@ def _functional(group: Any) -> list[Any]:
 
 
 def _slice(file: Path, frame: int, places: Sequence[Any], shape: tuple[int, int], path: Path) -> Slice:
-    def of(keyword: str, count: int) -> tuple[float, ...]:
-        for place in places:
-            value = place.get(keyword)
-            if value is not None and len(value) == count:
-                return tuple(float(number) for number in value)
-        raise NndiffError(
-            "A DICOM slice does not state its position.",
-            expected=f"the attribute {keyword}",
-            where=path,
-            remedy="remove files that are not slices of the volume",
-        )
+    def of(keyword: str, count: int, default: tuple[float, ...] | None = None) -> tuple[float, ...]:
+        value = next((place.get(keyword) for place in places if place.get(keyword) is not None), default)
+        given = [] if value is None else list(value) if isinstance(value, Iterable) else [value]
+        try:
+            found = tuple(float(number) for number in given)
+        except (TypeError, ValueError):
+            found = ()
+        if len(found) != count or not all(math.isfinite(number) for number in found):
+            raise NndiffError(
+                "A DICOM slice does not state where it is or what its numbers mean.",
+                expected=f"the attribute {keyword} with {count} number{'s' if count > 1 else ''}",
+                found=value,
+                where=path,
+                remedy="remove files that are not slices of the volume, or export the series again",
+            )
+        return found
 
     def number(keyword: str, default: float) -> float:
-        return next((float(place.get(keyword)) for place in places if place.get(keyword) is not None), default)
+        return of(keyword, 1, (default,))[0]
 
     x, y, z = of("ImagePositionPatient", 3)
     rows, columns = of("PixelSpacing", 2)

@@ -77,6 +77,7 @@ def planned(configuration: Configuration) -> tuple[Stop, ...]:
     """Return the dial before tuning; empty for a model that was not trained for both ends."""
     walk, times = configuration.sampler, configuration.sampler.times
     trained = PREDICTIONS[configuration.prediction].tells_error and configuration.open_part > 0
+    trained = trained and not _trained_for_the_mean(configuration)
     if not trained or not isinstance(times, Ratio) or build_process(configuration.process).scale == 0:
         return ()
     single = replace(walk, start=Source(), times=replace(times, first=STEPS, steps=1), caches=(Deep(),))
@@ -114,6 +115,13 @@ def at(stops: Sequence[Stop], position: float, configuration: Configuration) -> 
     return min(stops, key=lambda stop: abs(stop.position - position))
 
 
+def _trained_for_the_mean(configuration: Configuration) -> bool:
+    """Return whether every training sample was at t = 1, so that the network knows nothing of a walk."""
+    return all(stage.objective.options.get("at_source", 0.0) >= 1 for stage in configuration.stages)
+
+
 def _noise_of(configuration: Configuration) -> str:
+    if _trained_for_the_mean(configuration):
+        return "trained for the mean alone (at_source 1)"
     options = configuration.process.options
     return "no noise (gamma 0)" if options.get("gamma") == 0 else f"process {configuration.process.name}"

@@ -150,7 +150,13 @@ def place(z: float) -> list[str]:
             {"SeriesInstanceUID": lambda k: f"1.2.{k % 2}", "SeriesDescription": lambda k: "ab"[k % 2]},
             "2: CT 'a'",
         ),
-        ("CT", {"ImagePositionPatient": None}, "does not state its position"),
+        ("CT", {"ImagePositionPatient": None}, "does not state where it is"),
+        ("CT", {"PixelSpacing": ["2.0"]}, "PixelSpacing with 2 numbers"),
+        ("CT", {"PixelSpacing": ["2.0", "nan"]}, "PixelSpacing with 2 numbers"),
+        ("CT", {"RescaleSlope": "nan"}, "RescaleSlope with 1 number"),
+        ("CT", {"RescaleIntercept": "inf"}, "RescaleIntercept with 1 number"),
+        ("CT", {"Columns": None}, "Rows and Columns"),
+        ("CT", {"Rows": [4, 4]}, "Rows and Columns"),
         ("PT", {"PatientWeight": None}, "no valid PatientWeight"),
         ("PT", {"PatientWeight": "0"}, "no valid PatientWeight"),
         ("PT", {"RadionuclideTotalDose": None}, "no valid RadionuclideTotalDose"),
@@ -160,6 +166,7 @@ def place(z: float) -> list[str]:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")
 def test_what_is_no_volume_is_refused(tmp_path, modality, words, found) -> None:
     write_series(tmp_path / "series", body("pet") * 1e4 if modality == "PT" else body(), UPRIGHT, modality, **words)
     with pytest.raises(NndiffError) as error:

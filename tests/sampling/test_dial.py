@@ -100,6 +100,20 @@ def test_a_process_without_noise_is_named_in_the_refusal() -> None:
         dial.at(dial.planned(silent), 0.5, silent)
 
 
+def test_a_model_that_was_trained_for_the_mean_alone_has_no_dial() -> None:
+    def taught(at_source: float):
+        (stage,) = bridge().stages
+        options = {**stage.objective.options, "at_source": at_source}
+        return bridge(stages=(replace(stage, objective=replace(stage.objective, options=options)),))
+
+    assert len(dial.planned(taught(0.99))) == 3
+    mean = taught(1.0)
+    assert dial.planned(mean) == ()
+    assert dial.at((), 0.0, mean).sampler == mean.sampler
+    with pytest.raises(NndiffError, match="trained for the mean alone"):
+        dial.at((), 1.0, mean)
+
+
 @pytest.mark.parametrize("position", [-0.1, 1.5])
 def test_a_position_beyond_the_ends_is_refused(position) -> None:
     with pytest.raises(NndiffError, match=r"out of range"):
