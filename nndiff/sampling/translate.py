@@ -36,6 +36,7 @@ from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Triple
 
 PROPORTION_SLACK = 1.1  # memory is only nearly proportional to the number of voxels; a test checks this factor
+ALIKE = 2.0  # volumes with so many times the voxels of the patch still have its norms
 SMALLEST_TILE = 16  # voxels per axis; smaller tiles consist almost only of border
 
 
@@ -93,17 +94,20 @@ class Arrangement:
 def arrangements(model: Model, shape: Triple, usable: int, sampler: SamplerPlan | None = None) -> list[Arrangement]:
     """Return all arrangements that are predicted to fit, best first.
 
-    The order is: one tile, two along the longest side, and so on. A network that runs only at its own patch size gets
-    tiles of that size, then smaller ones. The features that the sampler keeps per tile are stored with the volume. If
-    nothing is predicted to fit, the smallest arrangement is returned alone, so that it is tried rather than refused.
+    A volume of at most ALIKE times the voxels of the plan's patch is one tile; if that does not fit, two along the
+    longest side, and so on. A larger one has tiles of the patch, and smaller ones if these do not fit: the norms of a
+    network average over what it sees, so it must see as much as in training. The features that the sampler keeps per
+    tile are stored with the volume. If nothing is predicted to fit, the smallest arrangement is returned alone, so that
+    it is tried rather than refused.
     """
     configuration, device, cpu = model.configuration, model.device, torch.device("cpu")
     planned = configuration.sampler.part(Tiles).overlap
     overlap = planned if sampler is None else sampler.part(Tiles).overlap
     whole_only = not planned and not model.anchor  # generated volumes are never tiled
     multiple = configuration.network.multiple(configuration.puzzle_factor)
-    keeps_patch = configuration.network.keeps_patch
-    parts = _smaller(configuration.patch_size, shape) if keeps_patch else _divided(shape, overlap, multiple)
+    patch = configuration.patch_size
+    alike = math.prod(shape) <= ALIKE * math.prod(patch) and not configuration.network.keeps_patch
+    parts = _divided(shape, overlap, multiple) if alike else _smaller(patch, shape)
     options = []
     for size in [shape] if whole_only else parts:
         tiling = Tiling(shape, size, overlap)

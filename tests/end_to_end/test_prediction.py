@@ -127,7 +127,7 @@ def test_the_record_says_the_parts_that_were_asked_for(tmp_path, predict, flags,
     [
         (("--start", "drafty"), ("no start named 'drafty'", "did you mean 'draft'")),
         (("--rule", "hot:ahed=3"), ("no option 'ahed=3'", "did you mean 'ahead'")),
-        (("--part", "shifts:places=0"), ("'places' is out of range", "at least 1; found 0")),
+        (("--part", "shifts:places=0"), ("'places' is out of range", "at least 1")),
         (("--part", "shift"), ("no layer, guide or cache named 'shift'", "did you mean 'shifts'")),
         (("--eta", "1", "--order", "2"), ("Only one step rule can be chosen",)),
     ],
@@ -164,7 +164,7 @@ def test_every_bad_case_is_told_and_the_good_ones_are_done(tmp_path, predict):
         "holes": f"found 2 of {np.prod(SHAPE)}",
         "inf": "NaN or infinite",
         "air": "intensities do not differ",
-        "text": "text_0000.nii.gz cannot be read",
+        "text": "text_0000.nii.gz is damaged or incomplete",
         "none": "none_0000.nii.gz",
         "short": "damaged or incomplete",
     }

@@ -166,7 +166,7 @@ def strings_of(code: str) -> list[str]:
 
 @pytest.mark.parametrize("path", PLANNING, ids=lambda path: path.stem)
 def test_no_rule_of_the_planner_asks_for_a_methods_name(path: Path) -> None:
-    assert not set(strings_of(path.read_text())) & set(METHODS)
+    assert not set(strings_of(path.read_text(encoding="utf-8"))) & set(METHODS)
 
 
 def test_a_name_in_a_comparison_would_be_found_and_one_in_a_docstring_is_not() -> None:

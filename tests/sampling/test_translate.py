@@ -130,10 +130,10 @@ def test_the_predicted_bytes_of_a_kept_feature_are_its_bytes(depth: int, puzzle:
 
 def test_a_volume_is_cut_into_as_few_and_as_small_tiles_as_fit() -> None:
     """Each next arrangement has twice as many along its longest side, and computes little twice."""
-    model = model_of(puzzle_factor=(2, 2, 2), patch_size=(16, 16, 16))
+    model = model_of(puzzle_factor=(2, 2, 2), patch_size=(64, 64, 40))
     shape = (97, 64, 50)
     options = arrangements(model, shape, 10**12)
-    assert options[0].tiling.size == shape, "one tile, although the patch is smaller"
+    assert options[0].tiling.size == shape, "one tile, although the patch is a little smaller"
     overlap = model.configuration.sampler.part(Tiles).overlap
     for few, more in pairwise(options):
         assert len(few.tiling) < len(more.tiling) <= 2 * len(few.tiling)
@@ -150,6 +150,16 @@ def test_a_volume_is_cut_into_as_few_and_as_small_tiles_as_fit() -> None:
         assert arrangements(model, shape, usable)[0] == options[3]
 
 
+def test_what_is_much_larger_than_the_patch_has_tiles_of_the_patch() -> None:
+    """The norms of a network average over what it sees: in training a patch."""
+    patch, shape = (24, 16, 20), (24, 32, 20)
+    model = model_of(patch_size=patch)
+    assert arrangements(model, shape, 10**12)[0].tiling.size == shape, "twice the voxels are alike"
+    sizes = [option.tiling.size for option in arrangements(model, (25, 32, 20), 10**12)]
+    assert sizes == [(24, 16, 20), (16, 16, 20), (16, 16, 16)]
+    assert arrangements(model, (9, 8, 7), 10**12)[0].tiling.size == (9, 8, 7)
+
+
 def test_kept_features_count_among_the_bytes_of_an_arrangement() -> None:
     model = model_of(2)
     without, kept = (arrangements(model, SHAPE, 10**9, sampler=sampler) for sampler in (WALK, reusing(interval=3)))
@@ -159,7 +169,7 @@ def test_kept_features_count_among_the_bytes_of_an_arrangement() -> None:
 
 
 def test_shifts_count_among_the_bytes_of_an_arrangement() -> None:
-    model = model_of(puzzle_factor=(2, 2, 2))
+    model = model_of(puzzle_factor=(2, 2, 2), patch_size=SHAPE)
     kinds = [WALK, changed(WALK, shifts=2), reusing(interval=3), changed(reusing(interval=3), shifts=2)]
     (plain, *_), (shifted, *_), (keeping, *_), (both, *_) = (
         arrangements(model, SHAPE, 10**9, sampler=kind) for kind in kinds
