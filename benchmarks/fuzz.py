@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import locale
 import os
 import select
 import shutil
@@ -73,7 +74,9 @@ def seeds(folder: Path) -> None:
         sitk.WriteImage(image, str(folder / name), packed)
     for name, packed in (("a.nrrd", False), ("z.nrrd", True)):
         sitk.WriteImage(image, str(folder / name), packed)
+    kept = locale.setlocale(locale.LC_ALL)
     _write_series(folder / "series", array)
+    locale.setlocale(locale.LC_ALL, kept)  # GDCM's writer sets it to C
     with zipfile.ZipFile(folder / "series.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted((folder / "series").iterdir()):
             archive.write(path, path.name)

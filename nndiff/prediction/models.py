@@ -11,7 +11,7 @@ import torch
 
 from nndiff import checkpoint
 from nndiff.assemble import build_network
-from nndiff.checkpoint import Checkpoint, Seen
+from nndiff.checkpoint import LATEST, Checkpoint, Seen
 from nndiff.plans.channels import Preparation
 from nndiff.plans.plan import Plan, digest
 from nndiff.sampling import dial, inference
@@ -125,11 +125,17 @@ def _finished(paths: list[Path], asked: bool, allow_unfinished: bool) -> tuple[l
 
     A fold that was asked for, or the only one, is never left out: it is used if that is allowed, else refused.
     """
-    left = {path: checkpoint.steps_left(path.parent) for path in paths}
+    left, unknown = dict[Path, int](), list[str]()
+    for path in paths:
+        try:
+            left[path] = checkpoint.steps_left(path.parent)
+        except NndiffError:  # the checkpoint that predicts may be sound
+            left[path] = 0
+            unknown.append(f"whether the training of {path.parent.name} has ended is not known: {LATEST} is damaged")
     unfinished = [path for path in paths if left[path] > 0]
     words = [f"the training of {path.parent.name} has not ended: {left[path]} steps are left" for path in unfinished]
     if not unfinished or allow_unfinished:
-        return paths, words
+        return paths, words + unknown
     if asked or len(unfinished) == len(paths):
         raise NndiffError(
             "The training of a fold has not ended.",
@@ -137,7 +143,8 @@ def _finished(paths: list[Path], asked: bool, allow_unfinished: bool) -> tuple[l
             where=unfinished[0].parent,
             remedy="go on with it (nndiff_train … --c), or pass --allow_unfinished",
         )
-    return [path for path in paths if path not in unfinished], [f"{line}, so it is left out" for line in words]
+    words = [f"{line}, so it is left out" for line in words]
+    return [path for path in paths if path not in unfinished], words + unknown
 
 
 def _folds_in(folder: Path, name: str) -> list[str]:

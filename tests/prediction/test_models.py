@@ -92,6 +92,14 @@ def test_where_it_is_allowed_an_unfinished_fold_is_used_and_it_is_said(one_of_th
     assert found.oddities == ("the training of fold_1 has not ended: 3 steps are left",)
 
 
+def test_where_it_cannot_be_told_whether_a_training_has_ended_it_is_said(tmp_path):
+    folder = model_folder(tmp_path)
+    (folder / "fold_0" / LATEST).write_bytes(b"PK")
+    found = load(folder)
+    assert folds_of(found) == ["0"]
+    assert "fold_0 has ended is not known" in found.oddities[0]
+
+
 def test_a_training_that_has_not_validated_its_last_epoch_has_not_ended(tmp_path):
     folder = model_folder(tmp_path)
     path = save_trained(folder / "fold_0" / LATEST, plan_of(), step=10)
