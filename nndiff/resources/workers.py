@@ -134,6 +134,9 @@ def _until_one_dies(
     except BrokenProcessPool:
         lost += running.values()
         running.clear()
+        manager: Any = pool._executor_manager_thread
+        if manager is not None:
+            manager.join()  # it waits for the processes; of two that wait for one, one gets no exit code
         reasons = _reasons(processes, overdue, notes)
         if not reasons.keys() & {case.name for case in lost}:
             raise _died(lost) from None
@@ -160,8 +163,7 @@ def _reasons(processes: Mapping[int, Any], overdue: set[int], notes: Path) -> di
     """Return why workers died, by the case that each had begun; those that the pool itself ended do not count."""
     reasons = {}
     for number, process in processes.items():
-        process.join()
-        if process.exitcode not in (0, -signal.SIGTERM) and (notes / str(number)).exists():
+        if process.exitcode not in (None, 0, -signal.SIGTERM) and (notes / str(number)).exists():
             case = (notes / str(number)).read_text(encoding="utf-8")
             late = f"no answer within {PATIENCE / 3600:g} h, so its process was killed"
             reasons[case] = late if number in overdue else _of_death(process.exitcode)
