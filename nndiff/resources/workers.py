@@ -220,9 +220,12 @@ def _in_worker(function: _Guarded[C, R], case: C, notes: Path) -> R | Failure:
 
     The pool would treat a SystemExit as a result, and the worker would wait for further cases.
     """
+    note = notes / str(os.getpid())
     try:
-        (notes / str(os.getpid())).write_text(case.name, encoding="utf-8")
-        return function(case)
+        note.write_text(case.name, encoding="utf-8")
+        outcome = function(case)
+        note.unlink(missing_ok=True)  # a worker without work is not silent
+        return outcome
     except SystemExit:  # Ctrl-C; unfinished files have been cleaned up
         os._exit(1)
 

@@ -135,6 +135,27 @@ def test_a_worker_that_is_silent_is_killed_and_the_others_go_on(monkeypatch):
     assert found == {case.name: case.number for case in CASES if case.number != 2}
 
 
+def take_long_on_two(case):
+    time.sleep(3 if case.number == 2 else 0)
+    return case.number
+
+
+def test_a_worker_that_waits_for_work_is_not_silent(monkeypatch):
+    """The other one has been done for longer than a case may take."""
+    monkeypatch.setattr(workers, "CHECK", 0.05)
+    monkeypatch.setattr(workers, "_killed_if_silent", only_the_idle)
+    assert outcomes(take_long_on_two, 2) == {case.name: case.number for case in CASES}
+
+
+def only_the_idle(processes, notes):
+    """As if 2 s were too long, but for the case that takes long."""
+    idle = {pid for pid in processes if (notes / str(pid)).exists() and "case_2" not in (notes / str(pid)).read_text()}
+    late = {pid for pid in idle if time.time() - (notes / str(pid)).stat().st_mtime > 2}
+    for pid in late:
+        os.kill(pid, signal.SIGKILL)
+    return late
+
+
 DIE_AT_ONCE = """
 from tests.resources.test_workers import CASES, square
 from nndiff.resources.workers import run
