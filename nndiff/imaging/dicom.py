@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import SimpleITK
 
-from nndiff.imaging.headers import in_words
+from nndiff.imaging.judge import in_words
 from nndiff.imaging.suv import suv_factor
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import FloatArray, Grid, Spacing

@@ -12,14 +12,11 @@ checked here.
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import itertools
 import os
 import re
-import struct
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK
 
-from nndiff.imaging import dicom, headers
+from nndiff.imaging import dicom, nifti, text_headers
+from nndiff.imaging.judge import CHUNK, REMEDY, damaged, in_words, judged
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import atomic
 from nndiff.words.volume import FloatArray, Grid, Layout, Triple, Volume
@@ -36,12 +34,9 @@ from nndiff.words.volume import FloatArray, Grid, Layout, Triple, Volume
 sitk: Any = SimpleITK  # SimpleITK has no type annotations
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # errors are raised; warnings would break the progress bars
 
-NIFTI = (".nii.gz", ".nii")
-WRITABLE = (*NIFTI, ".nrrd", ".mha", ".mhd")
+WRITABLE = (*nifti.ENDINGS, ".nrrd", ".mha", ".mhd")
 ORTHONORMAL_TOLERANCE = 1e-3
 SMALLEST, LARGEST = 1e-4, 1e4  # mm; a voxel that is smaller or larger is an error of its header
-CHUNK = 1 << 22
-READ_REMEDY = "export or copy the file again"
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,7 @@ def read(paths: Sequence[Path]) -> Volume:
 
 def read_header(path: Path) -> Header:
     """Return the header of a file or DICOM series without loading its voxels."""
-    with headers.in_words(path):
+    with in_words(path):
         return _header_of(path)
 
 
@@ -98,11 +93,11 @@ def _header_of(path: Path) -> Header:
     reader = _information(path)
     dimension = reader.GetDimension()
     spacing = tuple(reader.GetSpacing()[::-1])
-    if _is_nifti(path, reader):
+    if nifti.is_nifti(path):
         # ITK drops trailing axes of length 1 and replaces a missing voxel size by 1 mm, so both are read from the file
         if reader.GetNumberOfComponents() == 1:  # otherwise the fifth axis holds the components
             dimension = max(dimension, int(reader.GetMetaData("dim[0]")))
-        stored = _stored_spacing(path)
+        stored = nifti.header(path).sizes[::-1]
         spacing = spacing if _plausible(stored) else stored
     return Header(
         dimension=dimension,
@@ -115,7 +110,7 @@ def _header_of(path: Path) -> Header:
 
 
 def _channel_of(path: Path) -> tuple[FloatArray, Grid, Layout]:
-    with headers.in_words(path):
+    with in_words(path):
         return _read_channel(path)
 
 
@@ -142,7 +137,10 @@ def _information(path: Path) -> Any:
         raise NndiffError(
             f"{path.name} cannot be read.", found="permission denied", where=path, remedy="run chmod u+r on it"
         )
-    headers.demand_sound(path)
+    if nifti.is_nifti(path):
+        nifti.header(path)
+    else:
+        text_headers.demand_sound(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -303,58 +301,31 @@ def _grid(image: Any) -> Grid:
     return Grid((z, y, x), (w, v, u), (a, b, c), tuple(float(value) for value in matrix.ravel()))
 
 
-def _is_nifti(path: Path, reader: Any) -> bool:
-    return path.name.lower().endswith(NIFTI) and bool(reader.HasMetaDataKey("vox_offset"))
-
-
 def _plausible(spacing: Sequence[float]) -> bool:
     return all(SMALLEST <= value <= LARGEST for value in spacing)  # false for NaN too
 
 
-def _stored_spacing(path: Path) -> tuple[float, ...]:
-    """Return pixdim[3..1] of a NIfTI-1 header, float32 from byte 76; its first number, 348, gives the byte order."""
-    with _opened(path) as stream:
-        start = stream.read(108)
-    order = "<" if struct.unpack_from("<i", start) == (348,) else ">"
-    return struct.unpack_from(f"{order}8f", start, 76)[3:0:-1]
-
-
 def _check_whole(path: Path) -> npt.NDArray[np.intp]:
-    """Refuse a NIfTI file with fewer bytes than its header states, or with a wrong checksum in .gz.
+    """Refuse a NIfTI file with other bytes than its header states, or with a wrong checksum in .gz.
 
     ITK returns arbitrary values for missing bytes. Return the indices, in the file's order, of the voxels that are NaN
-    or infinite, for which ITK's NIfTI library returns 0. Other formats are checked by `headers`.
+    or infinite, for which ITK's NIfTI library returns 0. Other formats are checked by `text_headers`.
     """
-    reader = _information(path)
-    if not _is_nifti(path, reader):
-        headers.demand_whole(path)
+    if not nifti.is_nifti(path):
+        text_headers.demand_whole(path)
         return np.empty(0, np.intp)
-    offset = int(float(reader.GetMetaData("vox_offset")))
-    needed = offset + int(np.prod(reader.GetSize())) * int(reader.GetMetaData("bitpix")) // 8
-    kind = {"16": "f4", "64": "f8"}.get(reader.GetMetaData("datatype"))
-    no_numbers = [np.empty(0, np.intp)]
-    with _opened(path) as stream:
-        start = stream.read(offset)
-        order = "<" if struct.unpack_from("<i", start)[0] in (348, 540) else ">"
-        size = len(start)
+    stated = nifti.header(path)
+    no_numbers, size = [np.empty(0, np.intp)], 0
+    with judged(path), gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as stream:
+        stream.read(stated.offset)
         for chunk in iter(lambda: stream.read(CHUNK), b""):
-            if kind and size < needed:
-                dtype = np.dtype(order + kind)
-                values = np.frombuffer(chunk, dtype, min(len(chunk), needed - size) // dtype.itemsize)
-                no_numbers.append(np.flatnonzero(~np.isfinite(values)) + (size - offset) // dtype.itemsize)
+            if (dtype := stated.floats) is not None and size < stated.bytes:
+                values = np.frombuffer(chunk, dtype, min(len(chunk), stated.bytes - size) // dtype.itemsize)
+                no_numbers.append(np.flatnonzero(~np.isfinite(values)) + size // dtype.itemsize)
             size += len(chunk)
-    if size != needed:
-        raise _damaged(path, f"{size} bytes", f"{needed} bytes")
+    if size != stated.bytes:
+        raise damaged(path, f"{size} bytes of voxels", f"{stated.bytes} bytes")
     return np.concatenate(no_numbers)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as stream:
-            yield stream
-    except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise _damaged(path, error) from None
 
 
 # ---------------------------------------------------------------- errors
@@ -363,12 +334,7 @@ def _opened(path: Path) -> Iterator[Any]:
 def _unreadable(path: Path, error: RuntimeError) -> NndiffError:
     if "orthonormal" in str(error):
         return _sheared(path, None)
-    return NndiffError(f"{path.name} cannot be read.", found=_last_words(error), where=path, remedy=READ_REMEDY)
-
-
-def _damaged(path: Path, found: object, expected: object = None) -> NndiffError:
-    what = f"{path.name} is damaged or incomplete."
-    return NndiffError(what, expected=expected, found=found, where=path, remedy=READ_REMEDY)
+    return NndiffError(f"{path.name} cannot be read.", found=_last_words(error), where=path, remedy=REMEDY)
 
 
 def _sheared(path: Path, direction: object) -> NndiffError:
