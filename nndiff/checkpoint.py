@@ -176,12 +176,13 @@ def load(path: Path, remedy: str | None = None, verify: bool = True) -> Checkpoi
 
 
 def steps_left(fold: Path) -> int:
-    """Return how many steps the training of a fold has before it; 0 if only finished checkpoints were passed on."""
+    """Return how many steps a fold still has to train; 0 if it has no last checkpoint, as in a model passed on."""
     path = fold / LATEST
     if not path.exists():
         return 0
     found = load(path, verify=False)
-    return found.run.training_steps - found.step if not found.taken else max(1, found.run.training_steps - found.step)
+    left = found.run.training_steps - found.step
+    return max(1, left) if found.taken else left  # the last epoch may have all its steps, but no validation
 
 
 def demand_fitting(network: torch.nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from nndiff.assemble import build_process
+from nndiff.assemble import build_objective, build_process, formulation_of
 from nndiff.diffusion.prediction import PREDICTIONS
 from nndiff.plans.plan import Configuration
 from nndiff.walk.caches import Deep
@@ -25,6 +25,7 @@ from nndiff.walk.times import Ratio
 from nndiff.words.errors import NndiffError
 from nndiff.words.fields import Checked, within
 
+LAST_SHARE = 1 - 1e-9  # of the times of training, whose first or last ones are those nearest to the target
 WALK_STEPS, SHORT_STEPS = 6, 4  # evaluations of the planned walks
 
 
@@ -117,11 +118,16 @@ def at(stops: Sequence[Stop], position: float, configuration: Configuration) -> 
 
 def _trained_for_the_mean(configuration: Configuration) -> bool:
     """Return whether every training sample was at t = 1, so that the network knows nothing of a walk."""
-    return all(stage.objective.options.get("at_source", 0.0) >= 1 for stage in configuration.stages)
+    if not PREDICTIONS[configuration.prediction].tells_error:
+        return False
+    formulation = formulation_of(configuration)
+    objectives = [build_objective(stage, formulation) for stage in configuration.stages]
+    return all(objective.time_of(share) >= 1 for objective in objectives for share in (0.0, 0.5, LAST_SHARE))
 
 
 def _noise_of(configuration: Configuration) -> str:
+    if configuration.process.options.get("gamma") == 0:
+        return "no noise (gamma 0)"
     if _trained_for_the_mean(configuration):
         return "trained for the mean alone (at_source 1)"
-    options = configuration.process.options
-    return "no noise (gamma 0)" if options.get("gamma") == 0 else f"process {configuration.process.name}"
+    return f"process {configuration.process.name}"

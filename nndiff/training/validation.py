@@ -14,8 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.ndimage import uniform_filter
 from torch import Tensor
@@ -97,6 +99,9 @@ class Validation:
         layers = tuple(layer for layer in planned.layers if layer.sees_volume)
         return SamplerPlan(planned.start, replace(planned.times, steps=1), First(0.0), layers, caches=())
 
+    def _opened(self, case: str) -> dict[str, npt.NDArray[Any]]:
+        return store.open_case(self.folder, case, verify=False)  # the training began with that (job.py)
+
     def of(self, trainer: Trainer, number: int) -> tuple[Scores, Example | None]:
         """Return the scores of case `number`, and an example in translation.
 
@@ -104,7 +109,7 @@ class Validation:
         """
         trainer.recorder.release()
         trainer.network.eval()
-        arrays = store.open_case(self.folder, self.cases[number])
+        arrays = self._opened(self.cases[number])
         try:
             if self.plan.task == "generation":
                 return self._of_generation(trainer, number, np.array(arrays["target"])), None
@@ -157,7 +162,7 @@ class Validation:
     @cached_property
     def _level(self) -> FloatArray:
         """Return the mean of at most 20 training targets, one number per channel."""
-        means = [store.open_case(self.folder, case)["target"].mean(axis=(1, 2, 3)) for case in self.training[:20]]
+        means = [self._opened(case)["target"].mean(axis=(1, 2, 3)) for case in self.training[:20]]
         return np.asarray(np.mean(means, axis=0), dtype=np.float32)
 
     # ------------------------------------------------------------ generation
@@ -183,9 +188,9 @@ class Validation:
     @cached_property
     def _mean(self) -> Tensor:
         """Return the mean training volume; in generation all volumes have one shape."""
-        total = np.zeros(store.open_case(self.folder, self.training[0])["target"].shape)
+        total = np.zeros(self._opened(self.training[0])["target"].shape)
         for case in self.training:
-            total += store.open_case(self.folder, case)["target"]
+            total += self._opened(case)["target"]
         return torch.from_numpy((total / len(self.training)).astype(np.float32))[None]
 
 

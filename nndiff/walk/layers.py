@@ -54,7 +54,7 @@ class Layer(Part):
 
 @dataclass(frozen=True)
 class Tiles(Layer):
-    """A layer that evaluates the network on overlapping tiles; on one tile where the whole volume fits into memory."""
+    """A layer that evaluates the network on overlapping tiles; on one tile if the volume is like the patch."""
 
     name = "tiles"
     sees_volume = True
