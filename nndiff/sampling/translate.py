@@ -36,7 +36,7 @@ from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Triple
 
 PROPORTION_SLACK = 1.1  # memory is only nearly proportional to the number of voxels; a test checks this factor
-ALIKE = 2.0  # volumes with so many times the voxels of the patch still have its norms
+ALIKE = 5.0  # volumes with so many times the voxels of the patch still have its norms: 4 times did, 7 and 72 did not
 SMALLEST_TILE = 16  # voxels per axis; smaller tiles consist almost only of border
 
 
