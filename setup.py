@@ -29,8 +29,11 @@ setup(
     ],
     extras_require={
         "dicom": ["pydicom>=3.0"],
+        "cluster": ["distributed>=2024.5", "dask-jobqueue>=0.8.5"],
         "dev": [
             "pydicom>=3.0",
+            "distributed>=2024.5",
+            "dask-jobqueue>=0.8.5",
             "pytest",
             "pytest-xdist",
             "pytest-cov",

@@ -15,10 +15,11 @@ weights, as nndiff does. Each has its own network, loss and rate:
 
 Time is that of the processor, so that other programs do not count; on a GPU it is that of the clock. A rehearsal of a
 few steps, which does not count, says how many steps fit. Rows that are in the file already are not trained again.
-nndiff predicts a volume in one piece. The other libraries' networks see tiles of the patch that they were trained on,
-which overlap by a half (nnU-Net's default) or a quarter (MONAI's), with Gaussian weights; in one piece their norms of
-single channels make wrong contrasts. They see and return intensities that were shifted and scaled as their
-documentation does it: to mean 0 and deviation 1 for nnU-Net, 0 to the 99.5th percentile onto 0 to 1 for MONAI.
+nndiff predicts as it always does, in one piece or, if a volume is much larger than the patches, in tiles of them. The
+other libraries' networks see tiles of the patch that they were trained on, which overlap by a half (nnU-Net's default)
+or a quarter (MONAI's), with Gaussian weights; in one piece their norms of single channels make wrong contrasts. They
+see and return intensities that were shifted and scaled as their documentation does it: to mean 0 and deviation 1 for
+nnU-Net, 0 to the 99.5th percentile onto 0 to 1 for MONAI.
 
     CRPS       of two draws, without bias; the absolute error where there are no draws
     hot bias   mean of the estimate over that of the truth, in the truth's brightest hundredth

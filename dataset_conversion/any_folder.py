@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from dataset_conversion.base import WILD, Role, add_flags, add_naming, dataset_of, gather, named, write
-from nndiff.cli.command import Command, add_workers
+from nndiff.cli.command import Command, add_crew, crew
 from nndiff.words.errors import NndiffError
 
 NAMES = ("CBCT", "CT", "NAC", "PET", "SPECT", "FLAIR", "T1c", "T1", "T2", "PD", "MR")  # searched for in this order
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     command.flag("register", choices=("rigid", "affine"), default=None, help="register the sources to the target")
     add_naming(command)
-    add_workers(command)
+    add_crew(command)
     return command.run(_work, argv)
 
 
@@ -61,9 +61,9 @@ def _work(arguments: argparse.Namespace) -> None:
             "--register needs a source channel.", remedy="pass --source NAME=PATTERN, or leave out --register"
         )
     if arguments.register:
-        register_sources(gathered, roles, folder, arguments.register, arguments.np, arguments.overwrite)
+        register_sources(gathered, roles, folder, arguments.register, crew(arguments), arguments.overwrite)
     if arguments.mask in REGIONS:
-        masks = [add_masks(gathered, roles, folder, arguments.mask, arguments.np, arguments.overwrite)]
+        masks = [add_masks(gathered, roles, folder, arguments.mask, crew(arguments), arguments.overwrite)]
     write(folder, [*roles, *masks], gathered, {}, arguments.overwrite)
     if not gathered.patients:
         print("Each case counts as a separate patient. If a patient has several scans, mark {patient} in the patterns.")

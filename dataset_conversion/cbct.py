@@ -18,7 +18,7 @@ import numpy as np
 from dataset_conversion.base import Role, add_flags, add_naming, dataset_of, gather, named, write
 from dataset_conversion.cbct_simulation import Beam, simulate
 from dataset_conversion.making import Job, Record, Step, make, no_hu, read
-from nndiff.cli.command import Command, add_workers
+from nndiff.cli.command import Command, add_crew, crew
 from nndiff.imaging import io
 from nndiff.pictures import slices
 from nndiff.words.errors import NndiffError
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.flag(name, type=type(default), default=default, metavar="N", help=f"{words} (default: {default:g})")
     command.flag("seed", type=int, default=0, metavar="N", help="random seed of the noise (default: 0)")
     add_naming(command)
-    add_workers(command)
+    add_crew(command)
     return command.run(_work, argv)
 
 
@@ -70,7 +70,7 @@ def _work(arguments: argparse.Namespace) -> None:
         for case, files in gathered.cases.items()
     ]
     settings = {"ct": arguments.ct, "seed": arguments.seed, **asdict(beam)}
-    make(Step("cbct", scan, settings, BYTES_A_CASE), patients, gathered, folder, arguments.np, arguments.overwrite)
+    make(Step("cbct", scan, settings, BYTES_A_CASE), patients, gathered, folder, crew(arguments), arguments.overwrite)
     for patient in patients:
         if patient.case in gathered.cases:
             gathered.cases[patient.case][source] = patient.made[0]

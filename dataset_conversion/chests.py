@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from dataset_conversion.base import Gathered, Role, dataset_of, write
 from dataset_conversion.making import Job, Record, Step, grey, make, no_hu
-from nndiff.cli.command import Command, add_workers
+from nndiff.cli.command import Command, add_crew, crew
 from nndiff.demo.scanner import FWHM
 from nndiff.imaging import io
 from nndiff.imaging.register import laid
@@ -40,7 +40,7 @@ class Chest(Job):
 def add_grid_flags(command: Command) -> None:
     command.flag("spacing", type=float, default=1.0, metavar="MM", help="voxel size (default: 1)")
     command.flag("size", type=int, default=256, metavar="N", help="voxels along each axis (default: 256)")
-    add_workers(command)
+    add_crew(command)
 
 
 def convert(
@@ -64,7 +64,7 @@ def convert(
     ]
     settings = {"spacing": arguments.spacing, "size": arguments.size}
     needed = 2 * 10**9 + 12 * arguments.size**3
-    make(Step("chests", crop, settings, needed), chests, gathered, folder, arguments.np, arguments.overwrite)
+    make(Step("chests", crop, settings, needed), chests, gathered, folder, crew(arguments), arguments.overwrite)
     for chest in chests:
         if chest.case in gathered.cases:
             gathered.cases[chest.case][CHEST] = chest.made[0]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dataset_conversion.base import Role, add_flags, dataset_of, gather, wanted, write
 from dataset_conversion.registration import register_sources
-from nndiff.cli.command import Command, add_workers
+from nndiff.cli.command import Command, add_crew, crew
 
 SEQUENCES = ("T1", "T2", "PD")
 WORDS = {
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     command.flag("target", nargs=1, choices=SEQUENCES, default=["T2"], help="target sequence (default: T2)")
     add_flags(command, 934, "IXI")
-    add_workers(command)
+    add_crew(command)
     return command.run(_work, argv)
 
 
@@ -44,7 +44,7 @@ def _work(arguments: argparse.Namespace) -> None:
     folder = dataset_of(arguments)
     roles = [Role(side, name, f"{arguments.input}/**/{{case}}-{name}.nii.gz") for side, name in wanted(arguments)]
     gathered = gather(roles)
-    register_sources(gathered, roles, folder, "rigid", arguments.np, arguments.overwrite)
+    register_sources(gathered, roles, folder, "rigid", crew(arguments), arguments.overwrite)
     write(folder, roles, gathered, WORDS, arguments.overwrite)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from dataset_conversion.base import Gathered, Role, add_flags, add_naming, folder_of, gather, named, write
 from dataset_conversion.making import Job, Record, Step, grey, make, no_hu, read, records_of
 from dataset_conversion.pet_simulation import Protocol, bytes_needed, covered, simulate
-from nndiff.cli.command import Command, add_workers, paths_of
+from nndiff.cli.command import Command, add_crew, crew, paths_of
 from nndiff.demo.scanner import ceiling
 from nndiff.imaging import io
 from nndiff.imaging.crop import foreground
@@ -100,7 +100,7 @@ def add_scan_flags(command: Command, held_out: int, pixel_mm: float) -> None:
     )
     flag("seed", type=int, default=0, metavar="N", help="random seed of the noise (default: 0)")
     add_naming(command)
-    add_workers(command)
+    add_crew(command)
 
 
 def convert(arguments: argparse.Namespace, pet: str, ct: str | None, words: Mapping[str, str]) -> None:
@@ -123,7 +123,7 @@ def convert(arguments: argparse.Namespace, pet: str, ct: str | None, words: Mapp
     patients = patients_of(gathered, roles, arguments.held_out, arguments.seed, folders, protocol)
     settings = {"pet": pet, "ct": ct, "seed": arguments.seed, "held_out": arguments.held_out, **asdict(protocol)}
     step = Step("simulation", scan, settings, _bytes_needed(patients))
-    make(step, patients, gathered, folders[0], arguments.np, arguments.overwrite)
+    make(step, patients, gathered, folders[0], crew(arguments), arguments.overwrite)
     tops = {name: record["ceiling"] for name, record in records_of("simulation", folders[0]) if "ceiling" in record}
     here = [patient for patient in patients if patient.case in gathered.cases]
     for folder, (_, channel, description) in zip(folders, kinds, strict=True):

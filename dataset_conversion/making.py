@@ -18,7 +18,9 @@ import numpy as np
 
 from dataset_conversion.base import REPORT, Gathered
 from nndiff.imaging import io
-from nndiff.resources.workers import Failure, run, worker_count
+from nndiff.resources.outcomes import Failure
+from nndiff.resources.workers import run
+from nndiff.words.crew import Workers
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json, sweep, write_json
 from nndiff.words.volume import FloatArray, Volume
@@ -55,9 +57,7 @@ class Step(Generic[J]):
     bytes_a_job: int = 10**9
 
 
-def make(
-    step: Step[J], jobs: Sequence[J], gathered: Gathered, folder: Path, workers: int | None, overwrite: bool
-) -> None:
+def make(step: Step[J], jobs: Sequence[J], gathered: Gathered, folder: Path, workers: Workers, overwrite: bool) -> None:
     """Run all jobs; move failed and doubtful cases from `gathered.cases` to `left_out`, and remove their files."""
     records = folder / step.name
     _settle(records, step.settings, overwrite)
@@ -68,7 +68,7 @@ def make(
         _forget([path for path in _records(records) if path.stem not in known])
     tasks = [_Task(job, step.do, records / f"{job.name}.json") for job in jobs]
     why: dict[str, str] = {}
-    for task, outcome in run(_done, tasks, worker_count(workers, len(tasks), step.bytes_a_job), step.name.capitalize()):
+    for task, outcome in run(_done, tasks, workers, step.bytes_a_job, step.name.capitalize()):
         doubt = _one_line(outcome.message) if isinstance(outcome, Failure) else str(outcome.get("doubt", ""))
         if doubt:
             why.setdefault(task.job.case, doubt)

@@ -13,6 +13,7 @@ from dataset_conversion.making import Job, Record, Step, grey, make, read
 from nndiff.imaging import io
 from nndiff.imaging.masks import mask
 from nndiff.pictures import slices
+from nndiff.words.crew import Workers
 from nndiff.words.kind import Kind, kind_of
 from nndiff.words.volume import Volume
 
@@ -24,7 +25,7 @@ class Image(Job):
 
 
 def add_masks(
-    gathered: Gathered, roles: Sequence[Role], folder: Path, region: str, workers: int | None, overwrite: bool
+    gathered: Gathered, roles: Sequence[Role], folder: Path, region: str, workers: Workers, overwrite: bool
 ) -> Role:
     """Add a mask to every case, exclude doubtful cases, and return the role of the masks.  `region`: body | head."""
     shows = max(sorted(roles, key=lambda role: role.side != "targets"), key=lambda role: kind_of(role.name).rim)

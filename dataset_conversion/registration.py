@@ -16,6 +16,7 @@ from dataset_conversion.making import Job, Record, Step, grey, make, read
 from nndiff.imaging import io
 from nndiff.imaging.register import register
 from nndiff.pictures import slices
+from nndiff.words.crew import Workers
 from nndiff.words.kind import kind_of
 
 FIELD = 16  # voxels per field of the chequerboard picture
@@ -37,7 +38,7 @@ class Pair(Job):
 
 
 def register_sources(
-    gathered: Gathered, roles: Sequence[Role], folder: Path, motion: str, workers: int | None, overwrite: bool
+    gathered: Gathered, roles: Sequence[Role], folder: Path, motion: str, workers: Workers, overwrite: bool
 ) -> None:
     """Register the sources of every case; exclude doubtful cases, and replace the other sources by the written files.
 

@@ -29,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nndiff.words.crew import Crew, Workers
 from nndiff.words.version import VERSION as __version__
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from nndiff.prediction import Summary
     from nndiff.sampling.inference import Inference
 
-__all__ = ["__version__", "evaluate", "plan", "predict", "preprocess", "train", "tune"]
+__all__ = ["Crew", "__version__", "evaluate", "plan", "predict", "preprocess", "train", "tune"]
 
 Folder = str | Path
 
@@ -52,7 +53,7 @@ def plan(
     clean: bool = False,
     dry_run: bool = False,
     verify: bool = True,
-    workers: int | None = None,
+    workers: Workers = None,
     raw: Folder | None = None,
     preprocessed: Folder | None = None,
 ) -> Plan:
@@ -66,7 +67,7 @@ def plan(
         clean: forget the existing plan, with what was edited in it by hand.
         dry_run: write nothing.
         verify: look for NaN, empty scans, overflows, duplicates and clashing grids first.
-        workers: processes at most; 0 works in this process.
+        workers: processes at most, 0 for none; or a `Crew`, whose workers may be those of a cluster.
         raw, preprocessed: root folders, instead of those in the environment (nndiff_raw, nndiff_preprocessed).
 
     Returns:
@@ -93,7 +94,7 @@ def preprocess(
     dataset: str,
     configurations: Sequence[str] | None = None,
     *,
-    workers: int | None = None,
+    workers: Workers = None,
     raw: Folder | None = None,
     preprocessed: Folder | None = None,
 ) -> list[Prepared]:
@@ -102,7 +103,7 @@ def preprocess(
     Args:
         dataset: number or name.
         configurations: of the plan; unset: all.
-        workers: processes at most; 0 works in this process.
+        workers: processes at most, 0 for none; or a `Crew`, whose workers may be those of a cluster.
         raw, preprocessed: root folders, instead of those in the environment.
 
     Returns:

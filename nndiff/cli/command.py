@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from nndiff.words.crew import BATCH_SYSTEMS, Crew
 from nndiff.words.errors import NndiffError, nearest
 from nndiff.words.files import explained
 from nndiff.words.paths import Paths
@@ -158,14 +159,35 @@ def add_dataset(command: Command) -> None:
     command.flag("dataset", short="d", nargs="+", required=True, metavar="ID", help="dataset numbers or names")
 
 
-def add_workers(command: Command) -> None:
+def add_workers(
+    command: Command, help: str = "maximum number of worker processes, 0 for none (default: by cores and RAM)"
+) -> None:
+    command.flag("np", type=_count, default=None, metavar="N", help=help)
+
+
+def add_crew(command: Command) -> None:
+    """Add the flags that say who works on the cases."""
+    add_workers(command)
+    add_cluster(command)
+
+
+def add_cluster(command: Command) -> None:
     command.flag(
-        "np",
-        type=_count,
-        default=None,
-        metavar="N",
-        help="maximum number of worker processes, 0 for none (default: by cores and RAM)",
+        "scheduler",
+        default="",
+        metavar="ADDRESS",
+        help="work on the Dask cluster of this scheduler, e.g. tcp://node1:8786; -np is then the most cases at a time",
     )
+    command.flag(
+        "cluster",
+        choices=BATCH_SYSTEMS,
+        default="",
+        help="let Dask start workers in a batch system; -np says how many (default: 16)",
+    )
+
+
+def crew(arguments: argparse.Namespace) -> Crew:
+    return Crew(arguments.np, arguments.scheduler, arguments.cluster)
 
 
 def _count(text: str) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nndiff.cli.command import Command, add_workers
+from nndiff.cli.command import Command, add_crew, crew
 from nndiff.words.kind import KINDS, SYNTHRAD_RANGES
 from nndiff.words.text_table import text_table
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar=("Z", "Y", "X"),
         help="puzzle factor whose grid is measured (default: predict.json or 2 2 2)",
     )
-    add_workers(command)
+    add_crew(command)
     return command.run(_work, argv)
 
 
@@ -75,7 +75,7 @@ def _work(arguments: argparse.Namespace) -> None:
         kinds=arguments.kind,
         edition=arguments.edition,
         puzzle_factor=getattr(arguments, "puzzle_factor", None),
-        workers=arguments.np,
+        workers=crew(arguments),
     )
     print(table(evaluation))
     evaluation.demand_success()

@@ -6,7 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from nndiff.cli.command import Command, add_dataset, add_workers, paths_of
+from nndiff.cli.command import Command, add_crew, add_dataset, crew, paths_of
+from nndiff.words.crew import Workers
 from nndiff.words.fingerprint import Fingerprint
 from nndiff.words.paths import Paths
 
@@ -14,7 +15,7 @@ from nndiff.words.paths import Paths
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("nndiff_extract_fingerprint", __doc__ or "")
     add_dataset(command)
-    add_workers(command)
+    add_crew(command)
     add_verification(command)
     return command.run(_work, argv)
 
@@ -28,10 +29,10 @@ def add_verification(command: Command) -> None:
 def _work(arguments: argparse.Namespace) -> None:
     paths = paths_of(arguments)
     for wanted in arguments.dataset:
-        extract(paths, paths.dataset_name(wanted), arguments.np, arguments.verify_dataset_integrity)
+        extract(paths, paths.dataset_name(wanted), crew(arguments), arguments.verify_dataset_integrity)
 
 
-def extract(paths: Paths, name: str, workers: int | None, verify: bool, write: bool = True) -> Fingerprint:
+def extract(paths: Paths, name: str, workers: Workers, verify: bool, write: bool = True) -> Fingerprint:
     """Extract a fingerprint, print its warnings and its table, save it if `write`, and return it."""
     from nndiff.cli.tables import fingerprint_table
     from nndiff.data import fingerprint

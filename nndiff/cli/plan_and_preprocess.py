@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from nndiff.cli.command import Command, add_configurations, add_dataset, add_workers, paths_of
+from nndiff.cli.command import Command, add_configurations, add_crew, add_dataset, crew, paths_of
 from nndiff.cli.extract_fingerprint import add_verification, extract
 from nndiff.cli.plan import add_planning, make_plan, request
 from nndiff.cli.preprocess import prepare_cases
@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = Command("nndiff_plan_and_preprocess", __doc__ or "")
     add_dataset(command)
     add_configurations(command)
-    add_workers(command)
+    add_crew(command)
     add_verification(command)
     add_planning(command)
     command.flag("no_pp", action="store_true", help="plan only, without preprocessing")
@@ -31,10 +31,10 @@ def _work(arguments: argparse.Namespace) -> None:
         name = paths.dataset_name(wanted)
         write = not arguments.dry_run
         asked = request(paths, name, dataset.read(paths.raw / name).task, arguments)
-        fingerprint = extract(paths, name, arguments.np, arguments.verify_dataset_integrity, write)
+        fingerprint = extract(paths, name, crew(arguments), arguments.verify_dataset_integrity, write)
         plan = make_plan(asked, fingerprint, arguments)
         if write and not arguments.no_pp:
-            prepare_cases(paths, plan, arguments.configurations or list(plan.configurations), arguments.np)
+            prepare_cases(paths, plan, arguments.configurations or list(plan.configurations), crew(arguments))
 
 
 if __name__ == "__main__":

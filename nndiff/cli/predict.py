@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nndiff.cli.command import Command, paths_of
+from nndiff.cli.command import Command, add_cluster, add_workers, crew, paths_of
 from nndiff.cli.train import add_device
 from nndiff.walk.sampler import Flag, flags
 from nndiff.words.errors import NndiffError
@@ -33,15 +34,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         "continue_prediction", action="store_true", help="keep existing outputs and predict only the other cases"
     )
     command.flag(
-        "num_parts", type=int, default=1, metavar="N", help="split the folder into N parts, one per call (default: 1)"
+        "num_parts",
+        type=int,
+        default=None,
+        metavar="N",
+        help="split the folder into N parts, one per call (default: as many as a Slurm array has tasks, else 1)",
     )
     command.flag(
         "part_id",
         type=int,
-        default=0,
+        default=None,
         metavar="K",
-        help="number of the part that this call predicts, from 0 (default: 0)",
+        help="number of the part that this call predicts, from 0 (default: that of the Slurm array's task, else 0)",
     )
+    add_workers(command, "with --scheduler or --cluster: the most parts at a time")
+    add_cluster(command)
     command.flag("disable_progress_bar", action="store_true", help="show no progress bar")
     return command.run(_work, argv)
 
@@ -132,6 +139,7 @@ def _work(arguments: argparse.Namespace) -> None:
     if arguments.input is not None:
         demand_input(arguments.input)
 
+    part_id, num_parts = _part(arguments)
     from nndiff.prediction import Request, predict  # takes seconds: what can be refused before is refused above
 
     request = Request(
@@ -153,8 +161,9 @@ def _work(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         device=arguments.device,
         go_on=arguments.continue_prediction,
-        part_id=arguments.part_id,
-        num_parts=arguments.num_parts,
+        part_id=part_id,
+        num_parts=num_parts,
+        crew=crew(arguments),
         quiet=arguments.disable_progress_bar,
     )
     summary = predict(request)
@@ -164,6 +173,33 @@ def _work(arguments: argparse.Namespace) -> None:
     for case, lines in summary.warnings.items():
         for line in lines:
             print(f"Warning: {case}: {line}", file=sys.stderr)
+
+
+def _part(arguments: argparse.Namespace) -> tuple[int, int]:
+    """Return which part of how many: as asked for, or as the task of a Slurm array."""
+    wanted, array = (arguments.part_id, arguments.num_parts), slurm_part(os.environ)
+    if wanted == (None, None) and array is not None and not crew(arguments).elsewhere:
+        part, parts = array
+        print(f"Part {part} of {parts}, as a task of a Slurm array (-num_parts 1: all cases)", file=sys.stderr)
+        return array
+    return wanted[0] or 0, 1 if wanted[1] is None else wanted[1]
+
+
+def slurm_part(variables: Mapping[str, str]) -> tuple[int, int] | None:
+    """Return (part, number of parts) of a task of a Slurm array, counted from 0 whatever its numbers are."""
+    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP", "SLURM_ARRAY_TASK_COUNT")
+    if not all(variables.get(name, "").isdecimal() for name in names):
+        return None
+    task, first, step, count = (int(variables[name]) for name in names)
+    part, rest = divmod(task - first, max(1, step))
+    if rest or part >= count:  # an array with gaps
+        raise NndiffError(
+            "The tasks of this Slurm array are not evenly numbered, so their parts are unknown.",
+            expected="an array such as 0-7",
+            found=f"task {task} of {count}, from {first}",
+            remedy="number the tasks evenly, or pass -num_parts and -part_id",
+        )
+    return part, count
 
 
 def _model(arguments: argparse.Namespace) -> Path:

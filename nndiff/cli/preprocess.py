@@ -6,8 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from nndiff.cli.command import Command, add_configurations, add_dataset, add_workers, paths_of
+from nndiff.cli.command import Command, add_configurations, add_crew, add_dataset, crew, paths_of
 from nndiff.plans.plan import Plan
+from nndiff.words.crew import Workers
 from nndiff.words.paths import Paths
 
 
@@ -15,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = Command("nndiff_preprocess", __doc__ or "")
     add_dataset(command)
     add_configurations(command, "all in the plan")
-    add_workers(command)
+    add_crew(command)
     return command.run(_work, argv)
 
 
@@ -26,10 +27,10 @@ def _work(arguments: argparse.Namespace) -> None:
     for wanted in arguments.dataset:
         name = paths.dataset_name(wanted)
         plan = load_plan(paths.preprocessed / name / "plan.json", f"plan it first: nndiff_plan -d {wanted}")
-        prepare_cases(paths, plan, arguments.configurations or list(plan.configurations), arguments.np)
+        prepare_cases(paths, plan, arguments.configurations or list(plan.configurations), crew(arguments))
 
 
-def prepare_cases(paths: Paths, plan: Plan, configurations: Sequence[str], workers: int | None) -> None:
+def prepare_cases(paths: Paths, plan: Plan, configurations: Sequence[str], workers: Workers) -> None:
     """Preprocess a dataset for the given configurations, and print a summary of each."""
     from nndiff.data.preprocess import preprocess
     from nndiff.words import dataset

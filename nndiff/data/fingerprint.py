@@ -16,7 +16,9 @@ from nndiff.data.open_part import OpenPart, open_part, voxels_a_case
 from nndiff.data.prepare import CROP_MARGIN_MM, body
 from nndiff.data.statistics import channel_statistics, foregrounds, links, samples, statistics, tidy
 from nndiff.imaging.io import read_header
-from nndiff.resources.workers import Failure, demand_success, run, worker_count
+from nndiff.resources.outcomes import Failure, demand_success
+from nndiff.resources.workers import run
+from nndiff.words.crew import Workers
 from nndiff.words.dataset import Case, Dataset, Finding
 from nndiff.words.errors import NndiffError
 from nndiff.words.fingerprint import CaseFingerprint, ChannelStatistics, Curve, Fingerprint
@@ -26,15 +28,14 @@ from nndiff.words.volume import FloatArray, Mask
 BYTES_A_VOXEL = 60  # memory of a case with two files: volumes, masks and temporaries
 
 
-def extract(dataset: Dataset, workers: int | None = None, verify: bool = True) -> tuple[Fingerprint, list[Finding]]:
+def extract(dataset: Dataset, workers: Workers = None, verify: bool = True) -> tuple[Fingerprint, list[Finding]]:
     """Return the fingerprint and the warnings; open every file once, and raise all errors together as one report."""
     if not verify:
         dataset.demand_sound()
     findings = list(dataset.findings)
     rows: list[_Row] = []
     failures: list[Failure] = []
-    count = worker_count(workers, len(dataset.cases), _bytes_a_case(dataset))
-    for _, outcome in run(_Task(dataset, verify), dataset.cases, count, "Fingerprint"):
+    for _, outcome in run(_Task(dataset, verify), dataset.cases, workers, _bytes_a_case(dataset), "Fingerprint"):
         if isinstance(outcome, Failure):
             failures.append(outcome)
         else:

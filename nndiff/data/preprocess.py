@@ -20,8 +20,10 @@ from nndiff.imaging import io, store
 from nndiff.plans.channels import Preparation
 from nndiff.plans.plan import Plan, digest
 from nndiff.resources.machine import GB, disk_free
+from nndiff.resources.outcomes import Failure, demand_success
 from nndiff.resources.owner import owned
-from nndiff.resources.workers import Failure, demand_success, run, worker_count
+from nndiff.resources.workers import run
+from nndiff.words.crew import Workers
 from nndiff.words.dataset import Case, Dataset
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import sweep
@@ -44,7 +46,7 @@ class Summary:
 
 
 def preprocess(
-    dataset: Dataset, plan: Plan, configurations: Sequence[str], folder: Path, workers: int | None = None
+    dataset: Dataset, plan: Plan, configurations: Sequence[str], folder: Path, workers: Workers = None
 ) -> list[Summary]:
     """Prepare every case for every configuration in its folder below `folder`; return one summary per configuration."""
     dataset.demand_sound()
@@ -52,7 +54,7 @@ def preprocess(
         return [_of_configuration(dataset, plan, name, folder, workers) for name in configurations]
 
 
-def _of_configuration(dataset: Dataset, plan: Plan, name: str, folder: Path, workers: int | None) -> Summary:
+def _of_configuration(dataset: Dataset, plan: Plan, name: str, folder: Path, workers: Workers) -> Summary:
     """Prepare every case for one configuration."""
     task = _Task(_preparation(plan, name), folder / name)
     sweep(task.folder)
@@ -78,12 +80,12 @@ def _preparation(plan: Plan, name: str) -> Preparation:
     return plan.preparation(name)
 
 
-def _prepare_all(task: _Task, todo: Sequence[Case], workers: int | None) -> None:
+def _prepare_all(task: _Task, todo: Sequence[Case], workers: Workers) -> None:
     held, voxels = _voxels(todo, task.preparation)
     channels = len(task.preparation.source_channels) + len(task.preparation.target_channels)
     _demand_disk(task.folder, voxels * (4 * channels + 1) * len(todo))
-    count = worker_count(workers, len(todo), BYTES_A_VOXEL_AND_CHANNEL * channels * held)
-    outcomes = list(run(task, todo, count, f"Preprocess {task.folder.name}"))
+    bytes_each = BYTES_A_VOXEL_AND_CHANNEL * channels * held
+    outcomes = list(run(task, todo, workers, bytes_each, f"Preprocess {task.folder.name}"))
     demand_success([outcome for _, outcome in outcomes if isinstance(outcome, Failure)], len(todo), "Preprocess")
 
 

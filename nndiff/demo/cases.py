@@ -21,7 +21,8 @@ import numpy.typing as npt
 from nndiff.demo.bodies import SHAPE, SPACING, Body, random_body
 from nndiff.demo.scanner import Scanner, acquire, ceiling
 from nndiff.imaging import io
-from nndiff.resources.workers import Failure, demand_success, run, worker_count
+from nndiff.resources.outcomes import Failure, demand_success
+from nndiff.resources.workers import run
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import write_json
 from nndiff.words.volume import Volume
@@ -66,7 +67,7 @@ def simulate(
         DemoCase(name=f"body{i:03d}", seed=seed, part=part, dose=doses[i % len(doses)], raw=raw)
         for i, part in enumerate(parts)
     ]
-    outcomes = run(write_case, cases, worker_count(workers, len(cases), BYTES_A_CASE), "Simulate")
+    outcomes = run(write_case, cases, workers, BYTES_A_CASE, "Simulate")
     ceilings: dict[str, float] = {}
     failures = []
     for case, outcome in outcomes:

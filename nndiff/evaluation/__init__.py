@@ -19,7 +19,9 @@ from typing import Any
 from nndiff.evaluation.cases import Folders
 from nndiff.evaluation.scores import Row, Scorer, bytes_each
 from nndiff.evaluation.summary import summarised, write_table
-from nndiff.resources.workers import Failure, demand_success, run, worker_count
+from nndiff.resources.outcomes import Failure, demand_success
+from nndiff.resources.workers import run
+from nndiff.words.crew import Workers
 from nndiff.words.errors import NndiffError, nearest
 from nndiff.words.files import demand_writable, read_json, sweep, write_json
 from nndiff.words.kind import KINDS, SYNTHRAD_RANGES, Kind, kind_of
@@ -56,7 +58,7 @@ def evaluate(
     kinds: str | Sequence[str] = AUTO,
     edition: str = "2025",
     puzzle_factor: Triple | None = None,
-    workers: int | None = None,
+    workers: Workers = None,
 ) -> Evaluation:
     """Compare every case, write metrics.csv and summary.json into `output_folder`, and return the results.
 
@@ -72,7 +74,7 @@ def evaluate(
     demand_writable(output_folder)
     sweep(output_folder)
     rows: list[Row] = []
-    for _, outcome in run(scorer, cases, worker_count(workers, len(cases), bytes_each(cases)), "Evaluate"):
+    for _, outcome in run(scorer, cases, workers, bytes_each(cases), "Evaluate"):
         if isinstance(outcome, Failure):
             failures.append(outcome)
         else:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nndiff.resources.workers import Failure
+from nndiff.resources.outcomes import Failure
 from nndiff.words.dataset import CHANNEL, FILE_ENDINGS
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import PART

@@ -13,7 +13,7 @@ import numpy as np
 
 from nndiff.evaluation.scores import Row
 from nndiff.metrics.table import METRICS
-from nndiff.resources.workers import Failure
+from nndiff.resources.outcomes import Failure
 from nndiff.words.files import atomic
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,16 +26,49 @@ from nndiff.prediction.record import Record, Summary, begun_record
 from nndiff.prediction.request import Request, demand_sound, demand_task
 from nndiff.prediction.schedule import Schedule
 from nndiff.resources.machine import demand_device
+from nndiff.resources.outcomes import Failure, demand_success
 from nndiff.resources.owner import owned
-from nndiff.resources.workers import Failure, demand_success
 from nndiff.sampling import dial
 from nndiff.walk.sampler import SamplerPlan, revised_sampler
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import demand_writable, sweep
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A request that has passed all checks, with what they have read."""
+
+    request: Request
+    trained: Trained
+    sampler: SamplerPlan
+    found: Inputs
+    device: torch.device
+    oddities: list[str]
+
+    @property
+    def total(self) -> int:
+        """The number of cases of this part."""
+        return len(self.mine) + len(self.unreadable)
+
+    @property
+    def mine(self) -> Sequence[InputCase]:
+        return self.found.cases[self.request.part_id :: self.request.num_parts]
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        return self.found.failures if self.request.part_id == 0 else {}  # the first part records them for all
+
+
 def predict(request: Request) -> Summary:
     """Translate (or generate) every case and return a summary; raise an error at the end if a case failed."""
+    made = ready(request)
+    summary = predicted(made)
+    demand_success(summary.failures, made.total, "Predict")
+    return summary
+
+
+def ready(request: Request) -> Ready:
+    """Return the request with its model and its cases, or refuse it."""
     demand_sound(request)
     device = torch.device(demand_device(request.device))
     trained = models.load(
@@ -65,35 +99,25 @@ def predict(request: Request) -> Summary:
         )
     found = _inputs(request, trained, generates)
     demand_writable(request.output)
-    with owned(request.output, _part(request)):
-        return _predicted(request, trained, sampler, found, [*oddities, *trained.oddities], device)
+    return Ready(request, trained, sampler, found, device, [*oddities, *trained.oddities])
 
 
-def _predicted(
-    request: Request,
-    trained: Trained,
-    sampler: SamplerPlan,
-    found: Inputs,
-    oddities: list[str],
-    device: torch.device,
-) -> Summary:
-    """Predict the cases of this part; all that can be refused before has been."""
-    mine = found.cases[request.part_id :: request.num_parts]
-    outputs = Outputs(request, len(trained.plan.target_channels), sampler.samples)
-    for folder in outputs.folders:
-        sweep(folder)
-    record = _record(request, trained, sampler, device)
-    if oddities:
-        record.warn("all cases", oddities)
-    unreadable = found.failures if request.part_id == 0 else {}  # the first part records them for all
-    total = len(mine) + len(unreadable)
-    for name, reason in unreadable.items():
-        record.fail(Failure(name, reason, "", True))
-    schedule = _schedule(request, trained, sampler, device, outputs, record)
-    schedule.run(_to_do(request, mine, outputs, record), request.quiet)
-    record.write()
-    demand_success(record.summary.failures, total, "Predict")
-    return record.summary
+def predicted(made: Ready) -> Summary:
+    """Predict the cases of this part, and return which failed."""
+    request, trained, sampler = made.request, made.trained, made.sampler
+    with owned(request.output, _part(request), request.job):
+        outputs = Outputs(request, len(trained.plan.target_channels), sampler.samples)
+        for folder in outputs.folders:
+            sweep(folder)
+        record = _record(request, trained, sampler, made.device)
+        if made.oddities:
+            record.warn("all cases", made.oddities)
+        for name, reason in made.unreadable.items():
+            record.fail(Failure(name, reason, "", True))
+        schedule = _schedule(request, trained, sampler, made.device, outputs, record)
+        schedule.run(_to_do(request, made.mine, outputs, record), request.quiet)
+        record.write()
+        return record.summary
 
 
 def _inputs(request: Request, trained: Trained, generates: bool) -> Inputs:

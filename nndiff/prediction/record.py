@@ -19,7 +19,7 @@ from nndiff.plans import migrate
 from nndiff.plans.plan import digest
 from nndiff.prediction.models import Trained
 from nndiff.prediction.request import Request
-from nndiff.resources.workers import Failure
+from nndiff.resources.outcomes import Failure
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json, write_json

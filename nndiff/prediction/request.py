@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nndiff.checkpoint import BEST
+from nndiff.words.crew import Crew
 from nndiff.words.errors import NndiffError
 
 
@@ -35,6 +36,8 @@ class Request:
     go_on: bool = False
     part_id: int = 0  # which share of the folder this call takes
     num_parts: int = 1
+    crew: Crew = field(default_factory=Crew)  # elsewhere: a cluster translates the folder, in parts
+    job: str = ""  # of this part in a cluster, which may begin it again
     quiet: bool = False
 
 
@@ -49,6 +52,11 @@ def demand_sound(request: Request) -> None:
     if request.seed < 0 or request.volumes < 1:
         name, least, found = ("-seed", 0, request.seed) if request.seed < 0 else ("-n", 1, request.volumes)
         raise NndiffError(f"{name} is too small.", expected=f"{least} or more", found=found)
+    if request.crew.most is not None and not request.crew.elsewhere:
+        raise NndiffError(
+            "-np counts the parts that a cluster predicts at a time; here cases are predicted one after the other.",
+            remedy="leave out -np, or pass --scheduler or --cluster",
+        )
     if not 0 <= request.part_id < request.num_parts:
         raise NndiffError("-part_id counts from 0.", expected=f"0 to {request.num_parts - 1}", found=request.part_id)
 

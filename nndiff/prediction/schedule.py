@@ -18,7 +18,7 @@ from typing import Any
 from nndiff.prediction.draws import Computed
 from nndiff.prediction.inputs import InputCase
 from nndiff.prediction.reading import Read
-from nndiff.resources.workers import Failure
+from nndiff.resources.outcomes import Failure
 from nndiff.words.errors import NndiffError
 
 

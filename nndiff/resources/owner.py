@@ -4,9 +4,9 @@
 
 While it lasts, a file `.lock` in the folder names the host, the process and the command. Another program is refused,
 unless the owner is gone: its process has ended (same machine and the same space of process numbers), or the file, which
-a living owner touches every half minute, is five minutes old (another machine; by the clock of the file system). In a
-copy of a folder the file means nothing. Parts of one work can own a folder together, each under a name of its own; the
-whole cannot beside a part.
+a living owner touches every half minute, is five minutes old (another machine; by the clock of the file system), or its
+scheduler has begun its job again, perhaps elsewhere. In a copy of a folder the file means nothing. Parts of one work
+can own a folder together, each under a name of its own; the whole cannot beside a part.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import PART, explained
@@ -42,9 +43,11 @@ class Owner:
     since: str
     folder: int = 0  # its number in the file system, by which a copy of a folder is told
     token: str = ""  # tells two owners of one process apart
+    job: str = ""  # of a scheduler
+    life: int = 0  # of the job: a later one begins only after an earlier one has ended
 
     @classmethod
-    def this(cls, folder: Path) -> Owner:
+    def this(cls, folder: Path, job: str = "") -> Owner:
         name = Path(sys.argv[0]).name if sys.argv and sys.argv[0] not in ("", "-c") else "python"
         since = datetime.now().astimezone().isoformat(" ", "seconds")
         return cls(
@@ -56,6 +59,7 @@ class Owner:
             since=since,
             folder=folder.stat().st_ino,
             token=uuid.uuid4().hex,
+            **({"job": job, "life": time.time_ns()} if job else _job()),
         )
 
     @property
@@ -73,18 +77,25 @@ class Owner:
             pass
         return _started(self.process) == self.started
 
+    def was_before(self, other: Owner) -> bool:
+        """Return whether the other one is a later life of this one's job."""
+        return self.job != "" and self.job == other.job and self.life < other.life
+
 
 UNKNOWN = Owner("?", "", 0, "", "an unknown program", "an unknown time")
 
 
 @contextlib.contextmanager
-def owned(folder: Path, part: str = "") -> Iterator[None]:
-    """Own the folder, or a part of the work on it, in this context; refuse if another program does."""
+def owned(folder: Path, part: str = "", job: str = "") -> Iterator[None]:
+    """Own the folder, or a part of the work on it, in this context; refuse if another program does.
+
+    `job` names the work if a scheduler may begin it again that sets no variables.
+    """
     made = not folder.exists()
     path = folder / f"{LOCK}{part}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        own = Owner.this(folder)
+        own = Owner.this(folder, job)
         _take(path, own)
     except OSError as error:
         raise explained(error, path) from error
@@ -128,7 +139,7 @@ def _demand_free(path: Path, own: Owner) -> bool:
         owner = _owner(other)
         if owner is None or (other == path and owner == own):
             continue
-        if not _is_gone(other, owner):
+        if not (owner.was_before(own) or _is_gone(other, owner)):
             raise _in_use(other, owner)
         _discard(other, owner)
         free = free and not other.exists()
@@ -218,6 +229,17 @@ def _in_use(path: Path, owner: Owner) -> NndiffError:
         where=path.parent,
         remedy=f"wait until it ends, or stop it; if you know that it does not run any more, delete {path.name} there",
     )
+
+
+def _job() -> dict[str, Any]:
+    """Return the job and its life, as Slurm or an elastic torchrun tell them to the programs that they start."""
+    for job, life in (
+        ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
+        ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"),
+    ):
+        if name := os.environ.get(job, ""):
+            return {"job": f"{job}={name}", "life": int(os.environ.get(life) or 0)}
+    return {}
 
 
 def _space() -> str:

@@ -108,6 +108,47 @@ def test_an_owner_elsewhere_is_gone_when_it_has_been_silent(where, age, free, tm
             own(tmp_path)
 
 
+SLURM, TORCHRUN = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"), ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
+
+
+@pytest.mark.parametrize("names", [SLURM, TORCHRUN])
+@pytest.mark.parametrize(
+    ("before", "now", "free"),
+    [
+        (("7", ""), ("7", "1"), True),
+        (("7", "1"), ("7", "2"), True),
+        (("7", "1"), ("7", "1"), False),  # two programs of one job
+        (("7", "2"), ("7", "1"), False),
+        (("7", "0"), ("8", "1"), False),
+        (("7", "0"), ("", "1"), False),
+        (("", "0"), ("", "1"), False),
+    ],
+)
+def test_a_job_that_its_scheduler_begins_again_elsewhere_owns_what_it_owned(
+    names, before, now, free, tmp_path, monkeypatch
+) -> None:
+    def in_job(values: tuple[str, str]) -> Owner:
+        for name, value in zip(names, values, strict=True):
+            monkeypatch.setenv(name, value)
+        return Owner.this(tmp_path)
+
+    left_by(tmp_path, replace(in_job(before), host="elsewhere"))
+    in_job(now)
+    if free:
+        own(tmp_path)
+    else:
+        with pytest.raises(NndiffError, match="Another program writes"):
+            own(tmp_path)
+
+
+def test_work_of_a_name_begins_again_later(tmp_path) -> None:
+    left_by(tmp_path, replace(Owner.this(tmp_path, "part"), host="elsewhere"))
+    with pytest.raises(NndiffError, match="Another program writes"), owned(tmp_path, job="other part"):
+        pass
+    with owned(tmp_path, job="part"):
+        pass
+
+
 def test_an_owner_is_not_silent(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(module, "BEAT", 0.01)
     with owned(tmp_path):

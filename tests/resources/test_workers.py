@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from nndiff.resources import workers
-from nndiff.resources.workers import Failure, demand_success, run, worker_count
+from nndiff.resources import processes, workers
+from nndiff.resources.outcomes import Failure, demand_success
+from nndiff.resources.workers import run, worker_count
 from nndiff.words.errors import NndiffError
 
 
@@ -49,7 +50,7 @@ def threads(case):
 
 
 def outcomes(function, count):
-    return {case.name: outcome for case, outcome in run(function, CASES, count, "Test")}
+    return {case.name: outcome for case, outcome in run(function, CASES, count, 1, "Test")}
 
 
 def test_the_results_do_not_depend_on_the_number_of_workers():
@@ -60,7 +61,7 @@ def test_the_results_do_not_depend_on_the_number_of_workers():
 
 def test_serial_keeps_the_order_and_stays_in_this_process(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    found = list(run(threads, CASES, 0, "Test"))
+    found = list(run(threads, CASES, 0, 1, "Test"))
     assert [case for case, _ in found] == CASES
     assert {outcome for _, outcome in found} == {("7", os.getpid())}
 
@@ -128,8 +129,8 @@ def test_a_worker_that_dies_is_its_cases_failure_and_the_others_go_on(count, fun
 
 
 def test_a_worker_that_is_silent_is_killed_and_the_others_go_on(monkeypatch):
-    monkeypatch.setattr(workers, "CHECK", 0.05)
-    monkeypatch.setattr(workers, "PATIENCE", 3.0)
+    monkeypatch.setattr(processes, "CHECK", 0.05)
+    monkeypatch.setattr(processes, "PATIENCE", 3.0)
     found = outcomes(hang_on_two, 2)
     assert "no answer within" in found.pop("case_2").message
     assert found == {case.name: case.number for case in CASES if case.number != 2}
@@ -142,8 +143,8 @@ def take_long_on_two(case):
 
 def test_a_worker_that_waits_for_work_is_not_silent(monkeypatch):
     """The other one has been done for longer than a case may take."""
-    monkeypatch.setattr(workers, "CHECK", 0.05)
-    monkeypatch.setattr(workers, "_killed_if_silent", only_the_idle)
+    monkeypatch.setattr(processes, "CHECK", 0.05)
+    monkeypatch.setattr(processes, "_killed_if_silent", only_the_idle)
     assert outcomes(take_long_on_two, 2) == {case.name: case.number for case in CASES}
 
 
@@ -163,7 +164,7 @@ import os
 if __name__ == "__mp_main__":
     os._exit(3)
 if __name__ == "__main__":
-    list(run(square, CASES, 2, "Test"))
+    list(run(square, CASES, 2, 1, "Test"))
 """
 
 
@@ -180,11 +181,11 @@ def test_workers_that_die_before_any_case_end_the_run(tmp_path):
 
 
 def test_no_case_is_no_work():
-    assert list(run(square, [], 2, "Test")) == []
+    assert list(run(square, [], 2, 1, "Test")) == []
 
 
 def test_stopping_early_leaves_no_worker_behind():
-    stream = run(square, CASES, 1, "Test")
+    stream = run(square, CASES, 1, 1, "Test")
     next(stream)
     stream.close()
 
@@ -197,7 +198,7 @@ if __name__ == "__mp_main__":
     print(os.getpid(), flush=True)
     time.sleep(1)
 if __name__ == "__main__":
-    list(run(square, CASES[:2], 2, "Test"))
+    list(run(square, CASES[:2], 2, 1, "Test"))
 """
 ORPHANS = """
 import os, time
@@ -209,7 +210,7 @@ def announce(case):
         print(os.getpid(), flush=True)
         time.sleep(20)
 if __name__ == "__main__":
-    list(run(announce, CASES[:2], 2, "Test"))
+    list(run(announce, CASES[:2], 2, 1, "Test"))
 """
 BUSY = """
 import os, time
@@ -221,7 +222,7 @@ def work(case):
     while time.monotonic() < until:
         sum(range(10000))
 if __name__ == "__main__":
-    list(run(work, 4 * CASES, 1, "Test"))
+    list(run(work, 4 * CASES, 1, 1, "Test"))
 """
 
 
