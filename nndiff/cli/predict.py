@@ -13,6 +13,7 @@ from nndiff.cli.command import Command, add_cluster, add_workers, crew, paths_of
 from nndiff.cli.train import add_device
 from nndiff.walk.sampler import Flag, flags
 from nndiff.words.errors import NndiffError
+from nndiff.words.lives import life
 from nndiff.words.paths import demand_input, demand_model
 
 DIAL = {"fidelity": 0.0, "balanced": 0.5, "texture": 1.0}
@@ -160,7 +161,7 @@ def _work(arguments: argparse.Namespace) -> None:
         record_paths=arguments.record_paths,
         seed=arguments.seed,
         device=arguments.device,
-        go_on=arguments.continue_prediction,
+        go_on=arguments.continue_prediction or life().later,
         part_id=part_id,
         num_parts=num_parts,
         crew=crew(arguments),

@@ -115,7 +115,9 @@ def predicted(made: Ready) -> Summary:
         for name, reason in made.unreadable.items():
             record.fail(Failure(name, reason, "", True))
         schedule = _schedule(request, trained, sampler, made.device, outputs, record)
-        schedule.run(_to_do(request, made.mine, outputs, record), request.quiet)
+        cases = _to_do(request, made.mine, outputs, record)
+        record.write()  # a later life of this job finds its own settings
+        schedule.run(cases, request.quiet)
         record.write()
         return record.summary
 

@@ -23,10 +23,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import PART, explained
+from nndiff.words.lives import life
 
 LOCK, UNLOCK = ".lock", ".unlock"
 BEAT, DEAD = 30.0, 300.0  # seconds after which an owner touches its lock, and after which it is taken for dead
@@ -59,7 +59,8 @@ class Owner:
             since=since,
             folder=folder.stat().st_ino,
             token=uuid.uuid4().hex,
-            **({"job": job, "life": time.time_ns()} if job else _job()),
+            job=job or life().job,
+            life=time.time_ns() if job else life().number,
         )
 
     @property
@@ -229,17 +230,6 @@ def _in_use(path: Path, owner: Owner) -> NndiffError:
         where=path.parent,
         remedy=f"wait until it ends, or stop it; if you know that it does not run any more, delete {path.name} there",
     )
-
-
-def _job() -> dict[str, Any]:
-    """Return the job and its life, as Slurm or an elastic torchrun tell them to the programs that they start."""
-    for job, life in (
-        ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
-        ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"),
-    ):
-        if name := os.environ.get(job, ""):
-            return {"job": f"{job}={name}", "life": int(os.environ.get(life) or 0)}
-    return {}
 
 
 def _space() -> str:

@@ -16,7 +16,7 @@ far end, from which a shift of the puzzle's grid cuts up to r - 1 voxels at the 
 from __future__ import annotations
 
 import signal
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Generator, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,8 +173,11 @@ def _deaf(worker: int) -> None:
         signal.signal(each, signal.SIG_IGN)
 
 
-def loader(batches: Batches, first: int, last: int, workers: int, pinned: bool) -> Iterator[list[Batch]]:
-    """Yield the batches of the steps first … last - 1, prepared by `workers` processes; 0 prepares them here."""
+def loader(batches: Batches, first: int, last: int, workers: int, pinned: bool) -> Generator[list[Batch], None, None]:
+    """Yield the batches of the steps first … last - 1, prepared by `workers` processes; 0 prepares them here.
+
+    The processes end when the generator is closed.
+    """
     options: dict[str, Any] = {"prefetch_factor": AHEAD, "persistent_workers": True} if workers else {}
     options |= {"worker_init_fn": _deaf} if workers else {}
     loaded = DataLoader(

@@ -55,10 +55,9 @@ class Job:
         """Return the folder of the prepared cases."""
         return self.request.prepared / self.name
 
-    @property
-    def share(self) -> Share:
-        """Return the samples of each step that this process computes."""
-        return share_of(self.configuration, self.ranks)
+    def share(self, run: Run | None = None) -> Share:
+        """Return the samples of each step, of a new run or of a known one, that this process computes."""
+        return share_of(self.configuration, self.ranks, None if run is None else run.samples_a_step)
 
     # ------------------------------------------------------------ what a run needs
 
@@ -73,7 +72,7 @@ class Job:
             folder=self.cases,
             cases=run.training,
             patch=configuration.patch_size,
-            share=self.share,
+            share=self.share(run),
             augmentations=build_augmentations(configuration.augmentation),
             seed=run.seed,
             multiple=configuration.network.multiple(configuration.puzzle_factor),
@@ -119,12 +118,15 @@ class Job:
                 store.open_case(self.cases, case)
 
     def demand_same_step(self, run: Run) -> None:
-        """Refuse a number of samples per step that differs from that at the start of the run."""
-        samples = self.share.samples_a_step
+        """Refuse a number of processes among which the samples of a step, fixed at its start, cannot be divided."""
+        samples = self.share(run).samples_a_step
         if samples != run.samples_a_step:
+            batch = self.configuration.batch_size
+            possible = [n for n in range(1, run.samples_a_step + 1) if run.samples_a_step % (n * batch) == 0]
             raise NndiffError(
-                "A run must continue with the number of processes with which it began.",
-                expected=f"{run.samples_a_step} samples per step",
-                found=f"{samples} samples per step with {self.ranks.world} processes",
-                remedy="continue with the original number of processes (torchrun --nproc_per_node=N)",
+                "The samples of a step of this run cannot be divided among so many processes.",
+                expected=f"{' or '.join(map(str, possible))} processes for {run.samples_a_step} samples in batches of "
+                f"{batch}",
+                found=f"{self.ranks.world} processes",
+                remedy="continue with one of these numbers (torchrun --nproc_per_node=N)",
             )

@@ -269,12 +269,16 @@ def noise(shape: torch.Size, seed: int, number: int, device: torch.device) -> Te
 # ---------------------------------------------------------------- around it
 
 
-def share_of(configuration: Configuration, ranks: Ranks) -> Share:
+def share_of(configuration: Configuration, ranks: Ranks, samples: int | None = None) -> Share:
     """Return the samples that this rank computes of each step.
 
-    Every rank has the batch size of the plan. More ranks first reduce the accumulated batches, then enlarge the step.
+    Every rank has the batch size of the plan. More ranks first reduce the accumulated batches, then enlarge the step;
+    a step of so many `samples` is divided among the ranks, if they can.
     """
+    batch = configuration.batch_size * ranks.world
     accumulate = math.ceil(configuration.accumulate / ranks.world)
+    if samples is not None and samples % batch == 0:
+        accumulate = samples // batch
     return Share(configuration.batch_size, accumulate, ranks.rank, ranks.world)
 
 

@@ -36,7 +36,7 @@ def new_run(job: Job) -> Run:
         epoch_steps=epoch_steps(configuration.training_steps),
         warmup_steps=configuration.warmup_steps,
         ema_half_life=configuration.ema_half_life,
-        samples_a_step=job.share.samples_a_step,
+        samples_a_step=job.share().samples_a_step,
     )
 
 

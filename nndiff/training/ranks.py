@@ -12,9 +12,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed
 
+from nndiff.words.errors import NndiffError
+
 T = TypeVar("T")
 BUCKET = 2**23  # numbers, 32 MB, that ranks exchange at a time
-PATIENCE = timedelta(hours=2)  # for a rank that validates a larger volume than the others
+PATIENCE = timedelta(hours=2)  # with a rank that is silent, as one is that validates a larger volume than the others
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Ranks:
         if self.world == 1:
             return [value]
         values: list[T | None] = [None] * self.world
-        distributed.all_gather_object(values, value)
+        with _together():
+            distributed.all_gather_object(values, value)
         return values  # type: ignore[return-value]
 
     def largest(self, number: int) -> int:
@@ -43,15 +46,17 @@ class Ranks:
             return number
         device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
         found = torch.tensor(number, device=device)
-        distributed.all_reduce(found, distributed.ReduceOp.MAX)
-        return int(found)
+        with _together():
+            distributed.all_reduce(found, distributed.ReduceOp.MAX)
+            return int(found)
 
     def average(self, gradients: Sequence[Tensor]) -> None:
         """Replace every gradient by its mean over the ranks, which have gradients of the same shapes."""
         if self.world > 1:
             for bucket in _buckets(gradients):
                 flat = torch.cat([gradient.flatten() for gradient in bucket])
-                distributed.all_reduce(flat)
+                with _together():
+                    distributed.all_reduce(flat)
                 flat /= distributed.get_world_size()
                 parts = torch.split(flat, [gradient.numel() for gradient in bucket])
                 for gradient, part in zip(bucket, parts, strict=True):
@@ -59,7 +64,22 @@ class Ranks:
 
     def wait(self) -> None:
         if self.world > 1:
-            distributed.barrier()
+            with _together():
+                distributed.barrier()
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Say in words that another process does not answer; each has to for PATIENCE."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise NndiffError(
+            "Another process of this training does not answer: it has died, or was stopped.",
+            found=str(error).partition("\n")[0],
+            remedy="look for the first error above, which may be that of the other process; then start torchrun again "
+            "with --c, or let it do so itself (torchrun --max-restarts=3 …)",
+        ) from error
 
 
 def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:

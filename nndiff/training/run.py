@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from nndiff.checkpoint import LATEST, Checkpoint, Epoch, Run, Step
@@ -93,10 +93,11 @@ def _train_to_end(
             # so that errors on whole volumes show now, not after the first epoch
             validated(trainer, validation, after_round)
         save(())
-    batches = loader(job.batches(run), trainer.step, run.training_steps, job.loaders(), pinned)
-    for ended in epochs(trainer, validation, batches, taken, pauses):
-        history = (*history, ended.epoch)
-        best = checkpoints.save_best(job, trainer, history)
-        report.draw(history, ended, best)
-        checkpoints.save(job, trainer, history, LATEST)  # if killed before it, this epoch is repeated
-        report.tell(history, ended, best)
+    loaded = loader(job.batches(run), trainer.step, run.training_steps, job.loaders(), pinned)
+    with closing(loaded) as batches:  # else its processes, which are deaf to signals, keep this one from ending
+        for ended in epochs(trainer, validation, batches, taken, pauses):
+            history = (*history, ended.epoch)
+            best = checkpoints.save_best(job, trainer, history)
+            report.draw(history, ended, best)
+            checkpoints.save(job, trainer, history, LATEST)  # if killed before it, this epoch is repeated
+            report.tell(history, ended, best)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from nndiff import checkpoint
 from nndiff.checkpoint import LATEST
-from nndiff.training import journal, ranks
+from nndiff.training import journal, new_run, ranks
 from nndiff.training.run import train
 from tests.training.tiny import NAME, prepare, request, tiny_plan
 
@@ -56,6 +57,92 @@ def test_two_ranks_of_one_batch_are_one_rank_that_accumulates_two(tmp_path, root
         for name, value in getattr(together, part).items():
             assert not name.startswith("module.")
             torch.testing.assert_close(value, getattr(lonely, part)[name], rtol=1e-4, atol=1e-4)
+
+
+ONE_RANK_DIES = """
+import os, signal, sys
+from nndiff.cli.train import main
+from nndiff.training import ema, new_run
+new_run.epoch_steps = lambda _: 2
+update = ema.EMA.update
+def dying(self, network, step):
+    if step == 3 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    update(self, network, step)
+ema.EMA.update = dying
+sys.exit(main(["1", "bridge", "all", "-device", "cpu", "-np", "0", "--seed", "5", "--no_tune"]))
+"""
+
+
+def test_after_a_rank_has_died_all_begin_again_at_the_last_checkpoint(tmp_path, roots, monkeypatch) -> None:
+    """The words are those of the first start: it goes on without --c, and keeps the seed."""
+    plan = tiny_plan(training_steps=4, batch_size=1, accumulate=2)
+    prepare(tmp_path, plan)
+    script = tmp_path / "dies.py"
+    script.write_text(ONE_RANK_DIES)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*torchrun, "--max-restarts=1", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    assert done.returncode == 0, done.stdout
+    monkeypatch.setattr(journal, "curves", lambda path, *_: path.touch())
+    monkeypatch.setattr(journal, "slices", lambda path, *_: path.touch())
+    monkeypatch.setattr(new_run, "epoch_steps", lambda _: 2)
+    alone = train(request(tmp_path, plan, fold="all", results=tmp_path / "alone" / NAME, seed=5))
+    found, wanted = (
+        checkpoint.load(folder / LATEST) for folder in (roots.results / NAME / "bridge" / "fold_all", alone)
+    )
+    assert found.run == wanted.run
+    log = (roots.results / NAME / "bridge" / "fold_all" / "log.txt").read_text()
+    assert log.count("step 2/4") == 1, "what was finished is not repeated"
+    for name, value in found.weights.items():
+        torch.testing.assert_close(value, wanted.weights[name], rtol=1e-4, atol=1e-4)
+
+
+SILENT = """
+import os, signal, sys
+from datetime import timedelta
+from nndiff.cli.train import main
+from nndiff.training import ema, ranks
+ranks.PATIENCE = timedelta(seconds=10)
+update = ema.EMA.update
+def silent(self, network, step):
+    if step == 2 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    update(self, network, step)
+ema.EMA.update = silent
+sys.exit(main(["1", "bridge", "all", "-device", "cpu", "-np", "0"]))
+"""
+
+
+def test_a_rank_that_does_not_answer_ends_the_others_in_words(tmp_path, roots) -> None:
+    plan = tiny_plan(training_steps=4, batch_size=1, accumulate=2)
+    prepare(tmp_path, plan)
+    script = tmp_path / "silent.py"
+    script.write_text(SILENT)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    both = [
+        subprocess.Popen(
+            [sys.executable, script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | shared | {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    out, _ = both[0].communicate()
+    both[1].kill()
+    both[1].communicate()
+    assert both[0].returncode == 1, out
+    assert "Another process of this training does not answer" in out
+    assert "Traceback" not in out
+    fold = roots.results / NAME / "bridge" / "fold_all"
+    assert checkpoint.load(fold / LATEST).step == 1, "what was saved is whole"
+    assert not (fold / ".lock").exists()
 
 
 @pytest.mark.parametrize("most", [1, 7, 20, 1000])

@@ -365,6 +365,18 @@ def test_ranks_replace_accumulated_batches_then_enlarge_the_step() -> None:
     assert [share.samples_a_step for share in shares] == [12, 12, 18, 12, 24]
 
 
+@pytest.mark.parametrize(("begun", "now"), [(4, 2), (2, 4), (4, 1), (1, 4), (3, 1)])
+def test_a_step_has_the_same_samples_with_another_number_of_ranks(begun: int, now: int) -> None:
+    configuration = replace(tiny_plan().configurations["bridge"], batch_size=3, accumulate=4)
+
+    def samples(world: int, wanted: int | None) -> list[int]:
+        shares = [share_of(configuration, Ranks(rank, world), wanted) for rank in range(world)]
+        return sorted(number for share in shares for numbers in share.numbers(step=7) for number in numbers)
+
+    first = samples(begun, None)
+    assert samples(now, len(first)) == first
+
+
 def test_the_seed_decides_the_first_weights(tmp_path: Path) -> None:
     plan = tiny_plan()
     first, same, other = trainer_of(plan), trainer_of(plan), trainer_of(plan, seed=1)

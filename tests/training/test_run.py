@@ -346,18 +346,20 @@ def test_set_changes_this_training_alone_and_is_kept_in_its_checkpoint(tmp_path,
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_going_on_needs_as_many_samples_a_step_as_before(tmp_path) -> None:
+@pytest.mark.parametrize(("samples", "possible"), [(4, "1 or 2"), (3, None)])
+def test_going_on_needs_processes_that_can_share_a_step_as_it_was_begun(samples, possible, tmp_path) -> None:
+    """In batches of two; here there is one process."""
     plan = tiny_plan(training_steps=2)
     prepare(tmp_path, plan)
     folder = train(request(tmp_path, plan))
     found = checkpoint.load(folder / LATEST)
-    found.run = run_of(found.planned, samples_a_step=4)
+    found.run = run_of(found.planned, samples_a_step=samples)
     checkpoint.save(folder / LATEST, found)
-    with pytest.raises(
-        NndiffError,
-        match=r"continue with the number of processes(.|\n)*4 samples per step; found 2 samples per step with 1",
-    ):
+    if possible:
         train(request(tmp_path, plan, go_on=True))
+    else:
+        with pytest.raises(NndiffError, match=r"3 samples in batches of 2; found 1 processes"):
+            train(request(tmp_path, plan, go_on=True))
 
 
 def test_cases_that_are_not_prepared_or_by_another_plan_are_refused(tmp_path, trained) -> None:

@@ -165,3 +165,31 @@ def test_if_one_of_two_ranks_is_told_both_stop_after_the_same_step(tmp_path, roo
     assert "torchrun --nproc_per_node=2 -m nndiff.cli.train 1 bridge all" in done.stderr
     found = checkpoint.load(roots.results / NAME / "bridge" / "fold_all" / LATEST)
     assert found.step == len(found.taken) == 2
+
+
+ALL_ARE_TOLD = """
+import os, signal, sys
+from nndiff.cli.train import main
+from nndiff.training import ema, new_run
+new_run.epoch_steps = lambda _: 4
+update = ema.EMA.update
+def told(self, network, step):
+    if step == 2:
+        os.killpg(0, signal.SIGTERM)
+    update(self, network, step)
+ema.EMA.update = told
+sys.exit(main(["1", "bridge", "all", "-device", "cpu", "-np", "1"]))
+"""
+
+
+def test_where_all_its_processes_are_told_the_training_ends(tmp_path, roots) -> None:
+    """Schedulers tell every process of a job; those that load data are deaf, and end with the training."""
+    prepare(tmp_path, tiny_plan(training_steps=4))
+    script = tmp_path / "told.py"
+    script.write_text(ALL_ARE_TOLD)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, cwd=ROOT, env=environment, start_new_session=True
+    )
+    assert done.returncode == 75, done.stderr
+    assert checkpoint.load(roots.results / NAME / "bridge" / "fold_all" / LATEST).step == 2
