@@ -1,4 +1,4 @@
-# make setup | demo | test | check | bench
+# make setup | demo | test | slurm | check | bench
 #
 # Everything happens in .venv, with the versions of constraints.txt. PYTHON chooses the interpreter that .venv is made of.
 
@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 DEMO   := demo
 CORES  := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test slurm check bench clean
 
 setup: $(VENV)/.installed
 
@@ -21,7 +21,10 @@ demo: setup
 	$(BIN)/nndiff_demo -o $(DEMO)
 
 test: setup  # a process a core, with a thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal --ignore tests/slurm
+
+slurm: setup  # a real one: a controller and a node, both on this machine; needs root, apt-get install slurm-wlm munge
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/slurm
 
 check: setup
 	$(BIN)/ruff check .

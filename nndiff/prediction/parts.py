@@ -53,8 +53,13 @@ def predict(request: Request) -> Summary:
     return summary
 
 
+def count_of(cases: int) -> int:
+    """Return the number of parts of so many cases."""
+    return max(1, min(cases, max(LEAST, -(-cases // CASES_A_PART))))
+
+
 def parts_of(request: Request, cases: int) -> Iterator[_Part]:
-    count = max(1, min(cases, max(LEAST, -(-cases // CASES_A_PART))))
+    count = count_of(cases)
     here = replace(request, crew=Crew(), quiet=True, num_parts=count)
     for i in range(count):
         yield _Part(f"part_{i}_of_{count}", replace(here, part_id=i, job=uuid.uuid4().hex))

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 VARIABLES = (
-    ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
     ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"),
+    ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
 )
+MOST = 10**6  # lives of a torchrun in one life of its job
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Life:
 def life(variables: Mapping[str, str] | None = None) -> Life:
     """Return which job this program belongs to, and in which of its lives it is: each is a number, from 0.
 
-    A torchrun inside a Slurm job counts the lives of both.
+    A torchrun inside a Slurm job counts its lives anew in each of the job's.
     """
     known = os.environ if variables is None else variables
     jobs, number = [], 0
@@ -40,5 +41,5 @@ def life(variables: Mapping[str, str] | None = None) -> Life:
         if known.get(name, ""):
             jobs.append(f"{name}={known[name]}")
             restarts = known.get(count, "")
-            number += int(restarts) if restarts.isdecimal() else 0
+            number = MOST * number + (int(restarts) if restarts.isdecimal() else 0)
     return Life(" ".join(jobs), number)

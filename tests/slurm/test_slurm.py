@@ -89,6 +89,9 @@ def test_two_processes_train_one_fold(slurm, tmp_path, roots, run_cli, undisturb
         torch.testing.assert_close(value, found.weights[name], rtol=1e-2, atol=1e-2)
 
 
+SHORT = "--with=--no_tune --set training_steps=3 network.width=8"
+
+
 def test_from_a_dataset_to_its_figures(slurm, tmp_path, roots, run_cli) -> None:
     raw = make_raw_dataset(roots.raw, cases=4)
     for side in ("images", "targets"):
@@ -96,7 +99,7 @@ def test_from_a_dataset_to_its_figures(slurm, tmp_path, roots, run_cli) -> None:
         for scan in sorted((raw / f"{side}Tr").iterdir())[:2]:
             (raw / f"{side}Ts" / scan.name).write_bytes(scan.read_bytes())
     steps = ("plan", "train", "predict", "evaluate")
-    jobs = submitted(run_cli, "0-1", "--steps", *steps, "--time_budget", "20s", "--parts", 2, "--time", "1h")
+    jobs = submitted(run_cli, "0-1", "--steps", *steps, SHORT, "--parts", 2, "--time", "1h")
     logs = roots.results / raw.name / "slurm"
     for step, job in zip(steps, dict.fromkeys(jobs), strict=True):
         until(lambda job=job: all(succeeded(task) for task in tasks(job)), f"{step}\n{text_of(logs)}")
@@ -105,6 +108,20 @@ def test_from_a_dataset_to_its_figures(slurm, tmp_path, roots, run_cli) -> None:
     assert len(list(predicted.glob("predict_part_*_of_2.json"))) == 2
     assert (predicted / "metrics.csv").exists()
     assert {path.name for path in logs.glob("*.sh")} == {f"nndiff_001_bridge_{step}.sh" for step in steps}
+
+
+def test_dask_starts_workers_in_slurm(slurm, tmp_path, roots, run_cli) -> None:
+    prepared = roots.preprocessed / NAME
+    make_raw_dataset(roots.raw, cases=3)
+    words = ("-d", 1, "--preprocessed")
+    for folder, flags in ((tmp_path / "here", ["-np", 0]), (roots.preprocessed, ["--cluster", "slurm", "-np", 2])):
+        command = [sys.executable, "-m", "nndiff.cli.extract_fingerprint", *words, folder, *flags]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert (prepared / "fingerprint.json").read_bytes() == (tmp_path / "here" / NAME / "fingerprint.json").read_bytes()
+    assert "Waiting for workers in slurm" in done.stderr
+    assert "Traceback" not in done.stderr
+    until(lambda: not told("squeue", "-h", "--name=dask-worker"), "the end of the workers")
 
 
 def tasks(job: str) -> list[str]:
