@@ -158,6 +158,14 @@ def test_a_cluster_that_ends_ends_the_command_in_words(monkeypatch):
         list(stream)
 
 
+def test_a_case_that_the_cluster_has_forgotten_is_its_end():
+    class Future:
+        status = "cancelled"
+
+    with pytest.raises(NndiffError, match="The cluster is gone"):
+        cluster._outcome(Crew(scheduler="tcp://a:1"), CASES[0], Future())
+
+
 def test_without_dask_the_extra_is_named(monkeypatch):
     with pytest.raises(NndiffError, match=r"nndiff\[cluster\]"):
         cluster._imported("no_such_module")
