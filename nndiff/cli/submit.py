@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FOLDER",
         help="scripts and logs (default: slurm/ in the results)",
     )
-    command.flag("dry_run", action="store_true", help="print the scripts, submit nothing")
+    command.flag("dry-run", action="store_true", help="print the scripts, submit nothing")
     return command.run(_work, argv)
 
 

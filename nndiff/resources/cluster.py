@@ -97,6 +97,7 @@ class _Remote(Generic[C, R]):
     def __call__(self, case: C) -> R | Failure:
         ended = threading.Timer(self.patience, os._exit, (1,))
         ended.daemon = True
+        ended.start()
         try:
             return Guarded(self._run)(case)
         finally:

@@ -89,7 +89,7 @@ def _submitted(text: str) -> str:
     except FileNotFoundError:
         raise NndiffError(
             "Slurm is not installed on this machine: there is no command sbatch.",
-            remedy="run this on a machine that submits jobs, or write the scripts to a file with --dry_run",
+            remedy="run this on a machine that submits jobs, or write the scripts to a file with --dry-run",
         ) from None
     if done.returncode:
         raise NndiffError(

@@ -23,7 +23,7 @@ def scripts(tmp_path, roots, run_cli):
         (roots.raw / NAME / side).mkdir(parents=True)
 
     def run(*words: object) -> dict[str, str]:
-        outcome = run_cli(submit.main, 1, "bridge", *words, "--dry_run")
+        outcome = run_cli(submit.main, 1, "bridge", *words, "--dry-run")
         assert outcome.code == 0, outcome.err
         texts = ["#!/bin/bash" + text for text in outcome.out.split("#!/bin/bash")[1:]]
         return {text.partition("--job-name=nndiff_001_bridge_")[2].partition("\n")[0]: text for text in texts}
@@ -86,6 +86,7 @@ def test_gpus_and_nodes_train_one_fold_together(scripts) -> None:
     )
     assert commands(text) == ['bash -c "$as_rank" - nndiff_train 1 bridge 0 --seed 3 --set batch_size=1']
     assert "export WORLD_SIZE=$SLURM_NTASKS" in text
+    assert "export WORLD_SIZE" in scripts("0", "--gpus", 2)["train"]
     assert "WORLD_SIZE" not in scripts("0")["train"]
 
 
@@ -143,16 +144,16 @@ def test_each_task_of_a_step_has_its_rank() -> None:
 )
 def test_what_would_fail_only_in_a_job_is_refused(words, message, tmp_path, roots, run_cli) -> None:
     prepare(tmp_path, tiny_plan())
-    outcome = run_cli(submit.main, 1, "bridge", *words, "--dry_run")
+    outcome = run_cli(submit.main, 1, "bridge", *words, "--dry-run")
     assert outcome.code == 1
     assert message in outcome.err
 
 
 def test_a_dataset_without_a_plan_or_held_out_scans_is_refused(tmp_path, roots, run_cli) -> None:
     (roots.preprocessed / NAME).mkdir(parents=True)
-    assert "add the step plan" in run_cli(submit.main, 1, "bridge", 0, "--dry_run").err
-    assert run_cli(submit.main, 1, "bridge", 0, "--steps", "plan", "train", "--dry_run").code == 0
-    outcome = run_cli(submit.main, 1, "bridge", 0, "--steps", "plan", "train", "predict", "--dry_run")
+    assert "add the step plan" in run_cli(submit.main, 1, "bridge", 0, "--dry-run").err
+    assert run_cli(submit.main, 1, "bridge", 0, "--steps", "plan", "train", "--dry-run").code == 0
+    outcome = run_cli(submit.main, 1, "bridge", 0, "--steps", "plan", "train", "predict", "--dry-run")
     assert "no folder imagesTs" in outcome.err
 
 
@@ -161,4 +162,4 @@ def test_without_slurm_the_dry_run_is_named(tmp_path, roots, run_cli, monkeypatc
     monkeypatch.setenv("PATH", str(tmp_path))
     outcome = run_cli(submit.main, 1, "bridge", 0)
     assert outcome.code == 1
-    assert "--dry_run" in outcome.err
+    assert "--dry-run" in outcome.err

@@ -17,7 +17,7 @@ import nndiff
 from nndiff import checkpoint
 from nndiff.checkpoint import BEST
 from nndiff.imaging import io
-from nndiff.prediction import Request, Summary, draws, outputs, reading
+from nndiff.prediction import Request, Summary, draws, outputs, reading, schedule
 from nndiff.resources.owner import owned
 from nndiff.sampling.inference import digest_of
 from nndiff.walk.sampler import flags
@@ -114,6 +114,22 @@ def test_a_derived_series_has_the_patient_and_the_place_of_its_source(tmp_path, 
     assert len(before) == SHAPE[0]
     predict(dicom_out=True, go_on=True, source="in/anna", **RANDOM)
     assert {path: path.read_bytes() for path in made.iterdir()} == before, "what is there is kept"
+
+
+def test_one_that_ends_before_its_first_case_goes_on_where_others_were_before(tmp_path, predict, monkeypatch):
+    """What an earlier prediction with other settings left behind is not taken for its own."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    scans(tmp_path / "in", cases=2)
+    predict(steps=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(schedule.Schedule, "run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            predict(**RANDOM)
+    summary = predict(go_on=True, **RANDOM)
+    assert (len(summary.done), summary.skipped) == (2, [])
 
 
 def test_an_output_folder_has_one_owner_and_parts_share_it(tmp_path, predict):
