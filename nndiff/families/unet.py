@@ -151,6 +151,7 @@ class UNetSpec(NetworkSpec):
             strides=self.strides,
             blocks=self.blocks,
             recompute=self.recompute,
+            zero=not self.head_width,
         )
         head = aside = None
         if self.head_width:

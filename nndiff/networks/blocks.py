@@ -1,6 +1,8 @@
 """The building blocks of the UNet: convolution, normalisation, time embedding, residual block and upsampling.
 
-    block(x₁, …, t) = Σ shortcutᵢ(xᵢ) + W'·SiLU((1 + scale(t))·GN(Σ Wᵢ·SiLU(GN(xᵢ))) + shift(t))     W' = 0 at the start
+    block(x₁, …, t) = Σ shortcutᵢ(xᵢ) + W'·SiLU((1 + scale(t))·GN(Σ Wᵢ·SiLU(GN(xᵢ))) + shift(t))
+
+No weight of a block begins at zero: networks whose blocks did learned half as fast (documentation/LOG.md).
 
 Norm, activation and convolution form one unit (`NormConv`), because that is also the unit of recomputation: the
 backward pass of the convolution needs the output of the activation, and the norm and the activation are cheap to
@@ -188,7 +190,7 @@ class ResidualBlock(nn.Module):
         self.first = nn.ModuleList(NormConv(c, c_out, kernel, norms) for c in c_in)
         self.shortcut = nn.ModuleList(nn.Identity() if alone else conv(c, c_out, (1, 1, 1)) for c in c_in)
         self.film = nn.Linear(c_time, 2 * c_out)
-        self.second = NormConv(c_out, c_out, kernel, norms, zero=True)
+        self.second = NormConv(c_out, c_out, kernel, norms)
         self.recompute = recompute == "blocks"
 
     def forward(self, time: Tensor, *parts: Tensor) -> Tensor:  # [B, c_time], [B, c_in, Z, Y, X]s → [B, c_out, Z, Y, X]

@@ -50,6 +50,7 @@ class UNet(nn.Module):
         strides: tuple[Triple, ...],  # one per level, from the level above; strides[0] is (1, 1, 1)
         blocks: int = 2,  # per level, on each side
         recompute: str = "none",  # what is computed twice to save memory: nothing, norms and activations, whole blocks
+        zero: bool = True,  # whether the output is zero before training
     ):
         super().__init__()
         _check(multipliers, kernels, strides, recompute)
@@ -65,7 +66,7 @@ class UNet(nn.Module):
                 self.encoder.append(ResidualBlock((c,), c, c_time, kernel, recompute))
                 self.decoder.append(ResidualBlock((c, c), c, c_time, kernel, recompute))
                 self.ups.append(Up(c, channels[level - 1], stride) if begins else nn.Identity())
-        self.head = NormConv(channels[0], out_channels, kernels[0], recompute != "none", zero=True)
+        self.head = NormConv(channels[0], out_channels, kernels[0], recompute != "none", zero)
 
     def forward(self, x: Tensor, t: Tensor, cache: Cache | None = None) -> Tensor:
         """Return the output: [B, C, Z, Y, X], [B] → [B, out, Z, Y, X].

@@ -11,8 +11,11 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed import distributed_c10d
+from torch.distributed.rendezvous import rendezvous
 
 from nndiff.words.errors import NndiffError
+from nndiff.words.lives import life
 
 T = TypeVar("T")
 BUCKET = 2**23  # numbers, 32 MB, that ranks exchange at a time
@@ -101,9 +104,14 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     if world == 1:
         yield Ranks()
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    with _together():
+        store, rank, _ = next(rendezvous("env://", timeout=PATIENCE))
+        # torchrun may keep its store when it begins again, with the addresses of processes that are gone
+        own = distributed_c10d.PrefixStore(f"life {life().number}", store)
+        distributed.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=PATIENCE)
     try:
-        ranks = Ranks(int(os.environ["RANK"]), world, int(os.environ["LOCAL_RANK"]))
+        ranks = Ranks(rank, world, int(os.environ["LOCAL_RANK"]))
         yield ranks
         ranks.wait()  # no rank may leave while another still communicates
     finally:

@@ -126,3 +126,20 @@ def test_a_skip_names_an_input_for_each_image_and_for_no_error() -> None:
     assert not out[:, 1].any()
     with pytest.raises(NndiffError, match="one input channel per output channel that is no error"):
         unet(out_channels=2, errors=1, skip=(1, 0)).build((1, 1, 1))
+
+
+@pytest.mark.parametrize("factor", [(1, 1, 1), (2, 2, 2)])
+def test_before_training_the_output_is_zero_and_every_weight_learns_from_the_second_step_on(factor) -> None:
+    """Only the last layer begins at zero: of two zeros in a row the first waits for the second."""
+    torch.manual_seed(0)
+    network = unet(head_width=16 if factor != (1, 1, 1) else 0).build(factor)
+    x, y, t = torch.randn(2, 1, 8, 8, 8), torch.randn(2, 1, 8, 8, 8), torch.rand(2)
+    assert not network(x, t, y).any()
+    for _ in range(2):
+        network.zero_grad()
+        (network(x, t, y) - x).square().mean().backward()
+        with torch.no_grad():
+            for weight in network.parameters():
+                weight -= 0.1 * weight.grad
+    still = [name for name, weight in network.named_parameters() if not weight.grad.any()]
+    assert still == []

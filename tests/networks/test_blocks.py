@@ -114,11 +114,14 @@ def test_a_film_is_applied_to_what_a_convolution_returns(c: int) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_a_residual_block_starts_as_its_shortcuts() -> None:
+def test_a_residual_block_adds_to_its_shortcuts() -> None:
     time, x, y = torch.randn(2, 16), torch.randn(2, 8, 4, 4, 4), torch.randn(2, 12, 4, 4, 4)
-    assert torch.equal(ResidualBlock((8,), 8, 16, (3, 3, 3), "none")(time, x), x)
-    wider = ResidualBlock((8, 12), 8, 16, (3, 3, 3), "none")
-    assert torch.equal(wider(time, x, y), wider.shortcut[0](x) + wider.shortcut[1](y))
+    alone, wider = (ResidualBlock(c_in, 8, 16, (3, 3, 3), "none") for c_in in ((8,), (8, 12)))
+    for block, parts, plain in ((alone, (x,), x), (wider, (x, y), wider.shortcut[0](x) + wider.shortcut[1](y))):
+        assert not torch.equal(block(time, *parts), plain), "it does something before training"
+        torch.nn.init.zeros_(block.second.conv.weight)
+        torch.nn.init.zeros_(block.second.conv.bias)
+        assert torch.equal(block(time, *parts), plain)
 
 
 def test_parts_are_a_concatenation_whose_groups_do_not_straddle_them() -> None:
