@@ -2,7 +2,7 @@
 
     block(x₁, …, t) = Σ shortcutᵢ(xᵢ) + W'·SiLU((1 + scale(t))·GN(Σ Wᵢ·SiLU(GN(xᵢ))) + shift(t))
 
-No weight of a block begins at zero: networks whose blocks did learned half as fast (documentation/LOG.md).
+No weight of a block begins at zero: networks whose blocks did learned more slowly (documentation/LOG.md).
 
 Norm, activation and convolution form one unit (`NormConv`), because that is also the unit of recomputation: the
 backward pass of the convolution needs the output of the activation, and the norm and the activation are cheap to
