@@ -3,7 +3,8 @@
     for case, outcome in outcomes(crew, function, cases): ...      outcome = a result, or a Failure with the reason
 
 Workers see the same folders under the same names, and have the same version of nndiff: both are checked. A worker that
-is silent for PATIENCE ends itself, and counts as dead. Dask counts how many workers a case has killed, and gives it up.
+is silent for PATIENCE ends itself, and counts as dead, but not one that predicts, which may take days. Dask counts how
+many workers a case has killed, and gives it up.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def outcomes(
 ) -> Iterator[tuple[C, R | Failure]]:
     """Yield (case, outcome) as the cases finish; with `gpu` each takes one GPU, where the cluster counts them."""
     client = connected(crew, bytes_each)
-    remote = _Remote(function, Path.cwd(), PATIENCE)
+    remote = _Remote(function, Path.cwd(), None if gpu else PATIENCE)
     options: dict[str, Any] = {"resources": {GPU: 1}} if gpu and _counts_gpus(client) else {}
 
     def submit(case: C) -> Any:
@@ -92,9 +93,11 @@ class _Remote(Generic[C, R]):
 
     function: Callable[[C], R]
     folder: Path
-    patience: float
+    patience: float | None
 
     def __call__(self, case: C) -> R | Failure:
+        if self.patience is None:
+            return Guarded(self._run)(case)
         ended = threading.Timer(self.patience, os._exit, (1,))
         ended.daemon = True
         ended.start()

@@ -124,6 +124,12 @@ def other_version():
     return "0.0.1"
 
 
+def test_a_prediction_may_take_as_long_as_it_likes(here, monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", 0.1)
+    found = dict(cluster.outcomes(here, times, CASES[:2], 1, gpu=True))
+    assert all(ended - begun > 0.1 for begun, ended in found.values())
+
+
 def test_workers_of_another_version_are_refused(here, monkeypatch):
     cluster._connected.cache_clear()
     monkeypatch.setattr(cluster, "_version", other_version)
