@@ -9,8 +9,8 @@ lost, half of it on average, and the worker comes back after a minute. On n work
     T = P·p/n · (1 + f·(p/2 + 60)) + (1 - 1/n)·p/2         all of the work, then on average half a part until the last
 
 The simulation draws the seconds of every case (log-normal, with `spread`) and the lives of workers (exponential), and
-gives each free worker the next part. Seconds of a case and of the model are measured by `predict.json` (`seconds`) on
-one scan and on several.
+gives each free worker the next part. Time nndiff_predict on one scan and on eleven: a tenth of the difference is c, and
+what the first took beyond c is l.
 """
 
 from __future__ import annotations

@@ -145,7 +145,8 @@ def train(
         settings: fields of the configuration changed for this training, such as "learning_rate=1e-4".
         time_budget: seconds for training and validation together; unset: the plan's number of steps.
         seed: of weights, batches, times and noise.
-        resume: go on from the last checkpoint; what the training was begun with stays as it was.
+        resume: go on from the last checkpoint; what the training was begun with stays as it was. A job that its
+            scheduler begins again does so by itself.
         begin_with: another run's weights: its fold's folder, a checkpoint, or a configuration trained in this fold.
         device: "cuda", "cpu" or "mps"; unset: the GPU, else the CPU.
         workers: processes that load data.
@@ -169,8 +170,11 @@ def train(
     from nndiff.training.run import train as stage
     from nndiff.words.errors import NndiffError
     from nndiff.words.fingerprint import Fingerprint
+    from nndiff.words.lives import life
 
     latest = folder / configuration / f"fold_{fold}" / LATEST
+    if life().later and latest.exists():  # the same words again: they have been heard in the first life
+        resume, settings, time_budget, seed, begin_with = True, (), None, 0, None
     if resume and latest.exists() and (settings or time_budget or seed or begin_with):
         raise NndiffError(
             "A resumed training keeps the settings it was started with.",

@@ -22,6 +22,7 @@ from nndiff.words.paths import Paths
 if TYPE_CHECKING:
     from nndiff.resources.slurm import Job
 
+SHORTEST = 600.0  # seconds of a job: it has to start, to get on and to save
 STEPS = ("plan", "train", "tune", "predict", "evaluate")
 
 
@@ -40,31 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "(default: train, which tunes too)",
     )
     _add_resources(command)
-    command.flag(
-        "time_budget",
-        type=_time,
-        default=None,
-        metavar="TIME",
-        help="training time (default: as planned)",
-    )
+    command.flag("time_budget", type=_time, default=None, metavar="TIME", help="training time (default: as planned)")
     command.flag(
         "with", default="", metavar="FLAGS", help="further flags of nndiff_train in one word, e.g. --with='--seed 1'"
     )
     command.flag("parts", type=int, default=1, metavar="N", help="jobs that share the prediction (default: 1)")
-    command.flag(
-        "before",
-        nargs="+",
-        default=[],
-        metavar="LINE",
-        help="lines before the work, e.g. 'module load cuda'",
-    )
-    command.flag(
-        "logs",
-        type=Path,
-        default=None,
-        metavar="FOLDER",
-        help="scripts and logs (default: slurm/ in the results)",
-    )
+    command.flag("before", nargs="+", default=[], metavar="LINE", help="lines before the work, e.g. 'module load cuda'")
+    where = "folder of scripts and logs (default: slurm/ in the results)"
+    command.flag("logs", type=Path, default=None, metavar="FOLDER", help=where)
     command.flag("dry-run", action="store_true", help="print the scripts, submit nothing")
     return command.run(_work, argv)
 
@@ -116,6 +100,14 @@ class _Wanted:
         return self.folds if "$" in self.fold else ""
 
     @property
+    def listed(self) -> str:
+        """Every fold by its number, as nndiff_predict takes them."""
+        if self.folds == "all":
+            return self.folds
+        ends = [[int(end) for end in part.split("-")] for part in self.folds.split(",")]
+        return " ".join(str(fold) for first, *rest in ends for fold in range(first, rest[0] + 1 if rest else first + 1))
+
+    @property
     def one(self) -> str:
         return f"{self.arguments.dataset} {self.arguments.configuration} {self.fold}"
 
@@ -142,7 +134,7 @@ class _Wanted:
 
     def predict(self) -> str:
         where = f"-i {_quoted(self.scans)} -o {_quoted(self.predicted)}"
-        model = f"-d {self.arguments.dataset} -c {self.arguments.configuration}"
+        model = f"-d {self.arguments.dataset} -c {self.arguments.configuration} -f {self.listed}"
         return f"nndiff_predict {where} {model} --disable_progress_bar"
 
     def evaluate(self) -> str:
@@ -208,6 +200,12 @@ def _demand_sound(wanted: _Wanted, steps: Sequence[str]) -> None:
     for name, least in (("gpus", 0), ("nodes", 1), ("cpus", 1), ("parts", 1)):
         if getattr(asked, name) < least:
             raise NndiffError(f"--{name} is too small.", expected=f"{least} or more", found=getattr(asked, name))
+    if asked.time and seconds_of(asked.time) < SHORTEST:
+        raise NndiffError(
+            "--time is too short: a job would be told to stop before it gets on, again and again.",
+            expected=f"{SHORTEST / 60:g} minutes or more",
+            found=asked.time,
+        )
     if "plan" not in steps and "train" in steps:
         from nndiff.plans.plan import load_plan
 

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nndiff.cli.command import Command, add_workers, paths_of
-from nndiff.words.lives import life
-from nndiff.words.paths import Paths
 from nndiff.words.stopping import Stopped
 
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -73,9 +71,6 @@ def _work(arguments: argparse.Namespace) -> None:
     import nndiff
 
     paths = paths_of(arguments)
-    if life().later and _is_begun(paths, arguments):
-        arguments.c, arguments.set, arguments.time_budget, arguments.seed = True, [], None, 0
-        vars(arguments)["from"] = None
     folder = nndiff.train(
         arguments.dataset,
         arguments.configuration,
@@ -99,14 +94,6 @@ def _work(arguments: argparse.Namespace) -> None:
             except KeyboardInterrupt as stopped:  # the training itself is done
                 raise Stopped(getattr(stopped, "signum", signal.SIGINT), saved=True) from None
         print(f"Next: nndiff_predict -i IN -o OUT -d {name[7:10]} -c {arguments.configuration} -f {arguments.fold}")
-
-
-def _is_begun(paths: Paths, arguments: argparse.Namespace) -> bool:
-    from nndiff.checkpoint import LATEST
-
-    name = paths.dataset_name(arguments.dataset)
-    folder: Path = paths.results / name / arguments.configuration / f"fold_{arguments.fold}"
-    return (folder / LATEST).exists()
 
 
 def _tune(folder: Path, prepared: Path, arguments: argparse.Namespace) -> None:

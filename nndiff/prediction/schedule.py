@@ -9,17 +9,16 @@ At most three cases are in memory. A case that fails is reported, and the others
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from nndiff.prediction.draws import Computed
 from nndiff.prediction.inputs import InputCase
 from nndiff.prediction.reading import Read
-from nndiff.resources.outcomes import Failure
-from nndiff.words.errors import NndiffError
+from nndiff.resources.outcomes import Failure, guarded
 
 
 @dataclass(frozen=True)
@@ -36,15 +35,19 @@ class Schedule:
         """Run all stages of every case."""
         bar = _bar(len(cases) * self.steps, quiet)
         with bar, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            ahead = reader.submit(_guarded, self.read, cases[0]) if cases else None
+            ahead = reader.submit(self._read, cases[0]) if cases else None
             behind: Future[None] | None = None
             for i, case in enumerate(cases):
                 assert ahead is not None
-                outcome = ahead.result()
-                ahead = reader.submit(_guarded, self.read, cases[i + 1]) if i + 1 < len(cases) else None
+                there = ahead.result()
+                ahead = reader.submit(self._read, cases[i + 1]) if i + 1 < len(cases) else None
                 bar.set_postfix_str(case.name)
-                if not isinstance(outcome, Failure):
-                    outcome = _guarded(self.compute, case, outcome, bar.update)
+                outcome: Computed | Failure
+                if isinstance(there, Failure):
+                    outcome = there
+                else:
+                    outcome = guarded(case.name, partial(self.compute, case, there, bar.update))
+                del there  # what was read is not needed while it is written
                 if behind is not None:
                     behind.result()
                 behind = writer.submit(self._written, case, outcome)
@@ -52,21 +55,12 @@ class Schedule:
             if behind is not None:
                 behind.result()
 
+    def _read(self, case: InputCase) -> Read | Failure:
+        return guarded(case.name, partial(self.read, case))
+
     def _written(self, case: InputCase, outcome: Computed | Failure) -> None:
-        row = outcome if isinstance(outcome, Failure) else _guarded(self.write, case, outcome)
+        row = outcome if isinstance(outcome, Failure) else guarded(case.name, partial(self.write, case, outcome))
         self.finish(case.name, row)
-
-
-def _guarded(function: Callable[..., Any], case: InputCase, *rest: Any) -> Any:
-    """Return the result of the function, or a Failure if it raises an exception."""
-    try:
-        return function(case, *rest)
-    except NndiffError as error:
-        return Failure(case.name, str(error), traceback.format_exc(), True)
-    except MemoryError:
-        return Failure(case.name, "out of memory", traceback.format_exc(), True)
-    except Exception as error:
-        return Failure(case.name, f"{type(error).__name__}: {error}", traceback.format_exc(), False)
 
 
 def _bar(total: int, quiet: bool) -> Any:

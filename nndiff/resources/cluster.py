@@ -44,7 +44,10 @@ GPU = "GPU"  # the resource of which workers for networks have one, where a clus
 def outcomes(
     crew: Crew, function: Callable[[C], R], cases: Sequence[C], bytes_each: int, gpu: bool = False
 ) -> Iterator[tuple[C, R | Failure]]:
-    """Yield (case, outcome) as the cases finish; with `gpu` each takes one GPU, where the cluster counts them."""
+    """Yield (case, outcome) as the cases finish.
+
+    With `gpu` each takes one GPU, where the cluster counts them, and as long as it likes: it predicts.
+    """
     client = connected(crew, bytes_each)
     remote = _Remote(function, Path.cwd(), None if gpu else PATIENCE)
     options: dict[str, Any] = {"resources": {GPU: 1}} if gpu and _counts_gpus(client) else {}

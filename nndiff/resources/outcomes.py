@@ -32,20 +32,25 @@ class Failure:
 
 
 class Guarded(Generic[C, R]):
-    """A function whose exceptions become Failures, so that their tracebacks can be passed between processes."""
+    """A function of a case whose exceptions become Failures, so that they can be passed between processes."""
 
     def __init__(self, function: Callable[[C], R]):
         self.function = function
 
     def __call__(self, case: C) -> R | Failure:
-        try:
-            return self.function(case)
-        except NndiffError as error:
-            return Failure(case.name, str(error), traceback.format_exc(), True)
-        except MemoryError:
-            return Failure(case.name, "out of memory; use fewer workers (-np)", traceback.format_exc(), True)
-        except Exception as error:
-            return Failure(case.name, f"{type(error).__name__}: {error}", traceback.format_exc(), False)
+        return guarded(case.name, lambda: self.function(case), "; use fewer workers (-np)")
+
+
+def guarded(case: str, work: Callable[[], R], remedy: str = "") -> R | Failure:
+    """Return the result of some work on a case, or a Failure if it raises an exception; `remedy` is for full memory."""
+    try:
+        return work()
+    except NndiffError as error:
+        return Failure(case, str(error), traceback.format_exc(), True)
+    except MemoryError:
+        return Failure(case, f"out of memory{remedy}", traceback.format_exc(), True)
+    except Exception as error:
+        return Failure(case, f"{type(error).__name__}: {error}", traceback.format_exc(), False)
 
 
 def demand_success(failures: Sequence[Failure], total: int, stage: str) -> None:

@@ -57,7 +57,7 @@ def test_a_chain_of_all_steps_each_after_the_one_before(scripts, roots) -> None:
         "nndiff_plan_and_preprocess -d 1 -c bridge",
         'nndiff_train 1 bridge "$SLURM_ARRAY_TASK_ID" --no_tune',
         'nndiff_tune 1 bridge "$SLURM_ARRAY_TASK_ID"',
-        f"nndiff_predict -i {raw}/imagesTs -o {out} -d 1 -c bridge --disable_progress_bar",
+        f"nndiff_predict -i {raw}/imagesTs -o {out} -d 1 -c bridge -f 0 1 2 3 4 --disable_progress_bar",
         f"nndiff_evaluate {raw}/targetsTs {out} -i {raw}/imagesTs -o {out}",
     ]
     for step, text in found.items():
@@ -73,6 +73,12 @@ def test_one_fold_is_no_array(folds, array, fold, scripts) -> None:
     (text,) = scripts(folds).values()
     assert flags(text).get("array") == array
     assert commands(text)[0].startswith(f"nndiff_train 1 bridge {fold}" if fold != "$" else "nndiff_train 1 bridge")
+
+
+@pytest.mark.parametrize(("folds", "listed"), [("all", "all"), ("2", "2"), ("0-2,4", "0 1 2 4"), ("7,3-3", "7 3")])
+def test_a_prediction_averages_the_folds_of_its_chain(folds, listed, scripts) -> None:
+    text = scripts(folds, "--steps", "predict")["predict"]
+    assert f" -f {listed} --disable" in commands(text)[0]
 
 
 def test_gpus_and_nodes_train_one_fold_together(scripts) -> None:
@@ -140,6 +146,7 @@ def test_each_task_of_a_step_has_its_rank() -> None:
         (("x",), "These are no folds"),
         (("0", "--gpus", "-1"), "--gpus is too small"),
         (("0", "--parts", "0"), "--parts is too small"),
+        (("0", "--time", "9m"), "--time is too short"),
     ],
 )
 def test_what_would_fail_only_in_a_job_is_refused(words, message, tmp_path, roots, run_cli) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import socket
 import subprocess
 import sys
@@ -16,9 +15,9 @@ from nndiff import checkpoint
 from nndiff.checkpoint import LATEST
 from nndiff.training import journal, new_run, ranks
 from nndiff.training.run import train
+from tests.training.programs import ROOT, TORCHRUN, environment, program
 from tests.training.tiny import NAME, prepare, request, tiny_plan
 
-ROOT = Path(__file__).parents[2]
 SAME = ("epoch", "step", "loss", "score", "psnr", "baseline_psnr", "learning_rate", "gradient_norm")
 
 
@@ -31,11 +30,9 @@ def test_two_ranks_of_one_batch_are_one_rank_that_accumulates_two(tmp_path, root
     """Fold all: several validation cases, shared out too."""
     plan = tiny_plan(training_steps=4, batch_size=1, accumulate=2)
     prepare(tmp_path, plan, masked=(1,))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*torchrun, "-m", "nndiff.cli.train", "1", "bridge", "all", "-device", "cpu", "-np", "0"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [*TORCHRUN, "-m", "nndiff.cli.train", "1", "bridge", "all", "-device", "cpu", "-np", "0"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=environment
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=environment()
     )
     monkeypatch.setattr(journal, "curves", lambda path, *_: path.touch())
     monkeypatch.setattr(journal, "slices", lambda path, *_: path.touch())
@@ -59,31 +56,19 @@ def test_two_ranks_of_one_batch_are_one_rank_that_accumulates_two(tmp_path, root
             torch.testing.assert_close(value, getattr(lonely, part)[name], rtol=1e-4, atol=1e-4)
 
 
-ONE_RANK_DIES = """
-import os, signal, sys
-from nndiff.cli.train import main
-from nndiff.training import ema, new_run
-new_run.epoch_steps = lambda _: 2
-update = ema.EMA.update
-def dying(self, network, step):
-    if step == 3 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-        os.kill(os.getpid(), signal.SIGKILL)
-    update(self, network, step)
-ema.EMA.update = dying
-sys.exit(main(["1", "bridge", "all", "-device", "cpu", "-np", "0", "--seed", "5", "--no_tune"]))
-"""
-
-
 def test_after_a_rank_has_died_all_begin_again_at_the_last_checkpoint(tmp_path, roots, monkeypatch) -> None:
     """The words are those of the first start: it goes on without --c, and keeps the seed."""
     plan = tiny_plan(training_steps=4, batch_size=1, accumulate=2)
     prepare(tmp_path, plan)
-    script = tmp_path / "dies.py"
-    script.write_text(ONE_RANK_DIES)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*torchrun, "--max-restarts=1", str(script)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    script = program(
+        tmp_path,
+        'step == 3 and (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == ("1", "0")',
+        "os.kill(os.getpid(), signal.SIGKILL)",
+        *("-np", "0", "--seed", "5", "--no_tune"),
+        before="new_run.epoch_steps = lambda _: 2",
+    )
+    command = [*TORCHRUN, "--max-restarts=1", str(script)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
     assert done.returncode == 0, done.stdout
     monkeypatch.setattr(journal, "curves", lambda path, *_: path.touch())
     monkeypatch.setattr(journal, "slices", lambda path, *_: path.touch())
@@ -99,38 +84,27 @@ def test_after_a_rank_has_died_all_begin_again_at_the_last_checkpoint(tmp_path, 
         torch.testing.assert_close(value, wanted.weights[name], rtol=1e-4, atol=1e-4)
 
 
-SILENT = """
-import os, signal, sys
-from datetime import timedelta
-from nndiff.cli.train import main
-from nndiff.training import ema, ranks
-ranks.PATIENCE = timedelta(seconds=10)
-update = ema.EMA.update
-def silent(self, network, step):
-    if step == 2 and os.environ["RANK"] == "1":
-        os.kill(os.getpid(), signal.SIGSTOP)
-    update(self, network, step)
-ema.EMA.update = silent
-sys.exit(main(["1", "bridge", "all", "-device", "cpu", "-np", "0"]))
-"""
-
-
 def test_a_rank_that_does_not_answer_ends_the_others_in_words(tmp_path, roots) -> None:
     plan = tiny_plan(training_steps=4, batch_size=1, accumulate=2)
     prepare(tmp_path, plan)
-    script = tmp_path / "silent.py"
-    script.write_text(SILENT)
+    script = program(
+        tmp_path,
+        'step == 2 and os.environ["RANK"] == "1"',
+        "os.kill(os.getpid(), signal.SIGSTOP)",
+        *("-np", "0"),
+        before="ranks.PATIENCE = timedelta(seconds=10)",
+    )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     both = [
         subprocess.Popen(
             [sys.executable, script],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | shared | {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env=environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank)),
         )
         for rank in range(2)
     ]

@@ -27,6 +27,7 @@ from nndiff.training.validation import Validation
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import PART
 from nndiff.words.stopping import STOPPING
+from tests.training.programs import TORCHRUN, environment, program
 from tests.training.test_resume import blank, demand_same_folders, seen_in
 from tests.training.tiny import NAME, prepare, request, tiny_plan
 
@@ -138,58 +139,30 @@ def test_within_an_epoch_the_state_is_saved_every_few_minutes(tmp_path, monkeypa
         assert [steps for steps in saved if steps] == wanted
 
 
-ONE_RANK_IS_TOLD = """
-import os, signal, sys
-from nndiff.cli.train import main
-from nndiff.training import ema, new_run
-new_run.epoch_steps = lambda _: 4
-update = ema.EMA.update
-def told(self, network, step):
-    if step == 2 and os.environ["RANK"] == "1":
-        os.kill(os.getpid(), signal.SIGUSR1)
-    update(self, network, step)
-ema.EMA.update = told
-sys.exit(main(["1", "bridge", "all", "-device", "cpu", "-np", "0", "--set", "sampler.layers.shifts.places=1"]))
-"""
-
-
 def test_if_one_of_two_ranks_is_told_both_stop_after_the_same_step(tmp_path, roots) -> None:
     plan = tiny_plan(training_steps=4, batch_size=1, accumulate=2)
     prepare(tmp_path, plan)
-    script = tmp_path / "told.py"
-    script.write_text(ONE_RANK_IS_TOLD)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(torchrun, capture_output=True, text=True, cwd=ROOT, env=environment)
+    script = program(
+        tmp_path,
+        'step == 2 and os.environ["RANK"] == "1"',
+        "os.kill(os.getpid(), signal.SIGUSR1)",
+        *("-np", "0", "--set", "sampler.layers.shifts.places=1"),
+        before="new_run.epoch_steps = lambda _: 4",
+    )
+    done = subprocess.run([*TORCHRUN, str(script)], capture_output=True, text=True, cwd=ROOT, env=environment())
     assert "exitcode  : 75" in done.stderr
     assert "torchrun --nproc_per_node=2 -m nndiff.cli.train 1 bridge all" in done.stderr
     found = checkpoint.load(roots.results / NAME / "bridge" / "fold_all" / LATEST)
     assert found.step == len(found.taken) == 2
 
 
-ALL_ARE_TOLD = """
-import os, signal, sys
-from nndiff.cli.train import main
-from nndiff.training import ema, new_run
-new_run.epoch_steps = lambda _: 4
-update = ema.EMA.update
-def told(self, network, step):
-    if step == 2:
-        os.killpg(0, signal.SIGTERM)
-    update(self, network, step)
-ema.EMA.update = told
-sys.exit(main(["1", "bridge", "all", "-device", "cpu", "-np", "1"]))
-"""
-
-
 def test_where_all_its_processes_are_told_the_training_ends(tmp_path, roots) -> None:
     """Schedulers tell every process of a job; those that load data are deaf, and end with the training."""
     prepare(tmp_path, tiny_plan(training_steps=4))
-    script = tmp_path / "told.py"
-    script.write_text(ALL_ARE_TOLD)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    all_are_told, patch = "os.killpg(0, signal.SIGTERM)", "new_run.epoch_steps = lambda _: 4"
+    script = program(tmp_path, "step == 2", all_are_told, "-np", "1", before=patch)
     done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, cwd=ROOT, env=environment, start_new_session=True
+        [sys.executable, script], capture_output=True, text=True, cwd=ROOT, env=environment(), start_new_session=True
     )
     assert done.returncode == 75, done.stderr
     assert checkpoint.load(roots.results / NAME / "bridge" / "fold_all" / LATEST).step == 2
