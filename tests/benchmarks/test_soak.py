@@ -24,7 +24,7 @@ def test_growth_from_a_quarter_of_the_way_on(last: Health, words: list[str]) -> 
 
 
 def test_what_comes_and_goes_has_not_grown() -> None:
-    assert grown([*FLAT, *[Health(100.0, 12, 4)] * (FIRST - 1), Health(100.0, 8, 4)]) == []
+    assert grown([*FLAT, Health(100.0, 8, 4), *[Health(100.0, 12, 4)] * (FIRST - 1)]) == []
 
 
 def test_what_grows_before_does_not_count() -> None:

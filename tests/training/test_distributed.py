@@ -84,6 +84,28 @@ def test_after_a_rank_has_died_all_begin_again_at_the_last_checkpoint(tmp_path, 
         torch.testing.assert_close(value, wanted.weights[name], rtol=1e-4, atol=1e-4)
 
 
+def test_each_life_meets_under_names_of_its_own(monkeypatch) -> None:
+    """A torchrun that begins again may keep its store, with the addresses of processes that are gone."""
+    kept, seen = torch.distributed.HashStore(), []
+
+    def noted(backend: str, store: torch.distributed.Store, **_: object) -> None:
+        seen.append(store.check(["address"]))
+        store.set("address", "of a process")
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
+    monkeypatch.setattr(ranks, "rendezvous", lambda *_, **__: iter([(kept, 0, 2)]))
+    monkeypatch.setattr(ranks.distributed, "init_process_group", noted)
+    monkeypatch.setattr(ranks.distributed, "barrier", lambda: None)
+    monkeypatch.setattr(ranks.distributed, "destroy_process_group", lambda: None)
+    for count in ("0", "1", "0"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
+        with ranks.joined(torch.device("cpu")) as found:
+            assert (found.rank, found.world) == (0, 2)
+    assert seen == [False, False, True]
+
+
 def test_a_rank_that_does_not_answer_ends_the_others_in_words(tmp_path, roots) -> None:
     plan = tiny_plan(training_steps=4, batch_size=1, accumulate=2)
     prepare(tmp_path, plan)
