@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from nndiff.prediction.pipeline import predicted, ready
+from nndiff.prediction.reading import decoder
 from nndiff.prediction.record import Summary
 from nndiff.prediction.request import Request
 from nndiff.resources.outcomes import Failure, demand_success
@@ -66,4 +67,5 @@ def parts_of(request: Request, cases: int) -> Iterator[_Part]:
 
 
 def _predicted(part: _Part) -> Summary:
-    return predicted(ready(part.request))
+    with decoder() as decoded:
+        return predicted(ready(part.request), decoded)

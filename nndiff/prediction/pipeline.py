@@ -21,7 +21,7 @@ from nndiff.prediction.draws import Computation, Computed
 from nndiff.prediction.inputs import InputCase, Inputs
 from nndiff.prediction.models import Trained
 from nndiff.prediction.outputs import Outputs, Writer
-from nndiff.prediction.reading import Read, Reader
+from nndiff.prediction.reading import Decoder, Read, Reader, decoder
 from nndiff.prediction.record import Record, Summary, begun_record
 from nndiff.prediction.request import Request, demand_sound, demand_task
 from nndiff.prediction.schedule import Schedule
@@ -61,8 +61,9 @@ class Ready:
 
 def predict(request: Request) -> Summary:
     """Translate (or generate) every case and return a summary; raise an error at the end if a case failed."""
-    made = ready(request)
-    summary = predicted(made)
+    with decoder() as decoded:  # begins while the model is loaded
+        made = ready(request)
+        summary = predicted(made, decoded)
     demand_success(summary.failures, made.total, "Predict")
     return summary
 
@@ -102,7 +103,7 @@ def ready(request: Request) -> Ready:
     return Ready(request, trained, sampler, found, device, [*oddities, *trained.oddities])
 
 
-def predicted(made: Ready) -> Summary:
+def predicted(made: Ready, decoded: Decoder) -> Summary:
     """Predict the cases of this part, and return which failed."""
     request, trained, sampler = made.request, made.trained, made.sampler
     with owned(request.output, _part(request), request.job):
@@ -114,7 +115,7 @@ def predicted(made: Ready) -> Summary:
             record.warn("all cases", made.oddities)
         for name, reason in made.unreadable.items():
             record.fail(Failure(name, reason, "", True))
-        schedule = _schedule(request, trained, sampler, made.device, outputs, record)
+        schedule = _schedule(made, decoded, outputs, record)
         cases = _to_do(request, made.mine, outputs, record)
         record.write()  # a later life of this job finds its own settings
         schedule.run(cases, request.quiet)
@@ -151,15 +152,9 @@ def _to_do(request: Request, cases: Sequence[InputCase], outputs: Outputs, recor
     return [case for case in cases if case.name not in done]
 
 
-def _schedule(
-    request: Request,
-    trained: Trained,
-    sampler: SamplerPlan,
-    device: torch.device,
-    outputs: Outputs,
-    record: Record,
-) -> Schedule:
-    computation = Computation(request, trained, sampler, device)
+def _schedule(made: Ready, decoded: Decoder, outputs: Outputs, record: Record) -> Schedule:
+    request, trained, sampler = made.request, made.trained, made.sampler
+    computation = Computation(request, trained, sampler, made.device)
 
     def compute(case: InputCase, read: Read, on_step: Callable[[], Any]) -> Computed:
         if case.files:
@@ -167,7 +162,7 @@ def _schedule(
         return computation(case, read, on_step)
 
     return Schedule(
-        read=Reader(trained, request.dicom_out),
+        read=Reader(trained, request.dicom_out, decoded),
         compute=compute,
         write=Writer(outputs, trained, trained.spread_scale(sampler)),
         finish=record.finish,

@@ -1,8 +1,12 @@
-"""Reading of a case: prepares its files for the network, and warns if it differs from the training cases."""
+"""Reading of a case: prepares its files for the network, and warns if it differs from the training cases.
+
+The files are decoded in a process apart: they may come from strangers, and crash or hang a library.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +16,19 @@ from nndiff.data.prepare import Prepared, empty, prepare
 from nndiff.imaging import dicom, io
 from nndiff.prediction.inputs import InputCase
 from nndiff.prediction.models import Trained
+from nndiff.resources.apart import Apart
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Volume
 
 UNITS_APART = 3.0  # warn of other units if the peak is this many times above or below those of all training cases
 COARSER = 1.6  # warn of a spacing above this multiple of the trained one, along some axis
+PATIENCE, SLOWEST = 600.0, 1e5  # s that decoding may take in any case, and the least bytes a second
+
+Decoder = Apart[Sequence[Path], Volume]
+
+
+def decoder() -> Decoder:
+    return Apart(io.read)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +46,7 @@ class Reader:
 
     trained: Trained
     dicom_out: bool
+    decoded: Decoder
 
     def __call__(self, case: InputCase) -> Read:
         clock = time.perf_counter()
@@ -41,7 +54,7 @@ class Reader:
             return Read(empty(self.trained.preparation), [], 0.0)
         if self.dicom_out:
             _demand_series(case)
-        source = io.read(case.files)
+        source = self.decoded(case.files, PATIENCE + _bytes(case.files) / SLOWEST)
         _demand_finite(source, case.files[0])
         prepared = prepare(source, None, None, self.trained.preparation)
         warnings = [*self._other_units(source), *self._coarser(source)]
@@ -67,6 +80,12 @@ class Reader:
             return []
         coarse, fine = (" x ".join(f"{s:.3g}" for s in spacing) for spacing in (own, trained))
         return [f"the spacing of {coarse} mm is coarser than that of the training, {fine} mm"]
+
+
+def _bytes(files: Sequence[Path]) -> int:
+    """Return the bytes of files, and of those in folders."""
+    found = [each for path in files for each in (path.iterdir() if path.is_dir() else [path])]
+    return sum(path.stat().st_size for path in found if path.is_file())
 
 
 def _demand_series(case: InputCase) -> None:

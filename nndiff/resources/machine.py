@@ -115,6 +115,23 @@ def free_ram() -> int:
     return min(available, max(0, available_ram() - used)) if used is not None else available
 
 
+def limit_memory() -> None:
+    """Let this process take as much memory as is free now: a file that claims more ends in an error, not the machine.
+
+    Only Linux keeps to it.
+    """
+    import resource
+
+    try:
+        rows = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+        taken = int(rows["VmData"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    free = taken + free_ram()
+    resource.setrlimit(resource.RLIMIT_DATA, (free if most == resource.RLIM_INFINITY else min(free, most), most))
+
+
 def disk_free(folder: Path) -> int:
     """Return the free bytes on the disk of `folder`, which need not exist yet."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
+import signal
 import sys
 import threading
 import weakref
@@ -17,7 +19,8 @@ import nndiff
 from nndiff import checkpoint
 from nndiff.checkpoint import BEST
 from nndiff.imaging import io
-from nndiff.prediction import Request, Summary, draws, outputs, reading, schedule
+from nndiff.prediction import Request, Summary, draws, outputs, pipeline, reading, schedule
+from nndiff.resources.apart import Apart
 from nndiff.resources.owner import owned
 from nndiff.sampling.inference import digest_of
 from nndiff.walk.sampler import flags
@@ -376,6 +379,21 @@ def test_a_case_that_fails_in_the_middle_is_reported_after_the_others_are_done(t
     assert record["failures"] == expected
     for name, message in expected.items():
         assert f"{name}: {message}" in str(caught.value)
+
+
+def crash_or_read(paths):
+    if paths[0].name.startswith("case_1"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return io.read(paths)
+
+
+def test_a_file_that_crashes_its_decoder_is_the_failure_of_its_case(tmp_path, predict, monkeypatch, whole):
+    monkeypatch.setattr(pipeline, "decoder", lambda: Apart(crash_or_read))
+    with pytest.raises(NndiffError, match="1 of 4 cases failed") as caught:
+        predict("crashed", **RANDOM)
+    assert "case_1: A file cannot be decoded.\n  found its process crashed (SIGSEGV)" in str(caught.value)
+    others = {name: data for name, data in whole.items() if "case_1" not in name}
+    assert {name: data for name, data in contents(tmp_path / "crashed").items() if name in others} == others
 
 
 # ---------------------------------------------------------------- generation
