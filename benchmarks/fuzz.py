@@ -17,12 +17,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
+import hashlib
 import locale
-import os
-import select
 import shutil
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -33,6 +30,11 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+
+from nndiff.imaging import io
+from nndiff.resources.apart import SILENT, Apart, Lost
+from nndiff.words.errors import NndiffError
+from nndiff.words.text_table import text_table
 
 DEADLINE = 20.0
 SHAPE, SPACING, ORIGIN = (6, 7, 9), (1.5, 2.0, 3.0), (-10.5, 20.25, 30.0)
@@ -159,7 +161,7 @@ def write_damaged(name: str, sound: Path, place: Path, generator: np.random.Gene
     return path
 
 
-# ---------------------------------------------------------------- reading in another process
+# ---------------------------------------------------------------- reading in a process apart
 
 
 @dataclass(frozen=True)
@@ -168,97 +170,55 @@ class Outcome:
     words: str
 
 
-def read_all() -> None:
-    """Read the paths that stdin names, and answer each with one line of JSON."""
-    from nndiff.imaging import io
-    from nndiff.words.errors import NndiffError
-
-    sys.stdout.flush()
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    for line in sys.stdin:
-        try:
-            volume = io.read([Path(line.rstrip("\n"))])
-            grid = volume.layout.grid if volume.layout else volume.grid
-            answer = ["read", [*grid.shape, *grid.spacing, *grid.origin, *grid.direction], _digest(volume.array)]
-        except NndiffError as error:
-            answer = [WORDS, str(error), ""]
-        except BaseException as error:
-            answer = ["foreign", f"{type(error).__name__}: {error}", ""]
-        print(json.dumps(answer), file=answers, flush=True)
+def read_one(path: Path) -> list[object]:
+    volume = io.read([path])
+    grid = volume.layout.grid if volume.layout else volume.grid
+    geometry = [*grid.shape, *grid.spacing, *grid.origin, *grid.direction]
+    return [geometry, hashlib.sha256(np.ascontiguousarray(volume.array).tobytes()).hexdigest()]
 
 
-def _digest(array: np.ndarray) -> str:
-    import hashlib
-
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-
-
-class Reader:
-    """A process that reads files; it is started anew when it hangs or dies."""
-
-    def __init__(self) -> None:
-        self.process: subprocess.Popen[str] | None = None
-
-    def read(self, path: Path) -> list[object]:
-        if self.process is None:
-            command = [sys.executable, "-W", "ignore", "-c", "from benchmarks.fuzz import read_all; read_all()"]
-            environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                env=environment,
-            )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        print(path, file=self.process.stdin, flush=True)
-        if not select.select([self.process.stdout], [], [], DEADLINE)[0]:
-            self.stop()
-            return ["hang", f"no answer in {DEADLINE:g} s", ""]
-        line = self.process.stdout.readline()
-        if not line:
-            code = self.process.wait()
-            self.stop()
-            return ["crash", f"the process ended with {code}", ""]
-        found: list[object] = json.loads(line)
-        return found
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+def asked(reader: Apart[Path, list[object]], path: Path) -> Outcome | list[object]:
+    """Return what was read from a file, or how its reading ended."""
+    try:
+        return reader(path, DEADLINE)
+    except Lost as error:
+        return Outcome("hang" if SILENT in str(error.found) else "crash", str(error))
+    except NndiffError as error:
+        return Outcome(WORDS, str(error))
+    except Exception as error:
+        return Outcome("foreign", f"{type(error).__name__}: {error}")
 
 
 def tried(images: int, seed: int, folder: Path, names: Sequence[str] = NAMES) -> Iterator[tuple[str, Path, Outcome]]:
     """Yield the format, the file and what came of every damaged image; files that went wrong are kept."""
     seeds(folder / "sound")
-    reader, generator = Reader(), np.random.default_rng(seed)
-    whole = {name: reader.read(folder / "sound" / name) for name in names}
-    for name, found in whole.items():
-        assert found[0] == "read", f"the sound {name} is refused: {found[1]}"
-    for number in range(images):
-        name = names[number % len(names)]
-        path = write_damaged(name, folder / "sound", folder / "now", generator)
-        outcome = _judged(name, reader.read(path), whole[name])
-        if outcome.kind in BAD:
-            kept = folder / "kept" / f"{number:05d}_{outcome.kind}_{name}"
-            kept.parent.mkdir(exist_ok=True)
-            path.rename(kept)
-            path = kept
-        yield name, path, outcome
-    reader.stop()
+    generator = np.random.default_rng(seed)
+    with Apart(read_one) as reader:
+        whole = {name: reader(folder / "sound" / name, DEADLINE) for name in names}
+        for number in range(images):
+            name = names[number % len(names)]
+            path = write_damaged(name, folder / "sound", folder / "now", generator)
+            outcome = _judged(name, asked(reader, path), whole[name])
+            if outcome.kind in BAD:
+                kept = folder / "kept" / f"{number:05d}_{outcome.kind}_{name}"
+                kept.parent.mkdir(exist_ok=True)
+                path.rename(kept)
+                path = kept
+            yield name, path, outcome
 
 
-def _judged(name: str, found: list[object], whole: list[object]) -> Outcome:
-    if found[0] != "read":
-        return Outcome(str(found[0]), str(found[1]))
-    if not np.allclose(np.array(found[1]), np.array(whole[1]), rtol=2e-2, atol=1e-1):
-        return Outcome("geometry" if name in TWICE else GOOD, f"{found[1]}")
-    return Outcome("voxels" if name in PACKED and found[2] != whole[2] else GOOD, "")
+def _judged(name: str, found: Outcome | list[object], whole: list[object]) -> Outcome:
+    if isinstance(found, Outcome):
+        return found
+    if not np.allclose(np.array(found[0]), np.array(whole[0]), rtol=2e-2, atol=1e-1):
+        return Outcome("geometry" if name in TWICE else GOOD, f"{found[0]}")
+    return Outcome("voxels" if name in PACKED and found[1] != whole[1] else GOOD, "")
+
+
+def table(counted: Counter[tuple[str, str]], names: Sequence[str], bad: Sequence[str]) -> list[list[str]]:
+    """Return the rows of what came of the files, by their names."""
+    kinds = (GOOD, WORDS, *bad)
+    return [["", *kinds], *([name, *(str(counted[name, kind]) for kind in kinds)] for name in names)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -276,13 +236,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             counted[name, outcome.kind] += 1
             if outcome.kind in BAD:
                 print(f"{outcome.kind}: {path}: {outcome.words[:200]}", flush=True)
-    kinds = (GOOD, WORDS, *BAD)
-    rows = [[name, *(counted[name, kind] for kind in kinds)] for name in arguments.only]
-    for row in (["", *kinds], *rows):
-        print("  ".join(f"{cell:>10}" for cell in row))
+    rows = table(counted, arguments.only, BAD)
+    print(text_table(rows))
     if arguments.output is not None:
         with arguments.output.open("w", newline="") as stream:
-            csv.writer(stream).writerows([["format", *kinds], *rows])
+            csv.writer(stream).writerows(rows)
     return 1 if any(counted[name, kind] for name in arguments.only for kind in BAD) else 0
 
 

@@ -88,7 +88,7 @@ def grown(seen: Sequence[Health]) -> list[str]:
     return found
 
 
-def trained(folder: Path, steps: int) -> list[Health]:
+def trained(folder: Path, steps: int, fold: str = "all") -> list[Health]:
     """Train a fold for so many steps, in so many epochs as there are moments, and return its health at each."""
     seen: list[Health] = []
     tell = Report.tell
@@ -102,7 +102,7 @@ def trained(folder: Path, steps: int) -> list[Health]:
         nndiff.train(
             "1",
             "bridge",
-            "all",
+            fold,
             settings=[*TINY, f"training_steps={steps}"],
             device="cpu",
             workers=1,

@@ -66,7 +66,7 @@ def evaluate(
     and in summary.json; an error about them is raised here only if all cases fail.
     """
     _demand_edition(edition)
-    factor = _puzzle_factor(puzzle_factor, prediction_folder)
+    factor = puzzled_by(puzzle_factor, prediction_folder)
     scorer = Scorer(_channel_kinds(kinds, truth_folder), edition, factor)
     folders = Folders.read(truth_folder, prediction_folder, input_folder, mask_folder, region_folder)
     cases, failures = folders.cases(input_channel)
@@ -142,7 +142,7 @@ def _asked(name: str) -> Kind | None:
     return None if name == AUTO else KINDS[name]
 
 
-def _puzzle_factor(asked: Sequence[int] | None, prediction_folder: Path) -> Triple:
+def puzzled_by(asked: Sequence[int] | None, prediction_folder: Path) -> Triple:
     """Return the requested puzzle factor, otherwise the one in predict.json, otherwise the default."""
     records = sorted(prediction_folder.glob("predict*.json"))  # one per part if the work was split; all have one model
     factor = asked

@@ -15,8 +15,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, TypeVar
+
+from nndiff.words.errors import NndiffError
 
 VERSION = 3
 
@@ -43,6 +46,27 @@ SHORT = {  # field of version 1 → its current path; --set still accepts the ol
 }
 
 
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def in_words(convert: C) -> C:
+    """Return the conversion of JSON that refuses in words what does not have the form of its version."""
+
+    @wraps(convert)
+    def converted(*arguments: Any) -> Any:
+        try:
+            return convert(*arguments)
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
+            raise NndiffError(
+                "A file of an older version does not have the form of that version.",
+                found=f"{type(error).__name__}: {str(error)[:80]}",
+                remedy="take it from a copy, or make it anew",
+            ) from None
+
+    return converted  # type: ignore[return-value]
+
+
+@in_words
 def migrated(data: Any) -> Any:
     """Return the JSON of a plan in its current form; anything but a plan of an older version is returned unchanged."""
     if isinstance(data, dict) and data.get("version") == 1:
@@ -116,6 +140,7 @@ def network(old: Mapping[str, Any]) -> dict[str, Any]:
     return {**shared, "answers": old.get("answers", 1), **token, **block, "depth": old["blocks"]}
 
 
+@in_words
 def sampler(old: Mapping[str, Any], overlap: float | None = None) -> dict[str, Any]:
     """Return a sampler of version 1 as parts; `overlap` is that of the tiles if the sampler does not store one."""
     reuse = {"listed": [], "threshold": 0.0, **(old.get("reuse") or {"interval": 1, "depth": 1})}

@@ -51,6 +51,12 @@ class Record:
         if not path.exists():
             return
         before = read_json(path)
+        if not _is_record(before):
+            raise NndiffError(
+                f"{path.name} is not the record of a prediction.",
+                where=path,
+                remedy="delete it, and run the same command again; all cases are then predicted anew",
+            )
         there = how_made(before)
         for key, value in how_made(self.data).items():
             if there[key] != value:
@@ -128,6 +134,15 @@ def without_folders(word: str) -> str:
 def _in_fold(path: str) -> str:
     """Return the path of a checkpoint within its model."""
     return str(Path(*Path(path).parts[-2:]))
+
+
+def _is_record(data: Any) -> bool:
+    """Return whether JSON has what is taken over from a record."""
+    if not isinstance(data, dict) or not isinstance(data.get("cases", {}), dict):
+        return False
+    model, sampler = data.get("model", []), data.get("sampler")
+    folds = isinstance(model, list) and all(isinstance(fold, dict) for fold in model)
+    return folds and isinstance(sampler, dict | None)
 
 
 def how_made(record: Mapping[str, Any]) -> dict[str, Any]:

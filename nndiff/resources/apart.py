@@ -27,7 +27,15 @@ from nndiff.words.errors import NndiffError
 
 A = TypeVar("A")
 R = TypeVar("R")
+SILENT = "no answer"
 DAMAGED = "check the files of this case, they may be damaged"
+
+
+class Lost(NndiffError):
+    """A call that ended its process, or was ended with it."""
+
+    def __init__(self, why: str):
+        super().__init__("A file cannot be decoded.", found=why, remedy=DAMAGED)
 
 
 class Apart(Generic[A, R]):
@@ -36,6 +44,7 @@ class Apart(Generic[A, R]):
     def __init__(self, function: Callable[[A], R]):
         self.function = function
         self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
 
     def __enter__(self) -> Apart[A, R]:
         self._process = self._begun()
@@ -54,20 +63,26 @@ class Apart(Generic[A, R]):
         answered = Connection(os.dup(self._process.stdout.fileno()), writable=False)
         with asked, answered:
             try:
+                if not self._ready:
+                    answered.recv()  # its imports are not the argument's time
+                    self._ready = True
                 asked.send(argument)
                 if not answered.poll(patience):
                     self._end()
-                    raise _lost(f"no answer within {patience / 60:.3g} minutes, so its process was killed")
+                    raise Lost(f"{SILENT} within {patience / 60:.3g} minutes, so its process was killed")
                 outcome, fine = _received(answered)
             except (EOFError, OSError):
-                raise _lost(self._death()) from None
+                raise Lost(self._death()) from None
         if not fine:
             raise outcome
         return outcome  # type: ignore[no-any-return]
 
     def _begun(self) -> subprocess.Popen[bytes]:
         place, name = self.function.__module__, self.function.__qualname__
+        if place == "__main__":
+            place = sys.modules[place].__spec__.name  # type: ignore[union-attr]  # of python -m
         code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve({place!r}, {name!r})"
+        self._ready = False
         return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def _death(self) -> str:
@@ -91,10 +106,6 @@ class Apart(Generic[A, R]):
             end.close()
 
 
-def _lost(why: str) -> NndiffError:
-    return NndiffError("A file cannot be decoded.", found=why, remedy=DAMAGED)
-
-
 # ---------------------------------------------------------------- in the process
 
 
@@ -114,6 +125,7 @@ def serve(place: str, name: str) -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     function = getattr(__import__(place, fromlist=[name]), name)
+    answered.send(None)
     while True:
         argument = arguments.get()
         limit_memory()

@@ -108,6 +108,7 @@ def load(folder: Path, checkpoint: str, planned: SamplerPlan, weights: str) -> I
     return found
 
 
+@migrate.in_words
 def _migrated(data: Any, overlap: float) -> Any:
     """Return the JSON of the file with every sampler in its current form."""
     if migrate.is_old_sampler(data):

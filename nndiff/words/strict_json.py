@@ -50,6 +50,7 @@ class Named(ABC):
         """Return the table that holds the objects of this class."""
 
 
+LARGEST = 2**63
 LEFT_OUT = "left_out"  # key in the metadata of a field that is written only where it differs from its default
 
 
@@ -155,9 +156,11 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
         return {key: _decode(arguments[1], item, f"{where}.{key}".lstrip(".")) for key, item in data.items()}
     if kind is float:
         _demand(isinstance(data, (int, float)) and not isinstance(data, bool), "a number", data, where)
+        _demand(isinstance(data, float) or abs(data) < LARGEST, "a whole number below 2^63", data, where)
         return float(data)
     if kind is int:
         _demand(isinstance(data, int) and not isinstance(data, bool), "a whole number", data, where)
+        _demand(abs(data) < LARGEST, "a whole number below 2^63", data, where)
         return data
     names = {str: "a string", bool: "true or false"}
     _demand(isinstance(data, kind), names.get(kind, str(kind)), data, where)

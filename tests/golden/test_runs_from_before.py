@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.fuzz_texts import damaged_text
 from nndiff import checkpoint
 from nndiff.checkpoint import Run
 from nndiff.plans import migrate
@@ -26,6 +27,7 @@ from nndiff.training.batches import Batches
 from nndiff.training.job import Job
 from nndiff.training.run import train
 from nndiff.walk.sampler import SamplerPlan
+from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json, write_json
 from nndiff.words.strict_json import decode, encode
 from nndiff.words.volume import Triple
@@ -37,6 +39,7 @@ SHAPE: Triple = (16, 16, 20)
 MACHINE = json.loads((RUNS / "machine.json").read_text())
 SAME_MACHINE = {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()} == MACHINE
 
+DAMAGED = 60  # texts of a run
 every_run = pytest.mark.parametrize("name", NAMES)
 
 
@@ -149,3 +152,23 @@ def test_a_plan_of_a_version_that_is_not_known_is_not_taken_for_one_of_today(tmp
     write_json(tmp_path / "plan.json", raw)
     with pytest.raises(Exception, match=r"Unknown key|missing"):
         load_plan(tmp_path / "plan.json")
+
+
+@every_run
+def test_a_damaged_text_of_an_older_version_is_refused_in_words_or_read(name: str, tmp_path: Path) -> None:
+    generator, kinds = np.random.default_rng(5), set()
+    planned = next(iter(load_plan(RUNS / name / "plan.json").configurations.values())).sampler
+    for _ in range(DAMAGED):
+        for file in ("plan.json", inference.FILE):
+            if not (RUNS / name / file).exists():
+                continue
+            (tmp_path / file).write_bytes(damaged_text((RUNS / name / file).read_bytes(), generator))
+            try:
+                if file == "plan.json":
+                    load_plan(tmp_path / file)
+                else:
+                    inference.load(tmp_path, "checkpoint_latest.pt", planned, "")
+                kinds.add("read")
+            except NndiffError as error:
+                kinds.add("older version" if "older version" in str(error) else "words")
+    assert kinds == {"read", "words", "older version"}

@@ -135,6 +135,18 @@ def test_one_that_ends_before_its_first_case_goes_on_where_others_were_before(tm
     assert (len(summary.done), summary.skipped) == (2, [])
 
 
+@pytest.mark.parametrize(
+    "text", ["[]", '{"cases": []}', '{"model": [1]}', '{"sampler": 2}', '{"sampler": {"start_step": 1}}']
+)
+def test_a_record_that_is_none_is_not_taken_over(tmp_path, predict, text):
+    scans(tmp_path / "in", cases=1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "predict.json").write_text(text)
+    with pytest.raises(NndiffError, match=r"is not the record of a prediction|does not have the form of that version"):
+        predict(go_on=True)
+    assert (tmp_path / "out" / "predict.json").read_text() == text
+
+
 def test_an_output_folder_has_one_owner_and_parts_share_it(tmp_path, predict):
     scans(tmp_path / "in", cases=2)
     with owned(tmp_path / "out"), pytest.raises(NndiffError, match="Another program writes into this folder"):
