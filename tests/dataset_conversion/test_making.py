@@ -90,6 +90,9 @@ def test_visits_of_one_patient_are_one_group_and_the_number_is_not_stored(tmp_pa
         ("Smith^A", "scan_4711_b", True),
         ("Anonymous", "47-11", True),
         ("Smith^A", "471", False),
+        ("Abel^Ann", "xabelx", True),
+        ("Test^Ann", "latest", False),
+        ("Anne^B", "joanne", True),
     ],
 )
 def test_a_name_is_known_however_it_is_spelt(tmp_path, phantom, name, text, told) -> None:

@@ -133,7 +133,7 @@ def shifted(k: int, by: tuple[float, float, float]) -> list[str]:
 
 def place(z: float) -> list[str]:
     x, y, _ = UPRIGHT.origin
-    return [str(x), str(y), str(z)]
+    return [str(x), str(y), f"{z:.10g}"]
 
 
 @pytest.mark.parametrize(
@@ -176,6 +176,77 @@ def test_what_is_no_volume_is_refused(tmp_path, modality, words, found) -> None:
     assert error.value.remedy
 
 
+def turned(by: float) -> list[str]:
+    """The direction of rows, then that of columns turned towards the normal, which stays at a right angle to rows."""
+    return ["1", "0", "0", "0", f"{np.cos(by):.10g}", f"{np.sin(by):.10g}"]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("ImagePositionPatient", lambda k, by: place(3 * (k + 10 * by * (k > 3)))),
+        ("ImagePositionPatient", lambda k, by: place(3 * (k - 10 * by * (k > 3)))),
+        ("ImagePositionPatient", lambda k, by: shifted(k, (0, 3 * by, 0))),
+        ("ImageOrientationPatient", lambda k, by: turned(by * (k == 2))),
+        ("ImageOrientationPatient", lambda k, by: ["1", "0", "0", f"{by:.10g}", "1", "0"]),
+        ("PixelSpacing", lambda k, by: ["1.5", f"{1.25 * (1 + by * (k == 4)):.10g}"]),
+    ],
+    ids=["gap", "overlap", "tilt", "turned", "angle", "pixels"],
+)
+def test_rounding_is_tolerated_and_what_is_more_is_not(tmp_path, keyword, value) -> None:
+    """Distances may differ by 1%; tilt, direction, right angles and pixel sizes by a thousandth."""
+    write_series(tmp_path / "rounded", body(), UPRIGHT, **{keyword: lambda k: value(k, 0.0008)})
+    assert io.read([tmp_path / "rounded"]).grid.shape == SHAPE
+    write_series(tmp_path / "wrong", body(), UPRIGHT, **{keyword: lambda k: value(k, 0.0013)})
+    with pytest.raises(NndiffError):
+        io.read([tmp_path / "wrong"])
+
+
+@pytest.mark.parametrize(("missing", "words"), [(1, "A slice is missing"), (2, "At least 2 slices are missing")])
+def test_a_gap_says_how_many_slices_are_missing(tmp_path, missing, words) -> None:
+    write_series(tmp_path / "ct", body(), UPRIGHT, ImagePositionPatient=lambda k: place(3 * (k + missing * (k > 3))))
+    with pytest.raises(NndiffError, match=f"(?s){words}.*expected {SHAPE[0] + missing} slices") as error:
+        io.read([tmp_path / "ct"])
+    assert "a gap of" in str(error.value)
+
+
+def test_pixels_have_a_size(tmp_path) -> None:
+    write_series(tmp_path / "ct", body(), UPRIGHT, PixelSpacing=["0", "1.25"])
+    with pytest.raises(NndiffError, match="pixel size of a slice is invalid"):
+        io.read([tmp_path / "ct"])
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [({"SamplesPerPixel": 3}, "a colour image"), ({"NumberOfFrames": "2"}, "positions of its frames")],
+    ids=["colour", "frames"],
+)
+def test_what_is_no_plane_of_values_is_refused(tmp_path, words, found) -> None:
+    write_series(tmp_path / "ct", body(), UPRIGHT, **words)
+    with pytest.raises(NndiffError, match=found):
+        io.read([tmp_path / "ct"])
+
+
+def test_a_frame_has_what_all_share_unless_it_has_its_own(tmp_path) -> None:
+    array = np.stack([np.round(plane / (k + 1)) * (k + 1) for k, plane in enumerate(body() + 1000)]) - 1000
+    file = write_frames(tmp_path / "ct" / "enhanced.dcm", array, OBLIQUE)
+    own = io.read([tmp_path / "ct"])
+    header = pydicom.dcmread(file)
+    shared = pydicom.Dataset()
+    for name in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+        setattr(shared, name, header.PerFrameFunctionalGroupsSequence[0][name].value)
+        for frame in header.PerFrameFunctionalGroupsSequence:
+            del frame[name]
+    decoy = pydicom.Dataset()
+    decoy.RescaleSlope, decoy.RescaleIntercept = "77", "7"
+    shared.PixelValueTransformationSequence = pydicom.Sequence([decoy])
+    header.SharedFunctionalGroupsSequence = pydicom.Sequence([shared])
+    header.save_as(file)
+    found = io.read([tmp_path / "ct"])
+    assert found.grid == own.grid
+    np.testing.assert_array_equal(found.array, own.array)
+
+
 def test_what_holds_no_image_is_refused(tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(NndiffError, match="no DICOM file"):
@@ -209,3 +280,25 @@ def test_an_archive_is_not_trusted(tmp_path, trick) -> None:
     with pytest.raises(NndiffError, match=r"x\.zip (cannot be unpacked|is a zip file that nndiff does not unpack)"):
         io.read([path])
     assert not outside.exists()
+
+
+@pytest.mark.parametrize(("zeros", "unpacked"), [(100, True), (400, False)])
+def test_an_archive_may_be_packed_tightly_but_not_absurdly(tmp_path, zeros, unpacked) -> None:
+    """A member of 2 kB of noise and so many times as many zeros; images are compressed two to twenty times."""
+    noise = np.random.default_rng(0).bytes(2000)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.dcm", noise + b"\0" * (zeros * len(noise)))
+    with pytest.raises(NndiffError, match="no DICOM image" if unpacked else "does not unpack"):
+        io.read([tmp_path / "x.zip"])
+
+
+@pytest.mark.parametrize(("gigabytes", "words"), [(15, "cannot be unpacked"), (17, "bytes when unpacked")])
+def test_an_archive_that_states_more_than_16_gb_is_not_begun(tmp_path, gigabytes, words) -> None:
+    """Half of it in each of two members, whose true content is a few bytes."""
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in "ab":
+            archive.writestr(name, b"few")
+        for member in archive.filelist:
+            member.file_size, member.compress_size = gigabytes * 10**9 // 2, 10**9
+    with pytest.raises(NndiffError, match=words):
+        io.read([tmp_path / "x.zip"])

@@ -55,6 +55,22 @@ def test_a_head_is_one_part_and_has_what_lies_behind_its_dark_skull() -> None:
     assert not found[marker].any()
 
 
+@pytest.mark.parametrize(("planes", "doubted"), [(0.7, False), (0.94, False), (0.97, True)])
+def test_a_mask_of_more_than_95_per_cent_is_doubted(planes: float, doubted: bool) -> None:
+    image = np.full((100, 20, 20), -1000.0, np.float32)
+    image[: round(100 * planes)] = 40.0
+    found, doubt = mask(image, CT, (4.0, 3.0, 3.0), "body")
+    assert found.mean() == pytest.approx(planes, abs=0.005)
+    assert (doubt != "") is doubted
+
+
+@pytest.mark.parametrize(("radius", "doubted"), [(20.0, True), (27.0, False)])
+def test_a_mask_of_less_than_one_per_cent_is_doubted(radius: float, doubted: bool) -> None:
+    """Of a volume of 3630 ml, balls of 34 and 82 ml."""
+    image = np.where(ball(46, 85, 100, radius, radius, radius), 40.0, -1000.0).astype(np.float32)
+    assert (mask(image, CT, SPACING, "body")[1] != "") is doubted
+
+
 def test_nothing_and_everything_are_doubted() -> None:
     wires = np.full(SHAPE, -1000.0, np.float32)
     wires[:, 10, 10] = 500.0

@@ -140,6 +140,16 @@ def test_full_eta_on_a_bridge_is_inversion_by_direct_iteration() -> None:
     assert update.noise**2 == pytest.approx(4 * gamma**2 * s * (t - s) / t)
 
 
+def test_full_eta_on_rddm_inverts_a_chain_that_only_adds() -> None:
+    """x_t = x_s + (Ā_t - Ā_s)·(y - x0) + noise of variance B̄_t² - B̄_s²  (Liu et al. 2024): by Bayes' rule,
+
+    x_s = (s/t)²·x_t + (1 - (s/t)²)·x̂0 + … and noise of variance B̄_s²·(B̄_t² - B̄_s²)/B̄_t²."""
+    noise, t, s = 0.1, 0.7, 0.4
+    update = PROCESSES["rddm"](noise).update(t, s, 1.0)
+    assert update.ratio == pytest.approx((s / t) ** 2)
+    assert update.noise**2 == pytest.approx(noise**2 * s**2 * (t**2 - s**2) / t**2)
+
+
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
 def test_without_noise_a_bridges_ratio_stays_what_its_limit_is(eta) -> None:
     t, s = 0.6, 0.25

@@ -156,6 +156,30 @@ def test_the_mask_goes_where_the_image_goes() -> None:
     assert prepared.mask.sum() == pytest.approx(4 * inside.sum(), rel=0.15)
 
 
+@pytest.mark.parametrize("spacing", [(2.0, 1.5, 1.0), (1.4, 1.2, 0.8)])
+@pytest.mark.parametrize("shape", [None, (28, 36, 30)])
+def test_the_mask_of_a_level_is_where_the_prepared_image_is_above_it(spacing, shape) -> None:
+    """Nothing about the image is symmetric, so a mask that is mirrored or displaced differs from it."""
+    image = phantom((18, 22, 20), (2.0, 1.5, 1.0), 1, 0.0, 400.0)
+    mask = replace(image, array=(image.array > 300).astype(np.float32))
+    plan = preparation((), (FLAIR,), spacing, shape=shape)
+    prepared = prepare(None, image, mask, plan)
+    level = prepared.undo.maps[0].forward(np.full((1, 1, 1), 300.0, np.float32)).item()
+    above = prepared.target[0] > level
+    differing = np.mean(prepared.mask != above)
+    assert differing == 0 if spacing == image.grid.spacing else differing < 0.04
+    assert all(np.mean(prepared.mask != np.flip(above, axis)) > 0.1 for axis in range(3))
+
+
+def test_the_mask_is_false_outside_the_case() -> None:
+    target = phantom((10, 10, 10), (2.0, 2.0, 2.0), 1, 500.0, 900.0)
+    mask = replace(target, array=np.ones_like(target.array))
+    prepared = prepare(None, target, mask, preparation((), (CT,), (2.0, 2.0, 2.0), shape=(14, 16, 10)))
+    case = np.zeros((14, 16, 10), bool)
+    case[2:12, 3:13] = True
+    np.testing.assert_array_equal(prepared.mask, case)
+
+
 def test_undo_survives_json() -> None:
     source = phantom((12, 14, 16), (1.0, 2.0, 1.0), 1, 0.0, 30.0)
     undo = prepare(source, None, None, preparation((PET,), (TIED_PET,), (1.0, 1.0, 1.0))).undo

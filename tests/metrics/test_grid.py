@@ -93,3 +93,32 @@ def test_axes_without_a_puzzle_do_not_count(pair) -> None:
     spoilt = estimate + 0.3 * turned
     assert grid_index(spoilt, truth, FLAT).phase_bias < 0.05 < grid_index(spoilt, truth, TWO).phase_bias
     assert grid_index(spoilt, truth, (1, 1, 1)) == grid_index(truth, truth, (1, 1, 1))
+
+
+def test_null_is_what_95_of_100_random_orders_of_the_planes_stay_below() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(12, 12, 16)).astype(np.float32)
+    slope = np.linspace(-1, 1, 16)  # which planes in their own order would not show as a bias
+    error = (rng.normal(size=truth.shape) + slope + slope[:12, None] + slope[:12, None, None]).astype(np.float32)
+    chance = null(truth + error, truth, TWO, draws=150)
+    rows = []
+    for _ in range(150):
+        z, y, x = (rng.permutation(n) for n in error.shape)
+        found = grid_index(truth + error[z][:, y][:, :, x], truth, TWO)
+        rows.append((found.phase_bias < chance.phase_bias, found.phase_imbalance < chance.phase_imbalance))
+    np.testing.assert_allclose(np.mean(rows, axis=0), 0.95, atol=0.04)
+    assert chance.excess_power == 0
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_null_does_not_see_the_grid_itself(pair, axis: int) -> None:
+    estimate, truth = pair
+    planes = np.arange(truth.shape[axis]).reshape([-1 if i == axis else 1 for i in range(3)])
+    spoilt = estimate + np.where(planes % 2, 0.3, -0.3).astype(np.float32)
+    assert null(spoilt, truth, TWO).phase_bias < 0.6 * grid_index(spoilt, truth, TWO).phase_bias
+
+
+def test_an_axis_of_fewer_than_four_pieces_has_no_spectrum() -> None:
+    array = np.random.default_rng(0).normal(size=(15, 16, 19)).astype(np.float32)
+    assert [power is None for power in powers(array, FOUR)] == [True, False, False]
+    assert [power is None for power in powers(array, (1, 2, 5))] == [True, False, True]

@@ -132,6 +132,25 @@ def test_blur_loses_and_noise_gains_high_frequencies(pair) -> None:
     assert image.high_frequency_ratio(truth, truth) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("frequency", "high"),
+    [
+        ((0.2, 0.0, 0.0), False),
+        ((0.3, 0.0, 0.0), True),
+        ((0.0, 0.3, 0.0), True),
+        ((0.0, 0.0, 0.2), False),
+        ((0.2, 0.2, 0.0), True),
+        ((0.1, 0.1, 0.1), False),
+    ],
+)
+def test_a_wave_is_high_above_a_quarter_cycle_per_voxel_in_any_direction(frequency, high) -> None:
+    places = np.stack(np.meshgrid(*(np.arange(40),) * 3, indexing="ij"))
+    wave = np.cos(2 * np.pi * np.tensordot(frequency, places, 1))
+    total = np.square(wave * np.einsum("i,j,k->ijk", *(np.hanning(42)[1:-1],) * 3)).sum() * wave.size / 2
+    share = image.high_power(wave) / total
+    assert (share > 0.95) if high else (share < 0.01)
+
+
 def test_the_high_power_is_that_of_the_tapered_spectrum(pair) -> None:
     estimate, _ = pair
     mask = np.random.default_rng(1).random(estimate.shape) < 0.7

@@ -70,8 +70,9 @@ def test_ct_is_never_tied_and_its_window_depends_on_the_task() -> None:
     assert data.target_channel(0, generation, None, None).value.normalization.options == {"low": -1000, "high": 1000}
 
 
-@pytest.mark.parametrize(("kept", "enabled"), [(0.5, True), (0.99, False)])
+@pytest.mark.parametrize(("kept", "enabled"), [(0.5, True), (0.92, True), (0.94, False), (0.99, False)])
 def test_the_crop_is_taken_when_it_saves_enough(kept: float, enabled: bool) -> None:
+    """A fifth of the voxels; `kept` is of each axis."""
     found = fingerprint("Dataset001_A", (100, 100, 100), (2.0, 2.0, 2.0), ("PET",), ("PET",), kept)
     assert data.crop(found).value.enabled is enabled
 
@@ -150,6 +151,12 @@ def test_translation_keeps_the_finest_detail_while_that_is_affordable() -> None:
     wild = with_spacings(PETCT, [(3.0, 2.0, 2.0)] * 3 + [(1.0, 0.5, 0.5)] * 2)
     assert data.spacing(wild).value == (3.0, 2.0, 2.0)
     assert "voxels" in data.spacing(wild).alternatives[0].note
+
+
+@pytest.mark.parametrize(("finest", "taken"), [(1.0, True), (0.97, False)])
+def test_the_finest_detail_may_cost_four_times_the_voxels(finest: float, taken: bool) -> None:
+    mixed = with_spacings(PETCT, [(4.0, 2.0, 2.0)] * 3 + [(finest, 2.0, 2.0)])
+    assert data.spacing(mixed).value == ((finest if taken else 4.0), 2.0, 2.0)
 
 
 def test_generation_takes_one_shape_that_holds_nearly_all() -> None:

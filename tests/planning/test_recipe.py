@@ -156,3 +156,22 @@ def test_a_published_batch_is_accumulated_as_far_as_it_leaves_a_long_training() 
     }  # fmt: skip
     assert "would leave too few steps" in recipe.accumulate(1, 64, 1e3).reason
     assert "published" not in recipe.accumulate(1).reason
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(0.61, "mostly noise"), (0.59, "noise and"), (0.31, "noise and"), (0.29, "mostly structure")]
+)
+def test_the_words_for_a_share_of_noise(share: float, words: str) -> None:
+    found = GOLDEN["brain_mr"]
+    cases = [replace(case, links=((replace(case.links[0][0], noise_share=share),),)) for case in found.cases]
+    told = recipe.data_of(replace(found, cases=tuple(cases)), (0,), [0.1], 0.04)
+    assert words in told.noise_or_structure
+    assert (recipe.skip("x0", told) != ()) is (words == "mostly noise")
+
+
+@pytest.mark.parametrize(
+    ("device", "steps"), [("cuda", (20_000, 250_000)), ("mps", (5_000, 100_000)), ("cpu", (500, 20_000))]
+)
+def test_a_training_is_neither_too_short_nor_too_long(device: str, steps: tuple[int, int]) -> None:
+    dear, cheap = (recipe.training_steps(replace(budget(24), device=device), flops).value for flops in (10**18, 1))
+    assert (dear, cheap) == steps

@@ -33,6 +33,7 @@ from nndiff.resources.memory import (
     total_needed,
     training_cost,
     usable_bytes,
+    usable_now,
 )
 from nndiff.words.scheme import Scheme
 from nndiff.words.volume import Triple
@@ -178,6 +179,13 @@ def test_a_gpu_has_thicker_slabs() -> None:
     work = work_of(replace(SPEC, head_width=16), patch=(160, 96, 96), batch=2)
     on_gpu, on_cpu = (prediction_cost(replace(work, device=device)).flops for device in ("cuda", "cpu"))
     assert on_gpu < on_cpu  # the planes where slabs overlap are computed twice
+
+
+def test_a_context_and_the_allocators_overhead_are_not_usable() -> None:
+    """On a card 1 GB and a tenth of what is used; elsewhere 30% and half a GB are left to other programs."""
+    assert usable_bytes(12 * 10**9, "cuda") == usable_now(11 * 10**9, "cuda") == 10**10
+    assert usable_bytes(10**10, "cpu") == usable_bytes(10**10, "mps") == 65 * 10**8
+    assert usable_now(10**10, "cpu") == 7 * 10**9
 
 
 def test_usable_and_needed_are_inverse() -> None:

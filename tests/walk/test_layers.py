@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -55,6 +56,18 @@ def test_along_each_axis_every_place_is_taken_equally_often(factor: Triple) -> N
         counts = Counter(by[axis] for by in every)
         assert set(counts) == set(range(r))
         assert max(counts.values()) - min(counts.values()) <= max(factor) % r
+
+
+@pytest.mark.parametrize("factor", [*FACTORS, (8, 4, 2), (7, 5, 3)], ids=str)
+def test_the_places_are_evenly_spread_within_a_piece(factor: Triple) -> None:
+    """Around each axis, where a shift by a whole piece is none, neighbouring places are equally far apart up to one."""
+    for places in range(1, max(factor) + 1):
+        for axis, r in enumerate(factor):
+            taken = sorted(by[axis] for by in offsets(places, factor))
+            assert taken[0] == 0
+            assert taken[-1] < r
+            gaps = [after - before for before, after in pairwise([*taken, r])]
+            assert max(gaps) - min(gaps) <= 1
 
 
 @pytest.mark.parametrize("shifts", [0, 3])
