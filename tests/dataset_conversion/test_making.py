@@ -102,6 +102,16 @@ def test_a_name_is_known_however_it_is_spelt(tmp_path, phantom, name, text, told
     assert dicom.names_patient(tmp_path / "s", text) is told
 
 
+
+@pytest.mark.parametrize(("number", "text", "told"), [("Unknown", "unknown_1", False), ("12", "a12b", False)])
+def test_a_placeholder_or_a_short_number_is_nobodys(tmp_path, phantom, number, text, told) -> None:
+    grid = Grid((3, 4, 5), (3.0, 2.0, 2.0), (0.0, 0.0, 0.0))
+    words = {"PatientName": "Smith^A", "PatientID": number}
+    write_series(tmp_path / "s", phantom(0, grid.shape, kind="ct"), grid, **words)
+    assert dicom.names_patient(tmp_path / "s", text) is told
+    assert dicom.patient_number(tmp_path / "s") == ("12" if number == "12" else "")
+
+
 def test_sources_are_registered_and_masks_drawn_where_asked(tmp_path, run_cli) -> None:
     """The written files lie in the dataset's folder, which can then be moved; who is in doubt is left out."""
     noise = np.random.default_rng(0).normal(size=scan("ct").array.shape).astype(np.float32)

@@ -75,7 +75,7 @@ def test_each_rung_is_taken_where_it_is_the_first_that_fits(family, tiled) -> No
 @pytest.mark.parametrize(
     ("device", "batch", "depth", "most"),
     [
-        *[("cuda", 1, 0, 50), ("cuda", 2, 0, 100), ("cuda", 4, 0, 30)],
+        *[("cuda", 1, 0, 50), ("cuda", 2, 0, 100), ("cuda", 3, 0, 30), ("cuda", 4, 0, 30)],
         *[("cpu", 1, 0, 25), ("cpu", 2, 0, 100), ("cpu", 4, 0, 30), ("cpu", 1, 6, 100)],
     ],
 )
@@ -84,6 +84,12 @@ def test_what_a_batch_may_cost(device, batch, depth, most) -> None:
     if depth:
         rung = TokenRung(**vars(rung), depth=depth, block=(8, 8, 8))
     assert replace(limits(1, 100, large=30), device=device).flops_for(rung) == most
+
+
+@pytest.mark.parametrize(("step", "flops", "enough"), [(50, 70, True), (51, 70, False), (50, 71, False)])
+def test_a_step_that_just_reaches_both_limits_is_affordable(step: int, flops: int, enough: bool) -> None:
+    two = search.Sized(replace(RUNGS[0], batch_size=2), build(RUNGS[0]), Closed(step, flops))
+    assert limits(50, 70).affordable(two) is enough
 
 
 def test_few_predictions_are_needed() -> None:

@@ -55,6 +55,18 @@ def test_a_head_is_one_part_and_has_what_lies_behind_its_dark_skull() -> None:
     assert not found[marker].any()
 
 
+
+def test_a_head_is_the_largest_part_without_what_is_thinner_than_a_centimetre() -> None:
+    """A second part of half its size and a sheet of 6 mm that touches it do not belong to it."""
+    head, other = ball(46, 85, 70, 38, 38, 38), ball(46, 85, 160, 30, 30, 30)
+    sheet = (np.abs(Y - 85) < 3) & (X < 40)
+    image = np.where(head | other | sheet, 100.0, 0.0) + np.abs(np.random.default_rng(0).normal(0, 2, SHAPE))
+    found, _ = mask(image.astype(np.float32), MR, SPACING, "head")
+    assert agreement(found, head) > 0.95
+    assert not found[other].any()
+    assert not found[:, :, :8].any()
+
+
 @pytest.mark.parametrize(("planes", "doubted"), [(0.7, False), (0.94, False), (0.97, True)])
 def test_a_mask_of_more_than_95_per_cent_is_doubted(planes: float, doubted: bool) -> None:
     image = np.full((100, 20, 20), -1000.0, np.float32)
