@@ -102,7 +102,6 @@ def test_a_name_is_known_however_it_is_spelt(tmp_path, phantom, name, text, told
     assert dicom.names_patient(tmp_path / "s", text) is told
 
 
-
 @pytest.mark.parametrize(("number", "text", "told"), [("Unknown", "unknown_1", False), ("12", "a12b", False)])
 def test_a_placeholder_or_a_short_number_is_nobodys(tmp_path, phantom, number, text, told) -> None:
     grid = Grid((3, 4, 5), (3.0, 2.0, 2.0), (0.0, 0.0, 0.0))

@@ -55,7 +55,6 @@ def test_a_head_is_one_part_and_has_what_lies_behind_its_dark_skull() -> None:
     assert not found[marker].any()
 
 
-
 def test_a_head_is_the_largest_part_without_what_is_thinner_than_a_centimetre() -> None:
     """A second part of half its size and a sheet of 6 mm that touches it do not belong to it."""
     head, other = ball(46, 85, 70, 38, 38, 38), ball(46, 85, 160, 30, 30, 30)

@@ -164,3 +164,50 @@ def test_generation_takes_one_shape_that_holds_nearly_all() -> None:
     odd = replace(found.cases[0], shape=(90, 90, 90), cropped_shape=(90, 90, 90))
     found = replace(found, cases=(*found.cases[1:], odd))
     assert data.volume_shape(found, Crop(False, 10.0), (2.0, 2.0, 2.0)).value == (40, 50, 60)
+
+
+def test_a_tenth_of_the_cases_decides_about_detail() -> None:
+    for finer, taken in ((1, 2.0), (2, 1.5)):
+        mixed = with_spacings(PETCT, [(3.0, 2.0, 2.0)] * (20 - finer) + [(3.0, 1.5, 2.0)] * finer)
+        assert data.spacing(mixed).value == (3.0, taken, 2.0)
+    assert "lose detail in 10% of the cases" in data.spacing(mixed).alternatives[0].note
+
+
+def test_a_tenth_of_large_cases_makes_all_generated_volumes_larger() -> None:
+    found = fingerprint("Dataset001_A", (40, 50, 60), (2.0, 2.0, 2.0), (), ("CT",), cases=20)
+    large = [replace(case, shape=(90, 90, 90), cropped_shape=(90, 90, 90)) for case in found.cases[:2]]
+    found = replace(found, cases=(*found.cases[2:], *large))
+    assert data.volume_shape(found, Crop(False, 10.0), (2.0, 2.0, 2.0)).value == (90, 90, 90)
+
+
+def test_one_normalisation_for_the_dataset_is_that_of_its_targets() -> None:
+    found = fingerprint("Dataset001_A", (40, 40, 40), (2.0, 2.0, 2.0), ("PET",), ("PET",))
+    gains = [0.2, 1.0, 5.0]  # which the targets do not share
+    cases = [replace(case, source=(statistics("pet", g),)) for case, g in zip(found.cases, gains, strict=False)]
+    found = replace(found, cases=tuple(cases), pooled_target=(replace(found.pooled_target[0], peak=7.0),))
+    scheme = data.target_channel(0, found, data.source_channel("PET").value, 0).value.normalization
+    assert (scheme.name, scheme.options["low"], scheme.options["high"]) == ("fixed", 0.0, 7.0)
+
+
+def test_what_varies_only_in_the_brightest_hundredth_is_unexplained() -> None:
+    """P99 is 8 ± 2 where the source is always the same: the rms over P50, P95 and P99 is 2/√3."""
+    found = fingerprint("Dataset001_A", (40, 40, 40), (2.0, 2.0, 2.0), ("PET",), ("PET",), cases=2)
+    same = statistics("pet")
+    targets = [replace(same, percentiles=same.percentiles | {"99": p99}) for p99 in (6.0, 10.0)]
+    cases = [replace(case, source=(same,), target=(x,)) for case, x in zip(found.cases, targets, strict=True)]
+    verdict = data.target_channel(0, replace(found, cases=tuple(cases)), data.source_channel("PET").value, 0)
+    width = same.percentiles["99.5"] - same.percentiles["0.5"]
+    assert f"does not explain {2 / np.sqrt(3) / width:.3f}" in verdict.reason
+
+
+def test_a_level_in_planned_units_is_the_median_over_cases() -> None:
+    """P99.5 of every case has one level in units of the kind, and its own in units of the dataset."""
+    found = fingerprint("Dataset001_A", (40, 40, 40), (2.0, 2.0, 2.0), ("T1",), ("FLAIR",))
+    gains = (1.0, 1.1, 1.2, 3.0, 9.0)
+    cases = [replace(case, source=(statistics("mr", g),)) for case, g in zip(found.cases, gains, strict=True)]
+    source = data.source_channel("T1").value
+    bright = data.scheme_map(source.normalization, statistics("mr"))(statistics("mr").percentiles["99.5"])
+    found = replace(found, cases=tuple(cases), open_curves=((((bright, 1.0),),),))
+    planned = Scheme("fixed", {"low": 0.0, "high": 1000.0, "onto_low": 0.0, "onto_high": 1.0})
+    (((level, _),),) = data.open_curve(found, [replace(source, normalization=planned)], (0,))
+    assert level == pytest.approx(1.2 * 1.1, rel=1e-3)

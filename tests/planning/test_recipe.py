@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -175,3 +176,32 @@ def test_the_words_for_a_share_of_noise(share: float, words: str) -> None:
 def test_a_training_is_neither_too_short_nor_too_long(device: str, steps: tuple[int, int]) -> None:
     dear, cheap = (recipe.training_steps(replace(budget(24), device=device), flops).value for flops in (10**18, 1))
     assert (dear, cheap) == steps
+
+
+@pytest.mark.parametrize(
+    ("device", "flops_a_second", "hours", "steps"), [("mps", 2 * 10**12, 12, 43_000), ("cpu", 35 * 10**9, 0.5, 1_800)]
+)
+def test_a_step_of_a_second_is_made_as_often_as_the_hours_allow(device, flops_a_second, hours, steps) -> None:
+    """To two digits; a processor has the rate for each of its cores."""
+    machine = replace(budget(24, "cpu"), device=device, cores=4)
+    verdict = recipe.training_steps(machine, flops_a_second * (4 if device == "cpu" else 1))
+    assert verdict.value == steps
+    assert f"about {steps / 3600:.2g} hours" in verdict.reason
+    assert steps / 3600 == pytest.approx(hours, rel=0.02)
+
+
+def test_a_card_trains_for_a_day() -> None:
+    card = budget(24)
+    steps = recipe.training_steps(card, recipe.step_flops(card, "translation"))
+    assert steps.value == pytest.approx(200_000, rel=0.06)
+    assert steps.value / recipe.steps_within(card, recipe.step_flops(card, "translation")) <= 1
+    assert re.search(r"about 2[34] hours", steps.reason)
+
+
+@pytest.mark.parametrize(("device", "most"), [("mps", 2 * 10**12), ("cpu", 10**11)])
+def test_a_step_elsewhere_is_about_a_second_of_work_and_a_large_one_a_quarter(device: str, most: int) -> None:
+    machine = replace(budget(24, "cpu"), device=device, cores=4)
+    assert recipe.step_flops(machine, "translation") == recipe.step_flops(machine, "generation") == most
+    assert recipe.large_step_flops(machine) == most // 4
+    card = budget(24)
+    assert recipe.large_step_flops(card) == recipe.step_flops(card, "translation")
