@@ -36,6 +36,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -276,19 +277,18 @@ def _changed(value: float) -> float:
 
 
 def mutants_of(path: str, code: bytes) -> list[Mutant]:
-    """Return every mutant of a module that is another program."""
-    tree = ast.parse(code)
+    """Return the mutants of a module; a few of them may be no program."""
     finder = _Finder(path, code)
-    finder.visit(tree)
-    same = ast.dump(tree)
-    return [mutant for mutant in finder.found if _dump(mutant.of(code)) not in (same, None)]
+    finder.visit(ast.parse(code))
+    return finder.found
 
 
-def _dump(code: bytes) -> str | None:
+def is_another(mutant: Mutant, code: bytes) -> bool:
+    """Return whether a mutant is a program, and not the same one."""
     try:
-        return ast.dump(ast.parse(code))
+        return ast.dump(ast.parse(mutant.of(code))) != ast.dump(ast.parse(code))
     except SyntaxError:
-        return None
+        return False
 
 
 def equivalents(text: str) -> set[tuple[str, str, str]]:
@@ -482,20 +482,22 @@ class Trier:
 def drawn(root: Path, only: Sequence[str], sample: int, seed: int) -> tuple[list[Mutant], list[str]]:
     """Return a random sample of the mutants, and the entries of EQUIVALENT that match none."""
     same = equivalents(EQUIVALENT.read_text()) if EQUIVALENT.exists() else set()
-    found, met = [], set()
+    every, met, codes = [], set(), dict[str, bytes]()
     for path in sorted((root / PACKAGE).rglob("*.py")):
         name = path.relative_to(root).as_posix()
         if name.startswith(LEFT_OUT) or not any(name == each or name.startswith(f"{each}/") for each in only):
             continue
-        code = path.read_bytes()
-        for mutant in mutants_of(name, code):
-            entry = (name, *mutant.lines(code))
+        codes[name] = path.read_bytes()
+        listed = any(name == other for other, _, _ in same)
+        for mutant in mutants_of(name, codes[name]):
+            entry = (name, *mutant.lines(codes[name])) if listed else None
             met.add(entry)
             if entry not in same:
-                found.append(mutant)
-    chosen = {path for path, _, _ in met}
-    stale = [f"{path}: {was} -> {new}" for path, was, new in sorted(same - met) if path in chosen]
-    return random.Random(seed).sample(found, min(sample, len(found))), stale
+                every.append(mutant)
+    stale = [f"{path}: {was} -> {new}" for path, was, new in sorted(same - met) if path in codes]
+    random.Random(seed).shuffle(every)
+    good = (mutant for mutant in every if is_another(mutant, codes[mutant.path]))
+    return list(islice(good, sample)), stale
 
 
 def summary(outcomes: Sequence[tuple[Mutant, str]]) -> tuple[str, float]:

@@ -7,12 +7,25 @@ from pathlib import Path
 import pytest
 
 from benchmarks import mutants
-from benchmarks.mutants import KILLED, SURVIVED, Map, Mutant, Trier, complete, copied, equivalents, mutants_of, summary
+from benchmarks.mutants import (
+    KILLED,
+    SURVIVED,
+    Map,
+    Mutant,
+    Trier,
+    complete,
+    copied,
+    equivalents,
+    is_another,
+    mutants_of,
+    summary,
+)
 
 
 def changes(code: str) -> set[str]:
-    """Return every mutated first line of a module, and the rest of those with more lines."""
-    return {mutant.of(code.encode()).decode() for mutant in mutants_of("nndiff/a.py", code.encode())}
+    """Return every mutant of a module that is another program."""
+    whole = code.encode()
+    return {mutant.of(whole).decode() for mutant in mutants_of("nndiff/a.py", whole) if is_another(mutant, whole)}
 
 
 @pytest.mark.parametrize(
@@ -80,6 +93,26 @@ def test_equivalent_mutants_state_their_reason() -> None:
 
 def test_the_entries_of_this_checkout_can_be_read() -> None:
     equivalents(mutants.EQUIVALENT.read_text())
+
+
+def test_a_sample_follows_from_the_seed_and_leaves_out_what_is_equivalent(tmp_path: Path, monkeypatch) -> None:
+    for name in ("a/x.py", "b/y.py", "cli/z.py"):
+        (tmp_path / "nndiff" / name).parent.mkdir(parents=True)
+        (tmp_path / "nndiff" / name).write_text("A = 1\nB = A < 2\n")
+    listed = tmp_path / "equivalent.txt"
+    listed.write_text("nndiff/a/x.py: A = 1 -> A = 2  # same\nnndiff/a/x.py: A = 7 -> A = 8  # gone\n")
+    monkeypatch.setattr(mutants, "EQUIVALENT", listed)
+
+    def lines(*only: str, sample: int = 9, seed: int = 0) -> list[tuple[str, str]]:
+        found, _ = mutants.drawn(tmp_path, only, sample, seed)
+        return [(mutant.path, mutant.lines(b"A = 1\nB = A < 2\n")[1]) for mutant in found]
+
+    assert sorted(lines("nndiff/a")) == [("nndiff/a/x.py", "B = A < 3"), ("nndiff/a/x.py", "B = A <= 2")]
+    assert len(lines("nndiff")) == len(set(lines("nndiff"))) == 5
+    assert lines("nndiff", sample=2) == lines("nndiff", sample=2) == lines("nndiff")[:2]
+    assert len({tuple(lines("nndiff", seed=seed)) for seed in range(5)}) > 1
+    assert mutants.drawn(tmp_path, ["nndiff"], 9, 0)[1] == ["nndiff/a/x.py: A = 7 -> A = 8"]
+    assert mutants.drawn(tmp_path, ["nndiff/b"], 9, 0)[1] == []
 
 
 def test_the_share_counts_what_survived() -> None:
