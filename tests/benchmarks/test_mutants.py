@@ -95,7 +95,9 @@ def test_the_entries_of_this_checkout_can_be_read() -> None:
     equivalents(mutants.EQUIVALENT.read_text())
 
 
-def test_a_sample_follows_from_the_seed_and_leaves_out_what_is_equivalent(tmp_path: Path, monkeypatch) -> None:
+def test_a_sample_follows_from_the_seed_and_leaves_out_what_is_equivalent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("a/x.py", "b/y.py", "cli/z.py"):
         (tmp_path / "nndiff" / name).parent.mkdir(parents=True)
         (tmp_path / "nndiff" / name).write_text("A = 1\nB = A < 2\n")
