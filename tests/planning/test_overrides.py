@@ -109,6 +109,8 @@ def test_too_large_a_size_set_by_hand_is_refused_with_the_number() -> None:
     ("path", "value", "words"),
     [
         ("anchor", [7], "0 PET, 1 CT"),
+        ("anchor", [2], "0 PET, 1 CT"),
+        ("anchor", [-1], "0 PET, 1 CT"),
         ("anchor", [0, 1], "for each target channel"),
         ("source_channels.0.normalization.name", "zscore", "use one of: fixed"),
         ("source_channels.1.normalization.options", {"lower": 0.0}, "options low, high"),

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 
 from nndiff.checkpoint import Epoch
+from nndiff.pictures import Curve
 from nndiff.training import journal
 from nndiff.training.journal import REST, Journal
 from tests.training.tiny import run_of, tiny_plan
@@ -52,3 +53,26 @@ def test_the_picture_of_a_case_is_that_of_the_best_epoch_when_it_is_drawn(tmp_pa
     silent.show(None, "a", EPOCH)  # type: ignore[arg-type]
     silent.write((EPOCH,), run, [])
     assert not (tmp_path / "rank1").exists()
+
+
+@pytest.mark.parametrize("measured", [True, False], ids=["volumes", "losses"])
+def test_every_kind_of_number_has_a_panel_over_the_steps(tmp_path, monkeypatch, measured: bool) -> None:
+    drawn: list[Curve] = []
+    monkeypatch.setattr(journal, "curves", lambda path, panels, title: path.touch() or drawn.extend(panels))
+    first = replace(EPOCH, walk=3.0, losses={"1": 0.4}, mean_losses={"1": 0.6})
+    first = first if measured else replace(first, psnr=None, ssim=None, score=-20.0)
+    history = (first, replace(first, step=2, seconds=2.0, waiting=0.25))
+    run = run_of(tiny_plan().configurations["bridge"], training_steps=2)
+    Journal(tmp_path, quiet=False).write(history, run, [2])
+    found = {panel.title: panel.y for panel in drawn}
+    scores = {"PSNR, dB": [20, 20], "SSIM": [0.9, 0.9]} if measured else {"validation loss": [20, 20]}
+    assert found == {
+        "training loss": [0.5, 0.5],
+        **scores,
+        **({} if measured else {"loss at t = 1": [0.4, 0.4]}),
+        "estimates on a walk, dB better than for white texture": [3, 3],
+        "learning rate": [1e-3, 1e-3],
+        "seconds per epoch": [1, 2],
+        "share of time waiting for data": [0, 0.25],
+    }
+    assert all(panel.x == [1, 2] and panel.marks == (2,) for panel in drawn)
