@@ -140,6 +140,22 @@ def a_step(seconds: float, waited: float) -> Step:
     return Step(number=1, loss=0.0, gradient_norm=0.0, learning_rate=0.0, seconds=seconds, waited=waited)
 
 
+@pytest.mark.parametrize(
+    ("device", "cores", "asked", "expected"),
+    [
+        *[("cpu", 1, None, 0), ("cpu", 2, None, 1), ("cpu", 64, None, 1)],
+        *[("cuda", 1, None, 1), ("cuda", 4, None, 3), ("cuda", 64, None, 8)],
+        *[("cpu", 64, 5, 5), ("cuda", 64, 0, 0)],
+    ],
+)
+def test_as_many_processes_load_data_as_asked_or_as_leave_a_core_free(
+    device, cores, asked, expected, monkeypatch
+) -> None:
+    monkeypatch.setattr(job, "available_cores", lambda: cores)
+    begun = SimpleNamespace(request=SimpleNamespace(workers=asked, device=torch.device(device)))
+    assert job.Job.loaders(begun) == expected
+
+
 @pytest.mark.parametrize(("loaders", "expected"), [(0, 0.5), (1, 0.4), (3, 0.4 / 3), (8, 0.1)])
 def test_processes_that_load_data_take_their_share_of_a_rehearsed_step(loaders, expected) -> None:
     """What a GPU computes and what is loaded meanwhile do not add up: the slower of both decides."""
