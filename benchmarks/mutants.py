@@ -7,7 +7,8 @@ A mutant is the code with one small change, for example `<` instead of `<=`. It 
 fails, or the tests take more than SLOWER times as long as usual. Otherwise it survives: no test depends on that detail.
 
 1. Map: the tests are run once under coverage, in a copy of the checkout. For every line the map holds the tests that
-   execute it, and for every test its seconds. `--map FILE` keeps the map, and continues one that is incomplete.
+   execute it, and for every test its seconds. `--map FILE` keeps the map; it is reused as far as code and tests are
+   the same.
 2. Mutants are drawn from the syntax trees. Strings, assertions, annotations, decorators, the arguments of `raise`,
    `zip(strict=…)` and what is printed are not changed. Mutants in EQUIVALENT, which do the same as the code, are not
    drawn.
@@ -23,6 +24,7 @@ from __future__ import annotations
 import argparse
 import ast
 import csv
+import hashlib
 import json
 import os
 import random
@@ -312,7 +314,7 @@ class Map:
 
     seconds: dict[str, float] = field(default_factory=dict)
     lines: dict[str, dict[int, set[str]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(set)))
-    done: list[str] = field(default_factory=list)  # folders and files of tests that were run
+    done: dict[str, str] = field(default_factory=dict)  # per folder or file of tests that were run, a digest
 
     @classmethod
     def read(cls, path: Path) -> Map:
@@ -352,6 +354,14 @@ class Map:
                     tests = files[test.partition("::")[0]] if phase == "setup" else {test} & self.seconds.keys()
                     self.lines[str(Path(file).relative_to(copy))][line] |= tests
 
+    def forget(self, name: str) -> None:
+        """Remove the tests of a folder or file."""
+        gone = {test for test in self.seconds if test.startswith((f"{name}/", f"{name}::"))}
+        self.seconds = {test: seconds for test, seconds in self.seconds.items() if test not in gone}
+        for lines in self.lines.values():
+            for tests in lines.values():
+                tests -= gone
+
     def of_lines(self, path: str, lines: Iterable[int]) -> set[str]:
         return {test for line in lines for test in self.lines.get(path, {}).get(line, ())}
 
@@ -365,20 +375,31 @@ def _node_id(copy: Path, case: ElementTree.Element) -> str:
     return "::".join(["/".join(parts) + ".py", *inside, str(case.get("name"))])
 
 
+def _files(path: Path, pattern: str) -> list[Path]:
+    return [path] if path.is_file() else sorted(path.rglob(pattern))
+
+
+def _digest(*paths: Path) -> str:
+    """Return a digest of all code in the folders and files: a map of other code has other lines."""
+    return hashlib.sha256(b"".join(file.read_bytes() for path in paths for file in _files(path, "*.py"))).hexdigest()
+
+
 def complete(known: Map, copy: Path, kept: Path | None) -> None:
-    """Run the tests that the map does not hold yet under coverage, one folder or file of tests after the other."""
+    """Run the tests under coverage that the map does not hold in their current form, one folder after the other."""
     every = sorted(path for path in (copy / "tests").iterdir() if path.is_dir() or path.name.startswith("test_"))
     for path in every:
         name = path.relative_to(copy).as_posix()
-        if path.name in NOT_RUN or name in known.done or not (path.is_file() or list(path.rglob("test_*.py"))):
+        digest = _digest(copy / PACKAGE, path)
+        if path.name in NOT_RUN or known.done.get(name) == digest or not _files(path, "test_*.py"):
             continue
         print(f"Map: {name}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             data, report = Path(folder) / "coverage", Path(folder) / "report.xml"
             options = [f"--cov={PACKAGE}", "--cov-context=test", "--cov-report=", f"--junitxml={report}"]
             _pytest(copy, [*options, name], None, COVERAGE_FILE=str(data))
+            known.forget(name)
             known.add(copy, data, report)
-        known.done.append(name)
+        known.done[name] = digest
         if kept is not None:
             known.write(kept)
 

@@ -158,7 +158,15 @@ def test_a_mutant_is_killed_and_another_survives(tmp_path: Path, monkeypatch: py
     copy, kept = copied(tmp_path / "made", tmp_path), tmp_path / "map.json"
     complete(Map(), copy, kept)
     known = Map.read(kept)
+    with monkeypatch.context() as unused:
+        unused.setattr(mutants, "_pytest", lambda *_, **__: pytest.fail("the map is complete"))
+        complete(known, copy, kept)
     assert known.lines["nndiff/a/small.py"][5] == {"tests/b/test_small.py::test_small"}
+    fewer = Map.read(kept)
+    fewer.forget("tests/b")
+    assert not fewer.seconds
+    assert not fewer.lines["nndiff/a/small.py"][5]
+
     trier, code = Trier(copy, known), LIMIT.encode()
     found = {mutant.lines(code)[1]: mutant for mutant in mutants_of("nndiff/a/small.py", code)}
     assert {line: trier.tests(mutant) for line, mutant in found.items()} == {
