@@ -76,6 +76,20 @@ def test_noise_passes_where_the_error_is_large_and_stops_where_it_is_small(ratio
     torch.testing.assert_close(found.x0[:, :, 4:], wanted[:, :, 4:], rtol=1e-3, atol=1e-5)
 
 
+def test_three_targets_are_estimated_as_each_alone() -> None:
+    """The network states all images first, then all expected errors."""
+    process, (y, x0) = PROCESSES["bridge"](), pairs()
+    t = at(process, 1.0)
+    sources, states = ([k * volume for k in (1.0, 2.0, -1.0)] for volume in (y, process.sample(x0, y, t, drawn(1))))
+    answers, levels = [drawn(k) for k in (2, 3, 4)], [drawn(k) for k in (5, 6, 7)]
+    told = torch.cat([*answers, *levels], dim=1)
+    found = fused().weighed(process, told, torch.cat(states, dim=1), torch.cat(sources, dim=1), t)
+    for k, own in enumerate(zip(answers, levels, states, sources, strict=True)):
+        alone = fused().weighed(process, torch.cat(own[:2], dim=1), own[2], own[3], t)
+        torch.testing.assert_close(found.x0[:, k : k + 1], alone.x0)
+        torch.testing.assert_close(found.variance[:, k : k + 1], alone.variance)
+
+
 def test_one_step_from_the_source_is_the_image_with_the_expected_error_of_each_voxel() -> None:
     process, (y, _) = PROCESSES["bridge"](), pairs()
     answer, level = drawn(2), drawn(3)
