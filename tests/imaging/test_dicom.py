@@ -13,7 +13,7 @@ import pydicom
 import pytest
 from pydicom.uid import JPEG2000, RLELossless
 
-from nndiff.imaging import io
+from nndiff.imaging import dicom, io
 from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Grid
 from tests.conftest import make_phantom
@@ -66,6 +66,15 @@ def test_a_ct_is_where_and_what_it_was(tmp_path, grid) -> None:
         np.testing.assert_array_equal(found.array, truth.array)
         header = io.read_header(path)
         assert (header.shape, header.layout) == (SHAPE, io.read_header(tmp_path / "truth.mha").layout)
+
+
+def test_files_and_folders_beside_the_slices_do_not_count(tmp_path) -> None:
+    (tmp_path / "ct" / "AA").mkdir(parents=True)
+    (tmp_path / "ct" / "AB.txt").write_text("notes " * 100)
+    assert not dicom.holds_dicom(tmp_path / "ct")
+    write_series(tmp_path / "ct", body(), UPRIGHT)
+    assert dicom.holds_dicom(tmp_path / "ct")
+    assert dicom.modality(tmp_path / "ct") == "CT"
 
 
 def test_a_pet_is_in_suv_whatever_the_slope_of_its_slices(tmp_path) -> None:
