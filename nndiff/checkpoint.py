@@ -25,6 +25,7 @@ from nndiff.words.errors import NndiffError
 from nndiff.words.files import atomic
 from nndiff.words.fingerprint import Fingerprint
 from nndiff.words.strict_json import decode, encode
+from nndiff.words.version import versions
 
 FORMAT, VERSION = "nndiff checkpoint", 1
 LATEST, BEST = "checkpoint_latest.pt", "checkpoint_best.pt"
@@ -119,12 +120,12 @@ WORDS: dict[str, Any] = {
     "history": tuple[Epoch, ...],
     "taken": tuple[Step, ...],
 }
-ADDED = {"objectives", "taken"}  # keys that older checkpoints lack
+ADDED = {"objectives", "taken", "versions"}  # keys that older checkpoints lack
 KEYS = {"format", "version", "configuration", "step", "weights", "ema", "optimizer", *WORDS} - ADDED
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    contents = {"format": FORMAT, "version": VERSION, **vars(checkpoint)}
+    contents = {"format": FORMAT, "version": VERSION, "versions": versions(), **vars(checkpoint)}
     contents |= {name: json.dumps(encode(contents[name])) for name in WORDS}
     with atomic(path) as part, open(part, "wb") as stream:
         told = _Telling(stream)

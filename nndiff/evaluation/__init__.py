@@ -25,6 +25,7 @@ from nndiff.words.crew import Workers
 from nndiff.words.errors import NndiffError, nearest
 from nndiff.words.files import demand_writable, read_json, sweep, write_json
 from nndiff.words.kind import KINDS, SYNTHRAD_RANGES, Kind, kind_of
+from nndiff.words.version import versions
 from nndiff.words.volume import Triple
 
 AUTO = "auto"
@@ -92,6 +93,7 @@ def evaluate(
 
 def _settings(folders: Folders, scorer: Scorer, input_channel: int | None) -> dict[str, Any]:
     return {
+        "versions": versions(),
         "folders": folders.paths,
         "input_channel": input_channel,
         "edition": scorer.edition,

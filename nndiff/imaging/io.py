@@ -36,6 +36,7 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)  # errors are raised; warnings
 
 WRITABLE = (*nifti.ENDINGS, ".nrrd", ".mha", ".mhd")
 ORTHONORMAL_TOLERANCE = 1e-3
+NOTE = "ITK_FileNotes"  # descrip of NIfTI
 SMALLEST, LARGEST = 1e-4, 1e4  # mm; a voxel that is smaller or larger is an error of its header
 
 
@@ -243,8 +244,11 @@ def as_stored(array: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
 # ---------------------------------------------------------------- writing
 
 
-def write(volume: Volume, path: Path, dtype: npt.DTypeLike = np.float32) -> None:
-    """Write one channel, compressed, in the axes and geometry of its layout; integers are rounded and clipped."""
+def write(volume: Volume, path: Path, dtype: npt.DTypeLike = np.float32, note: str = "") -> None:
+    """Write one channel, compressed, in the axes and geometry of its layout; integers are rounded and clipped.
+
+    `note` stands in the header, in NIfTI its first 79 bytes.
+    """
     assert volume.channels == 1, "one file a channel"
     ending = next((ending for ending in WRITABLE if path.name.endswith(ending)), None)
     if ending is None:
@@ -259,6 +263,8 @@ def write(volume: Volume, path: Path, dtype: npt.DTypeLike = np.float32) -> None
     image.SetSpacing(grid.spacing[::-1])
     image.SetOrigin(grid.origin)
     image.SetDirection(grid.matrix[:, ::-1].ravel().tolist())
+    if note:
+        image.SetMetaData(NOTE, note)
     with atomic(path) as part:
         _write_image(image, part)
 

@@ -33,6 +33,7 @@ from nndiff.words.errors import NndiffError, nearest
 from nndiff.words.fingerprint import Fingerprint
 from nndiff.words.strict_json import encode
 from nndiff.words.verdict import Alternative, Verdict
+from nndiff.words.version import versions
 from nndiff.words.volume import Spacing, Triple
 
 T = TypeVar("T")
@@ -118,6 +119,7 @@ def plan(
         overrides=dict(overrides or {}),
         decisions=(),
         seals={},
+        versions=versions(),
     )
     planned: dict[str, Configuration] = {}
     refusals: list[search.DoesNotFit] = []

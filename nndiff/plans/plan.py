@@ -171,6 +171,7 @@ class Plan(Checked):
     overrides: dict[str, Any]  # the values given with --set
     decisions: tuple[Decision, ...]
     seals: dict[str, str]  # digest of each part as the planner wrote it; reveals edits by hand
+    versions: dict[str, str] = field(default_factory=dict)  # of the software that made it
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -90,29 +90,33 @@ class Writer:
     trained: Trained
     spread_scale: float = 1.0  # factor of the draws' standard deviation
 
+    @property
+    def note(self) -> str:
+        """The origin of the files, which each of them states."""
+        return f"{self.trained.configuration} of {self.trained.plan.dataset}, nndiff {VERSION}"
+
     def __call__(self, case: InputCase, computed: Computed) -> dict[str, Any]:
         """Write all files of the case, and return its entry in the record."""
         clock = time.perf_counter()
         undo, draws = computed.read.prepared.undo, computed.draws
         if self.outputs.request.save_uncertainty:
-            _write_spread(self.spread_scale * draws.spread, undo, self.outputs.uncertainties(case))
+            _write_spread(self.spread_scale * draws.spread, undo, self.outputs.uncertainties(case), self.note)
         if computed.expected_error is not None:
-            _write_spread(computed.expected_error, undo, self.outputs.expected_errors(case))
+            _write_spread(computed.expected_error, undo, self.outputs.expected_errors(case), self.note)
         for sample, paths in zip(draws.kept, self.outputs.samples(case), strict=bool(draws.kept)):
             for path, array in zip(paths, undo(sample).array, strict=True):
-                _write_channel(array, undo, path, np.float32)
+                _write_channel(array, undo, path, np.float32, self.note)
         self._write_mean(case, undo, draws)
         return self._row(case, computed, time.perf_counter() - clock)
 
     def _write_mean(self, case: InputCase, undo: Undo, draws: Draws) -> None:
         paths, channels = self.outputs.volumes(case), self.trained.plan.target_channels
         for path, array, channel_word in zip(paths, undo(draws.mean).array, channels, strict=True):
-            _write_channel(array, undo, path, channel_word.kind.dtype)
+            _write_channel(array, undo, path, channel_word.kind.dtype, self.note)
             if self.outputs.request.dicom_out:
-                what = f"{self.trained.configuration} of {self.trained.plan.dataset}, nndiff {VERSION}"
                 assert undo.layout is not None
                 stored = io.as_stored(array, undo.layout)
-                dicom_out.write(stored, channel_word.kind, what, case.files[0], self.outputs.series(path))
+                dicom_out.write(stored, channel_word.kind, self.note, case.files[0], self.outputs.series(path))
 
     def _row(self, case: InputCase, computed: Computed, seconds: float) -> dict[str, Any]:
         read, arrangement = computed.read, computed.arrangement
@@ -131,11 +135,11 @@ class Writer:
         }
 
 
-def _write_spread(deviation: FloatArray, undo: Undo, paths: Sequence[Path]) -> None:
+def _write_spread(deviation: FloatArray, undo: Undo, paths: Sequence[Path], note: str) -> None:
     spread = np.maximum(undo.of_spread()(deviation).array, 0)  # splines can overshoot below 0
     for path, array in zip(paths, spread, strict=True):
-        _write_channel(array, undo, path, np.float32)
+        _write_channel(array, undo, path, np.float32, note)
 
 
-def _write_channel(array: FloatArray, undo: Undo, path: Path, dtype: Any) -> None:
-    io.write(Volume(array[None], undo.original, undo.layout), path, dtype)
+def _write_channel(array: FloatArray, undo: Undo, path: Path, dtype: Any, note: str) -> None:
+    io.write(Volume(array[None], undo.original, undo.layout), path, dtype, note)

@@ -24,7 +24,7 @@ from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json, write_json
 from nndiff.words.strict_json import encode
-from nndiff.words.version import VERSION
+from nndiff.words.version import versions
 
 
 @dataclass
@@ -101,7 +101,7 @@ def begun_record(request: Request, trained: Trained, sampler: SamplerPlan, devic
     """Return the record of the settings, before the first case."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type
     return {
-        "versions": {"nndiff": VERSION, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": versions(),
         "command": [word if request.record_paths else without_folders(word) for word in sys.argv],
         "dataset": trained.plan.dataset,
         "configuration": trained.configuration,

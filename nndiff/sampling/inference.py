@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ class Inference:
     standard_error: float  # of that difference, over the cases
     dial: tuple[Stop, ...] = ()  # the measured samplers between the mean and the texture, on the cases `chosen_on`
     drawn: Drawn | None = None  # several draws of the sampler at the texture's end; None if it is deterministic
+    versions: dict[str, str] = field(default_factory=dict)  # of the software that made it
 
 
 def save(folder: Path, inference: Inference) -> Path:

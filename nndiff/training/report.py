@@ -13,6 +13,7 @@ from nndiff.training.epochs import Ended
 from nndiff.training.job import Job
 from nndiff.training.journal import Journal
 from nndiff.training.loop import Trainer, stage_ends
+from nndiff.words.version import versions
 
 RECENT = 5  # number of last epochs whose median duration gives the time left
 
@@ -30,6 +31,7 @@ class Report:
         """Report what is trained, on which cases, and for how many steps."""
         request, run, trainer = self.job.request, self.run, self.trainer
         size = sum(weight.numel() for weight in trainer.network.parameters())
+        self.journal.say(", ".join(f"{name} {version}" for name, version in versions().items()))
         held = "" if run.held_out else " (also training cases, so their scores are too good)"
         self.journal.say(
             f"{self.job.plan.dataset} {request.configuration} fold {run.fold}: {len(run.training)} training cases, "

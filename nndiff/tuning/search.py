@@ -23,6 +23,7 @@ from nndiff.tuning.measure import Bench, Measured
 from nndiff.walk.caches import Deep, listed_steps
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
+from nndiff.words.version import versions
 
 # The penalty, in dB of PSNR, for one decibel of distance from the truth's texture.
 OBJECTIVES = {"fidelity": 0.05, "balanced": 0.25, "texture": 1.0}
@@ -196,6 +197,7 @@ def tune(
         drawn=search.drawn(stops, others),
         best_minus_chosen=difference,
         standard_error=error,
+        versions=versions(),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nndiff.words.volume import Spacing, Triple
 
@@ -69,3 +69,4 @@ class Fingerprint:
     # [target channel][source channel]: what the sources leave open where that source has this local mean, over the rms
     # in the foreground; levels are normalised by the default of their kind. Empty where open_rms is None
     open_curves: tuple[tuple[Curve, ...], ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)  # of the software that made it

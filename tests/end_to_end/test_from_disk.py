@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import SimpleITK as sitk
+import torch
 
 from dataset_conversion import any_folder, synthrad, udpet
+from nndiff.checkpoint import BEST, LATEST
 from nndiff.cli import plan_and_preprocess, predict, train
 from nndiff.imaging import io
+from nndiff.words.files import read_json
+from nndiff.words.version import VERSION, versions
 from nndiff.words.volume import Grid
 from tests.conftest import SHAPE
 from tests.imaging.series import write_series
@@ -82,3 +87,19 @@ def test_what_lies_on_a_disk_is_trained_on_and_translated(tree, tmp_path, roots,
     (made,) = [path for path in out.iterdir() if path.suffix in (".gz", ".mha")]
     assert io.read([made]).grid.difference(io.read([source]).grid) is None
     assert not series or io.read([out / "dicom" / "1-20 dose_0000"]).array.shape == (1, *SHAPE)
+    demand_origins(made, [out / "predict.json", *roots.preprocessed.glob("*/*.json"), *roots.results.rglob("*.pt")])
+
+
+def demand_origins(volume: Path, others: list[Path]) -> None:
+    """Law: whatever is made says by which software."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(volume))
+    reader.ReadImageInformation()
+    assert f"nndiff {VERSION}" in reader.GetMetaData("ITK_FileNotes")
+    assert {path.name for path in others} >= {"plan.json", "fingerprint.json", "predict.json", LATEST, BEST}
+    for path in others:
+        stored = torch.load(path, weights_only=True) if path.suffix == ".pt" else read_json(path)
+        if path.name != "splits.json":
+            assert stored["versions"] == versions(), path
+        if path.suffix == ".pt":
+            assert f"nndiff {VERSION}, torch" in (path.parent / "log.txt").read_text()

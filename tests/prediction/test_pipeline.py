@@ -370,10 +370,10 @@ def test_a_case_that_fails_in_the_middle_is_reported_after_the_others_are_done(t
     write, translate = outputs._write_channel, draws.translate
     calls = iter(range(9))
 
-    def full(array, undo, path, dtype):
+    def full(array, undo, path, *rest):
         if "case_1" in path.name:
             raise NndiffError("The disk is full.")
-        write(array, undo, path, dtype)
+        write(array, undo, path, *rest)
 
     def burst(*arguments):
         if next(calls) == 2:
