@@ -23,7 +23,7 @@ from nndiff.words.dataset import Case, Dataset, Finding
 from nndiff.words.errors import NndiffError
 from nndiff.words.fingerprint import CaseFingerprint, ChannelStatistics, Curve, Fingerprint
 from nndiff.words.kind import Kind, kind_of
-from nndiff.words.version import versions
+from nndiff.words.version import VERSION
 from nndiff.words.volume import FloatArray, Mask
 
 BYTES_A_VOXEL = 60  # memory of a case with two files: volumes, masks and temporaries
@@ -190,7 +190,7 @@ def _assembled(dataset: Dataset, rows: Sequence[_Row]) -> Fingerprint:
         pooled_target=_pooled([row.target_samples for row in rows], [case.target for case in cases]),
         cases=tuple(cases),
         open_curves=tuple(tuple(map(_tidied_curve, curves)) for curves in opened.curves) if opened else (),
-        versions=versions(),
+        versions={"nndiff": VERSION},
     )
 
 

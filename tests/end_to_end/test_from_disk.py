@@ -99,7 +99,9 @@ def demand_origins(volume: Path, others: list[Path]) -> None:
     assert {path.name for path in others} >= {"plan.json", "fingerprint.json", "predict.json", LATEST, BEST}
     for path in others:
         stored = torch.load(path, weights_only=True) if path.suffix == ".pt" else read_json(path)
-        if path.name != "splits.json":
+        if path.name == "fingerprint.json":
+            assert stored["versions"] == {"nndiff": VERSION}  # the same bytes on every machine
+        elif path.name != "splits.json":
             assert stored["versions"] == versions(), path
         if path.suffix == ".pt":
             assert f"nndiff {VERSION}, torch" in (path.parent / "log.txt").read_text()

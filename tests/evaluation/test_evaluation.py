@@ -25,6 +25,7 @@ from nndiff.resources import workers
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import PART
 from nndiff.words.kind import PET
+from nndiff.words.version import versions
 
 SHAPE = (14, 16, 18)
 SPACING = (2.0, 2.0, 2.0)
@@ -101,6 +102,7 @@ def test_figures_are_skimages_and_numpys(folders) -> None:
     for name, value in expected.items():
         assert score(found, name) == pytest.approx(value, rel=1e-6), name
     assert found.rows[0].bounds == (low, high)
+    assert summary(folder)["settings"]["versions"] == versions()
 
 
 def test_a_grid_is_sought_with_the_puzzle_that_predict_noted(folders, save) -> None:

@@ -20,6 +20,7 @@ from nndiff.training.run import train
 from nndiff.tuning import search
 from nndiff.tuning.run import HEADS, _figures, _line, up_to_date
 from nndiff.words.errors import NndiffError
+from nndiff.words.version import versions
 from tests.training.tiny import NAME, prepare, request, tiny_plan
 from tests.walks import changed, walk_of
 
@@ -65,6 +66,7 @@ def test_it_leaves_a_choice_a_picture_and_says_both(fold, run_cli, name) -> None
     assert found is not None
     assert found.planned in [row.sampler for row in found.sweep]
     assert len(found.sweep) > 5
+    assert found.versions == versions()
     assert sampler_of(folder) == found.sampler
     assert up_to_date(folder)
     for row in found.report:
