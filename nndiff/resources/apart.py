@@ -134,6 +134,7 @@ def serve(place: str, name: str) -> None:
         except Exception as error:
             outcome = _portable(error), False
         _send(answered, outcome)
+        del outcome  # a volume, which nobody needs here any more
 
 
 def _portable(error: Exception) -> Exception:
