@@ -111,7 +111,8 @@ class Apart(Generic[A, R]):
 
 def serve(place: str, name: str) -> None:
     """Answer every argument that stdin brings by function(argument), and end with the program that asks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the asking program too, which then ends this one
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a call, for which the asking program would wait
     asked, answered = Connection(0, writable=False), Connection(os.dup(1), readable=False)
     os.dup2(2, 1)  # what a library prints is no answer
     arguments: SimpleQueue[Any] = SimpleQueue()

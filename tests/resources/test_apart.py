@@ -94,6 +94,35 @@ def test_the_process_ends_with_the_program_even_in_the_middle_of_a_call():
         time.sleep(0.05)
 
 
+def test_ctrl_c_ends_a_call_that_another_thread_waits_for():
+    code = (
+        "import time\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from nndiff.resources.apart import Apart\n"
+        "from tests.resources.test_apart import asked\n"
+        "with Apart(asked) as apart, ThreadPoolExecutor(1) as pool:\n"
+        "    apart('', 60)\n"
+        "    pool.submit(apart, 'hang', 600)\n"
+        "    time.sleep(0.2)\n"
+        "    print('waits', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    program = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=HERE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # nohup ignores it
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == "waits\n"
+    os.killpg(program.pid, signal.SIGINT)
+    _, words = program.communicate()
+    assert "KeyboardInterrupt" in words
+
+
 def test_a_script_is_not_run_again(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
