@@ -16,6 +16,5 @@ def test_nothing_damaged_hangs_crashes_misleads_or_ends_without_words(tmp_path: 
     for name, path, outcome in fuzz_texts.tried(whole, FILES * len(fuzz_texts.READINGS), 11, tmp_path):
         assert outcome.kind not in fuzz_texts.BAD, (path, outcome)
         kinds[name, outcome.kind] += 1
-    for name in fuzz_texts.READINGS:
-        assert kinds[name, WORDS] > FILES / 4, name
-        assert kinds[name, GOOD] > 0 or name in fuzz_texts.CHECKED, name
+    assert min(kinds[name, WORDS] for name in fuzz_texts.READINGS) > FILES / 4, "every file is also damaged beyond use"
+    assert any(kinds[name, GOOD] for name in fuzz_texts.READINGS)
