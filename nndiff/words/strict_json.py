@@ -50,7 +50,7 @@ class Named(ABC):
         """Return the table that holds the objects of this class."""
 
 
-LARGEST = 2**63
+LARGEST = 2**63  # of whole numbers that become floats
 LEFT_OUT = "left_out"  # key in the metadata of a field that is written only where it differs from its default
 
 
@@ -160,7 +160,6 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
         return float(data)
     if kind is int:
         _demand(isinstance(data, int) and not isinstance(data, bool), "a whole number", data, where)
-        _demand(abs(data) < LARGEST, "a whole number below 2^63", data, where)
         return data
     names = {str: "a string", bool: "true or false"}
     _demand(isinstance(data, kind), names.get(kind, str(kind)), data, where)

@@ -150,7 +150,6 @@ def test_a_missing_key_is_named_with_its_place():
         ({"inner": {"size": "123"}}, "'inner.size'", "a list"),
         ({"inner": {"size": [1, 2.5, 3]}}, "'inner.size[1]'", "a whole number"),
         ({"inner": {"size": [1, True, 3]}}, "'inner.size[1]'", "a whole number"),
-        ({"inner": {"size": [1, 2**63, 3]}}, "'inner.size[1]'", "a whole number below 2^63"),
         ({"rate": -(10**400)}, "'rate'", "a whole number below 2^63"),
         ({"inner": {"size": [1, 2, 3], "on": 1}}, "'inner.on'", "true or false"),
         ({"named": []}, "'named'", "an object"),
