@@ -24,7 +24,7 @@ import sys
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -215,10 +215,22 @@ def _judged(name: str, found: Outcome | list[object], whole: list[object]) -> Ou
     return Outcome("voxels" if name in PACKED and found[1] != whole[1] else GOOD, "")
 
 
-def table(counted: Counter[tuple[str, str]], names: Sequence[str], bad: Sequence[str]) -> list[list[str]]:
-    """Return the rows of what came of the files, by their names."""
+def told(
+    trials: Iterable[tuple[str, Path, Outcome]], names: Sequence[str], bad: Sequence[str], output: Path | None
+) -> int:
+    """Print what went wrong and a table of what came of the files by name, and return the exit code."""
+    counted: Counter[tuple[str, str]] = Counter()
+    for name, path, outcome in trials:
+        counted[name, outcome.kind] += 1
+        if outcome.kind in bad:
+            print(f"{outcome.kind}: {path}: {outcome.words[:200]}", flush=True)
     kinds = (GOOD, WORDS, *bad)
-    return [["", *kinds], *([name, *(str(counted[name, kind]) for kind in kinds)] for name in names)]
+    rows = [["", *kinds], *([name, *(str(counted[name, kind]) for kind in kinds)] for name in names)]
+    print(text_table(rows))
+    if output is not None:
+        with output.open("w", newline="") as stream:
+            csv.writer(stream).writerows(rows)
+    return int(any(counted[name, kind] for name in names for kind in bad))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -229,19 +241,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, default=None, metavar="FILE.csv")
     parser.add_argument("--keep", type=Path, default=None, metavar="FOLDER", help="keep the files that went wrong here")
     arguments = parser.parse_args(argv)
-    counted: Counter[tuple[str, str]] = Counter()
     with tempfile.TemporaryDirectory() as folder:
-        place = arguments.keep or Path(folder)
-        for name, path, outcome in tried(arguments.images, arguments.seed, place, arguments.only):
-            counted[name, outcome.kind] += 1
-            if outcome.kind in BAD:
-                print(f"{outcome.kind}: {path}: {outcome.words[:200]}", flush=True)
-    rows = table(counted, arguments.only, BAD)
-    print(text_table(rows))
-    if arguments.output is not None:
-        with arguments.output.open("w", newline="") as stream:
-            csv.writer(stream).writerows(rows)
-    return 1 if any(counted[name, kind] for name in arguments.only for kind in BAD) else 0
+        trials = tried(arguments.images, arguments.seed, arguments.keep or Path(folder), arguments.only)
+        return told(trials, arguments.only, BAD, arguments.output)
 
 
 if __name__ == "__main__":

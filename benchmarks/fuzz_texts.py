@@ -17,13 +17,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import hashlib
 import json
 import shutil
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,7 @@ import numpy.typing as npt
 
 import nndiff
 from benchmarks import soak
-from benchmarks.fuzz import DEADLINE, GOOD, Outcome, asked, damaged, table
+from benchmarks.fuzz import DEADLINE, GOOD, Outcome, asked, damaged, told
 from nndiff import checkpoint
 from nndiff.cli import plan_and_preprocess
 from nndiff.evaluation import puzzled_by
@@ -47,7 +45,6 @@ from nndiff.training import folds
 from nndiff.words import dataset
 from nndiff.words.fingerprint import Fingerprint
 from nndiff.words.strict_json import encode
-from nndiff.words.text_table import text_table
 
 BAD = ("foreign", "hang", "crash", "other")
 STEPS, TUNING = 2, 1.0  # s
@@ -246,20 +243,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, default=None, metavar="FILE.csv")
     parser.add_argument("--keep", type=Path, default=None, metavar="FOLDER", help="keep the files that went wrong here")
     arguments = parser.parse_args(argv)
-    counted: Counter[tuple[str, str]] = Counter()
     with tempfile.TemporaryDirectory() as temporary:
+        place = arguments.keep or Path(temporary)
         with contextlib.redirect_stdout(sys.stderr):
-            files = sound((arguments.keep or Path(temporary)) / "sound")
-        for name, path, outcome in tried(files, arguments.files, arguments.seed, arguments.keep or Path(temporary)):
-            counted[name, outcome.kind] += 1
-            if outcome.kind in BAD:
-                print(f"{outcome.kind}: {path}: {outcome.words[:200]}", flush=True)
-    rows = table(counted, list(READINGS), BAD)
-    print(text_table(rows))
-    if arguments.output is not None:
-        with arguments.output.open("w", newline="") as stream:
-            csv.writer(stream).writerows(rows)
-    return 1 if any(counted[name, kind] for name in READINGS for kind in BAD) else 0
+            files = sound(place / "sound")
+        trials = tried(files, arguments.files, arguments.seed, place)
+        return told(trials, list(READINGS), BAD, arguments.output)
 
 
 if __name__ == "__main__":

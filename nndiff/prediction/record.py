@@ -57,7 +57,10 @@ class Record:
                 where=path,
                 remedy="delete it, and run the same command again; all cases are then predicted anew",
             )
-        there = how_made(before)
+        try:
+            there = how_made(before)
+        except NndiffError as error:
+            raise error.at(path) from None
         for key, value in how_made(self.data).items():
             if there[key] != value:
                 raise NndiffError(

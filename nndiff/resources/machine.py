@@ -106,10 +106,8 @@ def available_ram() -> int:
 
 def free_ram() -> int:
     """Return the bytes of RAM that are free now, without swapping."""
-    try:
-        rows = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        available = int(rows["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
+    available = _stated("meminfo", "MemAvailable")
+    if available is None:
         return available_ram() // 2
     used = _cgroup_memory_used()
     return min(available, max(0, available_ram() - used)) if used is not None else available
@@ -122,14 +120,21 @@ def limit_memory() -> None:
     """
     import resource
 
-    try:
-        rows = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-        taken = int(rows["VmData"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
+    taken = _stated("self/status", "VmData")
+    if taken is None:
         return
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     free = taken + free_ram()
     resource.setrlimit(resource.RLIMIT_DATA, (free if most == resource.RLIM_INFINITY else min(free, most), most))
+
+
+def _stated(file: str, name: str) -> int | None:
+    """Return the bytes that a file of /proc states by name; None if it does not, as on other systems than Linux."""
+    try:
+        rows = dict(line.split(":", 1) for line in Path("/proc", file).read_text().splitlines())
+        return int(rows[name].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
 
 
 def disk_free(folder: Path) -> int:

@@ -95,7 +95,11 @@ def load(folder: Path, checkpoint: str, planned: SamplerPlan, weights: str) -> I
     path = folder / FILE
     if not path.exists():
         return None
-    found = decode(Inference, _migrated(read_json(path), planned.part(Tiles).overlap), FILE)
+    data = read_json(path)
+    try:
+        found = decode(Inference, _migrated(data, planned.part(Tiles).overlap), FILE)
+    except NndiffError as error:
+        raise error.at(path) from None
     if found.checkpoint != checkpoint:
         return None
     if found.weights != weights:

@@ -78,7 +78,6 @@ def test_more_memory_than_is_free_is_an_error_of_that_call():
 
 def test_the_process_ends_with_the_program_even_in_the_middle_of_a_call():
     code = (
-        "import os, threading, time\n"
         "from nndiff.resources.apart import Apart\n"
         "from tests.resources.test_apart import asked\n"
         "with Apart(asked) as apart:\n"
