@@ -20,6 +20,7 @@ from nndiff import checkpoint
 from nndiff.checkpoint import BEST
 from nndiff.imaging import io
 from nndiff.prediction import Request, Summary, draws, outputs, pipeline, reading, schedule
+from nndiff.prediction.inputs import InputCase
 from nndiff.resources.apart import Apart
 from nndiff.resources.owner import owned
 from nndiff.sampling.inference import digest_of
@@ -407,6 +408,22 @@ def test_a_file_that_crashes_its_decoder_is_the_failure_of_its_case(tmp_path, pr
     assert "case_1: A file cannot be decoded.\n  found its process crashed (SIGSEGV)" in str(caught.value)
     others = {name: data for name, data in whole.items() if "case_1" not in name}
     assert {name: data for name, data in contents(tmp_path / "crashed").items() if name in others} == others
+
+
+def test_a_decoder_has_ten_minutes_and_a_second_for_every_100_kb(tmp_path):
+    seen = []
+
+    def decoded(_, patience):
+        seen.append(patience)
+        raise NndiffError("That is enough.")
+
+    (tmp_path / "series").mkdir()
+    for name in ("series/a.dcm", "series/b.dcm", "c.nii"):
+        (tmp_path / name).write_bytes(bytes(10**6))
+    case = InputCase("case", (tmp_path / "series", tmp_path / "c.nii"), ".nii.gz")
+    with pytest.raises(NndiffError, match="enough"):
+        reading.Reader(None, False, decoded)(case)
+    assert seen == [600 + 30]
 
 
 # ---------------------------------------------------------------- generation
