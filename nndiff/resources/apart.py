@@ -83,7 +83,8 @@ class Apart(Generic[A, R]):
             place = sys.modules[place].__spec__.name  # type: ignore[union-attr]  # of python -m
         code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve({place!r}, {name!r})"
         self._ready = False
-        return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        told = [f"-W{option}" for option in sys.warnoptions]
+        return subprocess.Popen([sys.executable, *told, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def _death(self) -> str:
         """Return why the process ended, and forget it."""

@@ -122,6 +122,18 @@ def test_ctrl_c_ends_a_call_that_another_thread_waits_for():
     assert "KeyboardInterrupt" in words
 
 
+@pytest.mark.parametrize(("option", "code"), [("error", 1), ("ignore", 0)])
+def test_warnings_are_treated_as_the_program_treats_them(option, code):
+    text = (
+        "import warnings\n"
+        "from nndiff.resources.apart import Apart\n"
+        "with Apart(warnings.warn) as apart:\n"
+        "    apart('odd', 60)\n"
+    )
+    run = subprocess.run([sys.executable, "-W", option, "-c", text], capture_output=True, text=True, cwd=HERE)
+    assert (run.returncode, "UserWarning: odd" in run.stderr) == (code, bool(code))
+
+
 def test_a_script_is_not_run_again(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
