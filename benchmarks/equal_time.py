@@ -180,7 +180,7 @@ def fast_ddpm(plan: Plan) -> Plan:
         planned.puzzle_factor, planned.patch_size, planned.spacing, planned.batch_size, spec.width, spec.recompute
     )
     targets = len(plan.target_channels)
-    network = UNetSpec.on(rung, Channels(spec.in_channels, targets, targets))
+    network = UNetSpec.on(rung, Channels(spec.in_channels, targets, targets, sources=spec.sources))
     first, last = FAST_BETAS
     times, sampler = Even(steps=FAST_STEPS), planned.sampler
     return _changed(

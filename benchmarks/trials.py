@@ -110,7 +110,8 @@ def varied(plan: Plan, variant: str) -> Plan:
 
 def resized(spec: UNetSpec, rung: Rung) -> UNetSpec:
     """Return a UNet of another size with the same inputs, outputs and starting point of its answer."""
-    return UNetSpec.on(rung, Channels(spec.in_channels, spec.out_channels, spec.answers, spec.skip, spec.errors))
+    channels = Channels(spec.in_channels, spec.out_channels, spec.answers, spec.skip, spec.errors, sources=spec.sources)
+    return UNetSpec.on(rung, channels)
 
 
 def in_steps(sampler: SamplerPlan, steps: int) -> SamplerPlan:

@@ -14,7 +14,7 @@ from nndiff.data.integrity import Content, Examined, across_cases, examine, othe
 from nndiff.data.neighbourhood import Sample, sample
 from nndiff.data.open_part import OpenPart, open_part, voxels_a_case
 from nndiff.data.prepare import CROP_MARGIN_MM, body
-from nndiff.data.statistics import channel_statistics, foregrounds, links, samples, statistics, tidy
+from nndiff.data.statistics import channel_statistics, foregrounds, links, moments, samples, statistics, tidy
 from nndiff.imaging.io import read_header
 from nndiff.resources.outcomes import Failure, demand_success
 from nndiff.resources.workers import run
@@ -151,16 +151,18 @@ class _Task:
         source, target = examined.source, examined.target
         assert target is not None
         reference, reference_kinds = (source, kinds[0]) if source is not None else (target, kinds[1])
+        box = body(reference, reference_kinds, CROP_MARGIN_MM)
         return CaseFingerprint(
             name=case.name,
             group=case.group,
             shape=reference.grid.shape,
             spacing=reference.grid.spacing,
-            cropped_shape=body(reference, reference_kinds, CROP_MARGIN_MM).shape,
+            cropped_shape=box.shape,
             layout=read_header((case.source or case.target)[0]).layout,
             source=statistics(source, inside[0]),
             target=statistics(target, inside[1]),
             links=links(source, target, kinds, inside),
+            moments=None if source is None else moments(source.array[(slice(None), *box.slices)]),
         )
 
 

@@ -65,6 +65,11 @@ def channel_statistics(channel: FloatArray, values: FloatArray, share: float) ->
     )
 
 
+def moments(array: FloatArray) -> tuple[tuple[float, float], ...]:
+    """Return mean and standard deviation of each channel."""
+    return tuple((tidy(channel.mean(dtype=np.float64)), tidy(channel.std(dtype=np.float64))) for channel in array)
+
+
 def samples(volume: Volume | None, inside: Sequence[Mask]) -> FloatArray:
     """Return evenly spaced foreground voxels of each channel, the same number for every case: [C, POOLED_SAMPLES]."""
     if volume is None:

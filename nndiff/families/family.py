@@ -10,19 +10,21 @@ A family is one class with its own fields. No other code depends on which family
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from nndiff.words.errors import NndiffError
 from nndiff.words.fields import Checked, at_least
 from nndiff.words.registry import Registry
-from nndiff.words.strict_json import Tagged
+from nndiff.words.spread import Spread
+from nndiff.words.strict_json import LEFT_OUT, Tagged
 from nndiff.words.verdict import Verdict, in_words
 from nndiff.words.volume import Spacing, Triple
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+FREE = ("recompute", "sources")  # fields of a network that its weights do not depend on
 Explain = Callable[..., Verdict[Any]]  # (value, reason, (value shown for a neighbour, fields that differ there) …)
 
 
@@ -36,6 +38,7 @@ class Channels:
     skip: tuple[int, ...] = ()  # per output, the input whose local mean it is before training; (): zero
     errors: int = 0  # of the outputs, the last ones: expected errors of the others
     anchors: tuple[int, ...] = ()  # per target, the channel of the condition that it starts from; (): no sources
+    sources: tuple[Spread, ...] = ()  # of the channels of the condition; (): none, or not known
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class NetworkSpec(Tagged, Checked):
     width: Annotated[int, at_least(4, 10**4)]
     recompute: str  # what is computed twice to save memory: none, blocks, …
     answers: Annotated[int, at_least(1)] = 1  # per target channel: 2 where both image and noise are predicted
+    # the network sees (source - mean)/std of each channel of the condition; (): as it is, in older plans
+    sources: tuple[Spread, ...] = field(default=(), metadata={LEFT_OUT: True})
 
     keeps_patch: ClassVar[bool] = False  # whether it can be run only at the patch size that it was trained on
 
@@ -111,6 +116,17 @@ class NetworkSpec(Tagged, Checked):
         """Return the network (x_t, t, condition) → output, with its weights in channels-last memory format."""
         raise NotImplementedError
 
+    def demand_sources(self) -> None:
+        """Refuse means and stds of another number of sources than the network has."""
+        sources = self.in_channels - self.targets
+        if self.sources and len(self.sources) != sources:
+            raise NndiffError(
+                "'network.sources' must be empty or have one mean and std per source channel.",
+                expected=f'{sources} of {{"mean": …, "std": …}}',
+                found=len(self.sources),
+                remedy="pass --set configurations.NAME.network.sources=[]",
+            )
+
     def multiple(self, puzzle_factor: Triple) -> Triple:
         """Return the number, per axis, to whose multiples a patch is padded."""
         return puzzle_factor
@@ -138,12 +154,12 @@ class NetworkSpec(Tagged, Checked):
         return dict(theirs)
 
     def is_like(self, other: NetworkSpec) -> bool:
-        """Return whether both networks have weights of the same shapes: all fields except `recompute` are equal."""
-        return type(self) is type(other) and self == replace(other, recompute=self.recompute)
+        """Return whether both networks have weights of the same shapes: all fields but those of FREE are equal."""
+        return type(self) is type(other) and self == replace(other, **{name: getattr(self, name) for name in FREE})
 
     def cannot_begin_with(self, other: NetworkSpec, fields: Sequence[str] | None = None) -> NndiffError:
         """Return the error that refuses the weights of another network and names the fields in which the two differ."""
-        names = fields or [name for name in vars(self) if name != "recompute"]
+        names = fields or [name for name in vars(self) if name not in FREE]
         differing = [name for name in names if getattr(self, name, None) != getattr(other, name, None)]
         words = [f"{name} {getattr(other, name, 'absent')} instead of {getattr(self, name)}" for name in differing]
         if self.name != other.name:

@@ -119,6 +119,7 @@ class PRDiTSpec(NetworkSpec):
             bounded=True,
             prior_shape=rung.patch_size if channels.answers == ESTIMATES else None,
             anchors=channels.anchors,
+            sources=channels.sources,
         )
 
     def reasons(self, rung: Rung, whole: Triple, device: str, fits: str, verdict: Explain) -> dict[str, Verdict[Any]]:
@@ -166,6 +167,7 @@ class PRDiTSpec(NetworkSpec):
         from nndiff.networks.prior import Prior
         from nndiff.networks.puzzle import Puzzled
 
+        self.demand_sources()
         pieces = math.prod(puzzle_factor)
         known = self.targets if self.has_prior else 0  # the core sees the prior's estimate too
         inputs, outputs = (self.in_channels + known) * pieces, self.out_channels * pieces
@@ -181,7 +183,7 @@ class PRDiTSpec(NetworkSpec):
             known=known * pieces,
         )
         prior = None if self.prior_shape is None else Prior(self.targets, self.prior_shape, self.anchors)
-        network = Puzzled(core, puzzle_factor, self.multiple(puzzle_factor), None, prior=prior)
+        network = Puzzled(core, puzzle_factor, self.multiple(puzzle_factor), None, prior=prior, spreads=self.sources)
         return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
     def multiple(self, puzzle_factor: Triple) -> Triple:

@@ -93,6 +93,7 @@ class UNetSpec(NetworkSpec):
             head_width=HEAD_WIDTH if math.prod(rung.puzzle_factor) > 1 else 0,
             recompute=rung.recompute,
             skip=channels.skip,
+            sources=channels.sources,
             answers=channels.answers,
             errors=channels.errors,
             timed=True,
@@ -139,6 +140,7 @@ class UNetSpec(NetworkSpec):
         from nndiff.networks.unet import UNet
 
         self._demand_buildable(puzzle_factor)
+        self.demand_sources()
         pieces = math.prod(puzzle_factor)
         outputs = self.out_channels - self.errors
         out = HEAD_CHANNELS if self.head_width else outputs
@@ -159,7 +161,7 @@ class UNetSpec(NetworkSpec):
         if self.errors:
             aside = Head(out + self.in_channels, self.errors, self.head_width or HEAD_WIDTH, self.timed)
         kernel = self.local_mean_kernel(puzzle_factor)
-        skip = averaging(self.in_channels, self.skip, kernel) if self.skip else None
+        skip = averaging(self.in_channels, self.skip, kernel, self.sources) if self.skip else None
         network = Puzzled(
             core=core,
             factor=puzzle_factor,
@@ -168,6 +170,7 @@ class UNetSpec(NetworkSpec):
             haar=self.mix == "haar",
             skip=skip,
             aside=aside,
+            spreads=self.sources,
         )
         return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 

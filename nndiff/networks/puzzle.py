@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from nndiff.networks.blocks import Conv, TimeEmbedding, conv, zeroed
 from nndiff.networks.lean import in_slabs
 from nndiff.networks.prior import Prior
+from nndiff.words.spread import Spread
 from nndiff.words.volume import Triple
 
 HEAD_CHANNELS = 4  # channels per voxel that the core passes to the full-resolution head
@@ -87,16 +88,35 @@ class Head(nn.Module):
         return self.last(F.silu(self.first(torch.cat([core, seen], dim=1), film)))  # type: ignore[no-any-return]
 
 
-def averaging(c_in: int, channels: Sequence[int], kernel: Triple) -> Conv:
+def averaging(c_in: int, channels: Sequence[int], kernel: Triple, spreads: Sequence[Spread] = ()) -> Conv:
     """Return a convolution that before training gives, per output channel, the local mean of one input channel.
 
-    `channels` lists the input channel of each output channel.
+    `channels` lists the input channel of each output channel. The last inputs are seen in units of their `spreads`.
     """
     layer = zeroed(conv(c_in, len(channels), kernel))
+    own = dict(enumerate(spreads, start=c_in - len(spreads)))
+    assert layer.bias is not None
     with torch.no_grad():
         for i, channel in enumerate(channels):
-            layer.weight[i, channel] = 1 / prod(kernel)
+            spread = own.get(channel, Spread(0.0, 1.0))
+            layer.weight[i, channel], layer.bias[i] = spread.std / prod(kernel), spread.mean
     return layer
+
+
+class Standardised(nn.Module):
+    """x → (x - mean)/std, for each channel. Its numbers are those of the plan; a checkpoint does not repeat them."""
+
+    mean: Tensor  # [1, C, 1, 1, 1]
+    std: Tensor  # [1, C, 1, 1, 1]
+
+    def __init__(self, spreads: Sequence[Spread]):
+        super().__init__()
+        for name in ("mean", "std"):
+            column = torch.tensor([getattr(spread, name) for spread in spreads])
+            self.register_buffer(name, column[None, :, None, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, Z, Y, X] → the same
+        return (x - self.mean) / self.std
 
 
 class Puzzled(nn.Module):
@@ -106,6 +126,8 @@ class Puzzled(nn.Module):
     back. `skip`, where there is one, is a convolution of the input at full resolution, which is added to the output.
     `aside` computes further outputs. Its gradients stop there, so that the other outputs do not depend on its training.
     `prior`, where there is one, makes a first estimate, which the core sees and whose error it predicts (prior.py).
+    `spreads`, where there are any, are those of the sources: all parts but the prior see (source - mean)/std, because a
+    network learns faster from inputs around 0 of size 1.
     """
 
     def __init__(
@@ -118,12 +140,14 @@ class Puzzled(nn.Module):
         skip: nn.Module | None = None,
         aside: nn.Module | None = None,
         prior: Prior | None = None,
+        spreads: Sequence[Spread] = (),
     ):
         super().__init__()
         assert all(m % r == 0 for m, r in zip(multiple, factor, strict=True)), (multiple, factor)
         assert not haar or set(factor) <= {1, 2}, factor
         self.core, self.head, self.skip, self.aside, self.prior = core, head, skip, aside, prior
         self.factor, self.multiple, self.haar = factor, multiple, haar
+        self.standardised = Standardised(spreads) if spreads else None
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None, *kept: Any) -> Tensor:
         """Return the output: [B, C, Z, Y, X], [B] → [B, out, Z, Y, X].
@@ -131,7 +155,7 @@ class Puzzled(nn.Module):
         `kept` is passed on to the core: the features that it keeps from step to step.
         """
         known = None if self.prior is None else self.prior(x_t, t, condition)
-        seen = x_t if condition is None else torch.cat([x_t, condition], dim=1)
+        seen = x_t if condition is None else torch.cat([x_t, self._shown(condition)], dim=1)
         seen = seen if known is None else torch.cat([seen, known.x0], dim=1)
         seen = pad(seen.contiguous(memory_format=torch.channels_last_3d), self.multiple)
         output: Tensor = self._leave(self.core(self._enter(seen), t, *kept))
@@ -144,6 +168,9 @@ class Puzzled(nn.Module):
             output = output + self.skip(seen)
         output = _cut(output if further is None else torch.cat([output, further], dim=1), size)
         return output if known is None else known.completed(output)
+
+    def _shown(self, condition: Tensor) -> Tensor:
+        return condition if self.standardised is None else self.standardised(condition)
 
     def _enter(self, x: Tensor) -> Tensor:
         pieces = puzzle(x, self.factor)

@@ -14,6 +14,7 @@ from nndiff.plans.channels import TIED, Channel, Crop
 from nndiff.words.fingerprint import CaseFingerprint, ChannelStatistics, Curve, Fingerprint
 from nndiff.words.kind import Kind, kind_of
 from nndiff.words.scheme import Scheme
+from nndiff.words.spread import Spread
 from nndiff.words.verdict import Alternative, Verdict
 from nndiff.words.volume import FloatArray, Floats, Grid, Spacing, Triple
 
@@ -176,6 +177,25 @@ def grain(
     """
     grains = _normalised([case.grain for case in fingerprint.cases], fingerprint, sources, targets, anchor)
     return None if grains is None else float(np.median([min(case) for case in grains]))
+
+
+def spreads(fingerprint: Fingerprint, sources: Sequence[Channel]) -> tuple[Spread, ...] | None:
+    """Return mean and std of each source over the boxes around all bodies, normalised as planned.
+
+    It is None where the fingerprint contains no estimate.
+    """
+    found = []
+    for s, channel in enumerate(sources):
+        of_cases = []
+        for case in fingerprint.cases:
+            if case.moments is None:
+                return None
+            m, (mean, std) = scheme_map(channel.normalization, case.source[s]), case.moments[s]
+            of_cases.append((m(mean), std * (m(1.0) - m(0.0))))
+        means, stds = np.array(of_cases).T
+        std = float(np.sqrt(np.mean(stds**2) + np.var(means)))
+        found.append(Spread(_rounded(float(np.mean(means))), _rounded(std) if std > 0 else 1.0))
+    return tuple(found)
 
 
 def _normalised(

@@ -31,6 +31,7 @@ from nndiff.walk.times import Times
 from nndiff.words.budget import Budget
 from nndiff.words.errors import NndiffError, nearest
 from nndiff.words.fingerprint import Fingerprint
+from nndiff.words.spread import Spread
 from nndiff.words.strict_json import encode
 from nndiff.words.verdict import Alternative, Verdict
 from nndiff.words.version import versions
@@ -172,8 +173,11 @@ def _configuration(
     process = build_process(decide("process", method.process(facts)))
     prediction = decide("prediction", method.prediction(facts))
 
+    spreads = None if facts.task == "generation" else data.spreads(fingerprint, plan.source_channels)
+    seen = decide("network.sources", recipe.sources(spreads, facts.task))
+
     sizing = _Sizing(method, facts, fingerprint, budget, ledger, predict, plan.anchor)
-    sized = sizing.sized(shape, spacing, recipe.skip(prediction, facts))
+    sized = sizing.sized(shape, spacing, recipe.skip(prediction, facts), seen)
     rung, network = sized.rung, sized.network
     network.demand_size(rung.patch_size)
     if rung.spacing != spacing:
@@ -191,7 +195,7 @@ def _configuration(
     decide("ema_half_life", recipe.ema_half_life(training_steps))
 
     sampler = _sampler(method, Walk(facts, process, prediction, method.start(facts).value), sized, shape, ledger)
-    values = {key: value for key, value in ledger.values[name].items() if not key.startswith("sampler.")}
+    values = {key: value for key, value in ledger.values[name].items() if "." not in key}
     predicted = Predicted(sized.cost.bytes, sized.cost.bytes, sized.cost.flops)
     configuration = Configuration(budget=budget, predicted=predicted, sampler=sampler, **values)
     if predict is None:
@@ -272,11 +276,11 @@ class _Sizing:
     def path(self) -> str:
         return f"configurations.{self.method.name}"
 
-    def sized(self, shape: Triple, spacing: Spacing, skip: tuple[int, ...]) -> search.Sized:
+    def sized(self, shape: Triple, spacing: Spacing, skip: tuple[int, ...], seen: tuple[Spread, ...]) -> search.Sized:
         """Return the chosen rung; record the decisions on puzzle factor, patch, batch and network."""
         family, device = FAMILIES[self.method.family], self.budget.device
         tiled = self.fingerprint.task != "generation"
-        channels = self._channels(skip)
+        channels = self._channels(skip, seen)
 
         def build(rung: Rung) -> NetworkSpec:
             return self.ledger.overrides.apply(f"{self.path}.network", family.on(rung, channels))[0]  # type: ignore[no-any-return]
@@ -293,11 +297,11 @@ class _Sizing:
             self.ledger.decide(self.method.name, field_name, verdict)
         return sized
 
-    def _channels(self, skip: tuple[int, ...]) -> Channels:
+    def _channels(self, skip: tuple[int, ...], seen: tuple[Spread, ...]) -> Channels:
         targets, sources = len(self.fingerprint.target_names), len(self.fingerprint.channel_names)
         prediction = PREDICTIONS[self._decided("prediction")]
         answers, errors = prediction.channels, targets if prediction.tells_error else 0
-        return Channels(targets + sources, targets * answers, answers, skip, errors, self.anchor)
+        return Channels(targets + sources, targets * answers, answers, skip, errors, self.anchor, seen)
 
     def _decided(self, name: str) -> Any:
         return self.ledger.values[self.method.name][name]

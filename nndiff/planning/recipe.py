@@ -19,6 +19,7 @@ from nndiff.walk.layers import Shifts, Tiles
 from nndiff.words.budget import Budget
 from nndiff.words.fingerprint import Curve, Fingerprint
 from nndiff.words.scheme import Scheme
+from nndiff.words.spread import Spread
 from nndiff.words.verdict import Alternative, Verdict
 
 # FLOPs per second that a training reaches where no table of cards tells it.
@@ -124,6 +125,19 @@ def grain(measured: float | None, task: str) -> Verdict[float]:
         float(f"{measured:.4g}"),
         "the rms of white noise with a finest band as strong as the target's, median over cases and, in each, over "
         "voxels; a walk ends below it, and x_t tells the rest of what is open first",
+    )
+
+
+def sources(spreads: tuple[Spread, ...] | None, task: str) -> Verdict[tuple[Spread, ...]]:
+    """Return the mean and the std by which the network standardises each source."""
+    if task == "generation":
+        return Verdict((), "there is no source")
+    if spreads is None:
+        return Verdict((), "seen as they are: the fingerprint contains no mean of the sources over their volumes")
+    return Verdict(
+        spreads,
+        "mean and std of each normalised source over its training volumes, air included; the network sees "
+        "(source - mean)/std, because the first steps are spent on an offset otherwise",
     )
 
 

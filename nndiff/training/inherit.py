@@ -36,4 +36,6 @@ def begin(trainer: Trainer, path: Path) -> str:
     new = [name for name, value in weights.items() if value is own[name]]
     parts = sorted({".".join(name.split(".")[:2]) for name in new})
     rest = f"; newly initialised: {', '.join(parts)}" if parts else ""
+    if spec.sources != other.planned.network.sources:
+        rest += "; they learned from sources of another mean and std (network.sources), and adapt in the first steps"
     return f"Started with {len(weights) - len(new)} of {len(weights)} weights of {path}{rest}"

@@ -54,6 +54,9 @@ class CaseFingerprint:
     # per target channel, the rms of white noise with a finest band as strong as the target's, in the file's units;
     # None: generation, or a fingerprint of an older version
     grain: tuple[float, ...] | None = None
+    # per source channel, mean and std over the box around the body, air included, in the file's units; None:
+    # generation, or a fingerprint of an older version
+    moments: tuple[tuple[float, float], ...] | None = None
 
 
 @dataclass(frozen=True)

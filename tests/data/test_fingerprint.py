@@ -7,7 +7,9 @@ import pytest
 import SimpleITK as sitk
 
 from nndiff.data import fingerprint
+from nndiff.data.prepare import CROP_MARGIN_MM, body
 from nndiff.imaging.crop import foreground
+from nndiff.imaging.io import read
 from nndiff.words import dataset
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import dumps
@@ -67,6 +69,17 @@ def test_a_target_of_somebody_else_is_a_warning(raw_dataset):
     assert extracted(folder, verify=False)[1] == []
 
 
+def test_the_moments_of_a_source_are_those_of_the_box_around_the_body(raw_dataset):
+    folder = raw_dataset(cases=2)
+    for path in (file for side in ("imagesTr", "targetsTr") for file in (folder / side).iterdir()):
+        save_volume(path, np.pad(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), 20))
+    for case in extracted(folder)[0].cases:
+        volume = read([folder / "imagesTr" / f"{case.name}_0000.nii.gz"])
+        inside = volume.array[0][body(volume, [PET], CROP_MARGIN_MM).slices]
+        assert inside.size < volume.array.size / 2
+        assert case.moments == (pytest.approx((inside.mean(), inside.std()), rel=1e-4),)
+
+
 def test_the_open_part_of_noise_that_was_added_to_the_target(raw_dataset):
     """The target is a clean phantom with white noise of a tenth, and the source the clean phantom."""
     folder = raw_dataset(cases=6, noise=0.0)
@@ -97,8 +110,9 @@ def test_a_fingerprint_from_before_the_open_part_was_estimated_is_read(raw_datas
     for case in stored["cases"]:
         assert case.pop("open_rms")
         assert case.pop("grain")
+        assert case.pop("moments")
     read = decode(Fingerprint, stored)
-    assert [(case.open_rms, case.grain) for case in read.cases] == [(None, None)] * 2
+    assert [(case.open_rms, case.grain, case.moments) for case in read.cases] == [(None, None, None)] * 2
     assert decode(Fingerprint, encode(found)) == found
 
 
@@ -107,6 +121,7 @@ def test_generation_has_no_links(raw_dataset):
     assert found.task == "generation"
     assert found.cases[0].links == ()
     assert found.pooled_source == ()
+    assert found.cases[0].moments is None
 
 
 def test_layout_and_shape_of_a_turned_file(raw_dataset):

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from nndiff.families.unet import SMALLEST_FEATURE, UNetSpec, first_puzzle, topology
 from nndiff.words.errors import NndiffError
+from nndiff.words.spread import Spread
 from tests.laws.test_planner_laws import shapes, spacings
-from tests.walks import unet
+from tests.walks import prdit, unet
 
 # ---------------------------------------------------------------- the ladder
 
@@ -90,6 +91,17 @@ def test_features_are_kept_at_the_depth_of_any_decoder_block() -> None:
 def test_a_unet_begins_with_its_own_kind_alone(changes) -> None:
     with pytest.raises(NndiffError, match=next(iter(changes))):
         unet().inherit({}, replace(unet(), **changes), {})
+
+
+@pytest.mark.parametrize("family", [unet, prdit])
+def test_one_mean_and_std_per_source_and_its_weights_fit_where_they_differ(family) -> None:
+    spec = family(in_channels=3)
+    standard = replace(spec, sources=(Spread(0.1, 2.0), Spread(-1.0, 0.5)))
+    theirs = {"core.stem.weight": object()}
+    assert standard.inherit({}, spec, theirs) == spec.inherit({}, standard, theirs) == theirs  # type: ignore[arg-type]
+    assert standard.build((1, 1, 1)).state_dict().keys() == spec.build((1, 1, 1)).state_dict().keys()
+    with pytest.raises(NndiffError, match="one mean and std per source"):
+        replace(standard, sources=standard.sources[:1]).build((1, 1, 1))
 
 
 @pytest.mark.parametrize("recompute", ["none", "norms", "blocks"])

@@ -8,6 +8,7 @@ from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
 
 from nndiff.networks.puzzle import Head, Puzzled, averaging, pad, puzzle
+from nndiff.words.spread import Spread
 from nndiff.words.volume import Triple
 
 
@@ -38,6 +39,28 @@ def test_the_core_sees_volume_and_condition_puzzled() -> None:
     out = Puzzled(core, (2, 2, 2), (2, 2, 2), None)(x, torch.rand(2), y)
     assert torch.equal(core.seen, puzzle(torch.cat([x, y], 1), (2, 2, 2)))
     assert torch.equal(out, x)  # the first eight channels are x's own
+
+
+def test_sources_are_standardised_for_core_head_and_skip_and_x_t_is_not() -> None:
+    """The network with spreads answers as the same one without, whose sources were standardised before."""
+    spreads = (Spread(-0.9, 0.4), Spread(3.0, 20.0))
+    head, skip = Head(4 + 3, 1, 8), averaging(3, (1,), (3, 3, 3))
+    nn.init.normal_(head.last.weight)
+    words = {"core": Pointwise(24, 32), "factor": (2, 2, 2), "multiple": (2, 2, 2), "head": head, "skip": skip}
+    x, y, t = torch.randn(2, 1, 4, 6, 8), torch.randn(2, 2, 4, 6, 8), torch.rand(2)
+    before = torch.stack([(y[:, i] - s.mean) / s.std for i, s in enumerate(spreads)], dim=1)
+    network = Puzzled(**words, spreads=spreads)
+    torch.testing.assert_close(network(x, t, y), Puzzled(**words)(x, t, before))
+    assert network.state_dict().keys() == Puzzled(**words).state_dict().keys()
+
+
+def test_a_new_skip_gives_the_local_mean_of_a_standardised_source() -> None:
+    """Beyond the volume is the mean of all volumes."""
+    x, y = torch.randn(2, 1, 6, 6, 6), 5 * torch.randn(2, 1, 6, 6, 6) - 7
+    skip = averaging(2, (1,), (3, 3, 3), [Spread(-7.0, 5.0)])
+    out = Puzzled(Recorder(1), (1, 1, 1), (1, 1, 1), None, skip=skip, spreads=[Spread(-7.0, 5.0)])(x, torch.rand(2), y)
+    mean = uniform_filter(y[:, 0].numpy(), (0, 3, 3, 3), mode="constant", cval=-7.0)
+    torch.testing.assert_close(out[:, 0], x[:, 0] + torch.from_numpy(mean))
 
 
 def test_factor_one_is_transparent() -> None:

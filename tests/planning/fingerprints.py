@@ -35,6 +35,12 @@ def statistics(kind: str, gain: float = 1.0) -> ChannelStatistics:
     return ChannelStatistics(minimum, top, 0.8 * top, middle, 0.3 * (high - low), percentiles, 0.4)
 
 
+def moments_of(found: ChannelStatistics) -> tuple[float, float]:
+    """Return mean and std of a channel with its foreground, and all other voxels at its minimum."""
+    share, step = found.foreground, found.mean - found.minimum
+    return found.minimum + share * step, (share * found.std**2 + share * (1 - share) * step**2) ** 0.5
+
+
 def link(source: ChannelStatistics, target: ChannelStatistics, rmse: float, noise: float, correlation: float) -> Link:
     return Link(correlation, source.mean, source.std, target.mean, target.std, noise, rmse, 50)
 
@@ -59,8 +65,11 @@ def fingerprint(
         targets = tuple(statistics(kind_of(channel).name, gain) for channel in target)
         links = tuple(tuple(link(y, x, 0.02, noise, correlation) for y in sources) for x in targets)
         missed, grain = (tuple(share * x.peak for x in targets) if source else None for share in (0.005, 0.002))
+        moments = tuple(moments_of(y) for y in sources) if source else None
         name_i, layout = f"case{i}", "LPS"
-        row = CaseFingerprint(name_i, name_i, shape, spacing, cropped, layout, sources, targets, links, missed, grain)
+        row = CaseFingerprint(
+            name_i, name_i, shape, spacing, cropped, layout, sources, targets, links, missed, grain, moments
+        )
         rows.append(row)
     task = "translation" if source else "generation"
     pooled = rows[cases // 2]

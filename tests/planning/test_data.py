@@ -70,6 +70,33 @@ def test_ct_is_never_tied_and_its_window_depends_on_the_task() -> None:
     assert data.target_channel(0, generation, None, None).value.normalization.options == {"low": -1000, "high": 1000}
 
 
+def test_the_spread_of_a_source_is_that_of_the_normalised_voxels_of_all_cases() -> None:
+    """Three cases of as many voxels, each with its own peak: PET is divided by it, CT has one window for all."""
+    rng = np.random.default_rng(0)
+    found = fingerprint("Dataset001_A", (40, 40, 40), (2.0, 2.0, 2.0), ("PET", "CT"), ("PET",), cases=3)
+    sources = [data.source_channel(name).value for name in found.channel_names]
+    volumes = [(rng.gamma(2.0, 1.0 + i, 500), rng.normal(30.0 * i, 200.0, 500)) for i in range(3)]
+    cases = [
+        replace(case, moments=tuple((float(v.mean()), float(v.std())) for v in pair))
+        for case, pair in zip(found.cases, volumes, strict=True)
+    ]
+    pet = np.concatenate([pair[0] / case.source[0].peak for case, pair in zip(cases, volumes, strict=True)])
+    low, high = (sources[1].normalization.options[name] for name in ("low", "high"))
+    ct = 2 * (np.concatenate([pair[1] for pair in volumes]) - low) / (high - low) - 1
+    spreads = data.spreads(replace(found, cases=tuple(cases)), sources)
+    assert spreads is not None
+    for spread, voxels in zip(spreads, (pet, ct), strict=True):
+        assert (spread.mean, spread.std) == pytest.approx((voxels.mean(), voxels.std()), rel=1e-3)
+
+
+def test_a_constant_source_is_centred_and_one_that_was_not_measured_is_left() -> None:
+    sources = channels(PETCT)[0]
+    still = replace(PETCT, cases=tuple(replace(case, moments=((0.0, 0.0),) * 2) for case in PETCT.cases))
+    assert [spread.std for spread in data.spreads(still, sources) or ()] == [1.0, 1.0]
+    lacking = replace(PETCT, cases=(*PETCT.cases[:-1], replace(PETCT.cases[-1], moments=None)))
+    assert data.spreads(lacking, sources) is None
+
+
 @pytest.mark.parametrize(("kept", "enabled"), [(0.5, True), (0.92, True), (0.94, False), (0.99, False)])
 def test_the_crop_is_taken_when_it_saves_enough(kept: float, enabled: bool) -> None:
     """A fifth of the voxels; `kept` is of each axis."""

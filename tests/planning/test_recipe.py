@@ -13,6 +13,7 @@ from nndiff.plans.channels import TIED
 from nndiff.walk.layers import Shifts, Tiles
 from nndiff.words.kind import KINDS
 from nndiff.words.scheme import Scheme
+from nndiff.words.spread import Spread
 from tests.planning.fingerprints import GOLDEN, budget
 from tests.training.tiny import tiny_plan
 
@@ -137,6 +138,12 @@ def test_a_curve_is_taken_as_measured_and_the_reason_states_its_range() -> None:
 def test_a_grain_is_taken_as_measured_or_not_known() -> None:
     assert recipe.grain(0.0123456, "translation").value == 0.01235
     assert recipe.grain(None, "translation").value == recipe.grain(0.01, "generation").value == 0.0
+
+
+def test_sources_are_standardised_as_measured_or_seen_as_they_are() -> None:
+    spreads = (Spread(-0.87, 0.43),)
+    assert recipe.sources(spreads, "translation").value == spreads
+    assert recipe.sources(None, "translation").value == recipe.sources(spreads, "generation").value == ()
 
 
 def test_warm_up_and_memory_are_a_twentieth_of_the_training_within_limits() -> None:

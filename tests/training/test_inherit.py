@@ -17,6 +17,7 @@ from nndiff.training.loop import Trainer
 from nndiff.training.ranks import Ranks
 from nndiff.training.run import train
 from nndiff.words.errors import NndiffError
+from nndiff.words.spread import Spread
 from tests.training.tiny import CPU, prepare, request, run_of, tiny_plan
 
 
@@ -48,10 +49,22 @@ def test_a_training_begins_with_another_runs_mean_weights_and_goes_on_by_itself(
     prepare(tmp_path / "next", plan)
     folder = train(asked)
     theirs = checkpoint.load(first / BEST).ema
-    assert f"Started with {len(theirs)} of {len(theirs)} weights" in (folder / "log.txt").read_text()
+    log = (folder / "log.txt").read_text()
+    assert f"Started with {len(theirs)} of {len(theirs)} weights" in log
+    assert "another mean and std" not in log
     plain = train(replace(asked, results=tmp_path / "plain", begin_with=None))
     ours, anew = (checkpoint.load(path / LATEST).weights for path in (folder, plain))
     assert any(not torch.equal(value, anew[name]) for name, value in ours.items())
+
+
+def test_a_start_from_sources_of_another_mean_and_std_is_told(tmp_path) -> None:
+    plan = tiny_plan(training_steps=2)
+    other = tiny_plan(training_steps=2, network={"sources": (Spread(0.3, 2.0),)})
+    for folder, own in (("one", plan), ("other", other)):
+        prepare(tmp_path / folder, own)
+    first = train(request(tmp_path / "one", plan))
+    folder = train(request(tmp_path / "other", other, begin_with=first / BEST))
+    assert "sources of another mean and std" in (folder / "log.txt").read_text()
 
 
 def test_another_puzzle_is_refused_even_where_every_shape_agrees(tmp_path) -> None:
