@@ -49,6 +49,7 @@ from nndiff.walk.starts import Source
 from nndiff.walk.times import Ratio
 from nndiff.words.budget import Budget
 from nndiff.words.scheme import Scheme
+from nndiff.words.spread import Spread
 from nndiff.words.strict_json import encode
 from nndiff.words.volume import Triple
 
@@ -403,6 +404,8 @@ def configured(gigabytes: int, toy: bool, device: str = "cuda") -> Configuration
         head_width=16,
         timed=True,
         errors=1,
+        corrects=True,
+        sources=(Spread(0.01, 0.07961),),
     )
     stage = Stage("all", Scheme("gradient", {"weight": 0.3}), 1.0, Scheme("posterior", {"low": 0.056}))
     return Configuration(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nndiff.families.family import FAMILIES, Channels, Explain, NetworkSpec, Rung
@@ -18,6 +18,7 @@ from nndiff.families.search import about_batches
 from nndiff.families.sizes import at_spacing, coarsened, patches
 from nndiff.words.errors import NndiffError
 from nndiff.words.fields import at_least, one_of
+from nndiff.words.strict_json import LEFT_OUT
 from nndiff.words.verdict import Verdict, in_words
 from nndiff.words.volume import Spacing, Triple
 
@@ -55,6 +56,8 @@ class UNetSpec(NetworkSpec):
     head_width: Annotated[int, at_least(0, 10**4)]  # width of the full-resolution head after the puzzle; 0: no head
     recompute: Annotated[str, one_of("none", "norms", "blocks")]
     timed: bool = False  # whether the heads at full resolution are told the time
+    # whether the head is added to an image that the core makes itself; False: it makes the image, in older plans
+    corrects: bool = field(default=False, metadata={LEFT_OUT: True})
     mix: Annotated[str, one_of("none", "haar")] = "none"  # mix of the puzzle's channels, before and after the network
     errors: Annotated[int, at_least(0)] = 0  # output channels, the last ones, with a head of their own (Puzzled.aside)
     skip: tuple[int, ...] = ()  # per output channel, the input channel whose local mean it is before training; (): zero
@@ -97,6 +100,7 @@ class UNetSpec(NetworkSpec):
             answers=channels.answers,
             errors=channels.errors,
             timed=True,
+            corrects=True,
         )
 
     def reasons(self, rung: Rung, whole: Triple, device: str, fits: str, verdict: Explain) -> dict[str, Verdict[Any]]:
@@ -143,7 +147,7 @@ class UNetSpec(NetworkSpec):
         self.demand_sources()
         pieces = math.prod(puzzle_factor)
         outputs = self.out_channels - self.errors
-        out = HEAD_CHANNELS if self.head_width else outputs
+        out = max(HEAD_CHANNELS, outputs if self.corrects else 0) if self.head_width else outputs
         core = UNet(
             in_channels=self.in_channels * pieces,
             out_channels=out * pieces,
@@ -153,11 +157,12 @@ class UNetSpec(NetworkSpec):
             strides=self.strides,
             blocks=self.blocks,
             recompute=self.recompute,
-            zero=not self.head_width,
+            zero=self.corrects or not self.head_width,
         )
         head = aside = None
         if self.head_width:
-            head = Head(HEAD_CHANNELS + self.in_channels, outputs, self.head_width, self.timed)
+            corrected = outputs if self.corrects else 0
+            head = Head(out + self.in_channels, outputs, self.head_width, self.timed, corrected)
         if self.errors:
             aside = Head(out + self.in_channels, self.errors, self.head_width or HEAD_WIDTH, self.timed)
         kernel = self.local_mean_kernel(puzzle_factor)

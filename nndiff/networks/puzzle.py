@@ -66,13 +66,14 @@ def haar(x: Tensor, factor: Triple) -> Tensor:  # [B, C·r_z·r_y·r_x, Z, Y, X]
 class Head(nn.Module):
     """Two convolutions at full resolution over the core's output and input, which correct artefacts of the puzzle.
 
-    A timed head scales and shifts the maps between them by the time, because noise of each level needs its own filter.
-    These maps are the largest of the network, so they are computed slab by slab, and
-    again in the backward pass.
+    Their output is added to the first `corrects` channels of the core's; 0: it is all of the output. A timed head
+    scales and shifts the maps between them by the time, because noise of each level needs its own filter. These maps
+    are the largest of the network, so they are computed slab by slab, and again in the backward pass.
     """
 
-    def __init__(self, c_in: int, c_out: int, width: int, timed: bool = False):
+    def __init__(self, c_in: int, c_out: int, width: int, timed: bool = False, corrects: int = 0):
         super().__init__()
+        self.corrects = corrects
         self.first = conv(c_in, width, (3, 3, 3))
         self.last = zeroed(conv(width, c_out, (3, 3, 3)))
         self.time = TimeEmbedding(TIME_WIDTH, 2 * TIME_WIDTH) if timed else None
@@ -85,7 +86,8 @@ class Head(nn.Module):
         return in_slabs(self._run, HEAD_REACH, [core, seen], told, weights)
 
     def _run(self, core: Tensor, seen: Tensor, film: Tensor | None = None) -> Tensor:
-        return self.last(F.silu(self.first(torch.cat([core, seen], dim=1), film)))  # type: ignore[no-any-return]
+        found: Tensor = self.last(F.silu(self.first(torch.cat([core, seen], dim=1), film)))
+        return found + core[:, : self.corrects] if self.corrects else found
 
 
 def averaging(c_in: int, channels: Sequence[int], kernel: Triple, spreads: Sequence[Spread] = ()) -> Conv:

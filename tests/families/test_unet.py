@@ -93,6 +93,20 @@ def test_a_unet_begins_with_its_own_kind_alone(changes) -> None:
         unet().inherit({}, replace(unet(), **changes), {})
 
 
+@pytest.mark.parametrize("targets", [1, 6])
+def test_where_the_head_corrects_a_new_network_answers_zero_and_its_core_learns_from_the_first_step(targets) -> None:
+    spec = unet(in_channels=targets + 1, out_channels=targets, head_width=4, corrects=True)
+    network = spec.build((2, 2, 2))
+    x, y = torch.randn(1, targets, 8, 8, 8), torch.randn(1, 1, 8, 8, 8)
+    out = network(x, torch.rand(1), y)
+    assert out.shape == x.shape
+    assert not out.any()
+    (out - 1).square().sum().backward()
+    core, head = network.core.head.conv.weight.grad, network.head.last.weight.grad
+    assert core.flatten(1).any(1).reshape(-1, 8)[:targets].all()  # the eight pieces of each target's own image
+    assert head.any()
+
+
 @pytest.mark.parametrize("family", [unet, prdit])
 def test_one_mean_and_std_per_source_and_its_weights_fit_where_they_differ(family) -> None:
     spec = family(in_channels=3)

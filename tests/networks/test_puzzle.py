@@ -86,6 +86,15 @@ def test_a_head_answers_at_any_size_and_starts_at_zero() -> None:
     assert network(x, torch.rand(1), y).std() > 0
 
 
+def test_a_head_that_corrects_adds_to_the_cores_first_channels() -> None:
+    torch.manual_seed(0)
+    adding, plain = Head(4 + 2, 2, 8, corrects=2), Head(4 + 2, 2, 8)
+    nn.init.normal_(adding.last.weight)
+    plain.load_state_dict(adding.state_dict())
+    core, seen, t = torch.randn(1, 4, 5, 6, 7), torch.randn(1, 2, 5, 6, 7), torch.rand(1)
+    torch.testing.assert_close(adding(core, seen, t), core[:, :2] + plain(core, seen, t))
+
+
 @pytest.mark.parametrize("size", [(5, 6, 7), (8, 7, 5), (3, 4, 8)], ids=str)
 def test_at_any_size_it_answers_as_at_the_padded_size_and_its_far_border_has_neighbours(size) -> None:
     """The head too: what it learned on whole pieces does not hold where the last voxel's neighbour is cut away."""
