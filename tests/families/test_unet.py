@@ -118,6 +118,29 @@ def test_one_mean_and_std_per_source_and_its_weights_fit_where_they_differ(famil
         replace(standard, sources=standard.sources[:1]).build((1, 1, 1))
 
 
+@pytest.mark.parametrize("family", [unet, prdit])
+def test_a_planned_mean_and_std_reach_the_network(family) -> None:
+    spec = family(in_channels=3)
+    standard = replace(spec, sources=(Spread(0.1, 2.0), Spread(-1.0, 0.5)))
+    ours, plain = standard.build((1, 1, 1)), spec.build((1, 1, 1))
+    for weight in plain.parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    ours.load_state_dict(plain.state_dict())
+    x, y, t = torch.randn(1, 1, 8, 8, 8), torch.randn(1, 2, 8, 8, 8), torch.rand(1)
+    before = (y - torch.tensor([0.1, -1.0])[:, None, None, None]) / torch.tensor([2.0, 0.5])[:, None, None, None]
+    torch.testing.assert_close(ours(x, t, y), plain(x, t, before), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(ours(x, t, y), plain(x, t, y), atol=1e-2)
+
+
+def test_a_prior_sees_the_sources_as_they_were_when_it_was_measured() -> None:
+    spec = prdit(prior_shape=(8, 8, 8), anchors=(0,), bounded=True)
+    ours, plain = replace(spec, sources=(Spread(-5.0, 3.0),)).build((1, 1, 1)), spec.build((1, 1, 1))
+    for network in (ours, plain):
+        network.prior.slope.fill_(0.7)
+    x, y, t = torch.randn(1, 1, 8, 8, 8), torch.randn(1, 1, 8, 8, 8), torch.ones(1)
+    assert torch.equal(ours(x, t, y), plain(x, t, y))  # before training, the estimates are the prior's
+
+
 @pytest.mark.parametrize("recompute", ["none", "norms", "blocks"])
 def test_the_same_unet_is_taken_whole_whatever_it_computes_twice(recompute) -> None:
     theirs = {"core.stem.weight": object()}
