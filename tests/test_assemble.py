@@ -17,6 +17,7 @@ from nndiff.networks.puzzle import haar, puzzle
 from nndiff.plans.plan import Stage
 from nndiff.words.errors import NndiffError
 from nndiff.words.scheme import Scheme
+from nndiff.words.spread import Spread
 from nndiff.words.strict_json import decode, encode
 from nndiff.words.volume import Triple
 from tests.training.tiny import tiny_plan
@@ -72,11 +73,18 @@ def test_a_planned_mix_is_in_the_network(factor: Triple) -> None:
 
 @pytest.mark.parametrize("factor", [(1, 1, 1), (2, 2, 2)])
 @pytest.mark.parametrize("head_width", [0, 6])
-def test_a_planned_skip_makes_a_new_network_answer_with_the_local_mean(factor: Triple, head_width: int) -> None:
-    network = build_network(replace(SPEC, head_width=head_width, skip=(2, 0)), factor)
+@pytest.mark.parametrize("sources", [(), (Spread(-3.0, 2.0),)])
+def test_a_planned_skip_makes_a_new_network_answer_with_the_local_mean(
+    factor: Triple, head_width: int, sources: tuple[Spread, ...]
+) -> None:
+    """Beyond the volume a source is 0, or its mean where the network sees the distance from it."""
+    network = build_network(replace(SPEC, head_width=head_width, skip=(2, 0), sources=sources), factor)
     x_t, condition = torch.randn(1, 2, 8, 8, 8), torch.randn(1, 1, 8, 8, 8)
-    for out, seen in zip(network(x_t, torch.rand(1), condition)[0], (condition[0, 0], x_t[0, 0]), strict=True):
-        torch.testing.assert_close(out, torch.from_numpy(uniform_filter(seen.numpy(), 3, mode="constant")))
+    beyond = sources[0].mean if sources else 0.0
+    wanted = ((condition[0, 0], beyond), (x_t[0, 0], 0.0))
+    for out, (seen, outside) in zip(network(x_t, torch.rand(1), condition)[0], wanted, strict=True):
+        mean = uniform_filter(seen.numpy(), 3, mode="constant", cval=outside)
+        torch.testing.assert_close(out, torch.from_numpy(mean))
 
 
 @pytest.mark.parametrize(
