@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from nndiff.cli.command import Command, add_workers
 from nndiff.cli.train import add_device, seconds_of
@@ -63,15 +64,21 @@ def _one_or_more(text: str) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> None:
+    from nndiff.demo import showcase
+
     clock = time.perf_counter()
     _simulate(arguments)
     if arguments.only_data:
         return
     numbers = [900] if arguments.only_pet else list(TITLES)
     whole = sum(SHARE[number] for number in numbers)
+    tables: dict[str, dict[str, Any]] = {}
     for number in numbers:
         _train_and_measure(arguments, number, arguments.time_budget * SHARE[number] / whole)
-    _show(arguments, numbers)
+        tables[TITLES[number]] = _show(arguments, number)
+        figures = showcase.save(arguments.output, tables)
+    print("\nThe width of the best Gaussian filter was chosen with knowledge of the truth.")
+    print(f"All figures: {figures}")
     print(f"Total time: {(time.perf_counter() - clock) / 60:.1f} minutes.")
 
 
@@ -106,22 +113,18 @@ def _train_and_measure(arguments: argparse.Namespace, number: int, seconds: floa
         _call("nndiff_evaluate", evaluate.main, raw / "targetsTs", out, *against, *workers)
 
 
-def _show(arguments: argparse.Namespace, numbers: Sequence[int]) -> None:
+def _show(arguments: argparse.Namespace, number: int) -> dict[str, Any]:
+    """Print the table of a dataset, draw its picture, and return its figures."""
     from nndiff.demo import showcase
 
-    tables = {}
-    for number in numbers:
-        predictions = {f"nndiff, {end}": _predictions(arguments, number, end) for end in ENDS[number]}
-        shown = showcase.Shown(_raw(arguments, number), predictions)
-        rows, ceiling = showcase.figures(shown), showcase.ceiling(shown)
-        picture = arguments.output / f"{_raw(arguments, number).name}.png"
-        showcase.draw(shown, picture, TITLES[number])
-        tables[TITLES[number]] = {**rows, "no noise at all": {"PSNR": ceiling}}
-        print(f"\n{TITLES[number]}, mean over the held-out bodies\n\n{showcase.table(rows, ceiling)}\n")
-        print(f"Picture: {picture}\nTraining curves: {_fold(arguments, number) / 'progress.png'}")
-    print("\nThe width of the best Gaussian filter was chosen with knowledge of the truth.")
-    print(f"All figures: {arguments.output / 'figures.json'}")
-    showcase.save(arguments.output, tables)
+    predictions = {f"nndiff, {end}": _predictions(arguments, number, end) for end in ENDS[number]}
+    shown = showcase.Shown(_raw(arguments, number), predictions)
+    rows, ceiling = showcase.figures(shown), showcase.ceiling(shown)
+    picture = arguments.output / f"{_raw(arguments, number).name}.png"
+    showcase.draw(shown, picture, TITLES[number])
+    print(f"\n{TITLES[number]}, mean over the held-out bodies\n\n{showcase.table(rows, ceiling)}\n")
+    print(f"Picture: {picture}\nTraining curves: {_fold(arguments, number) / 'progress.png'}", flush=True)
+    return {**rows, "no noise at all": {"PSNR": ceiling}}
 
 
 def _call(name: str, run: Callable[[Sequence[str]], int], *words: object) -> None:
@@ -129,7 +132,11 @@ def _call(name: str, run: Callable[[Sequence[str]], int], *words: object) -> Non
     line = [str(word) for word in words]
     print(f"\n$ {name} {shlex.join(line)}\n", flush=True)
     if code := run(line):
-        raise NndiffError(f"{name} ended with exit code {code}.", remedy="see the error message of that command above")
+        raise NndiffError(
+            f"{name} ended with exit code {code}.",
+            remedy="see its error message above, and run the demo again, which goes on from here. On a slow or busy "
+            "machine give it a longer --time_budget",
+        )
 
 
 def _raw(arguments: argparse.Namespace, number: int) -> Path:

@@ -108,3 +108,23 @@ def test_there_is_room_to_learn_between_the_best_gaussian_and_the_ceiling() -> N
     assert 28 < source < 34
     assert gaussian > source + 3
     assert top > gaussian + 3
+
+
+def test_what_was_shown_stays_where_the_second_training_fails(tmp_path, run_cli, monkeypatch):
+    trained = []
+
+    def train(arguments, number, seconds):
+        trained.append((number, seconds))
+        if number == 901:
+            demo._call("nndiff_train", lambda words: 1)
+
+    monkeypatch.setattr(demo, "_simulate", lambda arguments: None)
+    monkeypatch.setattr(demo, "_train_and_measure", train)
+    monkeypatch.setattr(demo, "_show", lambda arguments, number: {"input": {"PSNR": float(number)}})
+    code, _, err = run_cli(demo.main, "-o", tmp_path, "--time_budget", "10m")
+    assert code == 1
+    assert [number for number, _ in trained] == [900, 901]
+    assert sum(seconds for _, seconds in trained) == pytest.approx(600)
+    assert "run the demo again" in err
+    assert "--time_budget" in err
+    assert list(read_json(tmp_path / "figures.json").values()) == [{"input": {"PSNR": 900.0}}]
