@@ -133,7 +133,7 @@ def sources(spreads: tuple[Spread, ...] | None, task: str) -> Verdict[tuple[Spre
     if task == "generation":
         return Verdict((), "there is no source")
     if spreads is None:
-        return Verdict((), "seen as they are: the fingerprint contains no mean of the sources over their volumes")
+        return Verdict((), "seen as they are: the fingerprint is of an older version; nndiff_extract_fingerprint renews it")
     return Verdict(
         spreads,
         "mean and std of each normalised source over its training volumes, air included; the network sees "
