@@ -136,6 +136,10 @@ class NetworkSpec(Tagged, Checked):
         z, y, x = (3 if r > 1 else 1 for r in puzzle_factor)
         return z, y, x
 
+    def beyond(self, channel: int) -> float:
+        """Return what a convolution padded by zeros sees of a source channel outside the volume."""
+        return self.sources[channel].mean if self.sources else 0.0
+
     def signs(self, network: nn.Module, x_t: Tensor, t: Tensor) -> dict[str, float]:
         """Return measures of the health of a trained network, by their names in `Epoch`; empty: none are known."""
         return {}

@@ -70,15 +70,20 @@ class Example:
 
 
 def without_network(
-    source: FloatArray, level: FloatArray, kernel: Triple, bounds: Sequence[tuple[float, float]]
+    source: FloatArray,
+    level: FloatArray,
+    kernel: Triple,
+    bounds: Sequence[tuple[float, float]],
+    beyond: Sequence[float],
 ) -> tuple[FloatArray, ...]:
     """Return the three results that need no network, [C, Z, Y, X] each.
 
     They are the source, its local mean (the output of a network that starts from it) and one constant per channel.
+    Outside the volume each channel of the source is `beyond`.
     """
     low, high = (np.array(limits, dtype=np.float32)[:, None, None, None] for limits in zip(*bounds, strict=True))
-    mean = np.clip(uniform_filter(source, (0, *kernel), mode="constant"), low, high)
-    return source, mean, np.broadcast_to(level[:, None, None, None], source.shape)
+    means = [uniform_filter(y, kernel, mode="constant", cval=v) for y, v in zip(source, beyond, strict=True)]
+    return source, np.clip(np.stack(means), low, high), np.broadcast_to(level[:, None, None, None], source.shape)
 
 
 @dataclass(frozen=True)
@@ -138,8 +143,10 @@ class Validation:
         own = compare(estimate, case["target"], bounds, mask)
         source = case["source"][list(self.plan.anchor)]
         if number not in self._plain:
-            kernel = trainer.configuration.network.local_mean_kernel(trainer.configuration.puzzle_factor)
-            answers = without_network(source, self._level, kernel, plan.target_range)
+            spec = trainer.configuration.network
+            kernel = spec.local_mean_kernel(trainer.configuration.puzzle_factor)
+            beyond = [spec.beyond(channel) for channel in plan.anchor]
+            answers = without_network(source, self._level, kernel, plan.target_range, beyond)
             self._plain[number] = [compare(array, case["target"], bounds, mask) for array in answers]
         plain = self._plain[number]
         scores = Scores(

@@ -36,6 +36,7 @@ from nndiff.training.run import train
 from nndiff.training.validation import without_network
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import PART
+from nndiff.words.spread import Spread
 from tests.training.tiny import CPU, NAME, arrays, prepare, request, run_of, tiny_plan, trainer_of
 
 CASES = ("a", "b", "c", "d")
@@ -303,15 +304,17 @@ def test_a_training_that_learns_after_all_is_told_so_and_warned_again_if_it_forg
     ]
 
 
-def test_what_needs_no_network_is_the_source_a_constant_and_where_a_network_starts() -> None:
-    plan = tiny_plan(prediction="x0")
+@pytest.mark.parametrize("sources", [(), (Spread(-0.4, 2.0),)])
+def test_what_needs_no_network_is_the_source_a_constant_and_where_a_network_starts(sources) -> None:
+    plan = tiny_plan(prediction="x0", network={"sources": sources})
     trainer = trainer_of(plan)
     source = torch.randn(1, 1, 16, 16, 16)
     with torch.no_grad():
         start = trainer.network(source, torch.ones(1), source)[0]
     low, high = plan.target_range[0]
-    kernel = trainer.configuration.network.local_mean_kernel(trainer.configuration.puzzle_factor)
-    answers = without_network(source[0].numpy(), np.array([0.5]), kernel, plan.target_range)
+    spec = trainer.configuration.network
+    kernel = spec.local_mean_kernel(trainer.configuration.puzzle_factor)
+    answers = without_network(source[0].numpy(), np.array([0.5]), kernel, plan.target_range, [spec.beyond(0)])
     for found, expected in zip(answers, (source[0], start.clamp(low, high), torch.full_like(start, 0.5)), strict=True):
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
 
