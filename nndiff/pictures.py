@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from nndiff.words.volume import FloatArray, Spacing
 
 DPI = 110
-BRIGHTEST = 99.7  # percentile of the last volume that is shown as white
+BRIGHTEST = 99.7  # percentile of a volume that is shown as white
 INK, SOFT, ACCENT = "#1b1b1f", "#8a8a93", "#0b6e99"
 
 
@@ -61,15 +61,18 @@ def slices(
     error: FloatArray | None,
     title: str,
     spacing: Spacing = (1.0, 1.0, 1.0),
+    other_units: Sequence[str] = (),  # names of volumes whose values are in other units: each has its own grey scale
 ) -> None:
-    """Draw slices through the brightest part of the last volume, all with one grey scale.
+    """Draw slices through the brightest part of the last volume, with voxels at their true proportions.
 
     Each row is a plane (axial, coronal, sagittal) and each column a volume; the last column is `error`, if given.
     """
     truth = volumes[-1][1]
     centre = _centre(truth)
-    low, high = float(np.percentile(truth, 0.3)), float(np.percentile(truth, BRIGHTEST))
-    columns = [(name, array, "gray", low, high) for name, array in volumes]
+    low, high = _window(truth)
+    columns = [
+        (name, array, "gray", *(_window(array) if name in other_units else (low, high))) for name, array in volumes
+    ]
     if error is not None:
         most = max(1e-9, (high - low) / 4)
         columns.append((f"error, ±{most:.2g}", error, "RdBu_r", -most, most))
@@ -91,6 +94,11 @@ def slices(
             if axis == 0:
                 axes.set_title(name, fontsize=10, color=INK)
     figure.savefig(path, format="png")
+
+
+def _window(array: FloatArray) -> tuple[float, float]:
+    """Return the values that are drawn black and white."""
+    return float(np.percentile(array, 0.3)), float(np.percentile(array, BRIGHTEST))
 
 
 def _centre(truth: FloatArray) -> tuple[int, int, int]:

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "prediction", type=Path, metavar="PRED", help="folder of the predictions, with the same file names"
     )
     for name, short, holds in (
-        ("input", "i", "folder of the inputs in the target's units, to measure and to filter"),
+        ("input", "i", "folder of the inputs, to measure and to filter where they have the truth's units"),
         ("masks", "m", "folder of masks, CASE.nii.gz: measure where they are above 0.5"),
         ("regions", "r", "folder of label maps, CASE.nii.gz, to compare SUVmean and SUVmax"),
     ):
@@ -88,7 +88,7 @@ def table(evaluation: Evaluation) -> str:
     for channel, kinds in summary["settings"]["kinds"].items():
         methods = {method: channels[channel] for method, channels in summary["metrics"].items()}
         parts += [f"Channel {channel}, {_kinds(kinds)}, {_cases(summary['cases'])}, range {_bounds(summary, kinds)}"]
-        parts += [text_table(_rows(methods)), *_oracle(methods), ""]
+        parts += [text_table(_rows(methods)), *_oracle(methods), *_apart(summary, channel), ""]
     return "\n".join(
         [*parts, f"All cases: {evaluation.folder / 'metrics.csv'}; summary: {evaluation.folder / 'summary.json'}"]
     )
@@ -112,6 +112,11 @@ def _oracle(methods: dict[str, dict[str, Any]]) -> list[str]:
     return [
         f"  best Gaussian: {_spread(figure)} mm wide, a width chosen with knowledge of the truth" for figure in found
     ]
+
+
+def _apart(summary: dict[str, Any], channel: str) -> list[str]:
+    reason = summary["settings"]["input_not_compared"].get(channel)
+    return [] if reason is None else [f"  The input and its best Gaussian are not compared: {reason}."]
 
 
 def _spread(figure: dict[str, Any] | None, percent: bool = False) -> str:

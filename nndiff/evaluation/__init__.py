@@ -4,6 +4,7 @@
 
 Two baselines are measured in the same way: the `input` of the prediction, and the `best Gaussian`, the filter of the
 input with the highest PSNR, which is chosen with the truth. A model that is not better than both is not worth its cost.
+An input in other units than the truth's (PET and CT, T1 and FLAIR) is no baseline: the summary says why it is left out.
 
 A case that cannot be compared is reported as a failure and never repaired: a missing file, another grid, NaN or
 infinite voxels. documentation/reference/metrics.md explains the metrics.
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nndiff.evaluation.cases import Folders
-from nndiff.evaluation.scores import Row, Scorer, bytes_each
+from nndiff.evaluation.scores import Named, Row, Scorer, bytes_each
 from nndiff.evaluation.summary import summarised, write_table
 from nndiff.resources.outcomes import Failure, demand_success
 from nndiff.resources.workers import run
@@ -68,7 +69,10 @@ def evaluate(
     """
     _demand_edition(edition)
     factor = puzzled_by(puzzle_factor, prediction_folder)
-    scorer = Scorer(_channel_kinds(kinds, truth_folder), edition, factor)
+    truth = _described(truth_folder, "target_names")
+    sources = () if input_folder is None else _described(input_folder, "channel_names")
+    source = sources[input_channel] if input_channel < len(sources) else None
+    scorer = Scorer(_channel_kinds(kinds, truth), edition, factor, truth, source)
     folders = Folders.read(truth_folder, prediction_folder, input_folder, mask_folder, region_folder)
     cases, failures = folders.cases(input_channel)
     total = len(cases) + len(failures)
@@ -125,17 +129,22 @@ def _demand_edition(edition: str) -> None:
         )
 
 
-def _channel_kinds(kinds: str | Sequence[str], truth_folder: Path) -> tuple[Kind | None, ...]:
-    """Return the requested kinds; "auto" uses the target names in the dataset.json of the truth, otherwise None."""
+def _channel_kinds(kinds: str | Sequence[str], truth: Sequence[Named]) -> tuple[Kind | None, ...]:
+    """Return the requested kinds; "auto" stands for those of the described channels, else for None."""
     asked = tuple(map(_asked, (kinds,) if isinstance(kinds, str) else kinds))
-    description = truth_folder.absolute().parent / "dataset.json"
-    if asked != (None,) or not description.is_file():
-        return asked
+    return (*(channel.kind for channel in truth), None) if asked == (None,) and truth else asked
+
+
+def _described(folder: Path, side: str) -> tuple[Named, ...]:
+    """Return the channels that the dataset.json above the folder describes, in order; none if there is no such file."""
+    description = folder.absolute().parent / "dataset.json"
+    if not description.is_file():
+        return ()
     words = read_json(description)
-    names = words.get("target_names") if isinstance(words, dict) else None
-    if not isinstance(names, dict) or not names or not all(key.isdecimal() for key in names):
-        return asked
-    return (*(kind_of(str(names[key])) for key in sorted(names, key=int)), None)
+    names = words.get(side) if isinstance(words, dict) else None
+    if not isinstance(names, dict) or not all(key.isdecimal() for key in names):
+        return ()
+    return tuple(Named(str(names[key]), kind_of(str(names[key]))) for key in sorted(names, key=int))
 
 
 def _asked(name: str) -> Kind | None:

@@ -38,6 +38,15 @@ class Row:
     bounds: Range
     scores: dict[str, float]  # by name in METRICS; absent if a metric does not apply, NaN if it is undefined
     regions: tuple[Region, ...] = ()
+    apart: str = ""  # why the input is not compared: its units are not the truth's
+
+
+@dataclass(frozen=True)
+class Named:
+    """What dataset.json says of a channel."""
+
+    name: str
+    kind: Kind
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,8 @@ class Scorer:
     kinds: tuple[Kind | None, ...]  # one per channel, the last one also for later ones; None: determined by the values
     edition: str
     puzzle_factor: Triple
+    truth: tuple[Named, ...] = ()  # the channels of the truth, as far as they are described
+    source: Named | None = None  # the channel of the input
 
     def __call__(self, case: Case) -> list[Row]:
         first = io.read(case.truth[:1])
@@ -61,6 +72,7 @@ class Scorer:
         self, case: Case, channel: int, truth: FloatArray, grid: Grid, mask: Mask | None, regions: Labels | None
     ) -> Iterator[Row]:
         kind = self.kind(channel, truth)
+        apart = self._apart(case, channel, kind, grid)
         bounds, labels = self._bounds(kind, truth), regions if kind.ratios else None
         itself = Comparison(
             estimate=truth,
@@ -71,7 +83,7 @@ class Scorer:
             labels=labels,
             puzzle_factor=self.puzzle_factor,
         )
-        for method, comparison in _comparisons(case, channel, grid, itself):
+        for method, comparison in _comparisons(replace(case, source=None) if apart else case, channel, grid, itself):
             yield Row(
                 case=case.name,
                 channel=channel,
@@ -80,7 +92,27 @@ class Scorer:
                 bounds=bounds,
                 scores=measured(comparison),
                 regions=comparison.regions,
+                apart=apart,
             )
+
+    def _apart(self, case: Case, channel: int, kind: Kind, grid: Grid) -> str:
+        """Return why the input has other units than the truth, or "".
+
+        Without a description the values decide, as far as they can: only CT is certain.
+        """
+        if case.source is None:
+            return ""
+        own = self.truth[channel].name if channel < len(self.truth) else None
+        if self.source is not None:
+            other = self.source.kind
+        else:
+            by_values = kind_by_values(float(_read(case.source, grid, "input").min()))
+            other = by_values if by_values.absolute or kind.absolute else kind
+        if other != kind:
+            return f"it is {other.title} ({other.units}), the truth {kind.title} ({kind.units})"
+        if kind.one_scale or self.source is None or own is None or self.source.name.casefold() == own.casefold():
+            return ""
+        return f"{self.source.name} and {own} have no common scale ({kind.units})"
 
     def kind(self, channel: int, truth: FloatArray) -> Kind:
         return self.kinds[min(channel, len(self.kinds) - 1)] or kind_by_values(float(truth.min()))

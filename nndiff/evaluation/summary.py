@@ -31,16 +31,19 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
 
 def summarised(rows: Sequence[Row], failures: Sequence[Failure], settings: Mapping[str, Any]) -> dict[str, Any]:
     kinds: dict[str, list[str]] = {}
+    apart: dict[str, str] = {}  # channel → why the input is not compared
     groups: dict[str, dict[str, list[Row]]] = {}  # method → channel → rows
     for row in rows:
         channel = str(row.channel)
         groups.setdefault(row.method, {}).setdefault(channel, []).append(row)
+        if row.apart:
+            apart.setdefault(channel, row.apart)
         if row.kind.name not in kinds.setdefault(channel, []):
             kinds[channel].append(row.kind.name)
     return {
         "cases": len({row.case for row in rows}),
         "failed": {failure.case: failure.message for failure in failures},
-        "settings": {**settings, "kinds": kinds},
+        "settings": {**settings, "kinds": kinds, "input_not_compared": apart},
         "metrics": {
             method: {channel: _figures(group) for channel, group in channels.items()}
             for method, channels in groups.items()

@@ -37,7 +37,7 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)  # errors are raised; warnings
 WRITABLE = (*nifti.ENDINGS, ".nrrd", ".mha", ".mhd")
 ORTHONORMAL_TOLERANCE = 1e-3
 NOTE = "ITK_FileNotes"  # descrip of NIfTI
-SMALLEST, LARGEST = 1e-4, 1e4  # mm; a voxel that is smaller or larger is an error of its header
+SMALLEST, LARGEST = 0.01, 100.0  # mm; smaller voxels are in metres, larger ones in micrometres, or both are errors
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,9 @@ def _channel_of(path: Path) -> tuple[FloatArray, Grid, Layout]:
 
 def _read_channel(path: Path) -> tuple[FloatArray, Grid, Layout]:
     if dicom.is_series(path):
-        return canonical(*dicom.read(path))
+        found, series = dicom.read(path)
+        _accept_spacing(series.spacing, path)
+        return canonical(found, series)
     _accept(read_header(path), path)
     no_numbers = _check_whole(path)
     try:
@@ -168,9 +170,18 @@ def _accept(header: Header, path: Path) -> None:
     if header.components != 1 or "complex" in header.pixel_type:
         found = f"{header.components} ({header.pixel_type})"
         raise refuse("1 value per voxel", found, "save one file per channel, and the magnitude of complex data")
-    if not _plausible(header.spacing):
-        sizes = f"voxel sizes of {SMALLEST:g} to {LARGEST:g} mm"
-        raise refuse(sizes, header.spacing, "write the true voxel size into the header")
+    _accept_spacing(header.spacing, path)
+
+
+def _accept_spacing(spacing: Sequence[float], path: Path) -> None:
+    if not _plausible(spacing):
+        raise NndiffError(
+            f"nndiff cannot use {path.name}: no scanner has voxels of this size.",
+            expected=f"voxel sizes of {SMALLEST:g} to {LARGEST:g} mm",
+            found=spacing,
+            where=path,
+            remedy="write the true voxel size into the header, in mm; this one may be in metres or micrometres",
+        )
 
 
 def _accept_direction(grid: Grid, path: Path) -> None:

@@ -21,7 +21,8 @@ TYPES = {2: 1, 4: 2, 8: 4, 16: 4, 32: 8, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4, 
 TYPES |= {1536: 16, 1792: 16, 2048: 32, 2304: 4}  # bytes by code
 FLOATS = {16: "f4", 64: "f8"}
 SIZE, SIZE_OF_2 = 348, 540  # bytes of a header, which begins with this number
-DIM, KIND, PIXDIM, OFFSET = (40, "8h"), (70, "2h"), (76, "8f"), (108, "f")  # place and type of a field
+DIM, KIND, PIXDIM, OFFSET, UNITS = (40, "8h"), (70, "2h"), (76, "8f"), (108, "f"), (123, "B")  # place and type
+OTHER_UNITS = {1: "metres", 3: "micrometres"}  # of lengths: the lowest three bits of xyzt_units
 CODES, QUATERNION, ROWS, MAGIC = (252, "2h"), (256, "6f"), (280, "12f"), (344, "4s")
 
 
@@ -70,6 +71,8 @@ def _header(path: Path) -> Header:
 
     if field(MAGIC) != (b"n+1\0",):
         refuse("the letters n+1 of a NIfTI file with its voxels", field(MAGIC)[0])
+    if (units := OTHER_UNITS.get(field(UNITS)[0] & 7)) is not None:  # libraries differ in what they make of them
+        refuse("lengths in mm (xyzt_units 2), to which the voxel sizes must be converted", units)
     axes, *dims = field(DIM)
     shape = tuple(dims[: max(0, axes)])
     demand_shape(axes, shape)

@@ -117,16 +117,24 @@ def crop(fingerprint: Fingerprint) -> Verdict[Crop]:
 def target_range(
     fingerprint: Fingerprint, sources: Sequence[Channel], targets: Sequence[Channel], anchor: Sequence[int]
 ) -> Verdict[tuple[tuple[float, float], ...]]:
-    """Return the range to which the sampler clamps its estimate: that of the normalised training targets, widened."""
-    ranges = []
+    """Return the range to which the sampler clamps its estimate: that of the normalised training targets, widened.
+
+    It is not widened beyond the physically lowest value of a modality, which is left to the targets that pass it.
+    """
+    ranges, floors = [], dict[str, None]()
     for t, channel in enumerate(targets):
         maps = [_map_of(channel, case, sources, anchor[t] if anchor else None) for case in fingerprint.cases]
         low = min(m(case.target[t].minimum) for m, case in zip(maps, fingerprint.cases, strict=True))
         high = max(m(case.target[t].maximum) for m, case in zip(maps, fingerprint.cases, strict=True))
         margin = RANGE_MARGIN * (high - low)
-        ranges.append((_rounded(low - margin), _rounded(high + margin)))
+        lowest = low - margin
+        if channel.kind.floor is not None:
+            lowest = max(lowest, min(low, *(m(channel.kind.floor) for m in maps)))
+            floors[f"{channel.kind.floor:g} {channel.kind.units}"] = None
+        ranges.append((_rounded(lowest), _rounded(high + margin)))
+    but = f", but not beyond {' and '.join(floors)}, below which nothing is physical" if floors else ""
     reason = (
-        f"the range of the normalised training targets, {RANGE_MARGIN:.0%} wider at each end; "
+        f"the range of the normalised training targets, {RANGE_MARGIN:.0%} wider at each end{but}; "
         "estimates are clamped to it"
     )
     return Verdict(tuple(ranges), reason)

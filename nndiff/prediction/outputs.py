@@ -104,19 +104,32 @@ class Writer:
         if computed.expected_error is not None:
             _write_spread(computed.expected_error, undo, self.outputs.expected_errors(case), self.note)
         for sample, paths in zip(draws.kept, self.outputs.samples(case), strict=bool(draws.kept)):
-            for path, array in zip(paths, undo(sample).array, strict=True):
+            for path, array in zip(paths, self._in_units(sample, undo), strict=True):
                 _write_channel(array, undo, path, np.float32, self.note)
         self._write_mean(case, undo, draws)
         return self._row(case, computed, time.perf_counter() - clock)
 
     def _write_mean(self, case: InputCase, undo: Undo, draws: Draws) -> None:
         paths, channels = self.outputs.volumes(case), self.trained.plan.target_channels
-        for path, array, channel_word in zip(paths, undo(draws.mean).array, channels, strict=True):
+        for path, array, channel_word in zip(paths, self._in_units(draws.mean, undo), channels, strict=True):
             _write_channel(array, undo, path, channel_word.kind.dtype, self.note)
             if self.outputs.request.dicom_out:
                 assert undo.layout is not None
                 stored = io.as_stored(array, undo.layout)
                 dicom_out.write(stored, channel_word.kind, self.note, case.files[0], self.outputs.series(path))
+
+    def _in_units(self, estimate: FloatArray, undo: Undo) -> FloatArray:
+        """Return the estimate in the target's units; splines do not carry it below what is physical.
+
+        Where training targets were lower than that, the estimate may be as low as they were.
+        """
+        array = undo(estimate).array
+        for channel, word, (low, _), m in zip(
+            array, self.trained.plan.target_channels, self.trained.plan.target_range, undo.maps, strict=True
+        ):
+            if word.kind.floor is not None:
+                np.maximum(channel, min(word.kind.floor, low * m.scale + m.offset), out=channel)
+        return array
 
     def _row(self, case: InputCase, computed: Computed, seconds: float) -> dict[str, Any]:
         read, arrangement = computed.read, computed.arrangement

@@ -77,7 +77,9 @@ class Journal:
             columns.insert(0, ("source", example.source[0]))
         error = example.estimate[0] - example.target[0]
         with atomic(self.folder / "validation" / f"{name}.png") as part:
-            slices(part, columns, error, f"{name}, step {epoch.step}: mean PSNR {epoch.psnr:.1f} dB")
+            title = f"{name}, step {epoch.step}: mean PSNR {epoch.psnr:.1f} dB"
+            others = () if example.same_units else ("source",)
+            slices(part, columns, error, title, example.spacing, others)
 
 
 def line(epoch: Epoch, run: Run, best: bool, seconds_left: float) -> str:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from nndiff.diffusion.prediction import eps_of
 from nndiff.imaging import store
+from nndiff.plans.channels import TIED
 from nndiff.plans.plan import Plan
 from nndiff.sampling.forced import decibels_gained
 from nndiff.sampling.scoring import Figures, bounds_of, compare
@@ -32,8 +33,9 @@ from nndiff.training.batches import Batch
 from nndiff.training.loop import Trainer
 from nndiff.walk.rules import First
 from nndiff.walk.sampler import SamplerPlan
+from nndiff.words.scheme import Scheme
 from nndiff.words.seeds import seed_of
-from nndiff.words.volume import FloatArray, Triple
+from nndiff.words.volume import FloatArray, Spacing, Triple
 
 # The times at which a generation is scored, and the intervals for which they stand.
 FIXED_TIMES = {"0-0.2": 0.1, "0.2-0.4": 0.3, "0.4-0.6": 0.5, "0.6-0.8": 0.7, "0.8-1": 0.9}
@@ -64,9 +66,11 @@ class Scores:
 class Example:
     """The volumes in the figure of the first case, [C, Z, Y, X] each."""
 
-    source: FloatArray | None
+    source: FloatArray | None  # the channel that each target starts from
     estimate: FloatArray
     target: FloatArray
+    spacing: Spacing
+    same_units: bool  # whether the first channel of source and target have one scale
 
 
 def without_network(
@@ -84,6 +88,12 @@ def without_network(
     low, high = (np.array(limits, dtype=np.float32)[:, None, None, None] for limits in zip(*bounds, strict=True))
     means = [uniform_filter(y, kernel, mode="constant", cval=v) for y, v in zip(source, beyond, strict=True)]
     return source, np.clip(np.stack(means), low, high), np.broadcast_to(level[:, None, None, None], source.shape)
+
+
+def _same_units(plan: Plan) -> bool:
+    """Return whether the first target and the source that it starts from are normalised by one map."""
+    source, target = plan.source_channels[plan.anchor[0]], plan.target_channels[0]
+    return target.normalization in (Scheme(TIED, {}), source.normalization)
 
 
 @dataclass(frozen=True)
@@ -159,7 +169,13 @@ class Validation:
             baseline_psnr=max(figures.psnr for figures in plain),
             walk=decibels_gained(model, case, seed_of(VALIDATION, trainer.run.seed, number), self.sampler, layouts[0]),
         )
-        return scores, Example(source, estimate, case["target"])
+        return scores, Example(
+            source=source,
+            estimate=estimate,
+            target=case["target"],
+            spacing=trainer.configuration.spacing,
+            same_units=_same_units(plan),
+        )
 
     @cached_property
     def _plain(self) -> dict[int, list[Figures]]:

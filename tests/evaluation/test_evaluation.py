@@ -105,6 +105,41 @@ def test_figures_are_skimages_and_numpys(folders) -> None:
     assert summary(folder)["settings"]["versions"] == versions()
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        ("PET", "CT", "PET (SUV), the truth CT (HU)"),
+        ("T1", "CT", "MR (arbitrary units), the truth CT (HU)"),
+        ("T1", "FLAIR", "T1 and FLAIR have no common scale"),
+        ("T1", "t1", ""),
+        ("CBCT", "CT", ""),
+        ("low-count PET", "PET", ""),
+    ],
+)
+def test_the_input_is_compared_only_in_the_truths_units(folders, source: str, target: str, words: str) -> None:
+    folder = folders(2)
+    described = {"channel_names": {"0": "other", "1": source}, "target_names": {"0": target}}
+    (folder / "dataset.json").write_text(json.dumps(described))
+    for case in range(2):
+        (folder / f"input/case_{case}_0000.nii.gz").rename(folder / f"input/case_{case}_0001.nii.gz")
+    found = run(folder, input_folder=folder / "input", input_channel=1)
+    assert not found.failures
+    assert {row.method for row in found.rows} == set(METHODS[:1] if words else METHODS)
+    said = found.summary["settings"]["input_not_compared"]
+    assert set(said) == ({"0"} if words else set())
+    assert words in command.table(found)
+    assert ("not compared" in command.table(found)) is bool(words)
+
+
+def test_without_a_description_the_values_tell_hounsfield_units_from_others(folders, save) -> None:
+    folder = folders(1, kind="ct")
+    assert {row.method for row in run(folder, input_folder=folder / "input").rows} == set(METHODS)
+    save(folder / "input/case_0_0000.nii.gz", np.abs(load(folder / "input/case_0_0000.nii.gz")), SPACING)
+    found = run(folder, input_folder=folder / "input")
+    assert {row.method for row in found.rows} == {"prediction"}
+    assert "HU" in found.summary["settings"]["input_not_compared"]["0"]
+
+
 def test_a_grid_is_sought_with_the_puzzle_that_predict_noted(folders, save) -> None:
     folder = folders(1)
     truth = load(folder / "truth/case_0_0000.nii.gz")

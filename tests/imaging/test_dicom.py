@@ -311,3 +311,9 @@ def test_an_archive_that_states_more_than_16_gb_is_not_begun(tmp_path, gigabytes
             member.file_size, member.compress_size = gigabytes * 10**9 // 2, 10**9
     with pytest.raises(NndiffError, match=words):
         io.read([tmp_path / "x.zip"])
+
+
+def test_voxels_of_a_size_that_no_scanner_has_are_refused(tmp_path: Path) -> None:
+    write_series(tmp_path / "metres", body(), replace(UPRIGHT, spacing=(0.003, 0.0015, 0.00125)))
+    with pytest.raises(NndiffError, match=r"0.01 to 100 mm(.|\n)*metres"):
+        io.read([tmp_path / "metres"])

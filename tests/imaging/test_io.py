@@ -235,6 +235,24 @@ def test_bad_spacing_in_metaimage(tmp_path: Path, size: bytes) -> None:
         io.read([path])
 
 
+@pytest.mark.parametrize("size", [3270.0, 0.00327])
+@pytest.mark.parametrize("ending", [".nii", ".mha", ".nrrd"])
+def test_voxel_sizes_in_metres_or_micrometres_are_refused(tmp_path: Path, ending: str, size: float) -> None:
+    image = sitk.GetImageFromArray(np.zeros((3, 4, 5), np.float32))
+    image.SetSpacing((size, size, size))
+    sitk.WriteImage(image, str(tmp_path / f"a{ending}"))
+    with pytest.raises(NndiffError, match=r"0.01 to 100 mm(.|\n)*metres or micrometres"):
+        io.read([tmp_path / f"a{ending}"])
+
+
+@pytest.mark.parametrize(("units", "word"), [(1, "metres"), (3, "micrometres"), (8 + 1, "metres")])
+def test_a_nifti_that_names_other_units_is_refused(tmp_path: Path, units: int, word: str) -> None:
+    path = save(np.zeros((3, 4, 5), np.float32), tmp_path / "a.nii")
+    with pytest.raises(NndiffError, match=rf"lengths in mm(.|\n)*{word}"):
+        io.read([patched(path, ("<B", 123, units))])
+    assert io.read([patched(path, ("<B", 123, 2 + 8))]).spacing == (1.0, 1.0, 1.0)
+
+
 def test_sheared_nifti(tmp_path: Path) -> None:
     path = save(np.zeros((3, 4, 5), np.float32), tmp_path / "a.nii")
     rows = (1.0, 0.2, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)

@@ -109,7 +109,21 @@ def test_the_range_holds_every_training_target_and_a_tenth_more() -> None:
     ((low, high),) = data.target_range(PETCT, sources, targets, anchor).value
     tops = [case.target[0].maximum / case.source[1].peak for case in PETCT.cases]
     assert high == pytest.approx(max(tops) + 0.1 * max(tops), rel=1e-3)
-    assert low == pytest.approx(-0.1 * max(tops), rel=1e-3)
+    assert low == 0, "no activity lies below 0"
+
+
+@pytest.mark.parametrize(("lowest", "expected"), [(-900.0, -1024.0), (-1024.0, -1024.0), (-3024.0, -3024.0)])
+def test_the_range_is_not_wider_than_what_is_physical(lowest: float, expected: float) -> None:
+    """Above it there is no limit; training targets that pass it are followed, without a margin."""
+    found = fingerprint("Dataset001_A", (40, 40, 40), (2.0, 2.0, 2.0), ("CT",), ("CT",))
+    target = replace(found.cases[0].target[0], minimum=lowest, maximum=2000.0)
+    found = replace(found, cases=tuple(replace(case, target=(target,)) for case in found.cases))
+    sources, targets, anchor = channels(found)
+    verdict = data.target_range(found, sources, targets, anchor)
+    ((low, high),) = verdict.value
+    width = (2000 - lowest) * 1.1
+    assert [2047.5 * value + 1023.5 for value in (low, high)] == pytest.approx([expected, lowest + width], abs=1)
+    assert "-1024 HU" in verdict.reason
 
 
 def test_the_rmse_from_moments_is_that_of_the_voxels() -> None:

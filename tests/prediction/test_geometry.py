@@ -114,6 +114,29 @@ def test_ct_comes_as_whole_hounsfield_units(tmp_path):
     assert np.abs(sitk.GetArrayFromImage(output) - array).max() <= 0.5 + 1e-3
 
 
+@pytest.mark.parametrize(("kind", "floor", "lowest"), [("ct", -1024.0, -1.0), ("pet", 0.0, 0.0)])
+def test_splines_do_not_carry_a_volume_below_what_is_physical(tmp_path, kind, floor, lowest):
+    """A body's edge overshoots where it is brought to another grid and back; above, nothing is cut."""
+    model = copying_model(tmp_path, sources=(kind.upper(),), targets=(kind.upper(),), lowest=lowest)
+    array = np.full((20, 24, 22), floor, np.float32)
+    array[6:14, 7:17, 6:16] = floor + 1000
+    save_scan(tmp_path / "in" / "a_0000.nii.gz", array, spacing=(1.1, 1.0, 1.2))
+    found = sitk.GetArrayFromImage(translated(tmp_path, model, "a_0000.nii.gz", save_samples=True))
+    (sample,) = (tmp_path / "out" / "samples").glob("a_*")
+    assert sitk.GetArrayFromImage(sitk.ReadImage(str(sample))).min() == pytest.approx(floor, abs=1e-3)
+    assert found.min() == pytest.approx(floor, abs=1e-3)
+    assert found.max() > floor + 1010
+
+
+def test_an_estimate_is_as_low_as_training_targets_were(tmp_path):
+    """Some scanners store less than -1024 HU outside of what they see."""
+    model = copying_model(tmp_path, sources=("CT",), targets=("CT",), lowest=-2.0)
+    array = make_phantom(1, kind="ct")
+    array[:2] = -3000
+    save_scan(tmp_path / "in" / "a_0000.nii.gz", array)
+    assert sitk.GetArrayFromImage(translated(tmp_path, model, "a_0000.nii.gz")).min() == -3000
+
+
 def test_each_target_channel_is_a_file_in_its_anchors_units(tmp_path):
     model = copying_model(tmp_path, sources=("CT", "PET"), targets=("PET", "CT"))
     ct, pet = 1.5 * make_phantom(1, kind="ct"), 3 * make_phantom(1)

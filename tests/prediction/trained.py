@@ -117,9 +117,12 @@ def model_folder(root: Path, *, folds: Sequence[object] = (0,), seed: int | None
     return folder
 
 
-def copying_model(root: Path, crop: bool = False, prediction: str = "residual", **words: Any) -> Path:
-    """A model whose estimate is its anchor, in the anchor's units: x̂0 = y - 0."""
+def copying_model(
+    root: Path, crop: bool = False, prediction: str = "residual", lowest: float = WIDE[0][0], **words: Any
+) -> Path:
+    """A model whose estimate is its anchor, in the anchor's units: x̂0 = y - 0, if it is not below `lowest`."""
     plan = tied(plan_of(prediction=prediction, **words))
+    plan = replace(plan, target_range=tuple((lowest, high) for _, high in plan.target_range))
     ((name, planned),) = plan.configurations.items()
     planned = replace(planned, network=replace(planned.network, skip=()))
     plan = replace(plan, configurations={name: planned})
