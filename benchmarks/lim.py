@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.trials import PLAIN, Data, baseline, device, figures_of, in_steps, pair, prepared, simulated
 from nndiff import checkpoint
 from nndiff.checkpoint import LATEST
-from nndiff.cli.train import seconds_of
+from nndiff.cli.times import seconds_of
 from nndiff.diffusion.process import DDPM, noise_matched_step
 from nndiff.imaging import store
 from nndiff.methods.common import NOISE_MULTIPLE

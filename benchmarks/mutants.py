@@ -42,7 +42,7 @@ from itertools import islice
 from pathlib import Path
 from xml.etree import ElementTree
 
-from nndiff.cli.train import seconds_of
+from nndiff.cli.times import seconds_of
 from nndiff.words.files import write_json
 from nndiff.words.text_table import text_table
 

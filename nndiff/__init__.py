@@ -130,6 +130,7 @@ def train(
     time_budget: float | None = None,
     seed: int = 0,
     resume: bool = False,
+    restart: bool = False,
     begin_with: Folder | None = None,
     device: str | None = None,
     workers: int | None = None,
@@ -145,8 +146,9 @@ def train(
         settings: fields of the configuration changed for this training, such as "learning_rate=1e-4".
         time_budget: seconds for training and validation together; unset: the plan's number of steps.
         seed: of weights, batches, times and noise.
-        resume: go on from the last checkpoint; what the training was begun with stays as it was. A job that its
-            scheduler begins again does so by itself.
+        resume: go on from the last checkpoint with the settings that the training was begun with. A training that
+            is asked for again with the same settings, or whose job a scheduler begins again, does so by itself.
+        restart: begin anew; an earlier training of the fold is moved to earlier/ beside it.
         begin_with: another run's weights: its fold's folder, a checkpoint, or a configuration trained in this fold.
         device: "cuda", "cpu" or "mps"; unset: the GPU, else the CPU.
         workers: processes that load data.
@@ -173,14 +175,20 @@ def train(
     from nndiff.words.lives import life
 
     latest = folder / configuration / f"fold_{fold}" / LATEST
-    if life().later and latest.exists():  # the same words again: they have been heard in the first life
-        resume, settings, time_budget, seed, begin_with = True, (), None, 0, None
+    if life().later:  # the same words again: they have been heard in the first life
+        restart = False
+        if latest.exists():
+            resume, settings, time_budget, seed, begin_with = True, (), None, 0, None
+    if resume and restart:
+        raise NndiffError(
+            "A training cannot both go on and begin anew.", found="--c and --restart", remedy="pass one of them"
+        )
     if resume and latest.exists() and (settings or time_budget or seed or begin_with):
         raise NndiffError(
             "A resumed training keeps the settings it was started with.",
             found="--c together with --set, --seed, --from or --time_budget",
             where=latest,
-            remedy="pass --c alone, or move the folder to another place to start again",
+            remedy="pass --c alone, or --restart with the new settings to begin anew",
         )
     measured = load(Fingerprint, prepared / "fingerprint.json", "extract it first: nndiff_extract_fingerprint")
     return stage(
@@ -195,6 +203,7 @@ def train(
             seed=seed,
             time_budget=time_budget,
             go_on=resume,
+            restart=restart,
             workers=workers,
             begin_with=None if begin_with is None else of_another(begin_with, folder, str(fold)),
         )

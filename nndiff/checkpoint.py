@@ -21,6 +21,7 @@ from torch import Tensor
 
 from nndiff.plans.migrate import migrated
 from nndiff.plans.plan import Configuration, Plan
+from nndiff.words import strict_json
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import atomic
 from nndiff.words.fingerprint import Fingerprint
@@ -55,6 +56,9 @@ class Run:
     warmup_steps: int
     ema_half_life: int
     samples_a_step: int  # over all ranks and accumulated batches
+    # What the training was asked for, beside its plan: seconds, and the run whose weights it began with.
+    time_budget: float | None = field(default=None, metadata={strict_json.LEFT_OUT: True})
+    begun_with: str = field(default="", metadata={strict_json.LEFT_OUT: True})
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ class Command:
                 values = 0
                 yield word
             else:
-                values = 0 if "=" in word else math.inf if action.nargs == "+" else 1
+                values = 0 if "=" in word or action.nargs == 0 else math.inf if action.nargs == "+" else 1
 
 
 def paths_of(arguments: argparse.Namespace) -> Paths:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from nndiff.cli.command import Command, add_workers
-from nndiff.cli.train import add_device, seconds_of
+from nndiff.cli.times import seconds_of
+from nndiff.cli.train import add_device
 from nndiff.words.errors import NndiffError
 
 TITLES = {900: "Low-count PET to full-count PET", 901: "Uncorrected low-count PET to corrected full-count PET"}

@@ -81,12 +81,17 @@ def make_plan(request: Request, fingerprint: Fingerprint, arguments: argparse.Na
     from nndiff.cli.tables import plan_table
     from nndiff.planning.request import planned
 
-    made = planned(request, fingerprint, arguments.clean, writes=not arguments.dry_run)
+    made = planned(request, fingerprint, arguments.clean, not arguments.dry_run, say=told)
     print(f"\n{plan_table(made.plan, request.configurations, arguments.verbose)}\n")
     for note in made.notes:
         print(f"Note: {note}")
     print("Dry run: nothing was written." if arguments.dry_run else f"Wrote {request.path}")
     return made.plan
+
+
+def told(line: str) -> None:
+    """Print what a command is doing, apart from its results."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _millimetres(text: str) -> float:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nndiff.cli.command import Command, paths_of
-from nndiff.cli.train import seconds_of
+from nndiff.cli.times import seconds_of
 from nndiff.words.errors import NndiffError
 from nndiff.words.paths import Paths
 

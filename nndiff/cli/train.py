@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import re
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from nndiff.cli.command import Command, add_workers, paths_of
+from nndiff.cli.times import HINT, seconds_of
 from nndiff.words.stopping import Stopped
-
-SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    command = Command("nndiff_train", __doc__ or "", go_on="--c", at_start=("time_budget", "seed", "set", "from"))
+    at_start = ("time_budget", "seed", "set", "from", "restart")
+    command = Command("nndiff_train", __doc__ or "", go_on="--c", at_start=at_start)
     add_fold(command)
-    command.flag("c", action="store_true", help="continue from the last checkpoint")
+    which = command.parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "-c", "--c", action="store_true", help="go on from the last checkpoint, whatever plan.json says by now"
+    )
+    which.add_argument(
+        "-restart", "--restart", action="store_true", help="begin anew; an earlier training is moved to earlier/"
+    )
     add_device(command)
     command.flag(
         "time_budget",
         type=seconds_of,
         default=None,
         metavar="TIME",
-        help="training and validation time, e.g. 90s, 8h, 2d (default: as planned)",
+        help=f"time for training and validation, {HINT} (default: as planned); tuning takes a fifth on top",
     )
     command.flag(
         "seed", type=int, default=0, metavar="N", help="random seed of weights, batches, times and noise (default: 0)"
@@ -59,14 +64,6 @@ def add_device(command: Command) -> None:
     command.flag("device", choices=("cuda", "cpu", "mps"), default=None, help="device (default: the GPU, else the CPU)")
 
 
-def seconds_of(text: str) -> float:
-    """Return the seconds of a time such as '8h' (28800); refuse other texts."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
-    if not match or float(match[1]) <= 0:
-        raise argparse.ArgumentTypeError(f"expected a time such as 90s, 30m, 8h or 2d; found {text}")
-    return float(match[1]) * SECONDS[match[2] or "s"]
-
-
 def _work(arguments: argparse.Namespace) -> None:
     import nndiff
 
@@ -79,6 +76,7 @@ def _work(arguments: argparse.Namespace) -> None:
         time_budget=arguments.time_budget,
         seed=arguments.seed,
         resume=arguments.c,
+        restart=arguments.restart,
         begin_with=vars(arguments)["from"],
         device=arguments.device,
         workers=arguments.np,

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from nndiff.cli.command import Command, paths_of
-from nndiff.cli.train import add_device, add_fold, seconds_of
+from nndiff.cli.times import HINT, seconds_of
+from nndiff.cli.train import add_device, add_fold
 
 OBJECTIVES = ("fidelity", "balanced", "texture")
 
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=seconds_of,
         default=None,
         metavar="TIME",
-        help="time for tuning, e.g. 10m (default: a fifth of the training time)",
+        help=f"time for tuning, {HINT} (default: a fifth of the training time)",
     )
     command.flag(
         "objective", choices=OBJECTIVES, default="balanced", help="how much texture counts (default: balanced)"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -88,8 +88,12 @@ def plan(
     configurations: Sequence[str],
     overrides: Mapping[str, Any] | None = None,
     predict: search.Predict | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Plan:
-    """Return the plan. `predict` replaces the traced memory model (tests pass a closed form)."""
+    """Return the plan. `predict` replaces the traced memory model (tests pass a closed form).
+
+    `say` hears what takes seconds.
+    """
     demand_allowed(fingerprint.task, configurations)
     ledger = Ledger(Overrides(overrides or {}))
     sources = tuple(
@@ -125,6 +129,7 @@ def plan(
     planned: dict[str, Configuration] = {}
     refusals: list[search.DoesNotFit] = []
     for name in configurations:
+        say(f"Planning {name} for {budget.memory_bytes / 1e9:.0f} GB: tracing networks of several sizes, some seconds.")
         try:
             planned[name] = _configuration(name, fingerprint, whole, budget, ledger, predict)
         except search.DoesNotFit as refusal:

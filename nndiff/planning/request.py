@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +54,20 @@ def request(
     return Request(folder / lifecycle.PLAN_FILE, wanted, by_hand, budget)
 
 
-def planned(request: Request, fingerprint: Fingerprint, clean: bool, writes: bool) -> Planned:
-    """Return the plan, which keeps the parts of an existing plan.json that must stay; write it if `writes`."""
+def planned(
+    request: Request,
+    fingerprint: Fingerprint,
+    clean: bool,
+    writes: bool,
+    say: Callable[[str], None] = lambda line: None,
+) -> Planned:
+    """Return the plan, which keeps the parts of an existing plan.json that must stay; write it if `writes`.
+
+    `say` hears what takes seconds.
+    """
 
     def make(names: Sequence[str], fixed: dict[str, Any]) -> Plan:
-        return planner.plan(fingerprint, request.budget, names, fixed)
+        return planner.plan(fingerprint, request.budget, names, fixed, say=say)
 
     with owned(request.path.parent) if writes else nullcontext():
         settled = lifecycle.settle(request.path, request.configurations, request.by_hand, clean, make)

@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 from nndiff import checkpoint
 from nndiff.checkpoint import BEST, BEST_TEXTURE, LATEST, Checkpoint, Epoch, Step
+from nndiff.resources.owner import LOCK
+from nndiff.training.agreement import differences, in_short
 from nndiff.training.job import Job
 from nndiff.training.loop import Trainer
 from nndiff.training.request import Request
@@ -22,16 +25,13 @@ from nndiff.words.files import atomic
 
 
 def find(request: Request) -> Checkpoint | None:
-    """Return the checkpoint from which to resume, or None for a new training; refuse to overwrite an earlier one."""
+    """Return the checkpoint from which to go on, or None for a new training.
+
+    Unless asked to go on, refuse a training that was begun with other settings.
+    """
     path = request.folder / LATEST
     if not path.exists():
         return None
-    if not request.go_on:
-        raise NndiffError(
-            "A training of this fold exists already.",
-            where=path,
-            remedy="continue it with --c, or move its folder to another place to start again",
-        )
     found = checkpoint.load(path)
     if found.configuration != request.configuration:
         raise NndiffError(
@@ -41,7 +41,31 @@ def find(request: Request) -> Checkpoint | None:
             where=path,
             remedy="train the configuration of the checkpoint, or move its folder to another place",
         )
+    if not request.go_on and (differing := differences(found, request)):
+        raise NndiffError(
+            "A training of this fold exists already, and was begun with other settings.",
+            found=in_short(differing),
+            where=path,
+            remedy="go on with the settings that it has (--c), or begin anew with these (--restart)",
+        )
     return found
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Move everything in a fold's folder to earlier/fold_K_N beside it; return that folder, None if nothing is there.
+
+    The last checkpoint goes last: until then the training is where it was.
+    """
+    kept = [path for path in folder.iterdir() if not path.name.startswith(LOCK)]
+    if not kept:
+        return None
+    place = folder.parent / "earlier"
+    numbers = (number for number in count(1) if not (place / f"{folder.name}_{number}").exists())
+    aside = place / f"{folder.name}_{next(numbers)}"
+    aside.mkdir(parents=True)
+    for path in sorted(kept, key=lambda path: path.name == LATEST):
+        path.rename(aside / path.name)
+    return aside
 
 
 def restore(trainer: Trainer, found: Checkpoint, request: Request) -> None:

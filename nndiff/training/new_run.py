@@ -37,6 +37,8 @@ def new_run(job: Job) -> Run:
         warmup_steps=configuration.warmup_steps,
         ema_half_life=configuration.ema_half_life,
         samples_a_step=job.share().samples_a_step,
+        time_budget=request.time_budget,
+        begun_with=request.begun_with,
     )
 
 

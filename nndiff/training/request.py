@@ -24,9 +24,15 @@ class Request:
     seen: tuple[Seen, ...]
     seed: int = 0
     time_budget: float | None = None  # seconds
-    go_on: bool = False
+    go_on: bool = False  # whatever the training was begun with
+    restart: bool = False  # set an earlier training aside
     workers: int | None = None  # number of processes that load data
     begin_with: Path | None = None  # a checkpoint from whose weights the training starts
+
+    @property
+    def begun_with(self) -> str:
+        """Return the name by which a checkpoint remembers `begin_with`."""
+        return "" if self.begin_with is None else "/".join(self.begin_with.parts[-3:])
 
     @property
     def folder(self) -> Path:

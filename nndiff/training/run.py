@@ -41,9 +41,14 @@ def train(request: Request) -> Path:
 
 
 def _train(request: Request, ranks: Ranks, began: float) -> None:
+    aside = None
     if ranks.first:
         sweep(request.folder)
+        aside = checkpoints.set_aside(request.folder) if request.restart else None
+    ranks.wait()
     journal = Journal(request.folder, quiet=not ranks.first)
+    if aside is not None:
+        journal.say(f"The earlier training of this fold was moved to {aside}.")
     found = checkpoints.find(request)
     job = Job.of(request, ranks, found)
     run = _settled(job, found, began, journal.say)
@@ -51,6 +56,7 @@ def _train(request: Request, ranks: Ranks, began: float) -> None:
     if found is not None:
         checkpoints.restore(trainer, found, request)
         history, taken = found.history, found.taken
+        journal.say(f"Going on with the training of {request.folder} after step {trainer.step}.")
         del found  # frees memory: the trainer has copies of its weights and moments
     else:
         prior.learn(trainer, job.cases)

@@ -136,7 +136,7 @@ def explained(error: OSError, path: Path) -> NndiffError:
         return NndiffError(
             "The disk is full.",
             where=path,
-            remedy="free some space and run the same command again (nndiff_train: with --c); finished files are kept",
+            remedy="free some space and run the same command again; finished files are kept",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         return NndiffError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
 from dataclasses import replace
@@ -15,12 +16,14 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+import nndiff
 from nndiff import checkpoint
 from nndiff.checkpoint import BEST, BEST_TEXTURE, LATEST, Step
-from nndiff.cli.train import main, seconds_of
+from nndiff.cli.times import seconds_of
+from nndiff.cli.train import main
 from nndiff.imaging import store
 from nndiff.plans.plan import Plan
-from nndiff.training import alarms, job, journal, run, validation
+from nndiff.training import alarms, checkpoints, job, journal, run, validation
 from nndiff.training import budget as timing
 from nndiff.training.batches import Batches
 from nndiff.training.budget import (
@@ -35,7 +38,7 @@ from nndiff.training.ranks import Ranks
 from nndiff.training.run import train
 from nndiff.training.validation import without_network
 from nndiff.words.errors import NndiffError
-from nndiff.words.files import PART
+from nndiff.words.files import PART, read_json, write_json
 from nndiff.words.spread import Spread
 from tests.training.tiny import CPU, NAME, arrays, prepare, request, run_of, tiny_plan, trainer_of
 
@@ -189,9 +192,32 @@ def test_there_are_twenty_epochs_at_least_of_250_steps_at_most(steps, expected) 
     assert epoch_steps(steps) == expected
 
 
-@pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("30m", 1800), ("8h", 28800), ("2d", 172800), ("5", 5)])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90s", 90),
+        ("30m", 1800),
+        ("8h", 28800),
+        ("2d", 172800),
+        ("5", 5),
+        ("0.5h", 1800),
+        ("1h30m", 5400),
+        ("1d 2h", 93600),
+        ("08:00:00", 28800),
+        ("100:00:01", 360001),
+        ("1-00:00:00", 86400),
+        ("1-12", 129600),
+        ("1-12:30", 131400),
+    ],
+)
 def test_a_time_is_read_as_people_write_it(text, expected) -> None:
     assert seconds_of(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0", "0s", "08:00", "8 hours", "h", "-5", "1:99:00", "30m1h", "nan", "1e3"])
+def test_a_time_that_is_none_or_has_two_meanings_is_refused(text) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="a number alone: seconds"):
+        seconds_of(text)
 
 
 # ---------------------------------------------------------------- end to end
@@ -339,9 +365,21 @@ def test_it_starts_over_nothing_and_goes_on_only_as_it_began(tmp_path, trained) 
     _, folder = trained()
     before = (folder / LATEST).read_bytes()
     outcome, _ = trained()
-    assert outcome.code == 1
-    assert "A training of this fold exists already" in outcome.err
-    assert "--c" in outcome.err
+    assert outcome.code == 0
+    assert "after step 2" in outcome.err
+    assert (folder / LATEST).read_bytes() == before
+    for flags, difference in (
+        (("--set", "learning_rate=1e-4"), "learning_rate was 0.002, is 0.0001"),
+        (("--seed", "1"), "--seed was 0, is 1"),
+        (("--time_budget", "1h"), "--time_budget was not given, is 3600.0"),
+        (("--from", str(folder / LATEST)), "--from was not given, is bridge/fold_0/checkpoint_latest.pt"),
+    ):
+        outcome, _ = trained(*flags)
+        assert outcome.code == 1
+        assert "A training of this fold exists already" in outcome.err
+        assert difference in outcome.err
+        assert "(--c)" in outcome.err
+        assert "(--restart)" in outcome.err
     for flags in (("--set", "learning_rate=1e-4"), ("--seed", "1"), ("--time_budget", "1h")):
         outcome, _ = trained("--c", *flags)
         assert outcome.code == 1
@@ -439,3 +477,53 @@ def test_a_budget_spent_before_the_first_step_is_refused(tmp_path) -> None:
     with pytest.raises(NndiffError, match="too short"):
         train(request(tmp_path, plan, time_budget=1e-3))
     assert not (request(tmp_path, plan).folder / LATEST).exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_same_words_go_on_with_what_they_began(tmp_path, trained) -> None:
+    """Also where plan.json is another by now, as far as that does not change the training."""
+    prepared = prepare(tmp_path, tiny_plan(training_steps=4))
+    words = ("--set", "learning_rate=1e-4", "--seed", "3")
+    _, _folder = trained(*words)
+    plan = read_json(prepared / "plan.json")
+    plan["configurations"]["bridge"]["predicted"]["training_bytes"] += 1
+    plan["configurations"]["bridge"]["budget"]["memory_bytes"] += 1
+    write_json(prepared / "plan.json", plan)
+    outcome, _ = trained(*words)
+    assert outcome.code == 0, outcome.err
+    plan["configurations"]["bridge"]["warmup_steps"] += 1
+    write_json(prepared / "plan.json", plan)
+    outcome, _ = trained(*words)
+    assert outcome.code == 1
+    assert "warmup_steps was" in outcome.err
+    assert trained("--c")[0].code == 0
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_restart_begins_anew_and_keeps_the_earlier_training(tmp_path, trained) -> None:
+    prepare(tmp_path, tiny_plan(training_steps=2))
+    _, folder = trained()
+    first = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    for number in (1, 2):
+        outcome, _ = trained("--restart", "--seed", str(number))
+        assert outcome.code == 0, outcome.err
+        aside = folder.parent / "earlier" / f"fold_0_{number}"
+        assert str(aside) in outcome.err
+        assert checkpoint.load(folder / LATEST).run.seed == number
+    earlier = folder.parent / "earlier" / "fold_0_1"
+    assert {path.name: path.read_bytes() for path in earlier.iterdir() if path.is_file()} == first
+    assert (earlier / "validation").is_dir()
+    with pytest.raises(NndiffError, match="both go on and begin anew"):
+        nndiff.train("1", "bridge", 0, resume=True, restart=True, device="cpu")
+
+
+def test_a_restart_that_is_killed_half_way_has_not_lost_the_training(tmp_path, monkeypatch) -> None:
+    for name in (BEST, LATEST, "log.txt", "zzz"):
+        (tmp_path / "fold_0").mkdir(exist_ok=True)
+        (tmp_path / "fold_0" / name).write_text(name)
+    moved = []
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda path, to: moved.append(path.name) or rename(path, to))
+    checkpoints.set_aside(tmp_path / "fold_0")
+    assert moved[-1] == LATEST
+    assert checkpoints.set_aside(tmp_path / "fold_0") is None
