@@ -78,7 +78,7 @@ def request(paths: Paths, name: str, task: str, arguments: argparse.Namespace) -
 
 def make_plan(request: Request, fingerprint: Fingerprint, arguments: argparse.Namespace) -> Plan:
     """Make and print the plan, save it unless this is a dry run, and return it."""
-    from nndiff.cli.tables import plan_table
+    from nndiff.cli.plan_table import plan_table
     from nndiff.planning.request import planned
 
     made = planned(request, fingerprint, arguments.clean, not arguments.dry_run, say=told)

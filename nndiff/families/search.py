@@ -213,9 +213,10 @@ class Reasons:
 
 
 def fits(sized: Sized, limits: Limits) -> str:
-    most = f"{limits.bytes / GB:.2f} GB and {limits.flops / TFLOP:.3g} TFLOP"
+    most = f"{limits.bytes / GB:.2f} GB of memory and {limits.flops / TFLOP:.3g} TFLOP for a step to end in time"
+    closer = "time" if sized.cost.flops * limits.bytes > sized.cost.bytes * limits.flops else "memory"
     slow = "" if limits.affordable(sized) else "; this is the smallest size, and its steps are slow on this device"
-    return f"predicted {cost_words(sized.cost)}; the limits are {most}{slow}"
+    return f"predicted {cost_words(sized.cost)}; the limits are {most}; {closer} is the closer one{slow}"
 
 
 def about_batches(device: str) -> str:

@@ -46,6 +46,8 @@ def _stages(data: Data, puzzle_factor: Triple) -> Verdict[tuple[Stage, ...]]:
 
 BRIDGE = Method(
     name="bridge",
+    about="It starts at the source itself: one step gives the most likely value of each voxel, a walk of a few steps "
+    "an image with the texture of real scans (--objective texture).",
     tasks=("translation",),
     planned_for=("translation",),
     family="unet",

@@ -70,6 +70,8 @@ def _cache(start: Start, steps: int) -> Verdict[Cache]:
 
 DDPM = Method(
     name="ddpm",
+    about="It learns to remove noise of any strength: a walk begins with pure noise or, where there is a source, late, "
+    "with the source and a little noise.",
     tasks=("translation", "generation"),
     planned_for=("translation", "generation"),
     family="unet",

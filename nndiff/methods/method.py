@@ -68,6 +68,7 @@ class Method:
     """A method, from which the planner derives the configuration of the same name."""
 
     name: str
+    about: str  # what the user gets, in a sentence or two
     tasks: tuple[str, ...]  # the tasks that it serves
     planned_for: tuple[str, ...]  # the tasks for which it is planned if the user names no configuration
     family: str  # the network family

@@ -73,6 +73,7 @@ def _times(walk: Walk, first: int, steps: int) -> Times:
 
 PRDIT = Method(
     name="prdit",
+    about="A small network first learns local detail, then a transformer that sees the whole volume corrects it.",
     tasks=("translation", "generation"),
     planned_for=("generation",),
     family="prdit",
@@ -98,6 +99,7 @@ PRDIT = Method(
 PRDIT_LOWRES = replace(
     PRDIT,
     name="prdit_lowres",
+    about="prdit on coarser voxels: quick to train, and a start for prdit (--from).",
     planned_for=(),
     resized=halved,
     why_coarser="twice that of prdit along axes where a token can be halved: prdit can begin with this transformer",

@@ -13,7 +13,7 @@ from nndiff.diffusion.prediction import PREDICTIONS
 from nndiff.families.search import TFLOP
 from nndiff.methods.method import Data
 from nndiff.plans.channels import TIED, Channel
-from nndiff.plans.plan import DENOISING, Stage
+from nndiff.plans.plan import DENOISING, Configuration, Stage
 from nndiff.resources.cards import LEAST, card_of
 from nndiff.walk.layers import Shifts, Tiles
 from nndiff.words.budget import Budget
@@ -164,13 +164,13 @@ def training_steps(budget: Budget, step_flops: int) -> Verdict[int]:
 
 
 def warmup_steps(steps: int) -> Verdict[int]:
-    return Verdict(max(20, min(1000, steps // 20)), "a twentieth of the training, at most 1000 steps")
+    return Verdict(max(20, min(1000, steps // 20)), "a twentieth of the training, but 20 to 1000 steps")
 
 
 def ema_half_life(steps: int) -> Verdict[int]:
     return Verdict(
         max(10, min(5000, steps // 20)),
-        "a twentieth of the training; a longer average would still contain the initial weights",
+        "a twentieth of the training, but 10 to 5000 steps; a longer average would still contain the initial weights",
     )
 
 
@@ -193,6 +193,12 @@ def accumulate(batch_size: int, published: int | None = None, single_steps: floa
 def steps_within(budget: Budget, step_flops: int) -> float:
     """Return the number of steps that fit into the training time of this class of device."""
     return TRAINING_HOURS[budget.device] * 3600 / _step_seconds(budget, step_flops)
+
+
+def training_seconds(configuration: Configuration) -> float:
+    """Return the seconds that the planned training is expected to take."""
+    flops = configuration.predicted.training_flops * configuration.accumulate
+    return configuration.training_steps * _step_seconds(configuration.budget, flops)
 
 
 def _step_seconds(budget: Budget, step_flops: int) -> float:

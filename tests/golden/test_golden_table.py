@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nndiff.cli.tables import plan_table
+from nndiff.cli.plan_table import plan_table
 from nndiff.plans.plan import Decision
 from nndiff.words.verdict import Alternative
 from tests.golden.reviewed import demand_reviewed
