@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import math
 import os
 import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +20,8 @@ from nndiff.words.errors import NndiffError, nearest
 from nndiff.words.files import explained
 from nndiff.words.paths import Paths
 from nndiff.words.stopping import STOPPING, Stopped, handled, raise_stopped
+from nndiff.words.strict_json import encode
+from nndiff.words.telling import Quiet, fitted
 
 # Flags of nnU-Net that nndiff does not have → what to use instead.
 NNUNET_FLAGS = {
@@ -33,6 +37,12 @@ NNUNET_FLAGS = {
     "-pretrained_weights": "use --from RUN to begin with the weights of another run",
     "-nps": "reading, computing and writing always overlap, so leave the flag out",
     "-plans_name": "one plan.json holds all configurations, so leave the flag out",
+    "-val": "a training measures its held-out cases after every epoch; nndiff_find_best_configuration measures a fold",
+    "-val_best": "a training measures its held-out cases after every epoch, and prediction uses the best checkpoint",
+    "-disable_tta": "prediction mirrors nothing, so leave the flag out",
+    "-npz": "there are no probabilities; nndiff_predict --save_samples keeps draws, --save_uncertainty their spread",
+    "-save_probabilities": "there are no probabilities; --save_samples keeps draws, --save_uncertainty their spread",
+    "-disable_checkpointing": "a training that is stopped goes on from its checkpoints, so they are always written",
 }
 
 
@@ -47,7 +57,9 @@ class Command:
     run the command again.
     """
 
-    def __init__(self, name: str, description: str, go_on: str = "", at_start: Sequence[str] = ()):
+    def __init__(
+        self, name: str, description: str, go_on: str = "", at_start: Sequence[str] = (), answers: str = ""
+    ):  # answers: what the command finds out, which --json prints
         self.go_on = go_on  # the flag with which an interrupted command continues, if it needs one
         self.at_start = at_start  # flags that such a command refuses
         self.parser = _Parser(
@@ -71,6 +83,16 @@ class Command:
                 help=f"folder of {holds} (default: $nndiff_{root})",
             )
         self.flag("debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+        self.flag(
+            "quiet", action="store_true", default=argparse.SUPPRESS, help="print results, warnings and errors only"
+        )
+        if answers:
+            self.flag(
+                "json",
+                action="store_true",
+                default=argparse.SUPPRESS,
+                help=f"print {answers} as a line of JSON, and nothing else, to stdout",
+            )
 
     def flag(self, name: str, short: str | None = None, **options: Any) -> None:
         """Add a flag that can be written as -name and as --name."""
@@ -95,7 +117,7 @@ class Command:
         arguments = self.parser.parse_args(words)
         debug = getattr(arguments, "debug", False)
         try:
-            with handled(STOPPING, raise_stopped):
+            with handled(STOPPING, raise_stopped), _streams(arguments):
                 work(arguments)
         except NndiffError as error:
             if debug:
@@ -149,6 +171,27 @@ class Command:
                 yield word
             else:
                 values = 0 if "=" in word or action.nargs == 0 else math.inf if action.nargs == "+" else 1
+
+
+@contextmanager
+def _streams(arguments: argparse.Namespace) -> Iterator[None]:
+    """Keep stdout for the JSON, and stderr for what is urgent, if that was asked for."""
+    arguments.answers = sys.stdout
+    with ExitStack() as stack:
+        if getattr(arguments, "quiet", False):
+            quiet: Any = Quiet(sys.stderr)
+            stack.enter_context(redirect_stderr(quiet))
+        if getattr(arguments, "json", False):
+            stack.enter_context(redirect_stdout(sys.stderr))
+        yield
+
+
+def answer(arguments: argparse.Namespace, found: Any, text: Callable[[], str]) -> None:
+    """Print what a command has found out: `text`, or with --json `found` as one line."""
+    if getattr(arguments, "json", False):
+        print(json.dumps(encode(found), allow_nan=False), file=arguments.answers, flush=True)
+    else:
+        print(fitted(text(), sys.stdout))
 
 
 def paths_of(arguments: argparse.Namespace) -> Paths:
@@ -233,10 +276,16 @@ class _OneSpelling(argparse.HelpFormatter):
         return ", ".join(flags) + values
 
 
+NNUNET_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
+
+
 def _refuse_nnunet_flags(
     parser: argparse.ArgumentParser, words: Sequence[str], known: Mapping[str, str] = NNUNET_FLAGS
 ) -> None:
-    for word in words:
+    for before, word in zip(["", *words], words, strict=False):
+        if word in NNUNET_CONFIGURATIONS and (before.lstrip("-") in ("c", "configurations") or before.isdecimal()):
+            hint = "bridge, ddpm and prdit are configurations of nndiff; patch and spacing are planned for each"
+            parser.exit(2, f"{parser.prog}: {word} is a configuration of nnU-Net: {hint}\n")
         flag = "-" + word.lstrip("-").partition("=")[0]
         if word.startswith("-") and flag in known and flag not in parser._option_string_actions:
             parser.exit(2, f"{parser.prog}: nndiff does not have nnU-Net's flag {flag}: {known[flag]}\n")

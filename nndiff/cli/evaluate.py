@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nndiff.cli.command import Command, add_crew, crew
+from nndiff.cli.command import Command, add_crew, answer, crew
 from nndiff.words.kind import KINDS, SYNTHRAD_RANGES
 from nndiff.words.text_table import text_table
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    command = Command("nndiff_evaluate", __doc__ or "")
+    command = Command("nndiff_evaluate", __doc__ or "", answers="the summary")
     command.parser.add_argument(
         "truth", type=Path, metavar="GT", help="folder of the true volumes, CASE_0000.nii.gz, …"
     )
@@ -77,7 +77,7 @@ def _work(arguments: argparse.Namespace) -> None:
         puzzle_factor=getattr(arguments, "puzzle_factor", None),
         workers=crew(arguments),
     )
-    print(table(evaluation))
+    answer(arguments, evaluation.summary, lambda: table(evaluation))
     evaluation.demand_success()
 
 

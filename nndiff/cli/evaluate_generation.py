@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nndiff.cli.command import Command, paths_of
+from nndiff.cli.command import Command, answer, paths_of
 from nndiff.cli.train import add_fold
 from nndiff.words.errors import NndiffError
 from nndiff.words.text_table import text_table
@@ -20,7 +21,7 @@ HEADS = ("", "FID", "95 %", "MMD", "MMD² unbiased", "sliced W2", "to training",
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    command = Command("nndiff_evaluate_generation", __doc__ or "")
+    command = Command("nndiff_evaluate_generation", __doc__ or "", answers="the measures of each channel")
     add_fold(command)
     command.parser.add_argument("generated", type=Path, metavar="GENERATED", help="folder of the generated volumes")
     command.flag("output", short="o", type=Path, required=True, metavar="FOLDER", help="folder for generation.json")
@@ -76,7 +77,7 @@ def _work(arguments: argparse.Namespace) -> None:
         arguments.n,
     )
     for block in blocks:
-        print(table(block))
+        answer(arguments, block, partial(table, block))
     print(f"\nAll measures: {arguments.output / FILE}")
 
 

@@ -10,6 +10,7 @@ from nndiff.cli.command import Command, add_crew, add_dataset, crew, paths_of
 from nndiff.words.crew import Workers
 from nndiff.words.fingerprint import Fingerprint
 from nndiff.words.paths import Paths
+from nndiff.words.telling import fitted, tell
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,8 +42,8 @@ def extract(paths: Paths, name: str, workers: Workers, verify: bool, write: bool
 
     found, warnings = fingerprint.extract(dataset.read(paths.raw / name), workers, verify)
     for warning in warnings:
-        print(f"Warning: {warning}", file=sys.stderr)
-    print(f"\n{name}\n{fingerprint_table(found)}")
+        tell(f"Warning: {warning}")
+    print(fitted(f"\n{name}\n{fingerprint_table(found)}", sys.stdout))
     if write:
         path = paths.preprocessed / name / "fingerprint.json"
         save(path, found)

@@ -8,17 +8,18 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nndiff.cli.command import Command, add_configurations, add_dataset, paths_of
+from nndiff.cli.command import Command, add_configurations, add_dataset, answer, paths_of
 from nndiff.plans.plan import Plan
 from nndiff.words.fingerprint import Fingerprint
 from nndiff.words.paths import Paths
+from nndiff.words.telling import tell
 
 if TYPE_CHECKING:
     from nndiff.planning.request import Request
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    command = Command("nndiff_plan", __doc__ or "")
+    command = Command("nndiff_plan", __doc__ or "", answers="the plan")
     add_dataset(command)
     add_configurations(command)
     add_planning(command)
@@ -81,17 +82,16 @@ def make_plan(request: Request, fingerprint: Fingerprint, arguments: argparse.Na
     from nndiff.cli.plan_table import plan_table
     from nndiff.planning.request import planned
 
-    made = planned(request, fingerprint, arguments.clean, not arguments.dry_run, say=told)
-    print(f"\n{plan_table(made.plan, request.configurations, arguments.verbose)}\n")
+    made = planned(request, fingerprint, arguments.clean, not arguments.dry_run, say=tell)
+
+    def text() -> str:
+        return f"\n{plan_table(made.plan, request.configurations, arguments.verbose)}\n"
+
+    answer(arguments, made.plan, text)
     for note in made.notes:
         print(f"Note: {note}")
     print("Dry run: nothing was written." if arguments.dry_run else f"Wrote {request.path}")
     return made.plan
-
-
-def told(line: str) -> None:
-    """Print what a command is doing, apart from its results."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def _millimetres(text: str) -> float:

@@ -13,7 +13,7 @@ from nndiff.cli.preprocess import prepare_cases
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    command = Command("nndiff_plan_and_preprocess", __doc__ or "")
+    command = Command("nndiff_plan_and_preprocess", __doc__ or "", answers="the plan")
     add_dataset(command)
     add_configurations(command)
     add_crew(command)

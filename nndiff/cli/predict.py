@@ -15,6 +15,7 @@ from nndiff.walk.sampler import Flag, flags
 from nndiff.words.errors import NndiffError
 from nndiff.words.lives import life
 from nndiff.words.paths import demand_input, demand_model
+from nndiff.words.telling import tell
 
 DIAL = {"fidelity": 0.0, "balanced": 0.5, "texture": 1.0}
 
@@ -173,7 +174,7 @@ def _work(arguments: argparse.Namespace) -> None:
     print(f"{done} written to {arguments.output}{kept}; all settings: {summary.record}")
     for case, lines in summary.warnings.items():
         for line in lines:
-            print(f"Warning: {case}: {line}", file=sys.stderr)
+            tell(f"Warning: {case}: {line}")
 
 
 def _part(arguments: argparse.Namespace) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from nndiff.cli.command import Command, add_workers, paths_of
 from nndiff.cli.times import HINT, seconds_of
 from nndiff.words.stopping import Stopped
+from nndiff.words.telling import fitted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,12 +98,13 @@ def _work(arguments: argparse.Namespace) -> None:
 def _tune(folder: Path, prepared: Path, arguments: argparse.Namespace) -> None:
     """Tune the sampler in a fifth of the training time, unless the same checkpoint is already tuned."""
     from nndiff.resources.machine import training_device
-    from nndiff.tuning.run import SHARE, Request, can_be_tuned, run, up_to_date
+    from nndiff.tuning.run import SHARE, Request, can_be_tuned, ends, run, summary, up_to_date
 
     if can_be_tuned(folder) and not up_to_date(folder):
         budget = arguments.time_budget
         device = training_device(arguments.device)
-        run(Request(folder, prepared, device, None if budget is None else SHARE * budget))
+        found = run(Request(folder, prepared, device, None if budget is None else SHARE * budget))
+        print(fitted(f"{summary(found)}\n{ends(found)}", sys.stdout))
 
 
 def _is_first() -> bool:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from nndiff.cli.command import Command, paths_of
+from nndiff.cli.command import Command, answer, paths_of
 from nndiff.cli.times import HINT, seconds_of
 from nndiff.cli.train import add_device, add_fold
+
+if TYPE_CHECKING:
+    from nndiff.sampling.inference import Inference
 
 OBJECTIVES = ("fidelity", "balanced", "texture")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    command = Command("nndiff_tune", __doc__ or "")
+    command = Command("nndiff_tune", __doc__ or "", answers="what was chosen and measured")
     add_fold(command)
     add_device(command)
     command.flag(
@@ -51,7 +55,7 @@ def _work(arguments: argparse.Namespace) -> None:
     import nndiff
 
     paths = paths_of(arguments)
-    nndiff.tune(
+    found = nndiff.tune(
         arguments.dataset,
         arguments.configuration,
         arguments.fold,
@@ -66,9 +70,16 @@ def _work(arguments: argparse.Namespace) -> None:
     )
     from nndiff.sampling.inference import FILE
 
+    answer(arguments, found, lambda: in_words(found))
     name = paths.dataset_name(arguments.dataset)
     fold = paths.results / name / arguments.configuration / f"fold_{arguments.fold}"
     print(f"Wrote {fold / FILE}, which nndiff_predict uses, and a plot: {fold / 'tuning.png'}")
+
+
+def in_words(found: Inference) -> str:
+    from nndiff.tuning.run import ends, summary
+
+    return f"{summary(found)}\n{ends(found)}"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ The result of a case depends only on (seed, its name), not on other cases or on 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +31,7 @@ from nndiff.sampling import dial
 from nndiff.walk.sampler import SamplerPlan, revised_sampler
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import demand_writable, sweep
+from nndiff.words.telling import tell
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def ready(request: Request) -> Ready:
         stop = dial.at(trained.dial, request.dial, trained.model.configuration)
         own = stop.sampler
         if not request.quiet:
-            print(f"Dial at {request.dial:g}: {stop.label()}", file=sys.stderr)
+            tell(f"Dial at {request.dial:g}: {stop.label()}")
     sampler = revised_sampler(own, request.sampler)
     sampler.start.demand_source(None if generates else request.input)
     sampler.demand(trained.model.setting)
@@ -130,7 +130,7 @@ def _inputs(request: Request, trained: Trained, generates: bool) -> Inputs:
     assert request.input is not None
     found = inputs.find(request.input, trained.plan.source_channels)
     if found.ignored and not request.quiet:
-        print(f"Ignored because of their names: {', '.join(found.ignored[:5])}", file=sys.stderr)
+        tell(f"Ignored because of their names: {', '.join(found.ignored[:5])}")
     return found
 
 

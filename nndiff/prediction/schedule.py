@@ -8,7 +8,6 @@ At most three cases are in memory. A case that fails is reported, and the others
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from nndiff.prediction.draws import Computed
 from nndiff.prediction.inputs import InputCase
 from nndiff.prediction.reading import Read
 from nndiff.resources.outcomes import Failure, guarded
+from nndiff.resources.progress import bar
 
 
 @dataclass(frozen=True)
@@ -33,25 +33,25 @@ class Schedule:
 
     def run(self, cases: Sequence[InputCase], quiet: bool) -> None:
         """Run all stages of every case."""
-        bar = _bar(len(cases) * self.steps, quiet)
-        with bar, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        shown = bar(len(cases) * self.steps, "Predict", "step", quiet)
+        with shown, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             ahead = reader.submit(self._read, cases[0]) if cases else None
             behind: Future[None] | None = None
             for i, case in enumerate(cases):
                 assert ahead is not None
                 there = ahead.result()
                 ahead = reader.submit(self._read, cases[i + 1]) if i + 1 < len(cases) else None
-                bar.set_postfix_str(case.name)
+                shown.set_postfix_str(case.name)
                 outcome: Computed | Failure
                 if isinstance(there, Failure):
                     outcome = there
                 else:
-                    outcome = guarded(case.name, partial(self.compute, case, there, bar.update))
+                    outcome = guarded(case.name, partial(self.compute, case, there, shown.update))
                 del there  # what was read is not needed while it is written
                 if behind is not None:
                     behind.result()
                 behind = writer.submit(self._written, case, outcome)
-                bar.n = (i + 1) * self.steps  # a failed case has not advanced the bar
+                shown.n = (i + 1) * self.steps  # a failed case has not advanced the bar
             if behind is not None:
                 behind.result()
 
@@ -61,11 +61,3 @@ class Schedule:
     def _written(self, case: InputCase, outcome: Computed | Failure) -> None:
         row = outcome if isinstance(outcome, Failure) else guarded(case.name, partial(self.write, case, outcome))
         self.finish(case.name, row)
-
-
-def _bar(total: int, quiet: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(
-        total=total, desc="Predict", unit="step", file=sys.stderr, dynamic_ncols=True, mininterval=0.5, disable=quiet
-    )

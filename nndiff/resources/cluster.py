@@ -14,7 +14,6 @@ import contextlib
 import importlib
 import os
 import platform
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from nndiff.resources.outcomes import Failure, Guarded, Named
 from nndiff.resources.processes import CHECK, PATIENCE
 from nndiff.words.crew import Crew
 from nndiff.words.errors import NndiffError
+from nndiff.words.telling import tell
 from nndiff.words.version import VERSION
 
 C = TypeVar("C", bound=Named)
@@ -206,7 +206,7 @@ def _started(crew: Crew, memory: int) -> Any:
         atexit.register(cluster.close)
         client = distributed.Client(cluster, set_as_default=False)
         atexit.register(client.close)
-        print(f"Waiting for workers in {crew.batch_system}; dashboard: {client.dashboard_link}", file=sys.stderr)
+        tell(f"Waiting for workers in {crew.batch_system}; dashboard: {client.dashboard_link}")
         client.wait_for_workers(1)
         _BEGUN[crew] = _checked(client)
     return _BEGUN[crew]

@@ -9,13 +9,13 @@ cluster (cluster.py) or, without workers (0), this process itself, in the order 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from nndiff.resources import processes
 from nndiff.resources.machine import available_cores, free_ram
 from nndiff.resources.outcomes import Failure, Guarded, Named
+from nndiff.resources.progress import bar
 from nndiff.words.crew import Crew, Workers, crew_of
 
 C = TypeVar("C", bound=Named)
@@ -34,13 +34,10 @@ def run(
 
     A case needs about `bytes_each` of memory, and with `gpu` one of a cluster's GPUs.
     """
-    from tqdm import tqdm
-
     outcomes = _outcomes(function, cases, crew_of(workers), bytes_each, gpu)
-    bar = tqdm(total=len(cases), desc=label, unit="case", file=sys.stderr, dynamic_ncols=True, mininterval=0.5)
-    with bar:
+    with bar(len(cases), label, "case") as shown:
         for case, outcome in outcomes:
-            bar.update()
+            shown.update()
             yield case, outcome
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from nndiff.checkpoint import Epoch, Run
 from nndiff.pictures import Curve, curves, slices
 from nndiff.training.validation import Example
 from nndiff.words.files import append, atomic
+from nndiff.words.telling import tell
 
 REST = 19.0  # waiting time before the next drawing, as a multiple of the duration of the last one
 
@@ -37,7 +37,7 @@ class Journal:
         """Print the line and append it to log.txt."""
         if self.quiet:
             return
-        print(line, file=sys.stderr, flush=True)
+        tell(line)
         append(self.folder / "log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
 
     def write(self, history: Sequence[Epoch], run: Run, stages: Sequence[int]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from nndiff.tuning.search import Search, frontier, tune
 from nndiff.tuning.teacher import forced, table
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import atomic
+from nndiff.words.telling import tell
 from nndiff.words.text_table import text_table
 
 MOST_CASES = 4  # the most cases for the choice, and the most other cases for the report
@@ -65,25 +65,23 @@ def run(request: Request) -> Inference:
     search = Search(
         bench=bench, cases=choosing, budget=budget, objective=request.objective, at_most=request.seconds_a_volume
     )
-    _say(f"Tuning on {', '.join(choosing)} for at most {budget:.0f} s. Planned sampler: {planned.label()}.")
+    tell(f"Tuning on {', '.join(choosing)} for at most {budget:.0f} s. Planned sampler: {planned.label()}.")
 
     def measured(row: Measured) -> None:
-        _say("  " + _line(row.row(search.texture)))
+        tell("  " + _line(row.row(search.texture)))
 
     found = tune(search, planned, reporting, request.checkpoint, digest_of(trained.ema), measured)
     if search.left_out:
-        _say(f"{len(search.left_out)} samplers were not tried for lack of time; --time_budget allows more.")
+        tell(f"{len(search.left_out)} samplers were not tried for lack of time; --time_budget allows more.")
     inference.save(request.fold, found)
     with atomic(request.fold / "tuning.png") as part:
         tradeoff(part, points(search, found), "seconds per volume", f"score ({request.objective})", _title(found))
-    _say(summary(found))
-    _say(ends(found))
     rows = forced(bench, planned, choosing[:1])
     if rows:
-        _say(f"\nEstimates from x_t made of the truth, case {choosing[0]} (documentation/how-to/tune.md):")
-        _say(table(rows))
+        tell(f"\nEstimates from x_t made of the truth, case {choosing[0]} (documentation/how-to/tune.md):")
+        tell(table(rows))
         planned_part = trained.planned.open_part
-        _say(f"What the source leaves open: {rows[0].error:.4g} in one step on this case; planned {planned_part:.4g}.")
+        tell(f"What the source leaves open: {rows[0].error:.4g} in one step on this case; planned {planned_part:.4g}.")
     return found
 
 
@@ -187,7 +185,7 @@ def _cases(request: Request, trained: Checkpoint) -> tuple[tuple[str, ...], tupl
     there = store.cases(folder) if folder.is_dir() else []
     held = sorted(set(there) - set(trained.run.training)) if trained.run.held_out else sorted(trained.run.validation)
     if not trained.run.held_out:
-        _say("Warning: fold all has no held-out case. Tuning on training cases favours samplers that overfit.")
+        tell("Warning: fold all has no held-out case. Tuning on training cases favours samplers that overfit.")
     held = [case for case in held if case in there]
     if not held:
         raise NndiffError(
@@ -195,11 +193,7 @@ def _cases(request: Request, trained: Checkpoint) -> tuple[tuple[str, ...], tupl
         )
     order = [held[i] for i in np.random.default_rng(request.seed).permutation(len(held))]
     if len(order) == 1:
-        _say("Warning: the choice and the results are from the same single held-out case, so they are uncertain.")
+        tell("Warning: the choice and the results are from the same single held-out case, so they are uncertain.")
         return tuple(order), ()
     half = min(MOST_CASES, (len(order) + 1) // 2)
     return tuple(order[:half]), tuple(order[half : half + MOST_CASES])
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

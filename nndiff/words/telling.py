@@ -1,0 +1,65 @@
+"""What a command tells while it works: on stderr, so that stdout holds its results alone.
+
+On a terminal long lines are broken to its width. In a pipe or a file each stays one line, without carriage returns.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+import textwrap
+from typing import TextIO
+
+URGENT = ("warning", "error")  # how lines begin that are told even if a command is asked to be quiet
+
+
+def tell(line: str) -> None:
+    print(fitted(line, sys.stderr), file=sys.stderr, flush=True)
+
+
+def fitted(text: str, stream: TextIO) -> str:
+    """Return the text with lines that fit the terminal behind the stream, if there is one."""
+    width = width_of(stream)
+    if width is None:
+        return text
+    return "\n".join(_broken(line, width) for line in text.split("\n"))
+
+
+def width_of(stream: TextIO) -> int | None:
+    """Return the columns of the terminal behind the stream, or None if it is a pipe or a file."""
+    return shutil.get_terminal_size((80, 24)).columns if stream.isatty() else None
+
+
+def _broken(line: str, width: int) -> str:
+    if len(line) <= width:
+        return line
+    indent = " " * (len(line) - len(line.lstrip()))
+    return textwrap.fill(
+        line.strip(),
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent + "    ",
+        break_long_words=False,  # paths stay whole
+        break_on_hyphens=False,
+    )
+
+
+class Quiet(io.TextIOBase):
+    """A stream that passes on only the lines that are urgent."""
+
+    def __init__(self, stream: TextIO):
+        self.stream, self.begun = stream, ""
+
+    def write(self, text: str) -> int:
+        *lines, self.begun = (self.begun + text).replace("\r", "\n").split("\n")
+        for line in lines:
+            if line.lstrip().lower().startswith(URGENT):
+                self.stream.write(line + "\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        return False
