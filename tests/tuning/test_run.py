@@ -70,8 +70,8 @@ def test_it_leaves_a_choice_a_picture_and_says_both(fold, run_cli, name) -> None
     assert sampler_of(folder) == found.sampler
     assert up_to_date(folder)
     for row in found.report:
-        assert row.label in err
-    assert "texture dB" in err
+        assert row.label in out
+    assert "texture dB" in out
 
 
 def test_the_choice_of_another_checkpoint_is_refused(fold, run_cli) -> None:
