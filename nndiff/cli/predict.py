@@ -57,7 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _add_where(command: Command) -> None:
     command.flag(
-        "input", short="i", type=Path, default=None, metavar="FOLDER", help="folder of the scans, CASE_0000.nii.gz, …"
+        "input",
+        short="i",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="folder of the scans, CASE_0000.nii.gz, …, or one scan",
     )
     command.flag(
         "output", short="o", type=Path, required=True, metavar="FOLDER", help="folder for the predicted volumes"

@@ -1,7 +1,8 @@
-"""The cases in the input folder: CASE_0000.nii.gz, one file per source channel. No image is opened here.
+"""The cases of the input: a folder with CASE_0000.nii.gz, one file per source channel. No image is opened here.
 
 A channel may be a DICOM series, in a folder CASE_0000 or a file CASE_0000.zip; for a model with one channel the name
-CASE is enough. If the input folder itself is a series, it is one case, with the name of the folder.
+CASE is enough. If the input folder itself is a series, it is one case, with the name of the folder. If the input is a
+file, it is one case, with the other channels beside it.
 """
 
 from __future__ import annotations
@@ -39,17 +40,18 @@ class Inputs:
 
 
 def find(folder: Path, channels: tuple[Channel, ...]) -> Inputs:
-    """Return all cases of the folder, sorted by name."""
+    """Return all cases of the folder, sorted by name, or the one case of a file."""
     demand_input(folder)
+    alone = folder.is_file()
     found: dict[str, dict[int, Path]] = defaultdict(dict)
     endings: dict[str, str] = {}
     failures: dict[str, str] = {}
     ignored = []
-    itself = dicom.holds_dicom(folder)
-    for path in [folder] if itself else sorted(folder.iterdir()):
+    itself = not alone and dicom.holds_dicom(folder)
+    for path in _channels_of(folder) if alone else [folder] if itself else sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        named = _named(path.resolve() if itself else path, channels)
+        named = _named(path.resolve() if itself else path, channels, alone)
         if named is None:
             ignored.append(path.name)
             continue
@@ -91,14 +93,30 @@ def to_generate(volumes: int, ending: str) -> Inputs:
     return Inputs(tuple(InputCase(f"volume_{i:03d}", (), ending) for i in range(volumes)), {}, ())
 
 
-def _named(path: Path, channels: tuple[Channel, ...]) -> tuple[str, str] | None:
-    """Return CASE_0000 and the file ending of its outputs, or None if the path is not an image."""
+def _channels_of(file: Path) -> list[Path]:
+    """Return the file and, if it is one channel of a case, those beside it."""
+    ending = next((ending for ending in FILE_ENDINGS if file.name.endswith(ending)), None)
+    match = None if ending is None else CHANNEL.match(file.name.removesuffix(ending))
+    if match is None or ending is None:
+        return [file]
+    stems = {path: CHANNEL.match(path.name.removesuffix(ending)) for path in file.parent.glob(f"*{ending}")}
+    return sorted(path for path, stem in stems.items() if stem is not None and stem["case"] == match["case"])
+
+
+def _named(path: Path, channels: tuple[Channel, ...], alone: bool) -> tuple[str, str] | None:
+    """Return CASE_0000 and the file ending of its outputs, or None if the path is not an image.
+
+    A file that is given `alone` needs no channel number, if the model has one channel.
+    """
     archive = path.suffix.lower() == ".zip"
     if archive or (path.is_dir() and any(dicom.holds_dicom(folder) for folder in (path, *_below(path)))):
         stem = path.stem if archive else path.name
         return (f"{stem}_0000" if len(channels) == 1 and not CHANNEL.match(stem) else stem), DICOM_TO
     ending = next((ending for ending in FILE_ENDINGS if path.name.endswith(ending)), None)
-    return None if ending is None or not path.is_file() else (path.name[: -len(ending)], ending)
+    if ending is None or not path.is_file():
+        return None
+    stem = path.name[: -len(ending)]
+    return (f"{stem}_0000" if alone and len(channels) == 1 and not CHANNEL.match(stem) else stem), ending
 
 
 def _below(path: Path) -> list[Path]:

@@ -43,7 +43,8 @@ class Request:
 
 def demand_sound(request: Request) -> None:
     """Refuse a request that no model could fulfil."""
-    if request.input is not None and request.input.resolve() == request.output.resolve():
+    scans = request.input.parent if request.input is not None and request.input.is_file() else request.input
+    if scans is not None and scans.resolve() == request.output.resolve():
         raise NndiffError(
             "The output folder must not be the input folder, because outputs would replace the scans.",
             where=request.output,

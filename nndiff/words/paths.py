@@ -67,9 +67,10 @@ class Paths:
         return roots or [self.raw]
 
 
-def demand_input(folder: Path) -> None:
-    if not folder.is_dir():
-        raise NndiffError("The input folder does not exist.", where=folder, remedy="correct the path after -i")
+def demand_input(path: Path) -> None:
+    """Refuse an input that is neither a folder of scans nor a scan."""
+    if not path.exists():
+        raise NndiffError("The input folder does not exist.", where=path, remedy="correct the path after -i")
 
 
 def demand_model(folder: Path) -> None:

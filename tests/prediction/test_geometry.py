@@ -9,6 +9,7 @@ import SimpleITK as sitk
 import nndiff
 from nndiff.prediction import draws
 from nndiff.sampling import translate
+from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json
 from tests.conftest import make_phantom
 from tests.prediction.trained import copying_model, model_folder
@@ -183,3 +184,14 @@ def test_the_smaller_the_step_the_more_tiles(tmp_path, monkeypatch):
         translated(tmp_path, model, "a_0000.mha", step_size=step_size)
         tiles.append(read_json(tmp_path / "out" / "predict.json")["cases"]["a"]["tiles"])
     assert tiles[0] < tiles[1] < tiles[2]
+
+
+def test_a_single_scan_is_translated_as_in_its_folder_but_not_over_itself(tmp_path):
+    model = copying_model(tmp_path)
+    save_scan(tmp_path / "in" / "a_0000.mha", make_phantom(1, noise=0.3))
+    whole = sitk.GetArrayFromImage(translated(tmp_path, model, "a_0000.mha"))
+    scan, out = tmp_path / "in" / "a_0000.mha", tmp_path / "alone"
+    nndiff.predict(scan, out, model, quiet=True, device="cpu")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(out / "a_0000.mha"))), whole)
+    with pytest.raises(NndiffError, match="would replace the scans"):
+        nndiff.predict(scan, scan.parent, model, quiet=True, device="cpu")

@@ -80,3 +80,22 @@ def test_a_folder_without_an_image_or_none_at_all_is_refused(folder):
         find(folder("notes.txt"), (PET,))
     with pytest.raises(NndiffError, match="does not exist"):
         find(folder() / "nowhere", (PET,))
+
+
+@pytest.mark.parametrize("name", ["a_0000.nii.gz", "scan.nii.gz", "scan.mha"])
+def test_one_file_is_one_case(folder, name):
+    """Whatever lies beside it."""
+    path = folder(name, "b_0000.nii.gz", "a_0001.nii.gz" if name.startswith("s") else "c.nii.gz") / name
+    (case,) = find(path, (PET,)).cases
+    stem = name.removesuffix(".nii.gz").removesuffix(".mha").removesuffix("_0000")
+    assert (case.name, case.files) == (stem, (path,))
+    assert name.endswith(case.ending)
+
+
+def test_the_other_channels_of_a_file_lie_beside_it(folder):
+    here = folder("a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "aa_0001.nii.gz", "a_0001.mha")
+    (case,) = find(here / "a_0001.nii.gz", (PET, CT)).cases
+    assert (case.name, case.files) == ("a", (here / "a_0000.nii.gz", here / "a_0001.nii.gz"))
+    assert "2 source channels" in find(here / "b_0000.nii.gz", (PET, CT)).failures["b"]
+    with pytest.raises(NndiffError, match=r"no image(.|\n)*notes"):
+        find(folder("notes.txt") / "notes.txt", (PET,))
