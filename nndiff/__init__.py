@@ -64,8 +64,8 @@ def plan(
         configurations: methods to plan; unset: those that are planned for the dataset's task.
         settings: decisions made by hand, such as "configurations.bridge.batch_size=4".
         gpu_memory_target: GB of the GPU to plan for; unset: the GPU of this machine, else its RAM.
-        clean: forget the existing plan, with what was edited in it by hand.
-        dry_run: write nothing.
+        clean: read the scans again, and forget the existing plan with what was edited in it by hand.
+        dry_run: write no plan. The fingerprint is kept where there is no plan yet, so that the next run is quick.
         verify: look for NaN, empty scans, overflows, duplicates and clashing grids first.
         workers: processes at most, 0 for none; or a `Crew`, whose workers may be those of a cluster.
         raw, preprocessed: root folders, instead of those in the environment (nndiff_raw, nndiff_preprocessed).
@@ -76,18 +76,17 @@ def plan(
     paths = _paths(raw=raw, preprocessed=preprocessed)
     name = paths.dataset_name(dataset)
 
-    from nndiff.data import fingerprint
+    from nndiff.data.kept import keep, measured
     from nndiff.planning.request import planned, request
-    from nndiff.plans.plan import save
     from nndiff.words import dataset as raw_dataset
 
     found = raw_dataset.read(paths.raw / name)
     folder = paths.preprocessed / name
     asked = request(folder, found.task, configurations, settings, gpu_memory_target, writes=not dry_run)
-    measured, _ = fingerprint.extract(found, workers, verify)
-    if not dry_run:
-        save(folder / "fingerprint.json", measured)
-    return planned(asked, measured, clean, writes=not dry_run).plan
+    known = measured(found, folder, workers, verify, anew=clean)
+    if not known.kept and (not dry_run or not asked.path.exists()):
+        keep(found, folder, verify, known)
+    return planned(asked, known.fingerprint, clean, writes=not dry_run).plan
 
 
 def preprocess(

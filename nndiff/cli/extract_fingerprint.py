@@ -30,25 +30,31 @@ def add_verification(command: Command) -> None:
 def _work(arguments: argparse.Namespace) -> None:
     paths = paths_of(arguments)
     for wanted in arguments.dataset:
-        extract(paths, paths.dataset_name(wanted), crew(arguments), arguments.verify_dataset_integrity)
+        extract(paths, paths.dataset_name(wanted), crew(arguments), arguments.verify_dataset_integrity, anew=True)
 
 
-def extract(paths: Paths, name: str, workers: Workers, verify: bool, write: bool = True) -> Fingerprint:
-    """Extract a fingerprint, print its warnings and its table, save it if `write`, and return it."""
+def extract(
+    paths: Paths, name: str, workers: Workers, verify: bool, anew: bool = False, write: bool = True
+) -> Fingerprint:
+    """Return the fingerprint of a dataset after printing its warnings and its table, and save it if `write`.
+
+    It is extracted only if the files have changed, or `anew`.
+    """
     from nndiff.cli.tables import fingerprint_table
-    from nndiff.data import fingerprint
-    from nndiff.plans.plan import save
+    from nndiff.data.kept import FILE, keep, measured
     from nndiff.words import dataset
 
-    found, warnings = fingerprint.extract(dataset.read(paths.raw / name), workers, verify)
-    for warning in warnings:
+    raw, folder = dataset.read(paths.raw / name), paths.preprocessed / name
+    found = measured(raw, folder, workers, verify, anew)
+    for warning in found.warnings:
         tell(f"Warning: {warning}")
-    print(fitted(f"\n{name}\n{fingerprint_table(found)}", sys.stdout))
-    if write:
-        path = paths.preprocessed / name / "fingerprint.json"
-        save(path, found)
-        print(f"\nWrote {path}")
-    return found
+    print(fitted(f"\n{name}\n{fingerprint_table(found.fingerprint)}", sys.stdout))
+    if found.kept:
+        print(f"\nNo file has changed since {folder / FILE} was extracted (--clean extracts it again).")
+    elif write:
+        keep(raw, folder, verify, found)
+        print(f"\nWrote {folder / FILE}")
+    return found.fingerprint
 
 
 if __name__ == "__main__":

@@ -50,8 +50,8 @@ def add_planning(command: Command) -> None:
         metavar="KEY=VALUE",
         help="set a decision by hand, e.g. configurations.bridge.batch_size=4",
     )
-    command.flag("clean", action="store_true", help="plan again from the start and discard all edits made by hand")
-    command.flag("dry-run", action="store_true", help="print the decisions and write nothing")
+    command.flag("clean", action="store_true", help="read the scans and plan again, and discard all edits made by hand")
+    command.flag("dry-run", action="store_true", help="print the decisions, and write no plan")
     command.flag("verbose", action="store_true", help="also print the alternatives to each decision")
 
 
@@ -90,7 +90,7 @@ def make_plan(request: Request, fingerprint: Fingerprint, arguments: argparse.Na
     answer(arguments, made.plan, text)
     for note in made.notes:
         print(f"Note: {note}")
-    print("Dry run: nothing was written." if arguments.dry_run else f"Wrote {request.path}")
+    print("Dry run: no plan was written." if arguments.dry_run else f"Wrote {request.path}")
     return made.plan
 
 

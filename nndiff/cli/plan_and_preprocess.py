@@ -31,7 +31,9 @@ def _work(arguments: argparse.Namespace) -> None:
         name = paths.dataset_name(wanted)
         write = not arguments.dry_run
         asked = request(paths, name, dataset.read(paths.raw / name).task, arguments)
-        fingerprint = extract(paths, name, crew(arguments), arguments.verify_dataset_integrity, write)
+        keeps = write or not asked.path.exists()  # a dry run keeps it for the run that follows
+        verify = arguments.verify_dataset_integrity
+        fingerprint = extract(paths, name, crew(arguments), verify, arguments.clean, keeps)
         plan = make_plan(asked, fingerprint, arguments)
         if write and not arguments.no_pp:
             prepare_cases(paths, plan, arguments.configurations or list(plan.configurations), crew(arguments))

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import struct
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 import SimpleITK as sitk
 
 from nndiff.cli.plan_and_preprocess import main
+from nndiff.data import kept
+from nndiff.words.dataset import read
 from nndiff.words.files import PART
 from tests.conftest import ORIGIN, SHAPE, SPACING, make_phantom, save_volume
 
@@ -213,8 +216,24 @@ def test_two_orientations_in_one_dataset_give_what_their_canonical_twins_give(ra
             np.testing.assert_array_equal(one, two)
 
 
-def test_a_dry_run_writes_nothing(dataset, roots, run_cli):
+def test_a_dry_run_writes_no_plan_and_its_fingerprint_is_used_by_the_next_run(dataset, roots, run_cli, monkeypatch):
+    folder = roots.preprocessed / "Dataset001_Tiny"
     code, out, _ = run_cli(main, *FAST, "--dry-run")
     assert code == 0
-    assert "nothing was written" in out
-    assert not roots.preprocessed.exists()
+    assert "no plan was written" in out
+    assert {path.name for path in folder.iterdir()} == {kept.FILE, kept.ORIGIN}
+    with monkeypatch.context() as patched:
+        patched.setattr(kept, "extract", lambda *_: pytest.fail("the scans were read again"))
+        code, out, err = run_cli(main, *FAST)
+    assert code == 0, err
+    assert "No file has changed" in out
+    before = (folder / kept.FILE).read_bytes()
+    path = next((dataset / "imagesTr").iterdir())
+    os.utime(path, ns=(0, 10**9))
+    code, out, _ = run_cli(main, *FAST, "--dry-run")  # of a plan that exists: its fingerprint stays
+    assert code == 0
+    assert "No file has changed" not in out
+    assert json.loads((folder / kept.ORIGIN).read_text())["files"] != kept.digest_of(read(dataset), True)
+    assert run_cli(main, *FAST).code == 0
+    assert json.loads((folder / kept.ORIGIN).read_text())["files"] == kept.digest_of(read(dataset), True)
+    assert (folder / kept.FILE).read_bytes() == before
