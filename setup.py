@@ -29,11 +29,13 @@ setup(
     ],
     extras_require={
         "dicom": ["pydicom>=3.0"],
+        "tensorboard": ["tensorboard>=2.15"],
         "cluster": ["distributed>=2024.5", "dask-jobqueue>=0.8.5"],
         "dev": [
             "pydicom>=3.0",
             "distributed>=2024.5",
             "dask-jobqueue>=0.8.5",
+            "tensorboard>=2.15",
             "pytest",
             "pytest-xdist",
             "pytest-cov",

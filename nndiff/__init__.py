@@ -25,7 +25,7 @@ Everything else is private by convention. Floors, imported downward only (tests/
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from nndiff.words.crew import Crew, Workers
 from nndiff.words.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from nndiff.checkpoint import Epoch
     from nndiff.data.preprocess import Summary as Prepared
     from nndiff.evaluation import Evaluation
     from nndiff.plans.plan import Plan
@@ -131,6 +132,8 @@ def train(
     resume: bool = False,
     restart: bool = False,
     begin_with: Folder | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    tensorboard: bool = False,
     device: str | None = None,
     workers: int | None = None,
     preprocessed: Folder | None = None,
@@ -149,6 +152,8 @@ def train(
             is asked for again with the same settings, or whose job a scheduler begins again, does so by itself.
         restart: begin anew; an earlier training of the fold is moved to earlier/ beside it.
         begin_with: another run's weights: its fold's folder, a checkpoint, or a configuration trained in this fold.
+        on_epoch: called after every epoch with its figures (`nndiff.checkpoint.Epoch`), e.g. to feed a tracker.
+        tensorboard: write the same figures for TensorBoard, into the fold's folder tensorboard/.
         device: "cuda", "cpu" or "mps"; unset: the GPU, else the CPU.
         workers: processes that load data.
         preprocessed, results: root folders, instead of those in the environment.
@@ -190,6 +195,11 @@ def train(
             remedy="pass --c alone, or --restart with the new settings to begin anew",
         )
     measured = load(Fingerprint, prepared / "fingerprint.json", "extract it first: nndiff_extract_fingerprint")
+    listeners = [] if on_epoch is None else [on_epoch]
+    if tensorboard:
+        from nndiff.training.tensorboard import Board
+
+        listeners.append(Board(latest.parent))
     return stage(
         Request(
             plan=put_in(found, configuration, settings),
@@ -204,6 +214,7 @@ def train(
             go_on=resume,
             restart=restart,
             workers=workers,
+            listeners=tuple(listeners),
             begin_with=None if begin_with is None else of_another(begin_with, folder, str(fold)),
         )
     )

@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="RUN",
         help="begin with the weights of another fold, checkpoint or configuration",
     )
+    command.flag("tensorboard", action="store_true", help="also write the curves for TensorBoard, in tensorboard/")
     command.flag("no_tune", action="store_true", help="do not tune the sampler after the training")
     add_workers(command)
     return command.run(_work, argv)
@@ -78,6 +79,7 @@ def _work(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         resume=arguments.c,
         restart=arguments.restart,
+        tensorboard=arguments.tensorboard,
         begin_with=vars(arguments)["from"],
         device=arguments.device,
         workers=arguments.np,

@@ -3,8 +3,8 @@
     preprocessed/DATASET/fingerprint.json          the fingerprint
     preprocessed/DATASET/fingerprint_of.json       which files it was extracted from, and what it warned of
 
-Reading every scan can take an hour. A dry run therefore keeps its fingerprint for the run that follows it, where no plan
-exists that was made from another one.
+Reading every scan can take an hour. A dry run therefore keeps its fingerprint for the run that follows it, as long as
+there is no plan that was made from another one.
 """
 
 from __future__ import annotations

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from nndiff.checkpoint import Seen
+from nndiff.checkpoint import Epoch, Seen
 from nndiff.plans.plan import Plan
 
 
@@ -28,6 +29,7 @@ class Request:
     restart: bool = False  # set an earlier training aside
     workers: int | None = None  # number of processes that load data
     begin_with: Path | None = None  # a checkpoint from whose weights the training starts
+    listeners: tuple[Callable[[Epoch], None], ...] = ()  # each is called after every epoch, by the first process
 
     @property
     def begun_with(self) -> str:

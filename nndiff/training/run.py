@@ -107,3 +107,5 @@ def _train_to_end(
             report.draw(history, ended, best)
             checkpoints.save(job, trainer, history, LATEST)  # if killed before it, this epoch is repeated
             report.tell(history, ended, best)
+            for hear in job.request.listeners if job.ranks.first else ():
+                hear(ended.epoch)
