@@ -170,8 +170,8 @@ def refusal(module: str, arguments: Sequence[str], whole: bool = True) -> str:
 
     def only_parse(parser: argparse.ArgumentParser, args: Sequence[str] | None = None, *_: object) -> None:
         for action in () if whole else parser._actions:
-            action.required, action.type = False, None
-            action.nargs = action.nargs if action.option_strings else "*"
+            action.required, action.type = False, action.type if action.choices else None
+            action.nargs = action.nargs if action.nargs == 0 else "?" if action.nargs is None else "*"
         parse(parser, args)
         raise _Accepted
 
