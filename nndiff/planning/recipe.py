@@ -164,13 +164,14 @@ def training_steps(budget: Budget, step_flops: int) -> Verdict[int]:
 
 
 def warmup_steps(steps: int) -> Verdict[int]:
-    return Verdict(max(20, min(1000, steps // 20)), "a twentieth of the training, at most 1000 steps")
+    return Verdict(max(20, min(1000, steps // 20)), "a twentieth of the training, at least twenty and at most 1000 steps")
 
 
 def ema_half_life(steps: int) -> Verdict[int]:
     return Verdict(
         max(10, min(5000, steps // 20)),
-        "a twentieth of the training; a longer average would still contain the initial weights",
+        "a twentieth of the training, at least ten and at most five thousand steps; "
+        "a longer average would still contain the initial weights",
     )
 
 
