@@ -164,7 +164,9 @@ def training_steps(budget: Budget, step_flops: int) -> Verdict[int]:
 
 
 def warmup_steps(steps: int) -> Verdict[int]:
-    return Verdict(max(20, min(1000, steps // 20)), "a twentieth of the training, at least twenty and at most 1000 steps")
+    return Verdict(
+        max(20, min(1000, steps // 20)), "a twentieth of the training, at least twenty and at most 1000 steps"
+    )
 
 
 def ema_half_life(steps: int) -> Verdict[int]:

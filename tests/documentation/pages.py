@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import inspect
 import io
 import re
 import shlex
@@ -178,6 +179,8 @@ def refusal(module: str, arguments: Sequence[str], whole: bool = True) -> str:
     said = io.StringIO()
     try:
         main = importlib.import_module(module).main
+        if not re.search(r"\.parse_args\(|\bCommand\(", inspect.getsource(inspect.getmodule(main) or main)):
+            return "it has no parser, so its arguments cannot be judged"
     except ModuleNotFoundError as error:
         return f"there is no {error.name}"
     with (

@@ -9,6 +9,7 @@ import pytest
 from nndiff.cli.reference import ROOT
 from tests.documentation.pages import Page, pages
 
+FIGURE = re.compile(r"\d+\.\d+(?=\s+dB)|(?<=SSIM of )\d\.\d+")
 RESULTS = re.compile(r"benchmarks/results/[\w.-]+\.csv")
 every_page = pytest.mark.parametrize("page", pages(), ids=str)
 
@@ -34,6 +35,14 @@ def test_tables_of_results_are_there(page: Page) -> None:
     assert not [name for name in RESULTS.findall(page.text) if not (ROOT / name).exists()]
 
 
+def test_tutorials_quote_figures_of_the_results() -> None:
+    """A figure in dB, or an SSIM, that a tutorial states stands in the tables of the results."""
+    quoted = FIGURE.findall((ROOT / "documentation/how-to/tutorials.md").read_text(encoding="utf-8"))
+    results = (ROOT / "documentation/explanation/results.md").read_text(encoding="utf-8")
+    assert len(quoted) >= 5
+    assert not [figure for figure in quoted if not re.search(rf"(?<![\d.]){re.escape(figure)}(?!\d)", results)]
+
+
 def test_every_page_is_reached_from_the_readme() -> None:
     todo, reached = [ROOT / "README.md"], set()
     while todo:
@@ -49,7 +58,9 @@ def test_every_page_is_reached_from_the_readme() -> None:
 
 
 def test_anchors_are_those_of_github(tmp_path) -> None:
-    text = "# Uncorrected, a tenth → all (`x_t`)\n\n## [A link](b.md): here\n\n## Twice\n\n## Twice\n\n    # no heading\n"
+    text = (
+        "# Uncorrected, a tenth → all (`x_t`)\n\n## [A link](b.md): here\n\n## Twice\n\n## Twice\n\n    # no heading\n"
+    )
     (tmp_path / "page.md").write_text(text)
     assert Page(tmp_path / "page.md").anchors == {
         "uncorrected-a-tenth--all-x_t",
