@@ -153,7 +153,7 @@ def _link(found: re.Match[str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    argparse.ArgumentParser(prog="nndiff.cli.reference", description="Write the page of all commands.").parse_args(argv)
+    argparse.ArgumentParser(description="Write the page of all commands.").parse_args(argv)
     with atomic(PAGE) as path:
         path.write_text(page(), encoding="utf-8")
     print(f"Wrote {PAGE}")
