@@ -24,7 +24,7 @@ from nndiff.planning import recipe
 from nndiff.plans.plan import Plan
 from nndiff.sampling.scoring import Figures
 from nndiff.sampling.translate import build_model
-from nndiff.training.journal import LEAST_GAIN
+from nndiff.training.alarms import LEAST_GAIN
 from nndiff.training.validation import without_network
 from nndiff.tuning.measure import Bench
 from nndiff.words.errors import NndiffError

@@ -6,7 +6,8 @@
 
 Several --source or --target become several channels, in that order. The name before the = is the channel's name;
 without it, the name is searched for in the file's name. --register writes the sources on the target's grid, --mask body
-or head draws masks; cases with a doubtful registration or mask are excluded.
+or head draws masks; cases with a doubtful registration or mask are excluded. See
+documentation/how-to/bring_your_data.md.
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ def add_cluster(command: Command) -> None:
         "cluster",
         choices=BATCH_SYSTEMS,
         default="",
-        help="let Dask start workers in a batch system; -np says how many (default: 16)",
+        help="let Dask start workers in a batch system; -np says how many, 16 if unset",
     )
 
 

@@ -1,6 +1,8 @@
 """nndiff_demo: simulate PET scans, then plan, train, predict and evaluate on them, and show a table and a picture.
 
-It runs the same commands as for real scans, and prints each before it runs.
+It runs the same commands as for real scans, and prints each before it runs. See documentation/getting-started.md.
+
+Both datasets are always simulated; `--only_pet` trains on the first one only.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="time for both trainings together (default: 7m)",
     )
     command.flag("only_data", action="store_true", help="simulate the scans only")
-    command.flag("only_pet", action="store_true", help="skip the second dataset (uncorrected to corrected PET)")
+    command.flag("only_pet", action="store_true", help="train on the first dataset only (low-count to full-count PET)")
     add_device(command)
     add_workers(command)
     return command.run(_work, argv)

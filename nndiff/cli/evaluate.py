@@ -1,4 +1,8 @@
-"""nndiff_evaluate: compare predictions with the truth, and if given also their input and its best Gaussian filter."""
+"""nndiff_evaluate: compare predictions with the truth, and if given also their input and its best Gaussian filter.
+
+Reads predictions, the truth, and what else is given; writes `metrics.csv` and `summary.json`. All figures are defined
+in documentation/reference/metrics.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""nndiff_evaluate_generation: measure the distance between generated volumes and held-out scans."""
+"""nndiff_evaluate_generation: measure the distance between generated volumes and held-out scans.
+
+Reads generated volumes and preprocessed cases; writes `generation.json`. See
+documentation/reference/metrics.md#generated-volumes.
+"""
 
 from __future__ import annotations
 

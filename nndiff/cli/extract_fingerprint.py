@@ -1,4 +1,8 @@
-"""nndiff_extract_fingerprint: check every file of a raw dataset and write its properties to fingerprint.json."""
+"""nndiff_extract_fingerprint: check every file of a raw dataset and write its properties to fingerprint.json.
+
+Reads the raw dataset. What is checked, and what `--no-verify_dataset_integrity` skips:
+documentation/reference/dataset_format.md#what-is-checked.
+"""
 
 from __future__ import annotations
 

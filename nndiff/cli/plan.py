@@ -1,4 +1,9 @@
-"""nndiff_plan: plan the training from fingerprint.json, for this machine or another GPU; plan.json has the reasons."""
+"""nndiff_plan: plan the training from fingerprint.json, for this machine or another GPU; plan.json has the reasons.
+
+Reads `fingerprint.json` and the properties of this machine. `--gpu_memory_target` is all the memory of the GPU, with
+that of the context and the workspace. Values of `--set` are JSON. Quote a list, because some shells would expand it:
+`--set 'configurations.bridge.puzzle_factor=[1,1,1]'`. See documentation/how-to/change_a_plan.md.
+"""
 
 from __future__ import annotations
 

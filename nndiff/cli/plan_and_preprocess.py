@@ -1,4 +1,7 @@
-"""nndiff_plan_and_preprocess: extract the fingerprint of a raw dataset, plan its training and preprocess its cases."""
+"""nndiff_plan_and_preprocess: extract the fingerprint of a raw dataset, plan its training and preprocess its cases.
+
+The same as `nndiff_extract_fingerprint`, `nndiff_plan` and `nndiff_preprocess` one after the other.
+"""
 
 from __future__ import annotations
 

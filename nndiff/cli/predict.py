@@ -1,4 +1,13 @@
-"""nndiff_predict: translate a folder of scans with a trained model, or generate volumes."""
+"""nndiff_predict: translate a folder of scans with a trained model, or generate volumes.
+
+Reads scans and checkpoints; writes volumes and `predict.json`. See documentation/how-to/predict.md.
+
+The flags from `--objective` to `--reuse_threshold` change the sampler. One that is unset, or `auto`, takes its tuned
+value, else the planned one. Where a part is named, its options can follow: `--rule hot:ahead=3`,
+`--part tiles:overlap=0.25 shifts:places=2`. `--eta X`, `--order 2` and `--hot K` are short for `--rule first:eta=X`,
+`--rule second` and `--rule hot:ahead=K`. What they do: documentation/how-to/predict.md#the-sampler; all options:
+documentation/reference/files.md#a-configuration.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""nndiff_preprocess: crop, normalise and resample every case as planned, and store it for training."""
+"""nndiff_preprocess: crop, normalise and resample every case as planned, and store it for training.
+
+Reads the raw dataset and `plan.json`; skips cases that are up to date.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """nndiff_submit: submit the steps from a dataset to its figures as jobs of Slurm, one job per fold.
 
-nndiff_submit 1 bridge 0-4 --time 8h --gpus 1
+    nndiff_submit 1 bridge 0-4 --time 8h --gpus 1
+
+Reads a dataset or its plan; writes the scripts of the jobs and their logs. See documentation/how-to/many_machines.md.
 """
 
 from __future__ import annotations

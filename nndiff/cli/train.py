@@ -1,4 +1,11 @@
-"""nndiff_train: train one fold of a preprocessed dataset.  On several GPUs: torchrun … -m nndiff.cli.train"""
+"""nndiff_train: train one fold of a preprocessed dataset.  On several GPUs: torchrun … -m nndiff.cli.train
+
+Reads the preprocessed cases and `plan.json`; writes checkpoints, `progress.png` and `log.txt`. See
+documentation/how-to/train.md.
+
+The tuning after a training takes a fifth of the time budget in addition. `--from` takes the folder of a fold, a
+checkpoint, or a configuration of this dataset (documentation/how-to/generate.md#from-coarse-to-fine).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""nndiff_tune: choose the sampler of a trained fold by quality and time per volume, measured on its held-out cases."""
+"""nndiff_tune: choose the sampler of a trained fold by quality and time per volume, measured on its held-out cases.
+
+Reads a checkpoint and held-out preprocessed cases; writes `inference.json` and `tuning.png`. See
+documentation/how-to/tune.md.
+"""
 
 from __future__ import annotations
 

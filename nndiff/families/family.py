@@ -124,7 +124,7 @@ class NetworkSpec(Tagged, Checked):
                 "'network.sources' must be empty or have one mean and std per source channel.",
                 expected=f'{sources} of {{"mean": …, "std": …}}',
                 found=len(self.sources),
-                remedy="pass --set configurations.NAME.network.sources=[]",
+                remedy="pass --set 'configurations.NAME.network.sources=[]'",
             )
 
     def multiple(self, puzzle_factor: Triple) -> Triple:

@@ -193,7 +193,7 @@ class UNetSpec(NetworkSpec):
                 "'network.skip' must be empty or name one input channel per output channel that is no error.",
                 expected=f"{outputs} numbers from 0 to {self.in_channels - 1} (x_t first, then the sources)",
                 found=list(self.skip),
-                remedy="pass --set configurations.NAME.network.skip=[]",
+                remedy="pass --set 'configurations.NAME.network.skip=[]'",
             )
         if self.mix == "haar" and max(puzzle_factor) != 2:
             raise NndiffError(
