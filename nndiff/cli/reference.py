@@ -40,6 +40,8 @@ Exit codes: 0 success; 1 an error that you can correct (explained in words; `--d
 invalid command line; 130 stopped by Ctrl-C; 75 stopped by SIGTERM, SIGUSR1 or SIGHUP, as schedulers do it: the command
 can be run again. In the last two cases the message is the command line that goes on.
 
+Results are printed to stdout, everything else to stderr. In a pipe every line stays whole.
+
 The stages are also functions: `nndiff.plan`, `preprocess`, `train`, `tune`, `predict` and `evaluate`. See
 documentation/how-to/notebook.md.
 """

@@ -17,5 +17,5 @@ def test_every_command_has_its_section() -> None:
         section = text.partition(f"\n## {entry.name}\n")[2].partition("\n## ")[0]
         for action in entry.command.parser._actions:
             for flag in action.option_strings:
-                shared = action.dest in ("help", "raw", "preprocessed", "results", "debug")
+                shared = action.dest in ("help", "raw", "preprocessed", "results", "debug", "quiet")
                 assert f"`{flag}`" in section or f"`-{flag}`" in section or shared, (entry.name, flag)
