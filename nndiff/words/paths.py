@@ -7,8 +7,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from nndiff.words.errors import NndiffError
+from nndiff.words.errors import NndiffError, nearest
 
+MODELS = "models"  # folder of installed models, below the results
+MANIFEST = "manifest.json"  # the part of an archive that lists the others
 FOLDER = re.compile(r"^Dataset(\d{3})_(\w[\w-]*)$")
 
 
@@ -54,6 +56,22 @@ class Paths:
             remedy="correct the number, or set the folder that contains the dataset (export nndiff_raw=…, or --raw …)",
         )
 
+    @property
+    def models(self) -> Path:
+        return self.results / MODELS
+
+    def installed_model(self, name: str) -> Path:
+        """Return the folder of an installed model; the error lists those that are installed."""
+        there = sorted(path.name for path in self.models.iterdir() if is_archive(path)) if self.models.is_dir() else []
+        if name not in there:
+            raise NndiffError(
+                f"There is no installed model '{name}'.",
+                found=", ".join(there) or "none",
+                where=self.models,
+                remedy=nearest(name, there) if there else "install it first: nndiff_install_model MODEL.zip",
+            )
+        return self.models / name
+
     def _searched(self) -> list[Path]:
         """Return the known roots; if there are none, raise the error about the raw root."""
         roots = []
@@ -72,9 +90,24 @@ def demand_input(folder: Path) -> None:
         raise NndiffError("The input folder does not exist.", where=folder, remedy="correct the path after -i")
 
 
-def demand_model(folder: Path) -> None:
-    if not folder.is_dir():
-        raise NndiffError("There is no such model.", where=folder, remedy="train it first, or correct -m, -d or -c")
+def demand_model(path: Path) -> None:
+    if not path.is_dir() and not is_archive(path):
+        raise NndiffError(
+            "There is no such model.",
+            expected="a folder, or a file that ends in .zip" if path.exists() else None,
+            found="another file" if path.exists() else None,
+            where=path,
+            remedy="train it first, or correct -m, -d or -c",
+        )
+
+
+def is_archive(path: Path) -> bool:
+    """Return whether a model was handed on as one file (`nndiff.archive`), or was unpacked from such a file."""
+    return (is_zip(path) and path.is_file()) or (path / MANIFEST).is_file()
+
+
+def is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip"
 
 
 def _root(kind: str, given: Path | None) -> Path:

@@ -148,7 +148,7 @@ def test_a_file_that_may_not_be_read_is_not_said_to_be_unwritable(tmp_path, monk
     def denied(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(type(path), "read_text", denied)
+    monkeypatch.setattr(type(path), "read_bytes", denied)
     with pytest.raises(NndiffError, match=r"Cannot read plan\.json"):
         read_json(path)
 
