@@ -103,11 +103,12 @@ def read_fold(parts: Parts, name: str) -> tuple[Fold, int]:
         _demand_sound(record, name)
         planned = record.plan.configurations[record.configuration]
         tuned = None if data is None else inference.decoded(data, planned.sampler, "tuned")
+        network = shapes_of(planned, parts.path / text)
     except (TypeError, ValueError, RecursionError) as error:
         raise NndiffError(f"{text} is damaged.", found=str(error)[:120], where=parts.path, remedy=REMEDY) from error
     except NndiffError as error:
-        raise error if error.where == parts.path / text else error.at(parts.path / text, remedy=REMEDY) from None
-    network, path = shapes_of(planned, parts.path / text), parts.path / weights_name
+        raise error.at(parts.path / text, remedy=REMEDY) from None
+    path = parts.path / weights_name
     weights = _weights(parts, weights_name, network.state_dict())
     demand_fitting(network, weights, path)
     digest = digest_of(weights)

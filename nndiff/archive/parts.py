@@ -37,6 +37,7 @@ SLACK = 1 << 16  # bytes: a part this small may have any ratio
 CHUNK = 1 << 20
 OF_DAMAGE = (OSError, EOFError, ValueError, LookupError, RuntimeError)  # of the zip library, in a damaged file
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+SHA256 = Rule(lambda value: bool(re.fullmatch("[0-9a-f]{64}", value)), "64 hexadecimal digits")
 REMEDY = "get the file again from where it came from; if it is damaged there too, do not use it"
 
 
@@ -44,7 +45,7 @@ REMEDY = "get the file again from where it came from; if it is damaged there too
 class Part(Checked):
     """What the manifest says about one part."""
 
-    sha256: Annotated[str, Rule(lambda value: bool(re.fullmatch("[0-9a-f]{64}", value)), "64 hexadecimal digits")]
+    sha256: Annotated[str, SHA256]
     bytes: Annotated[int, at_least(0, LARGEST)]
 
 
@@ -61,8 +62,9 @@ class Manifest:
 class Parts:
     """The parts of an open archive."""
 
-    def __init__(self, source: _Source, manifest: Manifest):
+    def __init__(self, source: _Source, manifest: Manifest, text: bytes):
         self.source, self.manifest = source, manifest
+        self.text = text  # of the manifest
 
     @property
     def path(self) -> Path:
@@ -100,22 +102,22 @@ def opened(path: Path) -> Iterator[Parts]:
         with _in_words(path):
             source = stack.enter_context(_opened(path))
             names = source.names()
-        manifest = _listed(source, names)
-        yield Parts(source, manifest)
+        yield _listed(source, names)
 
 
-def _listed(source: _Source, names: set[str]) -> Manifest:
-    """Return the manifest; refuse one that does not list exactly the other files."""
+def _listed(source: _Source, names: set[str]) -> Parts:
+    """Return the parts that the manifest lists; refuse a manifest that does not list exactly the other files."""
     path = source.path
     if MANIFEST not in names:
         what, found = f"This is not a model that nndiff exported: it has no {MANIFEST}.", sorted(names)[:5]
         raise _refusal(what, None, ", ".join(map(ascii, found)) or "no file", path)
-    manifest = _manifest(b"".join(source.chunks(MANIFEST, LARGEST_TEXT)), path)
+    text = b"".join(source.chunks(MANIFEST, LARGEST_TEXT))
+    manifest = _manifest(text, path)
     if missing := sorted(manifest.parts.keys() - names):
         raise _refusal("A part of the archive is missing.", ascii(missing[0]), None, path)
     if additional := sorted(names - manifest.parts.keys() - {MANIFEST}):
         raise _refusal(f"The archive has a part that {MANIFEST} does not list.", None, ascii(additional[0]), path)
-    return manifest
+    return Parts(source, manifest, text)
 
 
 def _manifest(text: bytes, path: Path) -> Manifest:

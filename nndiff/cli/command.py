@@ -30,7 +30,6 @@ NNUNET_FLAGS = {
     "-tr": "there is one trainer; use --set key=value to change its fields",
     "-num_gpus": "start the training with torchrun --nproc_per_node=N -m nndiff.cli.train …",
     "-npp": "reading, computing and writing always overlap, so leave the flag out",
-    "-pretrained_weights": "use --from RUN to begin with the weights of another run",
     "-nps": "reading, computing and writing always overlap, so leave the flag out",
     "-plans_name": "one plan.json holds all configurations, so leave the flag out",
 }
@@ -72,10 +71,11 @@ class Command:
             )
         self.flag("debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
 
-    def flag(self, name: str, short: str | None = None, **options: Any) -> None:
-        """Add a flag that can be written as -name and as --name."""
+    def flag(self, name: str, short: str | None = None, also: str | None = None, **options: Any) -> None:
+        """Add a flag that can be written as -name and as --name; `also` is another name of it."""
         first = [f"-{short}"] if short else []
-        self.parser.add_argument(*first, f"-{name}", f"--{name}", dest=name.replace("-", "_"), **options)
+        last = [f"-{also}", f"--{also}"] if also else []
+        self.parser.add_argument(*first, f"-{name}", f"--{name}", *last, dest=name.replace("-", "_"), **options)
 
     def switch(self, name: str, default: bool, help: str) -> None:
         """Add the two flags --name and --no-name."""

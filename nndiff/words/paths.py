@@ -57,6 +57,10 @@ class Paths:
         )
 
     @property
+    def preprocessed_if_set(self) -> Path | None:
+        return self.preprocessed if _is_set("preprocessed", self.preprocessed_root) else None
+
+    @property
     def models(self) -> Path:
         return self.results / MODELS
 
@@ -80,7 +84,7 @@ class Paths:
             ("preprocessed", self.preprocessed_root),
             ("results", self.results_root),
         ):
-            if given is not None or os.environ.get(f"nndiff_{kind}"):
+            if _is_set(kind, given):
                 roots.append(_root(kind, given))
         return roots or [self.raw]
 
@@ -101,6 +105,27 @@ def demand_model(path: Path) -> None:
         )
 
 
+def demand_zip(path: Path) -> None:
+    """Refuse a file from which no model can be installed, by its name."""
+    if not is_zip(path) or not path.is_file():
+        raise NndiffError(
+            "A model is installed from a zip file.",
+            found=path.name if path.exists() else "no such file",
+            where=path,
+            remedy="pass a file that nndiff_export_model has written",
+        )
+
+
+def demand_zip_name(path: Path) -> None:
+    if not is_zip(path):
+        raise NndiffError(
+            "A model is exported into a zip file.",
+            expected="a name that ends in .zip",
+            found=path.name,
+            remedy="correct the name after -o",
+        )
+
+
 def is_archive(path: Path) -> bool:
     """Return whether a model was handed on as one file (`nndiff.archive`), or was unpacked from such a file."""
     return (is_zip(path) and path.is_file()) or (path / MANIFEST).is_file()
@@ -108,6 +133,10 @@ def is_archive(path: Path) -> bool:
 
 def is_zip(path: Path) -> bool:
     return path.suffix.lower() == ".zip"
+
+
+def _is_set(kind: str, given: Path | None) -> bool:
+    return given is not None or bool(os.environ.get(f"nndiff_{kind}"))
 
 
 def _root(kind: str, given: Path | None) -> Path:
