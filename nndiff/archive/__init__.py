@@ -10,8 +10,8 @@ unpacked into a folder (an installed model); `contents.py` converts between part
 
 from __future__ import annotations
 
-from nndiff.archive.contents import CARD, card_of, choose, folds_in, parts_of, read_fold
-from nndiff.archive.parts import Manifest, Parts, opened
-from nndiff.archive.writing import save
+from nndiff.archive.contents import CARD, card_of, choose, folds_in, opened, parts_of, read_fold
+from nndiff.archive.parts import Manifest, Parts
+from nndiff.archive.writing import write
 
-__all__ = ["CARD", "Manifest", "Parts", "card_of", "choose", "folds_in", "opened", "parts_of", "read_fold", "save"]
+__all__ = ["CARD", "Manifest", "Parts", "card_of", "choose", "folds_in", "opened", "parts_of", "read_fold", "write"]

@@ -8,10 +8,12 @@ training images are the ranges that prediction compares new scans with (`Seen`),
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -20,6 +22,7 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
 from torch import Tensor
 
+from nndiff.archive import parts as files
 from nndiff.archive.parts import LARGEST_TEXT, REMEDY, Parts
 from nndiff.checkpoint import Seen, demand_fitting
 from nndiff.folds import Fold, shapes_of
@@ -48,6 +51,15 @@ class Record(Checked):
     steps_left: Annotated[int, at_least(0)]  # of the training, which may not have ended
     seen: tuple[Seen, ...]
     plan: Plan
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Parts]:
+    """Yield the parts of a model, of which the card is verified already; each fold is verified when it is read."""
+    with files.opened(path) as parts:
+        folds_in(parts)
+        card_of(parts)
+        yield parts
 
 
 def parts_of(fold: Fold, steps_left: int, half: bool = False) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nndiff.archive.parts import FORMAT, VERSION, Manifest, Part
-from nndiff.words.files import atomic, dumps
+from nndiff.words.files import dumps
 from nndiff.words.paths import MANIFEST
 from nndiff.words.strict_json import encode
 from nndiff.words.version import versions
@@ -18,16 +18,15 @@ LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the first time that a zip file can hold
 UNIX = 3
 
 
-def save(path: Path, parts: Iterable[tuple[str, bytes]]) -> Manifest:
-    """Write the parts and their manifest into a zip file, atomically; nothing is packed, because weights hardly can."""
+def write(path: Path, parts: Iterable[tuple[str, bytes]]) -> None:
+    """Write the parts and their manifest into a zip file; nothing is packed, because weights hardly become smaller."""
     listed = {}
-    with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         for name, data in parts:
             _write(archive, name, data)
             listed[name] = Part(hashlib.sha256(data).hexdigest(), len(data))
         manifest = Manifest(FORMAT, VERSION, listed, versions())
         _write(archive, MANIFEST, f"{dumps(encode(manifest))}\n".encode())
-    return manifest
 
 
 def _write(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

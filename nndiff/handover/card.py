@@ -108,7 +108,7 @@ def _data(folds: Sequence[Trained], data: Data) -> list[str]:
         held = "held out" if run.held_out else "not held out"
         cases = f"{_count(len(run.training), 'training case')}, {len(run.validation)} for validation ({held})"
         lines.append(f"- fold {each.fold.name}: {cases}; {each.fold.step} of {run.training_steps} steps")
-    for seen, channel in zip(folds[0].fold.seen, plan.source_channels, strict=True):
+    for seen, channel in zip(folds[0].fold.seen, plan.source_channels, strict=False):  # export reads its file back
         lines.append(
             f"- source {channel.name}: P99.99 of {_range(*seen.peaks)}, minimum of {_range(*seen.minima)}"
             + (f" {channel.kind.units}" if channel.kind.units else "")

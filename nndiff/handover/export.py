@@ -16,7 +16,9 @@ from nndiff.checkpoint import BEST
 from nndiff.handover.card import Trained, card
 from nndiff.handover.data import data_of
 from nndiff.handover.halving import Change, change, rounded
+from nndiff.handover.install import verify
 from nndiff.words.errors import NndiffError
+from nndiff.words.files import atomic
 from nndiff.words.paths import demand_zip_name, is_archive
 
 
@@ -57,7 +59,9 @@ def export(request: Request) -> Summary:
     changes = [change(fold, rounded(fold)) if request.half else None for fold in found]
     trained = [Trained(*each) for each in zip(found, saved, changes, strict=True)]
     text = card(trained, data_of(saved, request.preprocessed), request.licence, oddities)
-    archive.save(request.output, _parts(text, trained))
+    with atomic(request.output) as part:
+        archive.write(part, _parts(text, trained))
+        _demand_readable(part, request.output)
     return Summary(
         path=request.output,
         bytes=request.output.stat().st_size,
@@ -72,6 +76,16 @@ def _parts(text: str, trained: list[Trained]) -> Iterator[tuple[str, bytes]]:
     for each in trained:
         left = checkpoint.steps_left(each.fold.path.parent)
         yield from archive.parts_of(each.fold, max(0, left), half=each.change is not None).items()
+
+
+def _demand_readable(part: Path, output: Path) -> None:
+    """Read the file back, so that no file is handed on that others would be refused."""
+    try:
+        with archive.opened(part) as parts:
+            verify(parts)
+    except NndiffError as error:
+        remedy = "train the model again with this version of nndiff"
+        raise error.at(output, prefix="The exported file could not be read back. ", remedy=remedy) from None
 
 
 def _demand_sound(request: Request) -> None:

@@ -47,10 +47,8 @@ def install(path: Path, name: str | None, models: Path) -> Installed:
 
 
 def verify(parts: Parts) -> None:
-    """Refuse an archive that could not predict: decode every part of it."""
-    found = [archive.read_fold(parts, fold)[0] for fold in archive.folds_in(parts)]
-    folds.demand_one_model(found)
-    archive.card_of(parts)
+    """Refuse an archive that could not predict: decode every fold of it."""
+    folds.demand_one_model([archive.read_fold(parts, fold)[0] for fold in archive.folds_in(parts)])
 
 
 def _named(path: Path, name: str | None) -> str:
