@@ -26,7 +26,7 @@ from typing import Annotated, Any
 from nndiff.words.errors import NndiffError
 from nndiff.words.fields import Checked, Rule, at_least
 from nndiff.words.files import parse_json
-from nndiff.words.paths import MANIFEST, is_zip
+from nndiff.words.paths import MANIFEST
 from nndiff.words.strict_json import decode
 
 FORMAT, VERSION = "nndiff model", 1
@@ -242,7 +242,7 @@ def _counted(chunks: Iterator[bytes], most: int, where: Path) -> Iterator[bytes]
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[_Source]:
-    if not is_zip(path):
+    if path.is_dir():
         yield _Folder(path)
         return
     with zipfile.ZipFile(path) as file:

@@ -33,7 +33,9 @@ def test_the_same_content_is_installed_once_and_under_any_name(path: Path, tmp_p
     again = install(path, "one", tmp_path / "models")
     assert (again.folder, again.already) == (first.folder, True)
     assert {each: each.stat().st_mtime_ns for each in first.folder.iterdir()} == before
-    assert not install(path, "two", tmp_path / "models").already
+    for name in ("two", "two.zip", "größe 2"):
+        assert not install(path, name, tmp_path / "models").already
+        assert install(path, name, tmp_path / "models").already
 
 
 def test_another_model_of_the_same_name_is_refused(path: Path, tmp_path: Path) -> None:

@@ -104,19 +104,19 @@ def test_the_rehearsal_takes_the_steps_that_will_be_taken(tmp_path, monkeypatch)
 # ---------------------------------------------------------------- from a model that was handed on
 
 
-@pytest.fixture
-def handed_on(tmp_path):
+@pytest.fixture(scope="module")
+def handed_on(tmp_path_factory):
     """A trained fold, and the archive of three folds of which it is the first."""
-    plan = tiny_plan(training_steps=2)
-    prepare(tmp_path / "theirs", plan)
+    plan, folder = tiny_plan(training_steps=2), tmp_path_factory.mktemp("theirs")
+    prepare(folder, plan)
     seen = (Seen("PET", (1.0, 2.0), (0.0, 0.0)),)
-    first = train(request(tmp_path / "theirs", plan, seen=seen))
+    first = train(request(folder, plan, seen=seen))
     found = checkpoint.load(first / BEST)
     for fold in ("1", "2"):
         ema = {name: value + int(fold) for name, value in found.ema.items()}
         run = replace(found.run, fold=fold)
         checkpoint.save(first.parent / f"fold_{fold}" / BEST, replace(found, run=run, ema=ema))
-    return plan, first, export(Request(first.parent, tmp_path / "model.zip")).path
+    return plan, first, export(Request(first.parent, folder / "model.zip")).path
 
 
 @pytest.mark.parametrize("installed", [False, True])
