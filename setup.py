@@ -26,6 +26,7 @@ setup(
         "pandas>=2.0",
         "tqdm>=4.65",
         "matplotlib>=3.7",
+        "safetensors>=0.4.3",
     ],
     extras_require={
         "dicom": ["pydicom>=3.0"],
@@ -58,6 +59,8 @@ setup(
             "nndiff_predict = nndiff.cli.predict:main",
             "nndiff_evaluate = nndiff.cli.evaluate:main",
             "nndiff_evaluate_generation = nndiff.cli.evaluate_generation:main",
+            "nndiff_export_model = nndiff.cli.export_model:main",
+            "nndiff_install_model = nndiff.cli.install_model:main",
             "nndiff_submit = nndiff.cli.submit:main",
             "nndiff_demo = nndiff.cli.demo:main",
         ],

@@ -9,6 +9,9 @@ The public functions, each a stage that reads files and writes files, usable fro
     predict      a folder of scans → a folder of translated ones
     evaluate     predictions and truth → figures
 
+    export_model    a trained model → one file, to hand it on
+    install_model   such a file → an installed model
+
 They check dataset and plan before they import a stage, which takes seconds.
 
 Everything else is private by convention. Floors, imported downward only (tests/test_architecture.py):
@@ -18,8 +21,8 @@ Everything else is private by convention. Floors, imported downward only (tests/
     2  parts of a plan    families  walk
     3  the plan           plans
     4  methods            methods
-    5  shared core        resources  data  sampling  assemble  checkpoint  pictures
-    6  stages             planning  training  tuning  prediction  evaluation  demo
+    5  shared core        resources  data  sampling  assemble  checkpoint  folds  archive  pictures
+    6  stages             planning  training  tuning  prediction  evaluation  handover  demo
     7  commands           cli, and these functions
 """
 
@@ -36,11 +39,23 @@ if TYPE_CHECKING:
     from nndiff.checkpoint import Epoch
     from nndiff.data.preprocess import Summary as Prepared
     from nndiff.evaluation import Evaluation
+    from nndiff.handover import Summary as Exported
     from nndiff.plans.plan import Plan
     from nndiff.prediction import Summary
     from nndiff.sampling.inference import Inference
 
-__all__ = ["Crew", "__version__", "evaluate", "plan", "predict", "preprocess", "train", "tune"]
+__all__ = [
+    "Crew",
+    "__version__",
+    "evaluate",
+    "export_model",
+    "install_model",
+    "plan",
+    "predict",
+    "preprocess",
+    "train",
+    "tune",
+]
 
 Folder = str | Path
 
@@ -151,7 +166,8 @@ def train(
         resume: go on from the last checkpoint with the settings that the training was begun with. A training that
             is asked for again with the same settings, or whose job a scheduler begins again, does so by itself.
         restart: begin anew; an earlier training of the fold is moved to earlier/ beside it.
-        begin_with: another run's weights: its fold's folder, a checkpoint, or a configuration trained in this fold.
+        begin_with: another run's weights: its fold's folder, a checkpoint, a configuration trained in this fold, or a
+            model in one file.
         on_epoch: called after every epoch with its figures (`nndiff.checkpoint.Epoch`), e.g. to feed a tracker.
         tensorboard: write the same figures for TensorBoard, into the fold's folder tensorboard/.
         device: "cuda", "cpu" or "mps"; unset: the GPU, else the CPU.
@@ -278,7 +294,7 @@ def predict(input: Folder | None, output: Folder, model: Folder, **options: Any)
     Args:
         input: folder of scans, CASE_0000.nii.gz …; None for a model that generates.
         output: folder that the volumes go to, each on its source's own grid and in the target's units.
-        model: a configuration's folder (results/Dataset001_Name/bridge), or one of its folds.
+        model: a configuration's folder (results/Dataset001_Name/bridge), one of its folds, or a model in one file.
         options: what differs from the model's own sampler, by the names of nndiff_predict's flags (steps=4,
             start="draft", eta=1.0, reuse=3, samples=8, rule="hot:ahead=2", …), and the fields of
             `nndiff.prediction.Request`: folds, volumes, save_uncertainty, save_samples, seed, device, …
@@ -333,6 +349,68 @@ def evaluate(
 
     folders = [None if folder is None else Path(folder) for folder in (input, masks, regions)]
     return stage(Path(truth), Path(prediction), Path(output), *folders, **options)
+
+
+def export_model(
+    model: Folder,
+    output: Folder,
+    *,
+    folds: Sequence[str] | None = None,
+    half: bool = False,
+    licence: str = "",
+    allow_unfinished: bool = False,
+    configuration: str | None = None,
+    preprocessed: Folder | None = None,
+) -> Exported:
+    """Write a trained model into one file, with a model card and checksums, without images and names of cases.
+
+    Args:
+        model: a configuration's folder (results/Dataset001_Name/bridge), or one of its folds.
+        output: the file, which ends in .zip.
+        folds: unset: all whose training has ended.
+        half: store weights as float16; what this changes is measured.
+        licence: of the weights, for the model card.
+        allow_unfinished: also export folds whose training has not ended.
+        configuration: that the model must have.
+        preprocessed: root folder whose fingerprint of the dataset the model card summarises, instead of that in the
+            environment, if it is set.
+
+    Returns:
+        A summary: the file, its folds, what float16 changes, and what else should be known.
+    """
+    from nndiff.handover import Request, export
+
+    return export(
+        Request(
+            model=Path(model),
+            output=Path(output),
+            folds=None if folds is None else tuple(folds),
+            half=half,
+            licence=licence,
+            allow_unfinished=allow_unfinished,
+            configuration=configuration,
+            preprocessed=_paths(preprocessed=preprocessed).preprocessed_if_set,
+        )
+    )
+
+
+def install_model(file: Folder, name: str | None = None, *, results: Folder | None = None) -> Path:
+    """Verify a model in one file, and install it as results/models/NAME.
+
+    Args:
+        file: what `export_model` has written.
+        name: of the installed model; unset: the file's.
+        results: root folder, instead of that in the environment.
+
+    Returns:
+        The folder of the installed model, which `predict` takes as `model`.
+    """
+    models = _paths(results=results).models
+
+    from nndiff.handover import install
+
+    folder: Path = install(Path(file), name, models).folder
+    return folder
 
 
 def _paths(raw: Folder | None = None, preprocessed: Folder | None = None, results: Folder | None = None) -> Any:

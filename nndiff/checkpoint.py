@@ -25,6 +25,7 @@ from nndiff.words import strict_json
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import atomic
 from nndiff.words.fingerprint import Fingerprint
+from nndiff.words.paths import is_archive, is_zip
 from nndiff.words.strict_json import decode, encode
 from nndiff.words.version import versions
 
@@ -216,8 +217,10 @@ def seen_of(fingerprint: Fingerprint) -> tuple[Seen, ...]:
 
 
 def of_another(run: str | Path, results: Path, fold: str) -> Path:
-    """Return the checkpoint that `run` names: a file, the folder of a fold, or a configuration trained in this fold."""
+    """Return what `run` names: a file, a fold's folder, a configuration trained in this fold, or an archive."""
     given, sibling = Path(run), results / run / f"fold_{fold}"
+    if is_zip(given) or is_archive(given):
+        return given
     folder = sibling if sibling.is_dir() else given
     return folder / BEST if folder.is_dir() or folder.suffix != ".pt" else folder
 

@@ -24,8 +24,8 @@ FLOORS = [
     {"families", "walk"},
     {"plans"},
     {"methods"},
-    {"assemble", "checkpoint", "pictures", "resources", "data", "sampling"},
-    {"planning", "training", "tuning", "prediction", "evaluation", "demo"},
+    {"assemble", "checkpoint", "folds", "archive", "pictures", "resources", "data", "sampling"},
+    {"planning", "training", "tuning", "prediction", "evaluation", "handover", "demo"},
     {"cli", "__init__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -34,7 +34,6 @@ NNUNET_FLAGS = {
     "-tr": "there is one trainer; use --set key=value to change its fields",
     "-num_gpus": "start the training with torchrun --nproc_per_node=N -m nndiff.cli.train …",
     "-npp": "reading, computing and writing always overlap, so leave the flag out",
-    "-pretrained_weights": "use --from RUN to begin with the weights of another run",
     "-nps": "reading, computing and writing always overlap, so leave the flag out",
     "-plans_name": "one plan.json holds all configurations, so leave the flag out",
     "-val": "a training measures its held-out cases after every epoch; nndiff_find_best_configuration measures a fold",
@@ -94,10 +93,11 @@ class Command:
                 help=f"print {answers} as a line of JSON, and nothing else, to stdout",
             )
 
-    def flag(self, name: str, short: str | None = None, **options: Any) -> None:
-        """Add a flag that can be written as -name and as --name."""
+    def flag(self, name: str, short: str | None = None, also: str | None = None, **options: Any) -> None:
+        """Add a flag that can be written as -name and as --name; `also` is another name of it."""
         first = [f"-{short}"] if short else []
-        self.parser.add_argument(*first, f"-{name}", f"--{name}", dest=name.replace("-", "_"), **options)
+        last = [f"-{also}", f"--{also}"] if also else []
+        self.parser.add_argument(*first, f"-{name}", f"--{name}", *last, dest=name.replace("-", "_"), **options)
 
     def switch(self, name: str, default: bool, help: str) -> None:
         """Add the two flags --name and --no-name."""

@@ -18,12 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nndiff.cli.command import Command, add_cluster, add_workers, crew, paths_of
+from nndiff.cli.command import Command, add_cluster, add_workers, crew
+from nndiff.cli.model import add_model, model_of
 from nndiff.cli.train import add_device
 from nndiff.walk.sampler import Flag, flags
 from nndiff.words.errors import NndiffError
 from nndiff.words.lives import life
-from nndiff.words.paths import demand_input, demand_model
+from nndiff.words.paths import demand_input
 from nndiff.words.telling import tell
 
 DIAL = {"fidelity": 0.0, "balanced": 0.5, "texture": 1.0}
@@ -76,29 +77,11 @@ def _add_where(command: Command) -> None:
     command.flag(
         "output", short="o", type=Path, required=True, metavar="FOLDER", help="folder for the predicted volumes"
     )
-    command.flag("dataset", short="d", default=None, metavar="ID", help="dataset number or name of the model")
-    command.flag(
-        "configuration",
-        short="c",
-        default="bridge",
-        metavar="NAME",
-        help="configuration of the model (default: bridge)",
-    )
-    command.flag(
-        "model", short="m", type=Path, default=None, metavar="FOLDER", help="folder of the model, instead of -d and -c"
-    )
-    command.flag(
-        "folds",
-        short="f",
-        nargs="+",
-        default=None,
-        metavar="FOLD",
-        help="folds to average (default: all that are trained)",
-    )
+    add_model(command, model="folder or zip file of the model, instead of -d and -c", folds="folds to average")
+    command.flag("model_name", default=None, metavar="NAME", help="name of an installed model, instead of -d and -c")
     command.flag(
         "chk", default="checkpoint_best.pt", metavar="FILE", help="checkpoint file (default: checkpoint_best.pt)"
     )
-    command.flag("allow_unfinished", action="store_true", help="also use folds whose training has not ended")
 
 
 def _add_how(command: Command) -> None:
@@ -151,7 +134,7 @@ def _or_auto(flag: Flag) -> Callable[[str], Any]:
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    model = _model(arguments)
+    model = model_of(arguments)
     if arguments.input is not None:
         demand_input(arguments.input)
 
@@ -162,7 +145,7 @@ def _work(arguments: argparse.Namespace) -> None:
         input=arguments.input,
         output=arguments.output,
         model=model,
-        configuration=None if arguments.model else arguments.configuration,
+        configuration=arguments.configuration if arguments.dataset else None,
         volumes=arguments.n,
         folds=tuple(arguments.folds) if arguments.folds else None,
         allow_unfinished=arguments.allow_unfinished,
@@ -216,21 +199,6 @@ def slurm_part(variables: Mapping[str, str]) -> tuple[int, int] | None:
             remedy="number the tasks evenly, or pass -num_parts and -part_id",
         )
     return part, count
-
-
-def _model(arguments: argparse.Namespace) -> Path:
-    if (arguments.model is None) == (arguments.dataset is None):
-        raise NndiffError(
-            "The model must be named in one way, by its dataset or by its folder.",
-            found="neither -d nor -m" if arguments.model is None else "-d and -m",
-            remedy="pass -d DATASET -c CONFIG, or -m MODEL_FOLDER",
-        )
-    paths = paths_of(arguments)
-    folder: Path = arguments.model
-    if folder is None:
-        folder = paths.results / paths.dataset_name(arguments.dataset) / str(arguments.configuration)
-    demand_model(folder)
-    return folder
 
 
 if __name__ == "__main__":

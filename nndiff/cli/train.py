@@ -53,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     command.flag(
         "from",
+        also="pretrained_weights",
         default=None,
         metavar="RUN",
-        help="begin with the weights of another fold, checkpoint or configuration",
+        help="begin with the weights of another fold, checkpoint or configuration, or of MODEL.zip",
     )
     command.flag("tensorboard", action="store_true", help="also write the curves for TensorBoard, in tensorboard/")
     command.flag("no_tune", action="store_true", help="do not tune the sampler after the training")

@@ -97,20 +97,30 @@ def load(folder: Path, checkpoint: str, planned: SamplerPlan, weights: str) -> I
         return None
     data = read_json(path)
     try:
-        found = decode(Inference, _migrated(data, planned.part(Tiles).overlap), FILE)
+        found = decoded(data, planned)
     except NndiffError as error:
         raise error.at(path) from None
     if found.checkpoint != checkpoint:
         return None
+    demand_weights(found, weights, path, "run nndiff_tune again, or delete the file to use the planned sampler")
+    return found
+
+
+def decoded(data: Any, planned: SamplerPlan, where: str = FILE) -> Inference:
+    """Return the tuning result that JSON of the current or an older version describes."""
+    return decode(Inference, _migrated(data, planned.part(Tiles).overlap), where)
+
+
+def demand_weights(found: Inference, weights: str, where: Path, remedy: str) -> None:
+    """Refuse the tuning result of other weights than those with this hash."""
     if found.weights != weights:
         raise NndiffError(
             f"{FILE} was tuned for another checkpoint.",
             expected=f"weights {weights}",
             found=f"weights {found.weights}",
-            where=path,
-            remedy="run nndiff_tune again, or delete the file to use the planned sampler",
+            where=where,
+            remedy=remedy,
         )
-    return found
 
 
 @migrate.in_words

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,26 @@ def atomic(path: Path) -> Iterator[Path]:
             part.unlink()
 
 
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a new temporary folder beside `path`; rename it to `path` on success, remove it on failure.
+
+    A folder that exists already at `path` is never replaced, unless it is empty.
+    """
+    part = path.with_name(f"{PART}{_owner()}{path.name}")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        for file in part.iterdir():
+            with open(file, "rb+") as stream:
+                os.fsync(stream.fileno())
+        os.rename(part, path)
+    except OSError as error:
+        raise explained(error, path) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def append(path: Path, text: str) -> None:
     """Add text at the end of a file, which may be new."""
     try:
@@ -47,12 +68,12 @@ def append(path: Path, text: str) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files in `folder` whose processes ran on this machine and no longer exist."""
+    """Remove the temporary files and folders in `folder` whose processes ran here and no longer exist."""
     for path in folder.glob(f"{PART}*") if folder.is_dir() else ():
         host, _, process = path.name.removeprefix(PART).partition("+")[0].rpartition("_")
         if host == platform.node() and process.isdecimal() and not _alive(int(process)):
             with contextlib.suppress(OSError):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def demand_writable(folder: Path) -> None:
@@ -83,12 +104,19 @@ def write_json(path: Path, data: Any) -> None:
 
 def read_json(path: Path, remedy: str | None = None) -> Any:
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows editors write a byte order mark first
-        return json.loads(text, object_pairs_hook=_each_key_once)
+        data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise NndiffError(f"{path.name} is missing.", where=path, remedy=remedy) from None
     except OSError as error:
         raise NndiffError(f"Cannot read {path.name}.", found=error.strerror or error, where=path) from error
+    return parse_json(data, path, remedy)
+
+
+def parse_json(data: bytes, path: Path, remedy: str | None = None) -> Any:
+    """Return the contents of JSON text that was read from `path`; refuse a repeated key."""
+    try:
+        text = data.decode("utf-8-sig")  # Windows editors write a byte order mark first
+        return json.loads(text, object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError) as error:
         raise NndiffError(f"{path.name} is not valid JSON.", found=error, where=path, remedy=remedy) from None
 

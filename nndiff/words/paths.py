@@ -7,8 +7,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from nndiff.words.errors import NndiffError
+from nndiff.words.errors import NndiffError, nearest
 
+MODELS = "models"  # folder of installed models, below the results
+MANIFEST = "manifest.json"  # the part of an archive that lists the others
 FOLDER = re.compile(r"^Dataset(\d{3})_(\w[\w-]*)$")
 
 
@@ -54,6 +56,26 @@ class Paths:
             remedy="correct the number, or set the folder that contains the dataset (export nndiff_raw=…, or --raw …)",
         )
 
+    @property
+    def preprocessed_if_set(self) -> Path | None:
+        return self.preprocessed if _is_set("preprocessed", self.preprocessed_root) else None
+
+    @property
+    def models(self) -> Path:
+        return self.results / MODELS
+
+    def installed_model(self, name: str) -> Path:
+        """Return the folder of an installed model; the error lists those that are installed."""
+        there = sorted(path.name for path in self.models.iterdir() if is_archive(path)) if self.models.is_dir() else []
+        if name not in there:
+            raise NndiffError(
+                f"There is no installed model '{name}'.",
+                found=", ".join(there) or "none",
+                where=self.models,
+                remedy=nearest(name, there) if there else "install it first: nndiff_install_model MODEL.zip",
+            )
+        return self.models / name
+
     def _searched(self) -> list[Path]:
         """Return the known roots; if there are none, raise the error about the raw root."""
         roots = []
@@ -62,7 +84,7 @@ class Paths:
             ("preprocessed", self.preprocessed_root),
             ("results", self.results_root),
         ):
-            if given is not None or os.environ.get(f"nndiff_{kind}"):
+            if _is_set(kind, given):
                 roots.append(_root(kind, given))
         return roots or [self.raw]
 
@@ -73,9 +95,49 @@ def demand_input(path: Path) -> None:
         raise NndiffError("The input folder does not exist.", where=path, remedy="correct the path after -i")
 
 
-def demand_model(folder: Path) -> None:
-    if not folder.is_dir():
-        raise NndiffError("There is no such model.", where=folder, remedy="train it first, or correct -m, -d or -c")
+def demand_model(path: Path) -> None:
+    if not path.is_dir() and not is_archive(path):
+        raise NndiffError(
+            "There is no such model.",
+            expected="a folder, or a file that ends in .zip" if path.exists() else None,
+            found="another file" if path.exists() else None,
+            where=path,
+            remedy="train it first, or correct -m, -d or -c",
+        )
+
+
+def demand_zip(path: Path) -> None:
+    """Refuse a file from which no model can be installed, by its name."""
+    if not is_zip(path) or not path.is_file():
+        raise NndiffError(
+            "A model is installed from a zip file.",
+            found=path.name if path.exists() else "no such file",
+            where=path,
+            remedy="pass a file that nndiff_export_model has written",
+        )
+
+
+def demand_zip_name(path: Path) -> None:
+    if not is_zip(path):
+        raise NndiffError(
+            "A model is exported into a zip file.",
+            expected="a name that ends in .zip",
+            found=path.name,
+            remedy="correct the name after -o",
+        )
+
+
+def is_archive(path: Path) -> bool:
+    """Return whether a model was handed on as one file (`nndiff.archive`), or was unpacked from such a file."""
+    return (is_zip(path) and path.is_file()) or (path / MANIFEST).is_file()
+
+
+def is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip"
+
+
+def _is_set(kind: str, given: Path | None) -> bool:
+    return given is not None or bool(os.environ.get(f"nndiff_{kind}"))
 
 
 def _root(kind: str, given: Path | None) -> Path:

@@ -4,13 +4,14 @@ import errno
 import json
 import math
 import os
+import platform
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nndiff.words.errors import NndiffError
-from nndiff.words.files import PART, atomic, demand_writable, dumps, read_json, sweep, write_json
+from nndiff.words.files import PART, atomic, atomic_folder, demand_writable, dumps, read_json, sweep, write_json
 
 
 def test_a_file_appears_in_one_step_and_keeps_its_ending(tmp_path):
@@ -148,7 +149,7 @@ def test_a_file_that_may_not_be_read_is_not_said_to_be_unwritable(tmp_path, monk
     def denied(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(type(path), "read_text", denied)
+    monkeypatch.setattr(type(path), "read_bytes", denied)
     with pytest.raises(NndiffError, match=r"Cannot read plan\.json"):
         read_json(path)
 
@@ -196,3 +197,48 @@ def test_numpys_own_word_for_a_full_disk_is_understood(tmp_path):
     with pytest.raises(NndiffError, match="The disk is full"), atomic(tmp_path / "a.npy"):
         raise OSError("319872 requested and 77792 written")
     assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- folders
+
+
+def test_a_folder_appears_in_one_step_with_all_its_files(tmp_path):
+    path = tmp_path / "new" / "folder"
+    with atomic_folder(path) as part:
+        assert part.parent == path.parent
+        (part / "one").write_text("1")
+        assert not path.exists()
+    assert os.listdir(path.parent) == ["folder"]
+    assert (path / "one").read_text() == "1"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), KeyboardInterrupt(), NndiffError("refused")])
+def test_a_folder_that_fails_leaves_nothing(tmp_path, error):
+    def write():
+        with atomic_folder(tmp_path / "folder") as part:
+            (part / "one").write_text("1")
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        write()
+    assert raised.value is error
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_with_files_is_never_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine").write_text("1")
+    with pytest.raises(NndiffError, match="Cannot write folder"), atomic_folder(tmp_path / "folder") as part:
+        (part / "theirs").write_text("2")
+    assert os.listdir(tmp_path) == ["folder"]
+    assert os.listdir(tmp_path / "folder") == ["mine"]
+
+
+def test_folders_of_dead_processes_are_swept_away_and_no_others(tmp_path):
+    dead = tmp_path / f"{PART}{platform.node()}_{2**22 + 1}+folder"
+    alive = tmp_path / f"{PART}{platform.node()}_{os.getpid()}+folder"
+    for folder in (dead, alive):
+        folder.mkdir()
+        (folder / "one").write_text("1")
+    sweep(tmp_path)
+    assert os.listdir(tmp_path) == [alive.name]

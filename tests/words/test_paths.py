@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nndiff.words.errors import NndiffError
-from nndiff.words.paths import Paths
+from nndiff.words.paths import MANIFEST, MODELS, Paths, demand_model, is_archive
 
 
 @pytest.fixture
@@ -68,3 +68,42 @@ def test_a_root_that_does_not_exist_holds_no_dataset(tmp_path):
     with pytest.raises(NndiffError, match="There is no dataset '1'") as raised:
         Paths(tmp_path / "nowhere").dataset_name("1")
     assert raised.value.found == "none"
+
+
+# ---------------------------------------------------------------- models
+
+
+def installed(results, *names):
+    for name in names:
+        (results / MODELS / name).mkdir(parents=True)
+        (results / MODELS / name / MANIFEST).write_text("{}")
+
+
+def test_an_installed_model_is_found_by_its_name_alone(tmp_path):
+    installed(tmp_path, "low_count", "t1")
+    (tmp_path / MODELS / "no_model").mkdir()
+    paths = Paths(results_root=tmp_path)
+    assert paths.installed_model("t1") == tmp_path / MODELS / "t1"
+    for name, remedy in (("low_cont", "did you mean 'low_count'?"), ("no_model", "use one of: low_count, t1")):
+        with pytest.raises(NndiffError, match="There is no installed model") as raised:
+            paths.installed_model(name)
+        assert raised.value.found == "low_count, t1"
+        assert raised.value.remedy == remedy
+    with pytest.raises(NndiffError, match="There is no installed model") as raised:
+        Paths(results_root=tmp_path / "nowhere").installed_model("t1")
+    assert (raised.value.found, "nndiff_install_model" in raised.value.remedy) == ("none", True)
+
+
+def test_a_model_is_a_folder_or_a_zip_file(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"")
+    (tmp_path / "a.pt").write_bytes(b"")
+    (tmp_path / "folder.zip").mkdir()
+    installed(tmp_path, "t1")
+    found = {
+        path.name: is_archive(path) for path in [*tmp_path.iterdir(), tmp_path / MODELS / "t1", tmp_path / "no.zip"]
+    }
+    assert found == {"a.zip": True, "a.pt": False, "folder.zip": False, MODELS: False, "t1": True, "no.zip": False}
+    demand_model(tmp_path / "a.zip")
+    demand_model(tmp_path)
+    with pytest.raises(NndiffError, match=r"a file that ends in \.zip; found another file"):
+        demand_model(tmp_path / "a.pt")
