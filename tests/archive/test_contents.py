@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,6 +121,8 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     folder = model(tmp_path)
     one, two = (exported(tmp_path, name, folder=folder) for name in ("one.zip", "two.zip"))
     assert one.read_bytes() == two.read_bytes()
+    with zipfile.ZipFile(one) as file:
+        assert {entry.date_time for entry in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
     assert list(contents(one)) == [
         "MODEL_CARD.md",
         *(f"fold_{k}.{kind}" for k in (0, 1) for kind in ("json", "safetensors")),
