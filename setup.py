@@ -56,6 +56,7 @@ setup(
             "nndiff_predict = nndiff.cli.predict:main",
             "nndiff_evaluate = nndiff.cli.evaluate:main",
             "nndiff_evaluate_generation = nndiff.cli.evaluate_generation:main",
+            "nndiff_find_best_configuration = nndiff.cli.find_best_configuration:main",
             "nndiff_submit = nndiff.cli.submit:main",
             "nndiff_demo = nndiff.cli.demo:main",
         ],

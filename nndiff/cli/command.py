@@ -33,6 +33,8 @@ NNUNET_FLAGS = {
     "-pretrained_weights": "use --from RUN to begin with the weights of another run",
     "-nps": "reading, computing and writing always overlap, so leave the flag out",
     "-plans_name": "one plan.json holds all configurations, so leave the flag out",
+    "-disable_ensembling": "configurations are compared and never averaged with each other, so leave the flag out",
+    "-no_overwrite": "results that are up to date are always kept, so leave the flag out",
 }
 
 

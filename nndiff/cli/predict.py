@@ -12,6 +12,8 @@ from typing import Any
 from nndiff.cli.command import Command, add_cluster, add_workers, crew, paths_of
 from nndiff.cli.train import add_device
 from nndiff.walk.sampler import Flag, flags
+from nndiff.words import best
+from nndiff.words.best import Best
 from nndiff.words.errors import NndiffError
 from nndiff.words.lives import life
 from nndiff.words.paths import demand_input, demand_model
@@ -67,7 +69,7 @@ def _add_where(command: Command) -> None:
         short="c",
         default="bridge",
         metavar="NAME",
-        help="configuration of the model (default: bridge)",
+        help=f"configuration of the model; {best.NAME}: as nndiff_find_best_configuration chose (default: bridge)",
     )
     command.flag(
         "model", short="m", type=Path, default=None, metavar="FOLDER", help="folder of the model, instead of -d and -c"
@@ -136,7 +138,8 @@ def _or_auto(flag: Flag) -> Callable[[str], Any]:
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    model = _model(arguments)
+    model, found = _model(arguments)
+    folds = tuple(arguments.folds) if arguments.folds else found.folds if found else None
     if arguments.input is not None:
         demand_input(arguments.input)
 
@@ -147,9 +150,10 @@ def _work(arguments: argparse.Namespace) -> None:
         input=arguments.input,
         output=arguments.output,
         model=model,
-        configuration=None if arguments.model else arguments.configuration,
+        configuration=None if arguments.model or found else arguments.configuration,
         volumes=arguments.n,
-        folds=tuple(arguments.folds) if arguments.folds else None,
+        folds=folds,
+        weights=found.weights if found else {},
         allow_unfinished=arguments.allow_unfinished,
         checkpoint=arguments.chk if arguments.chk.endswith(".pt") else f"{arguments.chk}.pt",
         sampler={flag.name: vars(arguments)[flag.name] for flag in flags()},
@@ -203,7 +207,8 @@ def slurm_part(variables: Mapping[str, str]) -> tuple[int, int] | None:
     return part, count
 
 
-def _model(arguments: argparse.Namespace) -> Path:
+def _model(arguments: argparse.Namespace) -> tuple[Path, Best | None]:
+    """Return the folder of the model, and the comparison that chose it, if it is to be the best."""
     if (arguments.model is None) == (arguments.dataset is None):
         raise NndiffError(
             "The model must be named in one way, by its dataset or by its folder.",
@@ -212,10 +217,13 @@ def _model(arguments: argparse.Namespace) -> Path:
         )
     paths = paths_of(arguments)
     folder: Path = arguments.model
+    found = None
     if folder is None:
-        folder = paths.results / paths.dataset_name(arguments.dataset) / str(arguments.configuration)
+        results = paths.results / paths.dataset_name(arguments.dataset)
+        found = best.load(results) if arguments.configuration == best.NAME else None
+        folder = results / (found.configuration if found else str(arguments.configuration))
     demand_model(folder)
-    return folder
+    return folder, found
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ CASE is enough. If the input folder itself is a series, it is one case, with the
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +87,12 @@ def find(folder: Path, channels: tuple[Channel, ...]) -> Inputs:
     return Inputs(cases, failures, tuple(ignored))
 
 
+def listed(files: Mapping[str, tuple[Path, ...]]) -> Inputs:
+    """Return cases whose files are known, sorted by name; a DICOM series becomes NIfTI."""
+    cases = (InputCase(name, paths, _ending(paths[0]) or DICOM_TO) for name, paths in sorted(files.items()))
+    return Inputs(tuple(cases), {}, ())
+
+
 def to_generate(volumes: int, ending: str) -> Inputs:
     """Return the cases of a generation: one name per volume, without files."""
     return Inputs(tuple(InputCase(f"volume_{i:03d}", (), ending) for i in range(volumes)), {}, ())
@@ -97,8 +104,12 @@ def _named(path: Path, channels: tuple[Channel, ...]) -> tuple[str, str] | None:
     if archive or (path.is_dir() and any(dicom.holds_dicom(folder) for folder in (path, *_below(path)))):
         stem = path.stem if archive else path.name
         return (f"{stem}_0000" if len(channels) == 1 and not CHANNEL.match(stem) else stem), DICOM_TO
-    ending = next((ending for ending in FILE_ENDINGS if path.name.endswith(ending)), None)
+    ending = _ending(path)
     return None if ending is None or not path.is_file() else (path.name[: -len(ending)], ending)
+
+
+def _ending(path: Path) -> str | None:
+    return next((ending for ending in FILE_ENDINGS if path.name.endswith(ending)), None)
 
 
 def _below(path: Path) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Trained:
     dial: tuple[Stop, ...]  # from the mean to the texture: measured by tuning, else planned; empty if it has none
     drawn: Drawn | None  # what tuning measured of several draws
     seen: tuple[Seen, ...]
-    sources: tuple[dict[str, str], ...]  # per fold, for the record: fold, checkpoint, step, weights
+    sources: tuple[dict[str, str], ...]  # per fold, for the record: fold, checkpoint, step, steps, weights
     oddities: tuple[str, ...] = ()  # what a user should know about the folds
 
     def spread_scale(self, sampler: SamplerPlan) -> float:
@@ -48,6 +48,28 @@ class Trained:
     @property
     def preparation(self) -> Preparation:
         return self.plan.preparation(self.configuration)
+
+    def folds_in_words(self) -> str:
+        """Return which folds are averaged, and how far each was trained."""
+        at = ["{step} of {steps}".format(**source) for source in self.sources]
+        if len({source["steps"] for source in self.sources}) == 1:
+            at = [source["step"] for source in self.sources[:-1]] + at[-1:]
+        folds, steps = (", ".join(words) for words in ([source["fold"] for source in self.sources], at))
+        return f"Fold {folds}, step {steps}" if len(at) == 1 else f"Averaging folds {folds}, steps {steps}"
+
+    def demand_weights(self, expected: Mapping[str, str]) -> None:
+        """Refuse folds whose weights are not the expected ones; a fold of which none are expected may have any."""
+        for source in self.sources:
+            fold = Path(source["checkpoint"]).parent.name.removeprefix(FOLD)
+            wanted = expected.get(fold, source["weights"])
+            if wanted != source["weights"]:
+                raise NndiffError(
+                    f"The checkpoint of fold {fold} has changed since the configurations were compared.",
+                    expected=f"weights {wanted}",
+                    found=f"weights {source['weights']}",
+                    where=source["checkpoint"],
+                    remedy=f"run nndiff_find_best_configuration again, or pass -c {self.configuration} instead",
+                )
 
 
 def load(
@@ -62,7 +84,7 @@ def load(
 
     If `folds` is None, every fold that has the checkpoint and whose training has ended is used.
     """
-    paths, oddities = _finished(_checkpoints(folder, folds, name), folds is not None, allow_unfinished)
+    paths, oddities = finished(folder, folds, name, allow_unfinished)
     loaded = [checkpoint.load(path) for path in paths]
     first = loaded[0]
     for path, other in zip(paths, loaded, strict=True):
@@ -73,7 +95,13 @@ def load(
         checkpoint.demand_fitting(shapes, each.ema, path)
     model = build_model(first.plan, first.configuration, [each.ema for each in loaded], device)
     sources = tuple(
-        {"fold": each.run.fold, "checkpoint": str(path), "step": str(each.step), "weights": digest_of(each.ema)}
+        {
+            "fold": each.run.fold,
+            "checkpoint": str(path),
+            "step": str(each.step),
+            "steps": str(each.run.training_steps),
+            "weights": digest_of(each.ema),
+        }
         for each, path in zip(loaded, paths, strict=True)
     )
     tuned = [
@@ -92,6 +120,13 @@ def load(
         sources=sources,
         oddities=tuple(oddities),
     )
+
+
+def finished(
+    folder: Path, folds: Sequence[str] | None, name: str, allow_unfinished: bool = False
+) -> tuple[list[Path], list[str]]:
+    """Return the checkpoints of the folds that may be used, and what is to be said about the others."""
+    return _finished(_checkpoints(folder, folds, name), folds is not None, allow_unfinished)
 
 
 def _checkpoints(folder: Path, folds: Sequence[str] | None, name: str) -> list[Path]:
