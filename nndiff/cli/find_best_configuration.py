@@ -74,8 +74,8 @@ def table(found: Best) -> str:
     """Return the figures, the differences, what was left out and the advice, at most 80 columns wide."""
     patients = len(set(found.cases.values()))
     shared = f"{_count(len(found.cases), 'case')} of {_count(patients, 'patient')}"
-    parts = [f"On {shared} that each configuration held out (seconds: median, one fold):"]
-    parts += [_figures(found), "", _differences(found)]
+    parts = [f"On {shared} that each configuration held out:", _figures(found)]
+    parts += ["  s/volume: median of one fold; GB: planned memory of a prediction", "", _differences(found)]
     if len(found.rows) > 1 and patients == 1:
         parts.append(_wrapped("There is no interval, because all cases are of one patient."))
     if any(len(row.folds) > 1 or row.folds[0].cases != len(found.cases) for row in found.rows):

@@ -99,7 +99,7 @@ def load(folder: Path) -> Best:
     path = folder / FILE
     data = read_json(path, REMEDY)
     try:
-        best = decode(Best, data, FILE)
+        best = decode(Best, data)
     except NndiffError as error:
         raise error.at(path, remedy="run nndiff_find_best_configuration again") from None
     if [row.configuration for row in best.rows].count(best.configuration) != 1:
