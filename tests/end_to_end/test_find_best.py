@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from nndiff.words.errors import NndiffError
 from nndiff.words.strict_json import encode
 from tests.conftest import make_phantom, make_raw_dataset, save_volume
 from tests.prediction.trained import contents, plan_of, save_trained, scans
+from tests.walks import changed
 
 CASES = [f"case_{i}" for i in range(4)]
 NAME = "Dataset001_Tiny"
@@ -151,8 +152,7 @@ def test_what_changed_is_computed_again_and_nothing_else(two, roots, run_cli, wo
     source = roots.raw / NAME / "imagesTr" / "case_0_0000.nii.gz"
     save_volume(source, make_phantom(77, noise=0.2))
     newer(source, two)
-    changed = again()
-    assert {what for what in changed if what[0] == "translate"} == {
+    assert {what for what in again() if what[0] == "translate"} == {
         ("translate", name, "case_0") for name in ("bridge", "ddpm")
     }
 
@@ -171,9 +171,7 @@ def test_a_tuned_sampler_that_changed_is_measured_again(two, run_cli, work, monk
     def tuned(folder, name, planned, weights):
         found = load(folder, name, planned, weights)
         assert found is None
-        return type(
-            "Tuned", (), {"sampler": replace(planned, times=replace(planned.times, steps=2)), "dial": (), "drawn": None}
-        )()
+        return SimpleNamespace(sampler=changed(planned, steps=2), dial=(), drawn=None)
 
     monkeypatch.setattr(held_out.inference, "load", tuned)
     assert run_cli(main, "1", *FLAGS, "-c", "bridge").code == 0
@@ -220,10 +218,12 @@ def test_unfinished_folds_and_those_without_held_out_cases_are_left_out_in_words
     (unfinished / BEST).rename(unfinished / "moved")
     trained(roots, fold="1", seed=1, training=("case_0",), steps=1)
     (unfinished / LATEST).write_bytes((unfinished / BEST).read_bytes())  # step 7 of 10
+    trained(roots, fold="2", training=CASES, steps=1)
     trained(roots, "prdit", fold="all", training=CASES)
     outcome = run_cli(main, "1", *FLAGS)
     assert outcome.code == 0, outcome.err
     assert "training of fold_1 has not ended" in outcome.err
+    assert "bridge, fold 2: 0 held-out cases, so it is left out" in outcome.err
     assert "prdit is left out. The folds of this configuration have trained on every case" in outcome.err
     assert [row.configuration for row in best.load(two).rows if len(row.folds) != 1] == []
 

@@ -116,7 +116,8 @@ def test_a_single_patient_has_no_interval_and_the_advice_says_so() -> None:
 
 
 def test_the_order_of_configurations_and_folds_does_not_matter() -> None:
-    high, low, _ = planted()
+    high, low, _ = planted(cases=CASES[1:])
+    high, low = (candidate(each.name, replace(each.trials[0], failed={"case_0": each.name})) for each in (high, low))
     third = candidate("third", trial(dict.fromkeys(CASES[:4], 30.0), "0"), trial(dict.fromkeys(CASES[4:], 20.0), "1"))
     first = compare([high, low, third], ALONE)
     assert first == compare([third, low, high], ALONE) == compare([low, third, high], ALONE)
@@ -211,7 +212,8 @@ def test_a_faster_one_is_named_only_if_it_is_not_clearly_worse(mean, seconds, de
     high, low, _ = planted(mean=mean)
     other = replace(low.trials[0], seconds=dict.fromkeys(CASES, seconds), device=device)
     advice = compare([high, candidate("low", other)], ALONE).advice
-    assert ("low is not clearly worse, and takes 0.25 times the seconds" in advice) == said
+    assert ("low is not clearly worse" in advice) == said
+    assert ("takes 0.25 times the seconds" in advice) == said
 
 
 def test_one_configuration_alone_is_advised_without_a_difference() -> None:
