@@ -61,6 +61,7 @@ setup(
             "nndiff_evaluate_generation = nndiff.cli.evaluate_generation:main",
             "nndiff_export_model = nndiff.cli.export_model:main",
             "nndiff_install_model = nndiff.cli.install_model:main",
+            "nndiff_find_best_configuration = nndiff.cli.find_best_configuration:main",
             "nndiff_submit = nndiff.cli.submit:main",
             "nndiff_demo = nndiff.cli.demo:main",
         ],

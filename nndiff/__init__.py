@@ -11,6 +11,7 @@ The public functions, each a stage that reads files and writes files, usable fro
 
     export_model    a trained model → one file, to hand it on
     install_model   such a file → an installed model
+    find_best_configuration     trained folds and a raw dataset → which configuration to use
 
 They check dataset and plan before they import a stage, which takes seconds.
 
@@ -43,12 +44,14 @@ if TYPE_CHECKING:
     from nndiff.plans.plan import Plan
     from nndiff.prediction import Summary
     from nndiff.sampling.inference import Inference
+    from nndiff.words.best import Best
 
 __all__ = [
     "Crew",
     "__version__",
     "evaluate",
     "export_model",
+    "find_best_configuration",
     "install_model",
     "plan",
     "predict",
@@ -411,6 +414,60 @@ def install_model(file: Folder, name: str | None = None, *, results: Folder | No
 
     folder: Path = install(Path(file), name, models).folder
     return folder
+
+
+def find_best_configuration(
+    dataset: str,
+    configurations: Sequence[str] | None = None,
+    folds: Sequence[int | str] | None = None,
+    *,
+    device: str | None = None,
+    workers: Workers = None,
+    quiet: bool = False,
+    raw: Folder | None = None,
+    results: Folder | None = None,
+) -> Best:
+    """Compare trained configurations on the cases that their folds did not train on, and write best.json.
+
+    Each fold translates these cases alone, with its tuned sampler; what is up to date in crossval/ is kept.
+
+    Args:
+        dataset: number or name.
+        configurations: folders below results/DATASET; unset: all that have a trained fold.
+        folds: 0, 1, …; unset: all whose training has ended.
+        device: "cuda", "cpu" or "mps"; unset: the GPU, else the CPU.
+        workers: processes at most that measure, 0 for none; or a `Crew`.
+        quiet: show no progress of the translations.
+        raw, results: root folders, instead of those in the environment.
+
+    Returns:
+        What best.json holds: the advice, a row per configuration with its difference from the best, and the cases.
+    """
+    paths = _paths(raw=raw, results=results)
+    name = paths.dataset_name(dataset)
+
+    from nndiff.words import best
+    from nndiff.words import dataset as raw_dataset
+
+    found = raw_dataset.read(paths.raw / name)
+    best.demand_pairs(found.task, found.folder)
+
+    from nndiff.evaluation import crossval
+    from nndiff.evaluation.comparison import Candidate, compare
+    from nndiff.prediction import held_out
+
+    folder = paths.results / name
+    wanted = None if folds is None else [str(fold) for fold in folds]
+    candidates = []
+    for configuration, own in held_out.trained(folder, found, configurations, wanted).items():
+        trials = []
+        for fold in own:
+            held_out.translate(fold, device, quiet)
+            trials.append(crossval.measured(fold.output, fold.fold, fold.cases, fold.kinds, workers))
+        candidates.append(Candidate(configuration, tuple(trials), own[0].prediction_bytes))
+    compared = compare(candidates, {case.name: case.group for case in found.cases})
+    best.save(folder, compared)
+    return compared
 
 
 def _paths(raw: Folder | None = None, preprocessed: Folder | None = None, results: Folder | None = None) -> Any:

@@ -36,6 +36,7 @@ class Fold:
     plan: Plan
     configuration: str
     step: int  # after which these weights were stored
+    steps: int  # of the whole training
     seen: tuple[Seen, ...]
     weights: Mapping[str, Tensor]  # the averaged ones
     tuned: Inference | None
@@ -60,6 +61,7 @@ def of(saved: Checkpoint, path: Path) -> Fold:
         plan=saved.plan,
         configuration=saved.configuration,
         step=saved.step,
+        steps=saved.run.training_steps,
         seen=saved.seen,
         weights=saved.ema,
         tuned=inference.load(path.parent, path.name, saved.planned.sampler, digest),

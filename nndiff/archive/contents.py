@@ -48,6 +48,7 @@ class Record(Checked):
     fold: str  # 0 … or all
     configuration: str
     step: Annotated[int, at_least(0)]
+    steps: Annotated[int, at_least(0)]  # of the whole training
     steps_left: Annotated[int, at_least(0)]  # of the training, which may not have ended
     seen: tuple[Seen, ...]
     plan: Plan
@@ -67,7 +68,7 @@ def parts_of(fold: Fold, steps_left: int, half: bool = False) -> dict[str, bytes
     stored = {name: value.contiguous() for name, value in fold.weights.items()}
     if half:
         stored = {name: value.half() for name, value in stored.items()}
-    data = encode(Record(fold.name, fold.configuration, fold.step, steps_left, fold.seen, _alone(fold)))
+    data = encode(Record(fold.name, fold.configuration, fold.step, fold.steps, steps_left, fold.seen, _alone(fold)))
     if fold.tuned is not None:
         weights = digest_of({name: value.float() for name, value in stored.items()})
         data["tuned"] = encode(replace(fold.tuned, weights=weights, chosen_on=(), reported_on=()))
@@ -131,6 +132,7 @@ def read_fold(parts: Parts, name: str) -> tuple[Fold, int]:
         plan=record.plan,
         configuration=record.configuration,
         step=record.step,
+        steps=record.steps,
         seen=record.seen,
         weights=weights,
         tuned=tuned,

@@ -42,6 +42,8 @@ NNUNET_FLAGS = {
     "-npz": "there are no probabilities; nndiff_predict --save_samples keeps draws, --save_uncertainty their spread",
     "-save_probabilities": "there are no probabilities; --save_samples keeps draws, --save_uncertainty their spread",
     "-disable_checkpointing": "a training that is stopped goes on from its checkpoints, so they are always written",
+    "-disable_ensembling": "configurations are compared and never averaged with each other, so leave the flag out",
+    "-no_overwrite": "results that are up to date are always kept, so leave the flag out",
 }
 
 

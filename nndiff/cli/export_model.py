@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    model = model_of(arguments)
+    model, best = model_of(arguments)
+    folds = arguments.folds or (best.folds if best else None)
     demand_zip_name(arguments.output)
 
     import nndiff
@@ -31,11 +32,11 @@ def _work(arguments: argparse.Namespace) -> None:
     done = nndiff.export_model(
         model,
         arguments.output,
-        folds=arguments.folds,
+        folds=folds,
         half=arguments.half,
         licence=arguments.licence,
         allow_unfinished=arguments.allow_unfinished,
-        configuration=arguments.configuration if arguments.dataset else None,
+        configuration=arguments.configuration if arguments.dataset and not best else None,
         preprocessed=paths.preprocessed_root,
     )
     for line in done.oddities:

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 from nndiff.cli.command import Command, paths_of
+from nndiff.words import best
+from nndiff.words.best import Best
 from nndiff.words.errors import NndiffError
 from nndiff.words.paths import demand_model
 
@@ -18,7 +20,7 @@ def add_model(command: Command, model: str, folds: str) -> None:
         short="c",
         default="bridge",
         metavar="NAME",
-        help="configuration of the model (default: bridge)",
+        help=f"configuration of the model; {best.NAME}: as nndiff_find_best_configuration chose (default: bridge)",
     )
     command.flag("model", short="m", type=Path, default=None, metavar="PATH", help=model)
     command.flag(
@@ -27,8 +29,8 @@ def add_model(command: Command, model: str, folds: str) -> None:
     command.flag("allow_unfinished", action="store_true", help="also use folds whose training has not ended")
 
 
-def model_of(arguments: argparse.Namespace) -> Path:
-    """Return the model that is named, in exactly one way."""
+def model_of(arguments: argparse.Namespace) -> tuple[Path, Best | None]:
+    """Return the model that is named, in exactly one way, and the comparison that chose it, if it is to be the best."""
     named = {
         "-d": arguments.dataset,
         "-m": arguments.model,
@@ -43,9 +45,12 @@ def model_of(arguments: argparse.Namespace) -> Path:
         )
     paths = paths_of(arguments)
     if named["--model_name"] is not None:
-        return paths.installed_model(named["--model_name"])
+        return paths.installed_model(named["--model_name"]), None
     path: Path = arguments.model
+    found = None
     if path is None:
-        path = paths.results / paths.dataset_name(arguments.dataset) / str(arguments.configuration)
+        results = paths.results / paths.dataset_name(arguments.dataset)
+        found = best.load(results) if arguments.configuration == best.NAME else None
+        path = results / (found.configuration if found else str(arguments.configuration))
     demand_model(path)
-    return path
+    return path, found

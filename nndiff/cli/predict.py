@@ -134,7 +134,8 @@ def _or_auto(flag: Flag) -> Callable[[str], Any]:
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    model = model_of(arguments)
+    model, found = model_of(arguments)
+    folds = tuple(arguments.folds) if arguments.folds else found.folds if found else None
     if arguments.input is not None:
         demand_input(arguments.input)
 
@@ -145,9 +146,10 @@ def _work(arguments: argparse.Namespace) -> None:
         input=arguments.input,
         output=arguments.output,
         model=model,
-        configuration=arguments.configuration if arguments.dataset else None,
+        configuration=None if arguments.model or found else arguments.configuration,
         volumes=arguments.n,
-        folds=tuple(arguments.folds) if arguments.folds else None,
+        folds=folds,
+        weights=found.weights if found else {},
         allow_unfinished=arguments.allow_unfinished,
         checkpoint=arguments.chk if arguments.chk.endswith(".pt") else f"{arguments.chk}.pt",
         sampler={flag.name: vars(arguments)[flag.name] for flag in flags()},

@@ -12,12 +12,12 @@ infinite voxels. documentation/reference/metrics.md explains the metrics.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nndiff.evaluation.cases import Folders
+from nndiff.evaluation.cases import Case, Folders
 from nndiff.evaluation.scores import Named, Row, Scorer, bytes_each
 from nndiff.evaluation.summary import summarised, write_table
 from nndiff.resources.outcomes import Failure, demand_success
@@ -29,7 +29,7 @@ from nndiff.words.kind import KINDS, SYNTHRAD_RANGES, Kind, kind_of
 from nndiff.words.version import versions
 from nndiff.words.volume import Triple
 
-AUTO = "auto"
+AUTO, EDITION = "auto", "2025"
 PUZZLE_FACTOR: Triple = (2, 2, 2)  # if neither the caller nor predict.json gives one
 BOUNDS_RULE = "min(0, the truth's minimum) to the truth's maximum, per volume and channel"
 
@@ -58,7 +58,7 @@ def evaluate(
     *,
     input_channel: int = 0,
     kinds: str | Sequence[str] = AUTO,
-    edition: str = "2025",
+    edition: str = EDITION,
     puzzle_factor: Triple | None = None,
     workers: Workers = None,
 ) -> Evaluation:
@@ -75,6 +75,27 @@ def evaluate(
     scorer = Scorer(_channel_kinds(kinds, truth), edition, factor, truth, source)
     folders = Folders.read(truth_folder, prediction_folder, input_folder, mask_folder, region_folder)
     cases, failures = folders.cases(input_channel)
+    settings = _settings(folders.paths, scorer, input_channel if input_folder else None)
+    return _evaluated(scorer, cases, failures, output_folder, settings, workers)
+
+
+def evaluate_cases(
+    cases: Sequence[Case], output_folder: Path, kinds: Sequence[str], workers: Workers = None
+) -> Evaluation:
+    """Compare cases whose files are known, otherwise as `evaluate`; the predictions are those in `output_folder`."""
+    scorer = Scorer(_channel_kinds(kinds, ()), EDITION, puzzled_by(None, output_folder))
+    settings = _settings({"prediction": str(output_folder)}, scorer, None)
+    return _evaluated(scorer, cases, [], output_folder, settings, workers)
+
+
+def _evaluated(
+    scorer: Scorer,
+    cases: Sequence[Case],
+    failures: list[Failure],
+    output_folder: Path,
+    settings: Mapping[str, Any],
+    workers: Workers,
+) -> Evaluation:
     total = len(cases) + len(failures)
     demand_writable(output_folder)
     sweep(output_folder)
@@ -88,17 +109,16 @@ def evaluate(
         demand_success(failures, total, "Evaluate")
     rows.sort(key=lambda row: (row.case, row.channel))
     failures.sort(key=lambda failure: failure.case)
-    settings = _settings(folders, scorer, input_channel if input_folder else None)
     summary = summarised(rows, failures, settings)
     write_table(output_folder / "metrics.csv", rows)
     write_json(output_folder / "summary.json", summary)
     return Evaluation(folder=output_folder, rows=tuple(rows), summary=summary, failures=tuple(failures), total=total)
 
 
-def _settings(folders: Folders, scorer: Scorer, input_channel: int | None) -> dict[str, Any]:
+def _settings(folders: Mapping[str, str | None], scorer: Scorer, input_channel: int | None) -> dict[str, Any]:
     return {
         "versions": versions(),
-        "folders": folders.paths,
+        "folders": dict(folders),
         "input_channel": input_channel,
         "edition": scorer.edition,
         "bounds": _bounds_rules(scorer.edition),

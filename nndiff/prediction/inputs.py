@@ -8,6 +8,7 @@ file, it is one case, with the other channels beside it.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +89,12 @@ def find(folder: Path, channels: tuple[Channel, ...]) -> Inputs:
     return Inputs(cases, failures, tuple(ignored))
 
 
+def listed(files: Mapping[str, tuple[Path, ...]]) -> Inputs:
+    """Return cases whose files are known, sorted by name; a DICOM series becomes NIfTI."""
+    cases = (InputCase(name, paths, _ending(paths[0]) or DICOM_TO) for name, paths in sorted(files.items()))
+    return Inputs(tuple(cases), {}, ())
+
+
 def to_generate(volumes: int, ending: str) -> Inputs:
     """Return the cases of a generation: one name per volume, without files."""
     return Inputs(tuple(InputCase(f"volume_{i:03d}", (), ending) for i in range(volumes)), {}, ())
@@ -95,7 +102,7 @@ def to_generate(volumes: int, ending: str) -> Inputs:
 
 def _channels_of(file: Path) -> list[Path]:
     """Return the file and, if it is one channel of a case, those beside it."""
-    ending = next((ending for ending in FILE_ENDINGS if file.name.endswith(ending)), None)
+    ending = _ending(file)
     match = None if ending is None else CHANNEL.match(file.name.removesuffix(ending))
     if match is None or ending is None:
         return [file]
@@ -112,11 +119,15 @@ def _named(path: Path, channels: tuple[Channel, ...], alone: bool) -> tuple[str,
     if archive or (path.is_dir() and any(dicom.holds_dicom(folder) for folder in (path, *_below(path)))):
         stem = path.stem if archive else path.name
         return (f"{stem}_0000" if len(channels) == 1 and not CHANNEL.match(stem) else stem), DICOM_TO
-    ending = next((ending for ending in FILE_ENDINGS if path.name.endswith(ending)), None)
+    ending = _ending(path)
     if ending is None or not path.is_file():
         return None
     stem = path.name[: -len(ending)]
     return (f"{stem}_0000" if alone and len(channels) == 1 and not CHANNEL.match(stem) else stem), ending
+
+
+def _ending(path: Path) -> str | None:
+    return next((ending for ending in FILE_ENDINGS if path.name.endswith(ending)), None)
 
 
 def _below(path: Path) -> list[Path]:

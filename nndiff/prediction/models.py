@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Trained:
     dial: tuple[Stop, ...]  # from the mean to the texture: measured by tuning, else planned; empty if it has none
     drawn: Drawn | None  # what tuning measured of several draws
     seen: tuple[Seen, ...]
-    sources: tuple[dict[str, str], ...]  # per fold, for the record: fold, checkpoint, step, weights
+    sources: tuple[dict[str, str], ...]  # per fold, for the record: fold, checkpoint, step, steps, weights
     oddities: tuple[str, ...] = ()  # what a user should know about the folds
 
     def spread_scale(self, sampler: SamplerPlan) -> float:
@@ -45,6 +45,28 @@ class Trained:
     @property
     def preparation(self) -> Preparation:
         return self.plan.preparation(self.configuration)
+
+    def folds_in_words(self) -> str:
+        """Return which folds are averaged, and how far each was trained."""
+        at = ["{step} of {steps}".format(**source) for source in self.sources]
+        if len({source["steps"] for source in self.sources}) == 1:
+            at = [source["step"] for source in self.sources[:-1]] + at[-1:]
+        folds, steps = (", ".join(words) for words in ([source["fold"] for source in self.sources], at))
+        return f"Fold {folds}, step {steps}" if len(at) == 1 else f"Averaging folds {folds}, steps {steps}"
+
+    def demand_weights(self, expected: Mapping[str, str]) -> None:
+        """Refuse folds whose weights are not the expected ones; a fold of which none are expected may have any."""
+        for source in self.sources:
+            fold = source["fold"]
+            wanted = expected.get(fold, source["weights"])
+            if wanted != source["weights"]:
+                raise NndiffError(
+                    f"The checkpoint of fold {fold} has changed since the configurations were compared.",
+                    expected=f"weights {wanted}",
+                    found=f"weights {source['weights']}",
+                    where=source["checkpoint"],
+                    remedy=f"run nndiff_find_best_configuration again, or pass -c {self.configuration} instead",
+                )
 
 
 def load(
@@ -76,7 +98,13 @@ def load(
         drawn=None if tuned is None else tuned.drawn,
         seen=first.seen,
         sources=tuple(
-            {"fold": each.name, "checkpoint": str(each.path), "step": str(each.step), "weights": each.digest}
+            {
+                "fold": each.name,
+                "checkpoint": str(each.path),
+                "step": str(each.step),
+                "steps": str(each.steps),
+                "weights": each.digest,
+            }
             for each in loaded
         ),
         oddities=tuple(oddities),

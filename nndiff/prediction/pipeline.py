@@ -75,8 +75,11 @@ def ready(request: Request) -> Ready:
     trained = models.load(
         request.model, request.folds, request.checkpoint, device, request.configuration, request.allow_unfinished
     )
+    trained.demand_weights(request.weights)
     generates = trained.plan.task == "generation"
     demand_task(request, generates)
+    if not request.quiet:
+        tell(trained.folds_in_words())
     own = trained.sampler
     if request.dial is not None:
         stop = dial.at(trained.dial, request.dial, trained.model.configuration)
@@ -84,7 +87,7 @@ def ready(request: Request) -> Ready:
         if not request.quiet:
             tell(f"Dial at {request.dial:g}: {stop.label()}")
     sampler = revised_sampler(own, request.sampler)
-    sampler.start.demand_source(None if generates else request.input)
+    sampler.start.demand_source(None if generates else request.input or request.files)
     sampler.demand(trained.model.setting)
     oddities = sampler.oddities()
     if request.save_uncertainty and sampler.samples < 2:
@@ -127,6 +130,8 @@ def _inputs(request: Request, trained: Trained, generates: bool) -> Inputs:
     """Return the cases to predict; print which files are not read."""
     if generates:
         return inputs.to_generate(request.volumes, trained.plan.file_ending)
+    if request.files is not None:
+        return inputs.listed(request.files)
     assert request.input is not None
     found = inputs.find(request.input, trained.plan.source_channels)
     if found.ignored and not request.quiet:

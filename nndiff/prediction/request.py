@@ -18,10 +18,12 @@ class Request:
 
     output: Path
     model: Path  # folder of a configuration, or of one of its folds
-    input: Path | None = None  # None: generation
+    input: Path | None = None  # None: generation, or `files`
+    files: Mapping[str, tuple[Path, ...]] | None = None  # case → its scans, one per source channel; instead of `input`
     volumes: int = 1  # number of volumes to generate
     folds: tuple[str, ...] | None = None  # None: all folds whose training has ended
     checkpoint: str = BEST
+    weights: Mapping[str, str] = field(default_factory=dict)  # fold → expected hash of its weights; others are refused
     allow_unfinished: bool = False  # whether folds whose training has not ended may be used
     configuration: str | None = None  # the expected configuration of the model; None: any
     sampler: Mapping[str, Any] = field(default_factory=dict)  # changes to the model's sampler: flag → value
@@ -64,7 +66,8 @@ def demand_sound(request: Request) -> None:
 
 def demand_task(request: Request, generates: bool) -> None:
     """Refuse options of the other task: translation needs scans, generation takes none."""
-    if generates and request.input is not None:
+    translates = request.input is not None or request.files is not None
+    if generates and translates:
         raise NndiffError(
             "This model generates volumes, so it takes no input.",
             remedy="leave out -i, and pass the number of volumes with -n",
@@ -74,5 +77,5 @@ def demand_task(request: Request, generates: bool) -> None:
             "--dicom_out needs a DICOM scan of a patient, but this model generates volumes.",
             remedy="leave out --dicom_out",
         )
-    if not generates and request.input is None:
+    if not generates and not translates:
         raise NndiffError("This model translates scans, so it needs an input folder.", remedy="pass -i FOLDER")

@@ -53,12 +53,16 @@ def guarded(case: str, work: Callable[[], R], remedy: str = "") -> R | Failure:
         return Failure(case, f"{type(error).__name__}: {error}", traceback.format_exc(), False)
 
 
+class CasesFailed(NndiffError):
+    """The error that some cases failed while others are done."""
+
+
 def demand_success(failures: Sequence[Failure], total: int, stage: str) -> None:
     """Raise an error that lists every failed case with its reason, if there is one."""
     if not failures:
         return
     rows = "\n".join(f"  {failure.case}: {failure.message}" for failure in failures)
-    raise NndiffError(
+    raise CasesFailed(
         f"{stage}: {len(failures)} of {total} cases failed; the others are done.\n{rows}",
         remedy="correct these cases and run the same command again; finished cases are kept (--debug shows tracebacks)",
     )

@@ -45,6 +45,7 @@ def test_help_in_a_fresh_process_loads_nothing_heavy(name):
         ("nndiff_predict", ["-m", "{here}", "-i", "{here}/no", "-o", "{here}/out"], "The input folder does not exist"),
         ("nndiff_train", ["9", "bridge", "0"], "There is no dataset '9'"),
         ("nndiff_tune", ["9", "bridge", "0"], "There is no dataset '9'"),
+        ("nndiff_find_best_configuration", ["9"], "There is no dataset '9'"),
         ("nndiff_plan", ["-d", "9"], "There is no dataset '9'"),
         ("nndiff_export_model", ["-m", "{here}/no", "-o", "{here}/m.zip"], "There is no such model"),
         ("nndiff_install_model", ["{here}/no.zip"], "installed from a zip file"),

@@ -322,7 +322,9 @@ def test_the_record_says_how_each_volume_was_made(tmp_path, predict, trained):
     record = read_json(summary.record)
     path = trained / "fold_0" / BEST
     weights = digest_of(checkpoint.load(path).ema)
-    assert record["model"] == [{"fold": "0", "checkpoint": f"fold_0/{BEST}", "step": "7", "weights": weights}]
+    assert record["model"] == [
+        {"fold": "0", "checkpoint": f"fold_0/{BEST}", "step": "7", "steps": "10", "weights": weights}
+    ]
     assert str(tmp_path) not in summary.record.read_text()
     expected = {
         "start": {"name": "source"},

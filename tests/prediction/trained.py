@@ -89,6 +89,7 @@ def save_trained(
     *,
     peaks: tuple[float, float] = (1.0, 10.0),
     step: int = 7,
+    training: Sequence[str] = ("a",),
 ) -> Path:
     """A checkpoint at `path` (fold_K/checkpoint_best.pt); seed None leaves the weights as they begin: output zero."""
     (configuration,) = plan.configurations
@@ -101,7 +102,7 @@ def save_trained(
             name: torch.randn(value.shape, generator=generator) / max(1, value[0].numel()) ** 0.5
             for name, value in weights.items()
         }
-    run = Run(path.parent.name.removeprefix("fold_"), 0, ("a",), ("b",), True, 10, 5, 1, 2, 2)
+    run = Run(path.parent.name.removeprefix("fold_"), 0, tuple(training), ("b",), True, 10, 5, 1, 2, 2)
     seen = tuple(Seen(channel.name, peaks, (0.0, 0.0)) for channel in plan.source_channels)
     checkpoint.save(path, Checkpoint(plan, configuration, run, seen, step, weights, weights, {}))
     return path
