@@ -46,6 +46,8 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "nndiff = nndiff.cli.main:main",
+            "nndiff_doctor = nndiff.cli.doctor:main",
             "nndiff_convert = dataset_conversion.any_folder:main",
             "nndiff_extract_fingerprint = nndiff.cli.extract_fingerprint:main",
             "nndiff_plan = nndiff.cli.plan:main",

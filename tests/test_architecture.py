@@ -26,7 +26,7 @@ FLOORS = [
     {"methods"},
     {"assemble", "checkpoint", "pictures", "resources", "data", "sampling"},
     {"planning", "training", "tuning", "prediction", "evaluation", "demo"},
-    {"cli", "__init__"},
+    {"cli", "__init__", "__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MECHANISMS, STAGES = 1, 6

@@ -18,6 +18,7 @@ from nndiff.words.errors import NndiffError, nearest
 from nndiff.words.files import explained
 from nndiff.words.paths import Paths
 from nndiff.words.stopping import STOPPING, Stopped, handled, raise_stopped
+from nndiff.words.version import VERSION
 
 # Flags of nnU-Net that nndiff does not have → what to use instead.
 NNUNET_FLAGS = {
@@ -38,6 +39,12 @@ NNUNET_FLAGS = {
 
 # Errors of a disk, wherever they show; others are errors of nndiff, which need their traceback.
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.ESTALE)
+
+
+class Described(list[str]):
+    """Arguments with which a command does no work, but leaves its parser here."""
+
+    parser: argparse.ArgumentParser | None = None
 
 
 class Command:
@@ -71,6 +78,7 @@ class Command:
                 help=f"folder of {holds} (default: $nndiff_{root})",
             )
         self.flag("debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+        self.flag("version", action="version", version=f"nndiff {VERSION}", help="show the version of nndiff and stop")
 
     def flag(self, name: str, short: str | None = None, **options: Any) -> None:
         """Add a flag that can be written as -name and as --name."""
@@ -89,14 +97,18 @@ class Command:
             help=f"switch off --{name}",
         )
 
-    def run(self, work: Callable[[argparse.Namespace], None], argv: Sequence[str] | None) -> int:
+    def run(self, work: Callable[[argparse.Namespace], int | None], argv: Sequence[str] | None) -> int:
+        """Parse the words and do the work; return its exit code, which is 0 if it returns none."""
+        if isinstance(argv, Described):
+            argv.parser = self.parser
+            return 0
         words = sys.argv[1:] if argv is None else list(argv)
         _refuse_nnunet_flags(self.parser, words)
         arguments = self.parser.parse_args(words)
         debug = getattr(arguments, "debug", False)
         try:
             with handled(STOPPING, raise_stopped):
-                work(arguments)
+                return work(arguments) or 0
         except NndiffError as error:
             if debug:
                 traceback.print_exc()
@@ -123,7 +135,6 @@ class Command:
             print(f"\nStopped by {stopped.name}. Finished work is kept. To go on, run", file=sys.stderr)
             print(f"\n  {self.again(words, stopped.saved)}", file=sys.stderr)
             return stopped.code
-        return 0
 
     def again(self, words: Sequence[str], saved: bool) -> str:
         """Return the command line that goes on where one with these words was stopped."""
