@@ -87,6 +87,8 @@ def test_code_for_a_card_is_of_its_generation_or_compiled_for_later_ones(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80", "sm_90a", "sm_100", "compute_100"])
     assert devices._supported(*capability) is there
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_86"])
+    assert devices._supported(*capability) is (capability == (8, 9))
 
 
 def test_the_driver_is_asked_for_its_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
