@@ -14,7 +14,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     packages=find_packages(include=["nndiff", "nndiff.*", "dataset_conversion"]),
     package_data={"nndiff": ["py.typed"]},
     install_requires=[
@@ -49,6 +49,8 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "nndiff = nndiff.cli.main:main",
+            "nndiff_doctor = nndiff.cli.doctor:main",
             "nndiff_convert = dataset_conversion.any_folder:main",
             "nndiff_extract_fingerprint = nndiff.cli.extract_fingerprint:main",
             "nndiff_plan = nndiff.cli.plan:main",

@@ -37,6 +37,19 @@ from nndiff.imaging.tiles import Tiling
 from nndiff.networks import blocks, lean, unet
 from nndiff.planning.overrides import put_in
 from nndiff.plans.plan import Configuration, Plan, Predicted, Stage
+from nndiff.resources.convolutions import (
+    BF16,
+    LAYOUTS,
+    QUICK,
+    THREE,
+    Convolution,
+    Difference,
+    convolved,
+    cudnn,
+    difference,
+    drawn,
+    with_gradients,
+)
 from nndiff.resources.machine import free_memory
 from nndiff.resources.memory import prediction_cost, usable_bytes, usable_now, volume_bytes
 from nndiff.sampling.translate import Arrangement, Model, arrangements, build_model, translate
@@ -56,11 +69,10 @@ from nndiff.words.volume import Triple
 Figures = dict[str, Any]
 Case = tuple[str, Callable[[], Figures]]
 
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last_3d}
-# Bounds of relative rms errors, about three times what was found on a CPU. Rounding to bf16 has an rms of 0.0017 of the
-# value. A convolution rounds once, norm and activation a few times, a network at every layer (0.009). TF32 has 3 bits
-# more than bf16. The gradients of a norm in fp32 are sums over the volume (6e-5).
-BF16, BF16_CHAIN, BF16_NETWORK, TF32, FP32 = 0.01, 0.02, 0.05, 0.02, 1e-3
+# Bounds of relative rms errors, about three times what was found on a CPU. A convolution rounds to bf16 once
+# (resources/convolutions.py), norm and activation a few times, a network at every layer (0.009). TF32 has 3 bits more
+# than bf16. The gradients of a norm in fp32 are sums over the volume (6e-5).
+BF16_CHAIN, BF16_NETWORK, TF32, FP32 = 0.02, 0.05, 0.02, 1e-3
 WHOLE_BODY: Triple = (386, 264, 264)
 WALKS, MANY = (1, 4, 10), 1000  # evaluations
 # Cases of benchmarks.memory: all three recomputations, both precisions, r = 1, 2 and 4, thick slices, predictions.
@@ -71,22 +83,7 @@ class Skipped(Exception):
     """A case that this device cannot run; the message says why."""
 
 
-@dataclass(frozen=True)
-class Convolution:
-    batch: int
-    inputs: int
-    outputs: int
-    kernel: Triple
-    stride: Triple
-    size: Triple
-
-    def __str__(self) -> str:
-        kernel, stride, size = ("x".join(map(str, triple)) for triple in (self.kernel, self.stride, self.size))
-        return f"{self.inputs} to {self.outputs}, kernel {kernel}, stride {stride}, {self.batch} x {size}"
-
-
-THREE: Triple = (3, 3, 3)
-TOY_CONVOLUTIONS = (Convolution(2, 8, 8, THREE, FULL, (8, 8, 8)), Convolution(1, 3, 5, (1, 3, 3), (1, 2, 2), (5, 9, 7)))
+TOY_CONVOLUTIONS = QUICK[:2]
 CONVOLUTIONS = (
     *(Convolution(2, 16, 16, THREE, FULL, size) for size in ((1, 32, 32), (2, 32, 32), (16, 16, 16))),  # thin, small
     Convolution(1, 3, 5, (1, 3, 3), (1, 2, 2), (9, 33, 35)),  # odd sizes, odd channels
@@ -171,20 +168,6 @@ def peaks(lab: Lab) -> Iterator[Figures]:
 
 
 @contextmanager
-def cudnn(benchmark: bool = False, tf32: bool = True, deterministic: bool = False) -> Iterator[None]:
-    """Set how cuDNN chooses its algorithms: training compares them (benchmark), prediction does not."""
-    flags, wanted = torch.backends.cudnn, {"benchmark": benchmark, "allow_tf32": tf32, "deterministic": deterministic}
-    before = {name: getattr(flags, name) for name in wanted}
-    try:
-        for name, value in wanted.items():
-            setattr(flags, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(flags, name, value)
-
-
-@contextmanager
 def laid_out(layout: torch.memory_format) -> Iterator[None]:
     """Let networks keep their maps in this layout; they are channels last otherwise."""
     with ExitStack() as stack:
@@ -250,63 +233,17 @@ def right(lab: Lab) -> list[Case]:
     return [*convolutions, *lean_ones, *slabs, *networks]
 
 
-def drawn(shape: Sequence[int], device: torch.device | str, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return normal numbers rounded to bf16, so that both precisions begin with the same ones."""
-    generator = torch.Generator(device).manual_seed(seed)
-    return torch.randn(*shape, generator=generator, device=device).to(torch.bfloat16).to(dtype)
-
-
-def with_gradients(run: Callable[..., Tensor], tensors: Sequence[Tensor], grad: Tensor) -> list[Tensor]:
-    """Return run(*tensors) and the gradients of all tensors."""
-    own = [tensor.detach().requires_grad_() for tensor in tensors]
-    out = run(*own)
-    like = torch.empty_like(out, memory_format=torch.preserve_format).copy_(grad)
-    return [out.detach(), *torch.autograd.grad(out, own, like)]
-
-
 def errors(found: Sequence[Tensor], truth: Sequence[Tensor], names: Sequence[str], bound: float) -> Figures:
-    """Return the largest relative rms error of all tensors, the largest single error, and which tensor has it."""
-    rms, largest = [], []
-    for value, right in zip(found, truth, strict=True):
-        value, right = value.to(right), right
-        off = value - right
-        rms.append(float(off.norm() / right.norm()))
-        largest.append(float(off.abs().max() / right.abs().max()))
-    worst = max(range(len(rms)), key=lambda i: rms[i] if math.isfinite(rms[i]) else math.inf)
-    good = all(value <= bound for value in rms) and all(value <= 5 * bound for value in largest)
-    status = "ok" if good else "wrong"
-    return {"error": rms[worst], "largest_error": max(largest), "bound": bound, "note": names[worst], "status": status}
+    return _figures_of(difference(found, truth, names, bound))
 
 
-def _worse(rows: Sequence[Figures]) -> Figures:
-    return max(rows, key=lambda row: (row["status"] != "ok", row["error"]))
+def _figures_of(row: Difference) -> Figures:
+    figures = {"error": row.error, "largest_error": row.largest, "bound": row.bound, "note": row.worst}
+    return {**figures, "status": "ok" if row.right else "wrong"}
 
 
 def _convolved(lab: Lab, shape: Convolution, layout: str) -> Figures:
-    padding = tuple(k // 2 for k in shape.kernel)
-    x = drawn((shape.batch, shape.inputs, *shape.size), lab.device, 0, torch.bfloat16)
-    weight = drawn((shape.outputs, shape.inputs, *shape.kernel), lab.device, 1, torch.bfloat16)
-    bias = drawn((shape.outputs,), lab.device, 2, torch.bfloat16)
-
-    def run(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return F.conv3d(x, weight, bias, shape.stride, padding)
-
-    size = [
-        (n + 2 * p - k) // s + 1 for n, p, k, s in zip(shape.size, padding, shape.kernel, shape.stride, strict=True)
-    ]
-    grad = drawn((shape.batch, shape.outputs, *size), lab.device, 3, torch.bfloat16)
-    small = x.numel() * shape.outputs <= 2**21
-    with cudnn(tf32=False):  # a small one is checked without the device's libraries
-        to: Callable[[Tensor], Tensor] = (lambda t: t.cpu().double()) if small else Tensor.float
-        truth = with_gradients(run, [to(t) for t in (x, weight, bias)], to(grad))
-    own = [x.to(memory_format=LAYOUTS[layout]), weight.to(memory_format=LAYOUTS[layout]), bias]
-    rows = []
-    for benchmark in (False, True):
-        with cudnn(benchmark=benchmark):
-            found = with_gradients(run, own, grad.to(memory_format=LAYOUTS[layout]))
-        names = [f"{part}{', benchmark' if benchmark else ''}" for part in ("output", "of x", "of weight", "of bias")]
-        rows.append(errors([t.to(truth[0].device) for t in found], truth, names, BF16))
-    return _worse(rows)
+    return _figures_of(convolved(shape, lab.device, layout, torch.bfloat16, BF16))
 
 
 def _normed(lab: Lab, dtype: str, film: bool) -> Figures:

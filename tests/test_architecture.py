@@ -26,7 +26,7 @@ FLOORS = [
     {"methods"},
     {"assemble", "checkpoint", "folds", "archive", "pictures", "resources", "data", "sampling"},
     {"planning", "training", "tuning", "prediction", "evaluation", "handover", "demo"},
-    {"cli", "__init__"},
+    {"cli", "__init__", "__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MECHANISMS, STAGES = 1, 6

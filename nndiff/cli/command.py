@@ -22,6 +22,7 @@ from nndiff.words.paths import Paths
 from nndiff.words.stopping import STOPPING, Stopped, handled, raise_stopped
 from nndiff.words.strict_json import encode
 from nndiff.words.telling import Quiet, fitted
+from nndiff.words.version import VERSION
 
 # Flags of nnU-Net that nndiff does not have → what to use instead.
 NNUNET_FLAGS = {
@@ -49,6 +50,12 @@ NNUNET_FLAGS = {
 
 # Errors of a disk, wherever they show; others are errors of nndiff, which need their traceback.
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.ESTALE)
+
+
+class Described(list[str]):
+    """Arguments with which a command does no work, but leaves its parser here."""
+
+    parser: argparse.ArgumentParser | None = None
 
 
 class Command:
@@ -94,6 +101,7 @@ class Command:
                 default=argparse.SUPPRESS,
                 help=f"print {answers} as a line of JSON, and nothing else, to stdout",
             )
+        self.flag("version", action="version", version=f"nndiff {VERSION}", help="show the version of nndiff and stop")
 
     def flag(self, name: str, short: str | None = None, also: str | None = None, **options: Any) -> None:
         """Add a flag that can be written as -name and as --name; `also` is another name of it."""
@@ -113,14 +121,18 @@ class Command:
             help=f"switch off --{name}",
         )
 
-    def run(self, work: Callable[[argparse.Namespace], None], argv: Sequence[str] | None) -> int:
+    def run(self, work: Callable[[argparse.Namespace], int | None], argv: Sequence[str] | None) -> int:
+        """Parse the words and do the work; return its exit code, which is 0 if it returns none."""
+        if isinstance(argv, Described):
+            argv.parser = self.parser
+            return 0
         words = sys.argv[1:] if argv is None else list(argv)
         _refuse_nnunet_flags(self.parser, words)
         arguments = self.parser.parse_args(words)
         debug = getattr(arguments, "debug", False)
         try:
             with handled(STOPPING, raise_stopped), _streams(arguments):
-                work(arguments)
+                return work(arguments) or 0
         except NndiffError as error:
             if debug:
                 traceback.print_exc()
@@ -147,7 +159,6 @@ class Command:
             print(f"\nStopped by {stopped.name}. Finished work is kept. To go on, run", file=sys.stderr)
             print(f"\n  {self.again(words, stopped.saved)}", file=sys.stderr)
             return stopped.code
-        return 0
 
     def again(self, words: Sequence[str], saved: bool) -> str:
         """Return the command line that goes on where one with these words was stopped."""

@@ -23,6 +23,7 @@ from unittest import mock
 from nndiff.cli.command import Command
 from nndiff.words.files import atomic
 
+PROGRAM = "nndiff"
 ROOT = Path(__file__).parents[2]  # of a checkout
 PAGE = ROOT / "documentation" / "reference" / "commands.md"
 DEFAULT = re.compile(r"\s*\(default: (?P<value>.*)\)$")
@@ -34,7 +35,8 @@ HEAD = """\
 
 <!-- Written by python -m nndiff.cli.reference: change the flags and docstrings of the commands, not this page. -->
 
-Every long flag works with one dash or two. `-h` explains all flags of a command.
+`nndiff` lists the commands; `nndiff train` is `nndiff_train`. Every long flag works with one dash or two. `-h` explains
+all flags of a command.
 
 Exit codes: 0 success; 1 an error that you can correct (explained in words; `--debug` adds the traceback); 2 an
 invalid command line; 130 stopped by Ctrl-C; 75 stopped by SIGTERM, SIGUSR1 or SIGHUP, as schedulers do it: the command
@@ -68,12 +70,13 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """Return the commands of setup.py, in its order."""
+    """Return the commands of setup.py, in its order, but the one that lists them."""
     for node in ast.walk(ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))):
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
                 if isinstance(key, ast.Constant) and key.value == "console_scripts":
-                    return [Entry(*re.split(r"\s*[=:]\s*", text)) for text in ast.literal_eval(value)]
+                    found = [Entry(*re.split(r"\s*[=:]\s*", text)) for text in ast.literal_eval(value)]
+                    return [entry for entry in found if entry.name != PROGRAM]
     return []
 
 

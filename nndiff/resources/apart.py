@@ -3,9 +3,9 @@
     with Apart(io.read) as read:
         volume = read(paths, patience=600.0)
 
-The process begins when the context is entered, and again after a call that ended it. It may take as much memory as is
-free, and ends with the program that began it. Arrays pass through the pipe without a copy. It is not started by
-`multiprocessing`, which would run a user's script again.
+The process begins when the context is entered, and again after a call that ended it. Where `limited`, it may take as
+much memory as is free. It ends with the program that began it. Arrays pass through the pipe without a copy. It is not
+started by `multiprocessing`, which would run a user's script again.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Lost(NndiffError):
 class Apart(Generic[A, R]):
     """A function of one argument, by its name in a module, in a process of its own."""
 
-    def __init__(self, function: Callable[[A], R]):
-        self.function = function
+    def __init__(self, function: Callable[[A], R], limited: bool = True):
+        self.function, self.limited = function, limited
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
 
@@ -81,7 +81,8 @@ class Apart(Generic[A, R]):
         place, name = self.function.__module__, self.function.__qualname__
         if place == "__main__":
             place = sys.modules[place].__spec__.name  # type: ignore[union-attr]  # of python -m
-        code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve({place!r}, {name!r})"
+        asked = f"{place!r}, {name!r}, {self.limited}"
+        code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve({asked})"
         self._ready = False
         told = [f"-W{option}" for option in sys.warnoptions]
         return subprocess.Popen([sys.executable, *told, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -110,7 +111,7 @@ class Apart(Generic[A, R]):
 # ---------------------------------------------------------------- in the process
 
 
-def serve(place: str, name: str) -> None:
+def serve(place: str, name: str, limited: bool) -> None:
     """Answer every argument that stdin brings by function(argument), and end with the program that asks."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a call, for which the asking program would wait
@@ -130,7 +131,8 @@ def serve(place: str, name: str) -> None:
     answered.send(None)
     while True:
         argument = arguments.get()
-        limit_memory()
+        if limited:
+            limit_memory()
         try:
             outcome = function(argument), True
         except Exception as error:

@@ -153,7 +153,7 @@ def test_a_wrong_convolution_and_a_wrong_norm_are_seen(lab: Lab, monkeypatch: py
         return out * wrong if out.dtype == torch.bfloat16 else out
 
     good = card._convolved(lab, TOY_CONVOLUTIONS[0], "contiguous")
-    monkeypatch.setattr(card.F, "conv3d", shifted)
+    monkeypatch.setattr(F, "conv3d", shifted)
     assert (good["status"], card._convolved(lab, TOY_CONVOLUTIONS[0], "contiguous")["status"]) == ("ok", "wrong")
     monkeypatch.setattr(lean.F, "silu", lambda x, **words: silu(x, **words) * (1.05 if words else 1))
     assert card._normed(lab, "fp32", True)["status"] == "wrong"

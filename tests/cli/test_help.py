@@ -21,6 +21,7 @@ HEAVY = ("torch", "SimpleITK", "scipy", "matplotlib", "pandas", "tqdm")
 ONLY_TRAINING = ("batchgenerators", "pandas", "skimage", "matplotlib")
 
 every_script = pytest.mark.parametrize("name", SCRIPTS)
+every_command = pytest.mark.parametrize("name", sorted(SCRIPTS.keys() - {"nndiff"}))  # which has no flags of its own
 on_datasets = pytest.mark.parametrize("main", ON_DATASETS.values(), ids=ON_DATASETS)
 
 
@@ -73,16 +74,16 @@ def test_prediction_does_not_load_what_only_training_needs():
     assert done.stdout == "[]\n"
 
 
-@every_script
+@every_command
 @pytest.mark.parametrize("flag", ["-h", "-help", "--help"])
 def test_help_by_any_dash(name, flag, run_cli):
     code, out, err = run_cli(SCRIPTS[name].load(), flag)
     assert (code, err) == (0, "")
-    for word in ("-h, --help", "--raw FOLDER", "--preprocessed FOLDER", "--results FOLDER", "--debug"):
+    for word in ("-h, --help", "--raw FOLDER", "--preprocessed FOLDER", "--results FOLDER", "--debug", "--version"):
         assert word in out
 
 
-@every_script
+@every_command
 def test_help_explains_every_flag_once(name, run_cli):
     _, out, _ = run_cli(SCRIPTS[name].load(), "-h")
     options = out.partition("options:\n")[2]
