@@ -16,7 +16,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["nndiff", "nndiff.*", "dataset_conversion"]),
-    package_data={"nndiff": ["py.typed"]},
+    package_data={"nndiff": ["py.typed", "demo/model.zip", "demo/model.md"]},
     install_requires=[
         "torch>=2.8",
         "numpy>=1.26",

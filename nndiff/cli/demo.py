@@ -1,6 +1,7 @@
 """nndiff_demo: simulate PET scans, then plan, train, predict and evaluate on them, and show a table and a picture.
 
-It runs the same commands as for real scans, and prints each before it runs. See documentation/getting-started.md.
+First a small model that comes with nndiff translates one body. Then everything is done from nothing, by the same
+commands as for real scans; each is printed before it runs. See documentation/getting-started.md.
 
 Both datasets are always simulated; `--only_pet` trains on the first one only.
 """
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="TIME",
         help="time for both trainings together (default: 7m)",
     )
+    command.flag("only_first", action="store_true", help="stop after the first look at a model that comes with nndiff")
     command.flag("only_data", action="store_true", help="simulate the scans only")
     command.flag("only_pet", action="store_true", help="train on the first dataset only (low-count to full-count PET)")
     add_device(command)
@@ -70,6 +72,10 @@ def _work(arguments: argparse.Namespace) -> None:
     from nndiff.demo import showcase
 
     clock = time.perf_counter()
+    if not arguments.only_data:
+        _first_look(arguments, clock)
+    if arguments.only_first:
+        return
     _simulate(arguments)
     if arguments.only_data:
         return
@@ -83,6 +89,28 @@ def _work(arguments: argparse.Namespace) -> None:
     print("\nThe width of the best Gaussian filter was chosen with knowledge of the truth.")
     print(f"All figures: {figures}")
     print(f"Total time: {(time.perf_counter() - clock) / 60:.1f} minutes.")
+
+
+def _first_look(arguments: argparse.Namespace, clock: float) -> None:
+    """Translate one body with the model that comes with nndiff, and show it."""
+    from nndiff.cli import evaluate, predict
+    from nndiff.demo import showcase
+    from nndiff.demo.cases import simulate_one
+
+    folder = arguments.output / "first"
+    print("A first look: a small model that comes with nndiff translates a body that it has not seen.", flush=True)
+    raw, _ = simulate_one(folder / "raw", arguments.seed)
+    device = ["-device", arguments.device] if arguments.device else []
+    out = folder / "fidelity"
+    model = Path(__file__).parents[1] / "demo" / "model.zip"
+    _call("nndiff_predict", predict.main, "-i", raw / "imagesTs", "-o", out, "-m", model, *device)
+    against = ["-i", raw / "imagesTs", "-r", raw / "regionsTs", "-o", out, "-np", 0]
+    _call("nndiff_evaluate", evaluate.main, raw / "targetsTs", out, *against)
+    picture = folder / "first.png"
+    showcase.draw(showcase.Shown(raw, {"nndiff": out}), picture, "Low-count PET to full-count PET")
+    print(f"\nPicture: {picture}, {time.perf_counter() - clock:.0f} s after the start")
+    if not arguments.only_first:
+        print("Now the same from nothing: simulate scans, plan, train, predict, measure.\n", flush=True)
 
 
 def _simulate(arguments: argparse.Namespace) -> None:

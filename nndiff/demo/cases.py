@@ -10,7 +10,7 @@ exceed this ceiling, because the noise of the target is not a function of the lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ DATASETS = {
 # is room to learn.
 TRUE_COUNTS_A_SLICE = 3e4
 BYTES_A_CASE = 500 * 10**6
+FIRST, FIRST_DOSE = "body900", 0.1  # the body that the model in model.zip translates
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,20 @@ def simulate(
         elif outcome is not None:
             ceilings[case.name] = round(outcome, 3)
     demand_success(failures, len(cases), "Simulate")
+    return _described(raw, training, ceilings)
+
+
+def simulate_one(raw: Path, seed: int) -> list[Path]:
+    """Write the datasets with one held-out body, and return their folders.
+
+    It is a body that neither `simulate` nor the model in model.zip has had, at the dose of that model.
+    """
+    case = DemoCase(name=FIRST, seed=seed, part="Ts", dose=FIRST_DOSE, raw=raw)
+    return _described(raw, 0, {case.name: round(write_case(case) or 0.0, 3)})
+
+
+def _described(raw: Path, training: int, ceilings: Mapping[str, float]) -> list[Path]:
+    """Write what describes the datasets, and return their folders."""
     for name, description in DATASETS.items():
         words = {"channel_names": {"0": "PET"}, "target_names": {"0": "PET"}, "file_ending": ".nii.gz"}
         if "NAC" in name:
