@@ -303,7 +303,7 @@ def predict(input: Folder | None, output: Folder, model: Folder, **options: Any)
             `nndiff.prediction.Request`: folds, volumes, save_uncertainty, save_samples, seed, device, …
 
     Returns:
-        A summary: which cases were done, their warnings, and the path of the record.
+        A summary: which cases were done, the paths of their volumes, seconds and warnings, and the path of the record.
 
     Raises:
         NndiffError: some case failed; the others are done.

@@ -50,6 +50,8 @@ def predict(request: Request) -> Summary:
             summary.skipped += outcome.skipped
             summary.failures += outcome.failures
             summary.warnings |= outcome.warnings
+            summary.paths |= outcome.paths
+            summary.seconds |= outcome.seconds
     demand_success(summary.failures, total, "Predict")
     return summary
 

@@ -36,6 +36,8 @@ class Summary:
     skipped: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     warnings: dict[str, list[str]] = field(default_factory=dict)
+    paths: dict[str, list[Path]] = field(default_factory=dict)  # case → its volumes, one per target channel
+    seconds: dict[str, float] = field(default_factory=dict)  # case → for its computation
 
 
 class Record:
@@ -92,6 +94,8 @@ class Record:
             self.fail(outcome)
         else:
             self.summary.done.append(case)
+            self.summary.paths[case] = [self.summary.record.parent / name for name in outcome["outputs"]]
+            self.summary.seconds[case] = outcome["seconds"]["compute"]
             self.data["cases"][case] = outcome
         self.write()
 
