@@ -17,7 +17,7 @@ class Row:
     """A command, which exists under its own name (nndiff_train) and as a word after nndiff (nndiff train)."""
 
     word: str
-    does: str  # at most 54 characters, so that the list fits 80 columns
+    does: str  # at most 52 characters, so that the list fits 80 columns
     group: str
     place: str = ""  # of its module; in cli/ under its word where empty
 
@@ -43,7 +43,7 @@ class Row:
 
 FIRST, DATA, MODEL, RESULT, BESIDE = "First", "Your data", "A model", "New scans", "On a cluster"
 ROWS = (
-    Row("doctor", "does everything work here? what to do where it does not", FIRST),
+    Row("doctor", "does everything work here? if not, what to do", FIRST),
     Row("demo", "simulate scans, then train and measure on them", FIRST),
     Row("convert", "make a dataset of a folder of scans, by file names", DATA, "dataset_conversion.any_folder"),
     Row("plan_and_preprocess", "the next three in one: check, decide, prepare", DATA),
