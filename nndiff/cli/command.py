@@ -194,14 +194,18 @@ def _streams(arguments: argparse.Namespace) -> Iterator[None]:
         if getattr(arguments, "quiet", False):
             quiet: Any = Quiet(sys.stderr)
             stack.enter_context(redirect_stderr(quiet))
-        if getattr(arguments, "json", False):
+        if as_json(arguments):
             stack.enter_context(redirect_stdout(sys.stderr))
         yield
 
 
+def as_json(arguments: argparse.Namespace) -> bool:
+    return getattr(arguments, "json", False)
+
+
 def answer(arguments: argparse.Namespace, found: Any, text: Callable[[], str]) -> None:
     """Print what a command has found out: `text`, or with --json `found` as one line."""
-    if getattr(arguments, "json", False):
+    if as_json(arguments):
         print(json.dumps(encode(found), allow_nan=False), file=arguments.answers, flush=True)
     else:
         print(fitted(text(), sys.stdout))

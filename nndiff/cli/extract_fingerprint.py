@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from nndiff.cli.command import Command, add_crew, add_dataset, crew, paths_of
+from nndiff.cli.command import Command, add_crew, add_dataset, answer, as_json, crew, paths_of
 from nndiff.words.crew import Workers
 from nndiff.words.fingerprint import Fingerprint
 from nndiff.words.paths import Paths
@@ -18,7 +18,7 @@ from nndiff.words.telling import fitted, tell
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    command = Command("nndiff_extract_fingerprint", __doc__ or "")
+    command = Command("nndiff_extract_fingerprint", __doc__ or "", answers="the fingerprint")
     add_dataset(command)
     add_crew(command)
     add_verification(command)
@@ -34,7 +34,10 @@ def add_verification(command: Command) -> None:
 def _work(arguments: argparse.Namespace) -> None:
     paths = paths_of(arguments)
     for wanted in arguments.dataset:
-        extract(paths, paths.dataset_name(wanted), crew(arguments), arguments.verify_dataset_integrity, anew=True)
+        verify = arguments.verify_dataset_integrity
+        found = extract(paths, paths.dataset_name(wanted), crew(arguments), verify, anew=True)
+        if as_json(arguments):
+            answer(arguments, found, str)
 
 
 def extract(

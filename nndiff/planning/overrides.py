@@ -160,6 +160,13 @@ def _value(text: str) -> Any:
         return text  # a bare word is a string, as in precision=fp32
 
 
+def in_tree(tree: Any, keys: Sequence[str]) -> Any:
+    """Return the value at a path below a tree of plain values."""
+    for key in keys:
+        tree = tree[_place(tree, key)] if isinstance(tree, list) else tree[key]
+    return tree
+
+
 def _put(tree: Any, keys: Sequence[str], value: Any) -> Any:
     head, *rest = keys
     if isinstance(tree, list):

@@ -7,6 +7,7 @@ decision therefore follows it.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from nndiff.families.family import Channels, Rung
 from nndiff.methods import METHODS, demand_allowed
 from nndiff.methods.method import Data, Method, Walk
 from nndiff.planning import data, recipe
-from nndiff.planning.overrides import Overrides
+from nndiff.planning.overrides import Overrides, in_tree
 from nndiff.plans.channels import Channel, demand_channels
 from nndiff.plans.migrate import VERSION
 from nndiff.plans.plan import DATASET_WIDE, Configuration, Decision, Lesson, Plan, Predicted, Workload, digest
@@ -56,8 +57,9 @@ class Ledger:
         reason, alternatives = verdict.reason, verdict.alternatives
         if used:
             self.used.update(used)
-            reason = f"set by hand ({', '.join(used)}); the rule gives {encode(verdict.value)}"
-            alternatives = (Alternative(encode(verdict.value), verdict.reason),)
+            rule, own = encode(verdict.value), encode(value)
+            reason = "; ".join(_by_hand(key, path, rule, own) for key in used)
+            alternatives = (Alternative(rule, verdict.reason),) if rule != own else ()
         plain = tuple(Alternative(encode(other.value), other.note) for other in alternatives)
         self.decisions.append(
             Decision(configuration=configuration, name=name, value=encode(value), reason=reason, alternatives=plain)
@@ -80,6 +82,15 @@ class Ledger:
                     configuration=configuration, name=name, value=encode(value), reason=reason, alternatives=(first,)
                 )
         self.values[configuration][name] = value
+
+
+def _by_hand(key: str, path: str, rule: Any, own: Any) -> str:
+    """Return what the record says of an override: what the rule gives, if the rule was not made to follow it."""
+    inside = key[len(path) + 1 :].split(".") if key != path else []
+    given, value = in_tree(rule, inside), in_tree(own, inside)
+    return f"set by hand ({key}); " + (
+        f"the rule gives {json.dumps(given)}" if given != value else "the other decisions follow it"
+    )
 
 
 def plan(

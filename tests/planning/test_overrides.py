@@ -57,6 +57,24 @@ def test_a_wrong_assignment_says_what_would_be_right(text: str, words: str) -> N
         parse([text], ("bridge", "ddpm"))
 
 
+def test_the_record_says_what_the_rule_gives_unless_the_rule_followed() -> None:
+    """The search for a size takes a size that is set by hand as given: its result is no other opinion."""
+    made = planned(
+        "configurations.bridge.batch_size=3",
+        "configurations.bridge.network.width=24",
+        "configurations.bridge.learning_rate=5e-4",
+        "crop.margin_mm=3",
+    )
+    rows = {decision.name: decision for decision in made.decisions if decision.configuration in ("", "bridge")}
+    for name, key in (("batch_size", "batch_size"), ("network", "network.width")):
+        assert rows[name].reason == f"set by hand (configurations.bridge.{key}); the other decisions follow it"
+        assert rows[name].alternatives == ()
+    rate = rows["learning_rate"]
+    assert rate.reason == "set by hand (configurations.bridge.learning_rate); the rule gives 0.0002"
+    assert rate.alternatives[0].value == 0.0002
+    assert rows["crop"].reason == "set by hand (crop.margin_mm); the rule gives 10.0"
+
+
 def test_a_field_inside_a_decision_is_set_and_the_rest_stays() -> None:
     made = planned(
         "configurations.bridge.process.options.gamma=0.05", "crop.margin_mm=20", "source_channels.1.background=-1000"
