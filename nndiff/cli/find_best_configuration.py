@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-from nndiff.cli.command import Command, add_workers, answer, paths_of
+from nndiff.cli.command import Command, add_configurations, add_workers, answer, paths_of
 from nndiff.cli.train import add_device
 from nndiff.words import best
 from nndiff.words.best import Averages, Best, Row
@@ -22,14 +22,7 @@ FIGURES = ("PSNR", "SSIM", "MAE", "texture")
 def main(argv: Sequence[str] | None = None) -> int:
     command = Command("nndiff_find_best_configuration", __doc__ or "", answers="the contents of best.json")
     command.parser.add_argument("dataset", metavar="DATASET", help="dataset number or name")
-    command.flag(
-        "configurations",
-        short="c",
-        nargs="+",
-        default=None,
-        metavar="NAME",
-        help="configurations to compare (default: all that are trained)",
-    )
+    add_configurations(command, "all that are trained")
     command.flag(
         "folds",
         short="f",

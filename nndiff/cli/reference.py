@@ -14,13 +14,11 @@ import ast
 import importlib
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
-from nndiff.cli.command import Command
+from nndiff.cli.command import Command, Described
 from nndiff.words.files import atomic
 
 PROGRAM = "nndiff"
@@ -65,8 +63,11 @@ class Entry:
         return [first[:1].upper() + first[1:], *others]
 
     @property
-    def command(self) -> Command:
-        return command_of(getattr(importlib.import_module(self.module), self.function))
+    def parser(self) -> argparse.ArgumentParser:
+        asked = Described()
+        getattr(importlib.import_module(self.module), self.function)(asked)
+        assert asked.parser is not None
+        return asked.parser
 
 
 def entries() -> list[Entry]:
@@ -78,13 +79,6 @@ def entries() -> list[Entry]:
                     found = [Entry(*re.split(r"\s*[=:]\s*", text)) for text in ast.literal_eval(value)]
                     return [entry for entry in found if entry.name != PROGRAM]
     return []
-
-
-def command_of(main: Callable[[Sequence[str]], Any]) -> Command:
-    """Return the command that `main` builds, without running it."""
-    with mock.patch.object(Command, "run", lambda command, work, argv: command):
-        built: Command = main([])
-    return built
 
 
 def page() -> str:
@@ -103,7 +97,7 @@ def page() -> str:
 
 def _section(entry: Entry, shared: Sequence[str]) -> str:
     first, *others = entry.words
-    parser = entry.command.parser
+    parser = entry.parser
     rows = [row for row in _rows(parser) if row not in shared]
     return "\n\n".join([f"## {entry.name}", first, f"`{_synopsis(parser)}`", _table(rows).rstrip(), *others]) + "\n"
 

@@ -148,6 +148,10 @@ def module_of(words: Sequence[str]) -> tuple[str, list[str]] | None:
     """Return the module whose `main` a command runs, and its arguments; None for other programs."""
     program = words[0].rpartition("/")[2]
     known = {entry.name: entry.module for entry in entries()}
+    listed = words[1:] if program == "nndiff" else words[3:] if list(words[1:3]) == ["-m", "nndiff"] else None
+    if listed is not None:  # nndiff train is nndiff_train; nndiff alone and nndiff completion have no parser
+        name = f"nndiff_{listed[0]}" if listed else ""
+        return (known[name], list(listed[1:])) if name in known else None
     if program.startswith("nndiff_"):
         return known.get(program, program), list(words[1:])
     if program in ("python", "torchrun") and "-m" in words:

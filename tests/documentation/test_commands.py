@@ -26,7 +26,7 @@ def complaints(page: Page) -> Iterator[str]:
 
 
 def _against(line: str, whole: bool) -> Iterator[str]:
-    if not re.match(r"\s*(\w+=\S+ )*(\S*/)?(nndiff_\w+ |(python|torchrun) )", line):
+    if not re.match(r"\s*(\w+=\S+ )*(\S*/)?(nndiff(_\w+)? |(python|torchrun) )", line):
         return
     if expands(line):
         yield f"quote what the shell would expand: {line.strip()}"
@@ -66,6 +66,8 @@ def test_a_line_is_read_as_a_shell_reads_it() -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
+        ("nndiff plan -d 1 --dryrun", "did you mean '--dry-run'"),
+        ("python -m nndiff plan -d 1 --dryrun", "did you mean '--dry-run'"),
         ("nndiff_plan -d 1 --dryrun", "did you mean '--dry-run'"),
         ("nndiff_train 1 bridge 0 --time_budget long", "expected a time"),
         ("nndiff_predict -d 1", "required: "),

@@ -17,6 +17,6 @@ def test_every_command_has_its_section() -> None:
     shared = {action.dest for action in Command("", "").parser._actions}
     for entry in reference.entries():
         section = text.partition(f"\n## {entry.name}\n")[2].partition("\n## ")[0]
-        for action in entry.command.parser._actions:
+        for action in entry.parser._actions:
             for flag in action.option_strings:
                 assert f"`{flag}`" in section or f"`-{flag}`" in section or action.dest in shared, (entry.name, flag)
