@@ -55,7 +55,7 @@ def installed_pins() -> dict[str, SpecifierSet]:
         except metadata.PackageNotFoundError:  # of another extra
             continue
         if own.version.partition("+")[0] == version:
-            found[name] = SpecifierSet(own.metadata["Requires-Python"] or "")
+            found[name] = SpecifierSet(own.metadata.get("Requires-Python") or "")
     return found
 
 

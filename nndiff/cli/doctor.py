@@ -41,7 +41,7 @@ def _work(arguments: argparse.Namespace) -> int:
             title, lines = GROUPS[found.group]
             print(_group(title, lines(found.data)), flush=True)
     if arguments.json:
-        print(dumps({**report, "findings": [vars(problem) for problem in problems]}))
+        print(dumps({**report, "findings": [vars(problem) for problem in problems]}), file=arguments.answers)
     else:
         print(_findings(problems))
     return 1 if any(problem.stops for problem in problems) else 0

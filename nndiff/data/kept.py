@@ -20,7 +20,7 @@ from nndiff.words.crew import Workers
 from nndiff.words.dataset import Dataset, Finding
 from nndiff.words.errors import NndiffError
 from nndiff.words.fingerprint import Fingerprint
-from nndiff.words.version import VERSION
+from nndiff.words.version import VERSION, versions
 
 FILE, ORIGIN = "fingerprint.json", "fingerprint_of.json"
 
@@ -32,6 +32,7 @@ class Origin:
     files: str  # digest of the names, sizes and times of all files, and of the settings
     fingerprint: str  # digest of the fingerprint's file
     warnings: tuple[Finding, ...]
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def measured(dataset: Dataset, folder: Path, workers: Workers, verify: bool, ane
 def keep(dataset: Dataset, folder: Path, verify: bool, found: Measured) -> None:
     """Write the fingerprint and its origin."""
     save(folder / FILE, found.fingerprint)
-    save(folder / ORIGIN, Origin(digest_of(dataset, verify), _digest(folder / FILE), found.warnings))
+    save(folder / ORIGIN, Origin(digest_of(dataset, verify), _digest(folder / FILE), found.warnings, versions()))
 
 
 def digest_of(dataset: Dataset, verify: bool) -> str:

@@ -61,4 +61,4 @@ def test_after_a_change_it_is_extracted_again(raw: Path, tmp_path: Path, change:
 def test_the_origin_holds_no_path_but_that_of_a_warning(raw: Path, tmp_path: Path) -> None:
     found = dataset.read(raw)
     keep(found, tmp_path / "kept", True, measured(found, tmp_path / "kept", 0, True))
-    assert set(json.loads((tmp_path / "kept" / ORIGIN).read_text())) == {"files", "fingerprint", "warnings"}
+    assert set(json.loads((tmp_path / "kept" / ORIGIN).read_text())) == {"files", "fingerprint", "warnings", "versions"}

@@ -78,5 +78,5 @@ def test_your_own_data_in_the_readme(here: Path, monkeypatch: pytest.MonkeyPatch
     for path in [*(here / "low").iterdir(), *(here / "full").iterdir()]:
         path.rename(path.with_name(path.name.replace("_0000", "")))
     done = run(Page(ROOT / "README.md"), here, monkeypatch)
-    assert done == {"nndiff_tune", "nndiff_predict", *QUICK} - {"nndiff_plan"}
+    assert done == {"nndiff_tune", "nndiff_predict", "nndiff_find_best_configuration", *QUICK} - {"nndiff_plan"}
     assert (here / "MEASURED" / "metrics.csv").exists()

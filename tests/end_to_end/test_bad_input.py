@@ -115,7 +115,7 @@ def test_a_voxel_size_of_zero(dataset, refused):
     data = bytearray(gzip.decompress(path.read_bytes()))
     struct.pack_into("<f", data, 76 + 4 * 3, 0.0)  # pixdim[3]
     path.write_bytes(gzip.compress(bytes(data)))
-    said(refused(), "case_1", str(path), "voxel sizes of 0.0001 to 10000 mm", "found (0.0, 2.0, 2.0)")
+    said(refused(), "case_1", str(path), "voxel sizes of 0.01 to 100 mm", "found (0.0, 2.0, 2.0)")
 
 
 def test_every_bad_case_is_in_one_report(dataset, refused):
