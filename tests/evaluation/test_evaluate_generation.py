@@ -113,7 +113,7 @@ def test_each_channel_is_compared_with_its_own(tmp_path) -> None:
     for i in range(6):
         case, record = store.open_case(folder, f"case_{i}"), store.read_record(folder, f"case_{i}")
         ct, pet = np.array(case["target"])
-        store.write_case(folder, f"case_{i}", {"target": np.stack([ct, -pet])}, record)
+        store.write_case(folder, f"case_{i}", {"target": np.stack([ct, pet.max() - pet])}, record)
     generated = written(tmp_path, plan, folder, names(3, 6))
     blocks = judge(plan, "prdit", folder, names(0, 3), names(3, 6), generated, tmp_path / "out", Random(4))
     assert [block.channel for block in blocks] == ["CT", "PET"]
