@@ -104,7 +104,7 @@ def plan(
     asked = request(folder, found.task, configurations, settings, gpu_memory_target, writes=not dry_run)
     known = measured(found, folder, workers, verify, anew=clean)
     if not known.kept and (not dry_run or not asked.path.exists()):
-        keep(found, folder, verify, known)
+        keep(folder, known)
     return planned(asked, known.fingerprint, clean, writes=not dry_run).plan
 
 

@@ -203,11 +203,11 @@ def as_json(arguments: argparse.Namespace) -> bool:
     return getattr(arguments, "json", False)
 
 
-def answer(arguments: argparse.Namespace, found: Any, text: Callable[[], str]) -> None:
-    """Print what a command has found out: `text`, or with --json `found` as one line."""
+def answer(arguments: argparse.Namespace, found: Any, text: Callable[[], str] | None = None) -> None:
+    """Print what a command has found out: `text` if there is more to print, or with --json `found` as one line."""
     if as_json(arguments):
         print(json.dumps(encode(found), allow_nan=False), file=arguments.answers, flush=True)
-    else:
+    elif text is not None:
         print(fitted(text(), sys.stdout))
 
 

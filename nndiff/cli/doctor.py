@@ -12,8 +12,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from nndiff.cli.command import Command
-from nndiff.words.files import dumps
+from nndiff.cli.command import Command, answer, as_json
 from nndiff.words.problem import Problem
 
 WIDTH, NAMES = 80, 18
@@ -22,8 +21,7 @@ Lines = Iterator[tuple[str, str]]  # a name, and what is said of it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    command = Command("nndiff_doctor", __doc__ or "")
-    command.flag("json", action="store_true", help="print one JSON object, for programs")
+    command = Command("nndiff_doctor", __doc__ or "", answers="all that is found")
     return command.run(_work, argv)
 
 
@@ -37,13 +35,10 @@ def _work(arguments: argparse.Namespace) -> int:
     for found in examine(given):
         report[found.group] = found.data
         problems += found.problems
-        if not arguments.json and found.group in GROUPS:
+        if not as_json(arguments) and found.group in GROUPS:
             title, lines = GROUPS[found.group]
             print(_group(title, lines(found.data)), flush=True)
-    if arguments.json:
-        print(dumps({**report, "findings": [vars(problem) for problem in problems]}), file=arguments.answers)
-    else:
-        print(_findings(problems))
+    answer(arguments, {**report, "findings": [vars(problem) for problem in problems]}, lambda: _findings(problems))
     return 1 if any(problem.stops for problem in problems) else 0
 
 

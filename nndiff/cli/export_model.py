@@ -10,6 +10,7 @@ from pathlib import Path
 from nndiff.cli.command import Command, paths_of
 from nndiff.cli.model import add_model, model_of
 from nndiff.words.paths import demand_zip_name
+from nndiff.words.telling import tell
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +41,7 @@ def _work(arguments: argparse.Namespace) -> None:
         preprocessed=paths.preprocessed_root,
     )
     for line in done.oddities:
-        print(f"Warning: {line}", file=sys.stderr)
+        tell(f"Warning: {line}")
     for fold, change in zip(done.folds, done.changes, strict=False):
         print(f"Fold {fold} as float16: on a random input, its network's output changes by {change}")
     print(f"Exported {_folds(done.folds)}: {done.path}, {done.bytes / 1e6:.1f} MB")

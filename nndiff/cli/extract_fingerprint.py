@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from nndiff.cli.command import Command, add_crew, add_dataset, answer, as_json, crew, paths_of
+from nndiff.cli.command import Command, add_crew, add_dataset, answer, crew, paths_of
 from nndiff.words.crew import Workers
 from nndiff.words.fingerprint import Fingerprint
 from nndiff.words.paths import Paths
@@ -36,8 +36,7 @@ def _work(arguments: argparse.Namespace) -> None:
     for wanted in arguments.dataset:
         verify = arguments.verify_dataset_integrity
         found = extract(paths, paths.dataset_name(wanted), crew(arguments), verify, anew=True)
-        if as_json(arguments):
-            answer(arguments, found, str)
+        answer(arguments, found)
 
 
 def extract(
@@ -59,7 +58,7 @@ def extract(
     if found.kept:
         print(f"\nNo file has changed since {folder / FILE} was extracted (--clean extracts it again).")
     elif write:
-        keep(raw, folder, verify, found)
+        keep(folder, found)
         print(f"\nWrote {folder / FILE}")
     return found.fingerprint
 

@@ -14,10 +14,10 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from nndiff.cli.times import in_words
 from nndiff.plans.plan import Configuration, Decision, Plan
 from nndiff.words.errors import NndiffError
 from nndiff.words.strict_json import type_at
+from nndiff.words.telling import in_words
 from nndiff.words.volume import Spacing, Triple
 
 NAMES = 22  # width in characters of the column of names

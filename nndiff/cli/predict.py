@@ -181,7 +181,7 @@ def _part(arguments: argparse.Namespace) -> tuple[int, int]:
     wanted, array = (arguments.part_id, arguments.num_parts), slurm_part(os.environ)
     if wanted == (None, None) and array is not None and not crew(arguments).elsewhere:
         part, parts = array
-        print(f"Part {part} of {parts}, as a task of a Slurm array (-num_parts 1: all cases)", file=sys.stderr)
+        tell(f"Part {part} of {parts}, as a task of a Slurm array (-num_parts 1: all cases)")
         return array
     return wanted[0] or 0, 1 if wanted[1] is None else wanted[1]
 

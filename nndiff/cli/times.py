@@ -24,14 +24,6 @@ def seconds_of(text: str) -> float:
     return seconds
 
 
-def in_words(seconds: float) -> str:
-    """Return a duration as people say it: 40 seconds, 25 minutes, 3.5 hours, 2 days."""
-    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 1.95 * size:
-            return f"{seconds / size:.2g} {unit}"
-    return f"{seconds:.0f} seconds"
-
-
 def _seconds(words: str) -> float:
     if re.fullmatch(r"\d+(?:\.\d+)?", words):
         return float(words)

@@ -39,6 +39,7 @@ class Origin:
 class Measured:
     fingerprint: Fingerprint
     warnings: tuple[Finding, ...]
+    files: str  # digest of what it was extracted from, as it was before
     kept: bool  # whether an earlier fingerprint was still right
 
 
@@ -52,13 +53,13 @@ def measured(dataset: Dataset, folder: Path, workers: Workers, verify: bool, ane
     if earlier is not None:
         return earlier
     found, warnings = extract(dataset, workers, verify)
-    return Measured(found, tuple(warnings), kept=False)
+    return Measured(found, tuple(warnings), files, kept=False)
 
 
-def keep(dataset: Dataset, folder: Path, verify: bool, found: Measured) -> None:
+def keep(folder: Path, found: Measured) -> None:
     """Write the fingerprint and its origin."""
     save(folder / FILE, found.fingerprint)
-    save(folder / ORIGIN, Origin(digest_of(dataset, verify), _digest(folder / FILE), found.warnings, versions()))
+    save(folder / ORIGIN, Origin(found.files, _digest(folder / FILE), found.warnings, versions()))
 
 
 def digest_of(dataset: Dataset, verify: bool) -> str:
@@ -86,7 +87,7 @@ def _kept(folder: Path, files: str) -> Measured | None:
         origin = load(Origin, folder / ORIGIN)
         if (origin.files, origin.fingerprint) != (files, _digest(folder / FILE)):
             return None
-        return Measured(load(Fingerprint, folder / FILE), origin.warnings, kept=True)
+        return Measured(load(Fingerprint, folder / FILE), origin.warnings, files, kept=True)
     except NndiffError:  # damaged, or of another version
         return None
 

@@ -8,8 +8,9 @@ from typing import Any
 from nndiff.checkpoint import Checkpoint
 from nndiff.training.request import Request
 from nndiff.words.strict_json import encode
+from nndiff.words.telling import in_words
 
-APART = ("budget", "predicted", "sampler")  # fields of a configuration that do not change its training
+APART = ("budget", "predicted")  # fields of a configuration that follow from the machine, or from other fields
 SHOWN = 4  # differences that an error names
 
 
@@ -17,12 +18,12 @@ def differences(found: Checkpoint, request: Request) -> list[str]:
     """Return what was asked for when the training began and is asked for otherwise now, in words."""
     then = _settings(found.plan, found.configuration) | {
         "--seed": found.run.seed,
-        "--time_budget": found.run.time_budget,
+        "--time_budget": _duration(found.run.time_budget),
         "--from": found.run.begun_with,
     }
     now = _settings(request.plan, request.configuration) | {
         "--seed": request.seed,
-        "--time_budget": request.time_budget,
+        "--time_budget": _duration(request.time_budget),
         "--from": request.begun_with,
     }
     names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
@@ -52,6 +53,10 @@ def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def _has_objects(tree: Any) -> bool:
     return isinstance(tree, list) and any(isinstance(item, dict) for item in tree)
+
+
+def _duration(seconds: float | None) -> str:
+    return "" if seconds is None else in_words(seconds)
 
 
 def _said(value: Any) -> str:

@@ -15,12 +15,12 @@ import torch
 
 from nndiff.checkpoint import Run, Step
 from nndiff.plans.plan import Plan
-from nndiff.training import journal
 from nndiff.training.batches import Batches, loader
 from nndiff.training.loop import Trainer
 from nndiff.training.ranks import Ranks
 from nndiff.training.validation import Validation
 from nndiff.words.errors import NndiffError
+from nndiff.words.telling import in_words
 
 EPOCHS = 20  # the fewest epochs without a time budget; a long training has epochs of LONGEST_EPOCH steps
 LONGEST_EPOCH = 250  # steps
@@ -108,8 +108,8 @@ def within_budget(run: Run, seconds: float, step: float, case: float, world: int
     if steps < FEWEST_STEPS:
         raise NndiffError(
             "The time budget is too short for a training.",
-            expected=f"at least {journal.in_words(FEWEST_STEPS * step + (FEWEST_EPOCHS + 1) * case)} after preparation",
-            found=journal.in_words(max(0.0, seconds)),
+            expected=f"at least {in_words(FEWEST_STEPS * step + (FEWEST_EPOCHS + 1) * case)} after preparation",
+            found=in_words(max(0.0, seconds)),
             remedy="pass a longer --time_budget, or plan smaller patches",
         )
     return replace(

@@ -17,7 +17,7 @@ from nndiff.checkpoint import Epoch, Run
 from nndiff.pictures import Curve, curves, slices
 from nndiff.training.validation import Example
 from nndiff.words.files import append, atomic
-from nndiff.words.telling import tell
+from nndiff.words.telling import in_words, tell
 
 REST = 19.0  # waiting time before the next drawing, as a multiple of the duration of the last one
 
@@ -112,12 +112,6 @@ def _row(epoch: Epoch) -> dict[str, object]:
         else:
             row[field.name] = value
     return row
-
-
-def in_words(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _by_time(history: Sequence[Epoch]) -> Curve:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from nndiff.checkpoint import Run
-from nndiff.training import journal
 from nndiff.training.budget import SAFETY, epoch_steps, rehearsed, within_budget
 from nndiff.training.folds import ALL, Split, groups_of, split_of
 from nndiff.training.inherit import begin
 from nndiff.training.job import Job
 from nndiff.training.loop import Trainer
+from nndiff.words.telling import in_words
 
 VALIDATION_CASES = 4
 
@@ -68,7 +68,7 @@ def within_time(job: Job, run: Run, began: float, say: Callable[[str], None]) ->
     fitted = within_budget(run, SAFETY * left, step, case, job.ranks.world)
     say(
         f"A step takes {step:.2f} s and a validation case {case:.1f} s, so {fitted.training_steps} steps fit into "
-        f"{journal.in_words(left)} (planned without a time budget: {run.training_steps})."
+        f"{in_words(left)} (planned without a time budget: {run.training_steps})."
     )
     return fitted
 

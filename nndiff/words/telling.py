@@ -26,6 +26,13 @@ def fitted(text: str, stream: TextIO) -> str:
     return "\n".join(_broken(line, width) for line in text.split("\n"))
 
 
+def in_words(seconds: float) -> str:
+    """Return a duration as it is told: 40 s, 25 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def width_of(stream: TextIO) -> int | None:
     """Return the columns of the terminal behind the stream, or None if it is a pipe or a file."""
     return shutil.get_terminal_size((80, 24)).columns if stream.isatty() else None

@@ -6,9 +6,12 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from nndiff.data import kept
+from nndiff.data.fingerprint import extract
 from nndiff.data.kept import FILE, ORIGIN, keep, measured
 from nndiff.words import dataset
 from tests.conftest import make_raw_dataset
@@ -42,7 +45,7 @@ def test_it_is_what_was_extracted_with_its_warnings(raw: Path, tmp_path: Path) -
     found = dataset.read(raw)
     first = measured(found, tmp_path / "kept", 0, True)
     assert not first.kept
-    keep(found, tmp_path / "kept", True, first)
+    keep(tmp_path / "kept", first)
     again = measured(dataset.read(raw), tmp_path / "kept", 0, True)
     assert again.kept
     assert (again.fingerprint, again.warnings) == (first.fingerprint, first.warnings)
@@ -53,12 +56,25 @@ def test_it_is_what_was_extracted_with_its_warnings(raw: Path, tmp_path: Path) -
 @pytest.mark.parametrize("change", CHANGES)
 def test_after_a_change_it_is_extracted_again(raw: Path, tmp_path: Path, change: str) -> None:
     found = dataset.read(raw)
-    keep(found, tmp_path / "kept", True, measured(found, tmp_path / "kept", 0, True))
+    keep(tmp_path / "kept", measured(found, tmp_path / "kept", 0, True))
     CHANGES[change](raw, tmp_path / "kept")
     assert not measured(dataset.read(raw), tmp_path / "kept", 0, True).kept
 
 
 def test_the_origin_holds_no_path_but_that_of_a_warning(raw: Path, tmp_path: Path) -> None:
     found = dataset.read(raw)
-    keep(found, tmp_path / "kept", True, measured(found, tmp_path / "kept", 0, True))
+    keep(tmp_path / "kept", measured(found, tmp_path / "kept", 0, True))
     assert set(json.loads((tmp_path / "kept" / ORIGIN).read_text())) == {"files", "fingerprint", "warnings", "versions"}
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def extracted(*arguments: Any) -> Any:
+        found = extract(*arguments)
+        os.utime(min((raw / "imagesTr").iterdir()), ns=(5, 5))
+        return found
+
+    monkeypatch.setattr(kept, "extract", extracted)
+    keep(tmp_path / "kept", measured(dataset.read(raw), tmp_path / "kept", 0, True))
+    assert not measured(dataset.read(raw), tmp_path / "kept", 0, True).kept

@@ -371,7 +371,8 @@ def test_it_starts_over_nothing_and_goes_on_only_as_it_began(tmp_path, trained) 
     for flags, difference in (
         (("--set", "learning_rate=1e-4"), "learning_rate was 0.002, is 0.0001"),
         (("--seed", "1"), "--seed was 0, is 1"),
-        (("--time_budget", "1h"), "--time_budget was not given, is 3600.0"),
+        (("--set", "sampler.times.steps=3"), "sampler.times.steps was 1, is 3"),
+        (("--time_budget", "1h"), "--time_budget was not given, is 60 min"),
         (("--from", str(folder / LATEST)), "--from was not given, is bridge/fold_0/checkpoint_latest.pt"),
     ):
         outcome, _ = trained(*flags)
