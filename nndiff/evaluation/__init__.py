@@ -24,7 +24,7 @@ from nndiff.resources.outcomes import Failure, demand_success
 from nndiff.resources.workers import run
 from nndiff.words.crew import Workers
 from nndiff.words.errors import NndiffError, nearest
-from nndiff.words.files import demand_writable, read_json, sweep, write_json
+from nndiff.words.files import demand_writable, read_json, write_json
 from nndiff.words.kind import KINDS, SYNTHRAD_RANGES, Kind, kind_of
 from nndiff.words.version import versions
 from nndiff.words.volume import Triple
@@ -98,7 +98,6 @@ def _evaluated(
 ) -> Evaluation:
     total = len(cases) + len(failures)
     demand_writable(output_folder)
-    sweep(output_folder)
     rows: list[Row] = []
     for _, outcome in run(scorer, cases, workers, bytes_each(cases), "Evaluate"):
         if isinstance(outcome, Failure):

@@ -13,7 +13,7 @@ from pathlib import Path
 from nndiff import archive, folds
 from nndiff.archive import Parts
 from nndiff.words.errors import NndiffError
-from nndiff.words.files import atomic_folder, sweep
+from nndiff.words.files import atomic_folder
 from nndiff.words.names import unfit
 from nndiff.words.paths import MANIFEST, demand_zip
 
@@ -35,7 +35,6 @@ def install(path: Path, name: str | None, models: Path) -> Installed:
         if folder.exists():
             _demand_same(folder, parts)
             return Installed(folder, already=True)
-        sweep(models)
         with atomic_folder(folder) as part:
             for each, listed in parts.manifest.parts.items():
                 with open(part / each, "wb") as stream:

@@ -51,6 +51,11 @@ class Ghost(Tensor):
 class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A dispatch mode that follows storages by weak references; a view shares the storage of its base."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False, so that no operation passes through a wrapper of the compiler, which is never in use here."""
+        return False
+
     def __init__(self, device: str, trains: bool):
         super().__init__()  # type: ignore[no-untyped-call]
         self.unfolds = device != "cuda" and trains
@@ -108,6 +113,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return kwargs[written] if written in kwargs else args[0]
         if func in BY_VOXEL and (like := _result_like(args)) is not None:
             return _like(like)
+        if _returns_new(func):
+            return _remembered(func, args, kwargs)
         return func(*args, **kwargs)
 
     def _follow(self, storage: torch.UntypedStorage) -> None:
@@ -129,7 +136,7 @@ def _uncovered(value: Any, known: dict[int, Tensor]) -> Any:
         meta = value.meta if isinstance(value, Ghost) else value.to(META)
         known[id(meta)] = value
         return meta
-    return type(value)(_uncovered(part, known) for part in value) if isinstance(value, list | tuple) else value
+    return type(value)([_uncovered(part, known) for part in value]) if isinstance(value, list | tuple) else value
 
 
 def _attention_flops(q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
@@ -179,6 +186,59 @@ def _follows(other: Tensor, first: Tensor) -> bool:
     if other.shape == first.shape:
         return other.stride() == first.stride()
     return all(n in (1, of_first) for n, of_first in zip(other.shape, first.shape, strict=True))
+
+
+_answers: dict[Any, Any] = {}
+_SHARED = object()  # the answer of an operation whose output shares an argument's storage; not all schemas tell
+
+
+def _remembered(func: Any, args: Any, kwargs: Any) -> Any:
+    """Return the output of an operation that returns new tensors; arguments alike were perhaps answered before.
+
+    On meta tensors PyTorch runs many operations in Python, which takes ten times as long as to remember.
+    """
+    question = (func, _described(args), _described(tuple(kwargs.items())))
+    answer = _answers.get(question)
+    if answer is not None and answer is not _SHARED:
+        return _made(answer)
+    out = func(*args, **kwargs)
+    if answer is None:
+        shared = _storages(out) & _storages((*args, *kwargs.values()))
+        _answers[question] = _SHARED if shared else _described(out)
+    return out
+
+
+def _storages(value: Any) -> set[int]:
+    if isinstance(value, Tensor):
+        return {value.untyped_storage()._cdata}
+    return set().union(*map(_storages, value)) if isinstance(value, list | tuple) else set()
+
+
+def _described(value: Any) -> Any:
+    """Return what an operation's output depends on, to be compared: 1, 1.0, and True are different."""
+    if isinstance(value, Tensor):
+        return Tensor, value.shape, value.stride(), value.dtype
+    return (tuple, *map(_described, value)) if isinstance(value, list | tuple) else (type(value), value)
+
+
+def _made(described: Any) -> Any:
+    """Return new tensors in place of the described ones."""
+    kind, *what = described
+    if kind is Tensor:
+        shape, stride, dtype = what
+        return torch.empty_strided(shape, stride, dtype=dtype, device=META)
+    return tuple(map(_made, what)) if kind is tuple else what[0]
+
+
+@cache
+def _returns_new(func: Any) -> bool:
+    """Return whether an operation of PyTorch returns tensors that share nothing with its arguments."""
+    returns = func._schema.returns
+    return (
+        func.namespace == "aten"
+        and all(str(value.type).startswith("Tensor") for value in returns)
+        and all(value.alias_info is None for value in (*func._schema.arguments, *func._schema.returns))
+    )
 
 
 @cache

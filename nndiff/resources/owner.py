@@ -27,6 +27,7 @@ from pathlib import Path
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import PART, explained
 from nndiff.words.lives import life
+from nndiff.words.processes import runs, signature, space, started
 
 LOCK, UNLOCK = ".lock", ".unlock"
 BEAT, DEAD = 30.0, 300.0  # seconds after which an owner touches its lock, and after which it is taken for dead
@@ -54,7 +55,7 @@ class Owner:
             host=platform.node(),
             space=_space(),
             process=os.getpid(),
-            started=_started(os.getpid()),
+            started=started(os.getpid()),
             command=name,
             since=since,
             folder=folder.stat().st_ino,
@@ -70,13 +71,7 @@ class Owner:
     @property
     def runs(self) -> bool:
         """Return whether the process runs; only for one that was here."""
-        try:
-            os.kill(self.process, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass
-        return _started(self.process) == self.started
+        return runs(self.process, self.started)
 
     def was_before(self, other: Owner) -> bool:
         """Return whether the other one is a later life of this one's job."""
@@ -211,7 +206,7 @@ def _discard(path: Path, owner: Owner) -> None:
 
 def _beside(path: Path) -> Path:
     """Return a name for a temporary file that `sweep` removes if this process is killed."""
-    return path.with_name(f"{PART}{platform.node()}_{os.getpid()}+{uuid.uuid4().hex}")
+    return path.with_name(f"{PART}{signature()}+{uuid.uuid4().hex}")
 
 
 def _beat(path: Path, ended: threading.Event) -> None:
@@ -235,14 +230,6 @@ def _in_use(path: Path, owner: Owner) -> NndiffError:
 def _space() -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        return f"{boot} {space()}"
     except OSError:
-        return ""
-
-
-def _started(process: int) -> str:
-    """Return when the process started, in the kernel's ticks; '' where the system does not tell."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
         return ""

@@ -6,24 +6,30 @@ import contextlib
 import errno
 import json
 import os
-import platform
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from nndiff.words.errors import NndiffError
+from nndiff.words.processes import is_over, signature
 
 PART = ".part-"  # prefix of a file that is being written; never a final name
+FORGOTTEN = 24 * 3600.0  # seconds without a change after which it is nobody's, wherever its writer ran
+
+_swept: set[Path] = set()  # folders that this process has written into
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
 
-    The temporary path keeps the file ending, because writers choose the format by it.
+    The temporary path keeps the file ending, because writers choose the format by it. What killed programs have left in
+    the folder is removed before the first file is written there.
     """
-    part = path.with_name(f"{PART}{_owner()}{path.name}")
+    _sweep_once(path.parent)
+    part = path.with_name(f"{PART}{signature()}+{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -43,7 +49,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     A folder that exists already at `path` is never replaced, unless it is empty.
     """
-    part = path.with_name(f"{PART}{_owner()}{path.name}")
+    _sweep_once(path.parent)
+    part = path.with_name(f"{PART}{signature()}+{path.name}")
     try:
         part.mkdir(parents=True)
         yield part
@@ -68,12 +75,18 @@ def append(path: Path, text: str) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files and folders in `folder` whose processes ran here and no longer exist."""
+    """Remove the temporary files and folders in `folder` whose processes ran here and have ended, or that are old."""
     for path in folder.glob(f"{PART}*") if folder.is_dir() else ():
-        host, _, process = path.name.removeprefix(PART).partition("+")[0].rpartition("_")
-        if host == platform.node() and process.isdecimal() and not _alive(int(process)):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            forgotten = time.time() - path.stat().st_mtime > FORGOTTEN
+            if forgotten or is_over(path.name.removeprefix(PART).partition("+")[0]):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _sweep_once(folder: Path) -> None:
+    if folder not in _swept:
+        _swept.add(folder)
+        sweep(folder)
 
 
 def demand_writable(folder: Path) -> None:
@@ -81,20 +94,6 @@ def demand_writable(folder: Path) -> None:
     with atomic(folder / "can_be_written") as part:
         part.touch()
     (folder / "can_be_written").unlink()
-
-
-def _owner() -> str:
-    return f"{platform.node()}_{os.getpid()}+"
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -54,15 +54,45 @@ def form(tensor: Tensor) -> tuple[object, ...]:
     return tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device.type
 
 
+@pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_operations_answer_as_on_real_tensors(name: str) -> None:
+def test_operations_answer_as_on_real_tensors(name: str, again: bool) -> None:
     real = OPERATIONS[name]()
     with Tracer("cpu", trains=True):
         ghosts = OPERATIONS[name]()
+        if again:
+            ghosts = OPERATIONS[name]()
     parts = [(real, ghosts)] if isinstance(real, Tensor) else list(zip(real, ghosts, strict=True))
     for one, other in parts:
         assert isinstance(other, Ghost)
         assert form(other) == form(one)
+
+
+def test_an_answer_is_remembered_for_arguments_alike_alone() -> None:
+    whole = torch.arange(6)
+    with Tracer("cpu", trains=True):
+        dtypes = [(whole * by).dtype for by in (1, 1.0, True, 1)]
+        sums = [whole.sum(dtype=dtype).dtype for dtype in (None, torch.float32, None)]
+        flat, kept = (whole.float().view(2, 3).sum(1, keepdim=keep).shape for keep in (False, True))
+    assert dtypes == [torch.int64, torch.float32, torch.int64, torch.int64]
+    assert sums == [torch.int64, torch.float32, torch.int64]
+    assert (flat, kept) == ((2,), (2, 1))
+
+
+def test_what_shares_its_arguments_storage_takes_no_memory_when_asked_again() -> None:
+    with Tracer("cpu", trains=True) as tracer:
+        whole = torch.rand(6)
+        for _ in range(2):
+            view = torch.ops.aten._unsafe_view(whole, [2, 3])  # its schema calls it new
+            assert (tuple(view.shape), tracer.live) == ((2, 3), 24)
+
+
+def test_what_is_remembered_still_takes_memory() -> None:
+    with Tracer("cpu", trains=True) as tracer:
+        kept = []
+        for n in (1, 2, 3):
+            kept.append(torch.rand(25).sum_to_size(1).expand(25).clone())
+            assert tracer.live == 100 * n
 
 
 def test_autocast_and_gradients_take_them_for_tensors_on_a_cpu() -> None:

@@ -5,6 +5,8 @@ import json
 import math
 import os
 import platform
+import shutil
+import time
 
 import pytest
 from hypothesis import given
@@ -178,11 +180,39 @@ def test_sweeping_removes_what_dead_processes_of_this_machine_were_writing(tmp_p
         tmp_path / f"{PART}{elsewhere}_{dead.pid}+case.npy",
         tmp_path / "case.npy",
     ]
-    for path in (gone, *kept):
+    number_given_again = tmp_path / f"{PART}{here}_{os.getpid()}-1+case.npy"  # that process started long ago
+    for path in (gone, number_given_again, *kept):
         path.touch()
-    sweep(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted(kept)
+    with atomic(tmp_path / "new.npy") as part:
+        part.touch()
+        sweep(tmp_path)
+        assert sorted(tmp_path.iterdir()) == sorted([part, *kept])
+    (tmp_path / "new.npy").unlink()
+    other_space = tmp_path / f"{PART}{here}_{dead.pid}-1-1+case.npy"  # of a container, where it may live
+    other_space.touch()
+    kept.append(other_space)
     sweep(tmp_path / "absent")
+
+
+def test_what_has_not_changed_for_a_day_is_nobodys(tmp_path):
+    day, name = 24 * 3600, f"{PART}another-machine_7-8-9+case"
+    for age, kept in ((0, True), (0.9 * day, True), (1.1 * day, False)):
+        (tmp_path / f"{name}.npy").touch()
+        (tmp_path / name).mkdir()
+        for path in tmp_path.iterdir():
+            os.utime(path, (time.time() - age,) * 2)
+        sweep(tmp_path)
+        assert len(list(tmp_path.iterdir())) == 2 * kept
+        shutil.rmtree(tmp_path / name, ignore_errors=True)
+
+
+@pytest.mark.parametrize("write", [atomic, atomic_folder])
+def test_who_writes_into_a_folder_first_sweeps_it(tmp_path, write):
+    left = tmp_path / f"{PART}{platform.node()}_{2**22 + 1}+old.npy"  # above the largest process number
+    left.touch()
+    with write(tmp_path / "new") as part:
+        part.touch() if write is atomic else part.mkdir(exist_ok=True)
+        assert [path.name for path in tmp_path.iterdir()] == [part.name]
 
 
 def test_trying_whether_a_folder_can_be_written_leaves_nothing(tmp_path):
