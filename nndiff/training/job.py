@@ -24,6 +24,7 @@ from nndiff.training.validation import Validation
 from nndiff.words.errors import NndiffError
 
 MOST_LOADERS = 8
+DEVICES = {"cuda": "an NVIDIA GPU", "cpu": "a CPU", "mps": "an Apple GPU"}
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,20 @@ class Job:
             return self.request.workers
         cores = available_cores()
         return max(1, min(MOST_LOADERS, cores - 1)) if self.request.device.type == "cuda" else min(1, cores - 1)
+
+    def planned_for_another_device(self) -> str | None:
+        """Return what it means that the plan was made for another kind of device, or None if it was not."""
+        planned, here = self.configuration.budget.device, self.request.device.type
+        if planned == here:
+            return None
+        slow = {
+            "cuda": "it may leave most of the GPU idle",
+            "cpu": f"steps may take many times as long as planned, above all in {self.configuration.precision}",
+        }.get(here, "time and memory may differ from what was predicted")
+        return (
+            f"{self.name} was planned for {DEVICES[planned]} and is trained on {DEVICES[here]}: {slow}. "
+            "To plan for this machine, run nndiff_plan_and_preprocess here."
+        )
 
     # ------------------------------------------------------------ what a run must agree with
 

@@ -51,6 +51,8 @@ def _train(request: Request, ranks: Ranks, began: float) -> None:
         journal.say(f"The earlier training of this fold was moved to {aside}.")
     found = checkpoints.find(request)
     job = Job.of(request, ranks, found)
+    if (warning := job.planned_for_another_device()) is not None:
+        journal.say(warning)
     run = _settled(job, found, began, journal.say)
     trainer, history, taken = job.trainer(run), tuple[Epoch, ...](), tuple[Step, ...]()
     if found is not None:

@@ -293,6 +293,21 @@ def test_every_task_is_trained_to_its_end(tmp_path, trained, name, words) -> Non
     assert (rows(folder)[0]["psnr"] == "") == (words.get("sources") == ())
 
 
+def test_a_plan_for_another_kind_of_device_is_told_before_the_first_step(tmp_path, trained) -> None:
+    plan = tiny_plan(training_steps=1)
+    bridge = plan.configurations["bridge"]
+    planned_for_a_gpu = replace(bridge, budget=replace(bridge.budget, device="cuda"))
+    prepare(tmp_path, plan)
+    ours, folder = trained()
+    assert "was planned for" not in (folder / "log.txt").read_text()
+    prepare(tmp_path, replace(plan, configurations={"bridge": planned_for_a_gpu}))
+    other, folder = trained(fold="1")
+    assert (ours.code, other.code) == (0, 0), ours.err + other.err
+    first = (folder / "log.txt").read_text().splitlines()[0]
+    assert "bridge was planned for an NVIDIA GPU and is trained on a CPU: steps may take many times as long" in first
+    assert "run nndiff_plan_and_preprocess here" in first
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_fold_all_says_that_its_scores_flatter(tmp_path, trained) -> None:
     prepare(tmp_path, tiny_plan(training_steps=1))
