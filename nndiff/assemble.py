@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from nndiff.diffusion.losses import LOSSES
 from nndiff.diffusion.objectives import OBJECTIVES, Network, Objective
@@ -45,9 +46,22 @@ class Formulation:
         return self.prediction.estimate(self.process, output, x_t, y, t)
 
 
-def build_network(spec: NetworkSpec, puzzle_factor: Triple) -> nn.Module:
-    """Return the network (x_t, t, condition) → output, in image space, with its weights channels last."""
-    return spec.build(puzzle_factor)
+def build_network(spec: NetworkSpec, puzzle_factor: Triple, *, unset: bool = False) -> nn.Module:
+    """Return the network (x_t, t, condition) → output, in image space, with its weights channels last.
+
+    Its weights hold what happened to be in memory if they are left unset, for whoever replaces them all.
+    """
+    with _Unset() if unset else nullcontext():
+        return spec.build(puzzle_factor)
+
+
+class _Unset(TorchFunctionMode):
+    """Leaves weights as they are, in place of drawing them at random, which takes longer than to load them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs or {})
 
 
 def build_process(scheme: Scheme) -> Process:

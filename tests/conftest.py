@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -117,6 +118,17 @@ def no_roots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the developer's own root folders from the environment."""
     for kind in ("raw", "preprocessed", "results"):
         monkeypatch.delenv(f"nndiff_{kind}", raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_costs_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let all processes of a session share what they trace, and nothing of an earlier one."""
+    base = tmp_path_factory.getbasetemp()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(
+            "nndiff_cache", str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache")
+        )
+        yield
 
 
 @pytest.fixture

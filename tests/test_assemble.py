@@ -59,6 +59,18 @@ def test_it_builds_without_memory() -> None:
     assert all(weight.is_meta for weight in network.parameters())
 
 
+@pytest.mark.parametrize("spec", [SPEC, prdit()])
+def test_weights_that_are_left_unset_are_not_drawn_and_take_those_of_another(spec: NetworkSpec) -> None:
+    drawn = build_network(spec, (2, 2, 2)).eval()
+    before = torch.get_rng_state()
+    unset = build_network(spec, (2, 2, 2), unset=True).eval()
+    assert torch.equal(torch.get_rng_state(), before)
+    unset.load_state_dict(drawn.state_dict())
+    x_t, t = torch.randn(1, 1, 8, 8, 8), torch.rand(1)
+    condition = torch.randn(1, spec.in_channels - 1, 8, 8, 8) if spec.in_channels > 1 else None
+    torch.testing.assert_close(unset(x_t, t, condition), drawn(x_t, t, condition), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("factor", [(2, 2, 2), (1, 2, 2)])
 def test_a_planned_mix_is_in_the_network(factor: Triple) -> None:
     torch.manual_seed(0)

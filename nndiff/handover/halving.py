@@ -61,7 +61,7 @@ def change(fold: Fold, other: Mapping[str, Tensor]) -> Change:
 def _output(fold: Fold, weights: Mapping[str, Tensor]) -> Tensor:
     """Return the network's output for the same random x_t and sources at each call: [1, C, Z, Y, X]."""
     planned, shape = fold.planned, _shape(fold.planned)
-    network = build_network(planned.network, planned.puzzle_factor)
+    network = build_network(planned.network, planned.puzzle_factor, unset=True)
     network.load_state_dict(weights)
     generator = torch.Generator().manual_seed(SEED)
     sources, targets = len(fold.plan.source_channels), len(fold.plan.target_channels)

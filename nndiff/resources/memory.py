@@ -26,6 +26,7 @@ from nndiff.families import NetworkSpec
 from nndiff.networks.lean import channels, traced
 from nndiff.networks.unet import Cache
 from nndiff.plans.plan import Lesson, Stage, Workload
+from nndiff.resources import kept_costs
 from nndiff.resources.ghosts import Tracer
 from nndiff.words.strict_json import encode
 from nndiff.words.volume import Triple
@@ -63,7 +64,24 @@ def remembered(function: Callable[..., T]) -> Callable[..., T]:
     return ask
 
 
-@remembered
+def kept(function: Callable[..., Cost]) -> Callable[..., Cost]:
+    """Return the function with a cache of its results for this program, and on disk for later ones."""
+    name = function.__name__
+
+    def traced(*arguments: Any) -> Cost:
+        question = json.dumps([name, *encode(list(arguments))])
+        if (numbers := kept_costs.find(question)) is not None:
+            return Cost(*numbers)
+        cost = function(*arguments)
+        kept_costs.keep(question, (cost.bytes, cost.flops))
+        return cost
+
+    ask = remembered(wraps(function)(traced))
+    ask.__wrapped__ = function  # type: ignore[attr-defined]
+    return ask
+
+
+@kept
 def training_cost(work: Workload, lesson: Lesson) -> Cost:
     """Return the cost of a training step (x_t, networks, loss, backward, clipping, AdamW, EMA); maximum over stages."""
     formulation = formulation_of(lesson)
@@ -80,7 +98,7 @@ def training_cost(work: Workload, lesson: Lesson) -> Cost:
     return Cost(max(cost.bytes for cost in costs), max(cost.flops for cost in costs))
 
 
-@remembered
+@kept
 def prediction_cost(work: Workload) -> Cost:
     """Return the cost of one evaluation of one tile and of the sampler's arithmetic on it.
 
@@ -93,7 +111,7 @@ def prediction_cost(work: Workload) -> Cost:
     return _trace(work, step, 0)
 
 
-@remembered
+@kept
 def reuse_cost(work: Workload, depth: int) -> Cost:
     """Return the cost of one evaluation of a tile with a kept feature (LIM)."""
     kept = _kept_feature(work, depth)

@@ -66,7 +66,7 @@ def build_model(plan: Plan, name: str, weights: Sequence[Mapping[str, Tensor]], 
     configuration = plan.configurations[name]
     networks = []
     for values in weights:
-        network = build_network(configuration.network, configuration.puzzle_factor)
+        network = build_network(configuration.network, configuration.puzzle_factor, unset=True)
         network.load_state_dict(values)
         networks.append(network.to(device).eval())
     return Model(

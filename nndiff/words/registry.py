@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import entry_points
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
+from weakref import WeakSet
 
 from nndiff.words.errors import NndiffError, nearest
 
 T = TypeVar("T")
+PACKAGE = __name__.partition(".")[0]
+_every: WeakSet[Registry[Any]] = WeakSet()
 
 
 class Registry(Generic[T]):
@@ -17,6 +22,7 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str, table: Mapping[str, T] | None = None):
         self.kind, self.table = kind, dict(table or {})
+        _every.add(self)
 
     def row(self, cls: T) -> T:
         """Add a class under its own `name` and return it; for use as a decorator."""
@@ -26,17 +32,26 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> T:
         if name in self.table:
             return self.table[name]
-        for point in entry_points(group=f"nndiff.{self.kind}"):
+        for point in self._installed():
             if point.name == name:
                 return point.load()  # type: ignore[no-any-return]
         raise NndiffError(f"There is no {self.kind} named '{name}'.", remedy=nearest(name, self))
 
     def __iter__(self) -> Iterator[str]:
         yield from self.table
-        yield from (point.name for point in entry_points(group=f"nndiff.{self.kind}") if point.name not in self.table)
+        yield from (point.name for point in self._installed() if point.name not in self.table)
+
+    def _installed(self) -> tuple[EntryPoint, ...]:
+        return _found(entry_points, f"nndiff.{self.kind}", tuple(sys.path))
 
     def __contains__(self, name: str) -> bool:
         return any(name == other for other in self)  # finds a built-in name without searching the installed packages
+
+    @property
+    def is_extended(self) -> bool:
+        """Return whether there is a row of another package, or of a program that uses nndiff."""
+        modules = (getattr(row, "__module__", "") for row in self.table.values())
+        return bool(self._installed()) or any(name.partition(".")[0] != PACKAGE for name in modules)
 
     def values(self) -> list[T]:
         """Return every row, the rows of the built-in table first."""
@@ -60,3 +75,14 @@ class Registry(Generic[T]):
                 expected=f"options {', '.join(p.name for p in parameters) or 'none'}",
                 found=dict(options),
             ) from None
+
+
+@cache
+def _found(search: Callable[..., Iterable[EntryPoint]], group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Return the entry points of a group on the path; a search reads the metadata of every installed package."""
+    return tuple(search(group=group))
+
+
+def is_extended() -> bool:
+    """Return whether any table has a row that is not nndiff's own."""
+    return any(registry.is_extended for registry in _every)
