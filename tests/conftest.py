@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,6 +119,23 @@ def no_roots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the developer's own root folders from the environment."""
     for kind in ("raw", "preprocessed", "results"):
         monkeypatch.delenv(f"nndiff_{kind}", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def swift(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for the disk, and leave the figures of a training blank unless the test is marked `drawn`.
+
+    Both take longer than a tiny training. A killed process leaves what it wrote to the system.
+    """
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    journal = sys.modules.get("nndiff.training.journal")  # importing it takes seconds
+    if journal is not None and request.node.get_closest_marker("drawn") is None:
+        for name in ("curves", "slices"):
+            monkeypatch.setattr(journal, name, blank)
+
+
+def blank(path: Path, *_: Any) -> None:
+    path.touch()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,11 +13,10 @@ import pytest
 
 from nndiff.checkpoint import LATEST
 from nndiff.cli import evaluate, predict, train
-from nndiff.training import journal
 from nndiff.words.files import PART
 from tests.end_to_end.test_resume import planned  # noqa: F401 – a fixture
 from tests.prediction.trained import model_folder, scans
-from tests.training.test_resume import blank, demand_same_folders
+from tests.training.test_resume import demand_same_folders
 from tests.training.tiny import NAME, prepare, tiny_plan
 
 CALLS = ("replace", "fsync")  # of every file: its bytes are written, then it takes its name
@@ -74,13 +73,7 @@ def files(folder: Path, but: tuple[str, ...] = ()) -> dict[str, bytes]:
     }
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "curves", blank)
-    monkeypatch.setattr(journal, "slices", blank)
-
-
-def test_every_write_of_a_training(tmp_path, roots, run_cli, monkeypatch, quick) -> None:
+def test_every_write_of_a_training(tmp_path, roots, run_cli, monkeypatch) -> None:
     prepare(tmp_path, tiny_plan(training_steps=2))
     words = ("1", "bridge", "0", "-device", "cpu", "-np", "0", "--no_tune")
     assert run_cli(train.main, *words, "--results", tmp_path / "whole").code == 0

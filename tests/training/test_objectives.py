@@ -24,7 +24,7 @@ from nndiff.words.errors import NndiffError
 from nndiff.words.strict_json import encode
 from tests.training.owning import NAME as OWNING
 from tests.training.owning import Owning, owning_plan
-from tests.training.test_resume import blank, demand_same, demand_same_folders
+from tests.training.test_resume import demand_same, demand_same_folders
 from tests.training.tiny import NAME, batch_of, prepare, request, state_of, tiny_plan, trainer_of
 
 ROOT = Path(__file__).parents[2]
@@ -33,9 +33,6 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(OBJECTIVES.table, OWNING, Owning)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(journal, "curves", blank)
-    monkeypatch.setattr(journal, "slices", blank)
 
 
 def owned(trainer: Trainer) -> dict[str, torch.Tensor]:

@@ -27,22 +27,11 @@ from nndiff.training.loop import stage_ends
 from nndiff.training.run import train
 from nndiff.words.files import PART
 from nndiff.words.fingerprint import Fingerprint
+from tests.conftest import blank
 from tests.training.tiny import NAME, prepare, request, run_of, tiny_plan
 
 ROOT = Path(__file__).parents[2]
 TIMED = {"seconds", "waiting"}  # what no two runs share
-
-
-def blank(path: Path, *_: Any) -> None:
-    path.touch()
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pictures, and no waiting for the disk: a killed process leaves what it wrote to the system."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(journal, "curves", blank)
-    monkeypatch.setattr(journal, "slices", blank)
 
 
 def words(one: Checkpoint) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +22,7 @@ from nndiff.cli.times import seconds_of
 from nndiff.cli.train import main
 from nndiff.imaging import store
 from nndiff.plans.plan import Plan
-from nndiff.training import alarms, checkpoints, job, journal, run, validation
+from nndiff.training import alarms, checkpoints, job, run, validation
 from nndiff.training import budget as timing
 from nndiff.training.batches import Batches
 from nndiff.training.budget import (
@@ -50,18 +49,6 @@ PLANNED = tiny_plan().configurations["bridge"]
 
 def a_run(cases: int = 4) -> checkpoint.Run:
     return run_of(PLANNED, validation=CASES[:cases])
-
-
-def blank(path: Path, *_: Any) -> None:
-    path.touch()
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures and the disk take longer than these trainings."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(journal, "curves", blank)
-    monkeypatch.setattr(journal, "slices", blank)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -235,6 +222,7 @@ def trained(roots, run_cli):
     return run
 
 
+@pytest.mark.drawn
 def test_a_training_leaves_all_that_it_promises(tmp_path, trained) -> None:
     prepare(tmp_path, tiny_plan(training_steps=2), masked=(0, 4))
     outcome, folder = trained()
@@ -261,7 +249,6 @@ def test_a_training_leaves_all_that_it_promises(tmp_path, trained) -> None:
     assert "done" in log
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_patches_are_cut_from_the_volume_as_the_network_pads_it(tmp_path, monkeypatch) -> None:
     plan = tiny_plan(training_steps=1, patch_size=(4, 4, 4), puzzle_factor=(2, 2, 2))
     planned = plan.configurations["bridge"]
@@ -279,7 +266,6 @@ def test_patches_are_cut_from_the_volume_as_the_network_pads_it(tmp_path, monkey
     assert {batches.multiple for batches in made} == {steps} != {(1, 1, 1)}
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("name", "words"),
     [("ddpm", {}), ("prior", {"sources": (), "targets": ("CT",)}), ("bridge", {"sources": ("PET", "CT")})],
@@ -308,7 +294,6 @@ def test_a_plan_for_another_kind_of_device_is_told_before_the_first_step(tmp_pat
     assert "run nndiff_plan_and_preprocess here" in first
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_fold_all_says_that_its_scores_flatter(tmp_path, trained) -> None:
     prepare(tmp_path, tiny_plan(training_steps=1))
     outcome, folder = trained(fold="all")
@@ -318,7 +303,6 @@ def test_fold_all_says_that_its_scores_flatter(tmp_path, trained) -> None:
     assert (len(found.training), len(found.validation), found.held_out) == (5, 4, False)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_training_that_does_not_learn_is_told_so_after_its_warm_up(tmp_path, trained) -> None:
     prepare(tmp_path, tiny_plan(training_steps=6, warmup_steps=3, learning_rate=1e-12))
     outcome, folder = trained()
@@ -328,7 +312,6 @@ def test_a_training_that_does_not_learn_is_told_so_after_its_warm_up(tmp_path, t
     assert "--set learning_rate=5e-13" in said
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_training_that_learns_after_all_is_told_so_and_warned_again_if_it_forgets(
     tmp_path, trained, monkeypatch
 ) -> None:
@@ -360,7 +343,6 @@ def test_what_needs_no_network_is_the_source_a_constant_and_where_a_network_star
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_figures_without_a_network_are_made_once_per_case(tmp_path, trained, monkeypatch) -> None:
     made = []
     monkeypatch.setattr(validation, "without_network", lambda *a: made.append(a) or without_network(*a))
@@ -374,7 +356,6 @@ def test_the_figures_without_a_network_are_made_once_per_case(tmp_path, trained,
     assert len(made) == len(cases) < len(baselines)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_it_starts_over_nothing_and_goes_on_only_as_it_began(tmp_path, trained) -> None:
     prepare(tmp_path, tiny_plan(training_steps=2))
     _, folder = trained()
@@ -406,7 +387,6 @@ def test_it_starts_over_nothing_and_goes_on_only_as_it_began(tmp_path, trained) 
     assert (folder / LATEST).read_bytes() == before
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_set_changes_this_training_alone_and_is_kept_in_its_checkpoint(tmp_path, trained) -> None:
     prepared = prepare(tmp_path, tiny_plan(training_steps=2))
     before = (prepared / "plan.json").read_bytes()
@@ -418,7 +398,6 @@ def test_set_changes_this_training_alone_and_is_kept_in_its_checkpoint(tmp_path,
     assert (prepared / "plan.json").read_bytes() == before
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("samples", "possible"), [(4, "1 or 2"), (3, None)])
 def test_going_on_needs_processes_that_can_share_a_step_as_it_was_begun(samples, possible, tmp_path) -> None:
     """In batches of two; here there is one process."""
@@ -461,7 +440,7 @@ def stopped(*_: Any) -> None:
     raise Enough
 
 
-def test_a_time_budget_becomes_a_number_of_steps_that_is_kept(tmp_path, monkeypatch, undrawn) -> None:
+def test_a_time_budget_becomes_a_number_of_steps_that_is_kept(tmp_path, monkeypatch) -> None:
     """The rehearsal leaves no trace but that number: the weights are those of a run without a budget."""
     plan: Plan = tiny_plan()
     prepare(tmp_path, plan)
@@ -495,7 +474,6 @@ def test_a_budget_spent_before_the_first_step_is_refused(tmp_path) -> None:
     assert not (request(tmp_path, plan).folder / LATEST).exists()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_same_words_go_on_with_what_they_began(tmp_path, trained) -> None:
     """Also where plan.json is another by now, as far as that does not change the training."""
     prepared = prepare(tmp_path, tiny_plan(training_steps=4))
@@ -515,7 +493,6 @@ def test_the_same_words_go_on_with_what_they_began(tmp_path, trained) -> None:
     assert trained("--c")[0].code == 0
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_restart_begins_anew_and_keeps_the_earlier_training(tmp_path, trained) -> None:
     prepare(tmp_path, tiny_plan(training_steps=2))
     _, folder = trained()

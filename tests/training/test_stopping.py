@@ -20,7 +20,7 @@ from nndiff import checkpoint
 from nndiff.checkpoint import LATEST
 from nndiff.cli.train import main
 from nndiff.resources.owner import owned
-from nndiff.training import checkpoints, journal, new_run, pauses
+from nndiff.training import checkpoints, new_run, pauses
 from nndiff.training.ema import EMA
 from nndiff.training.run import train
 from nndiff.training.validation import Validation
@@ -28,7 +28,7 @@ from nndiff.words.errors import NndiffError
 from nndiff.words.files import PART
 from nndiff.words.stopping import STOPPING
 from tests.training.programs import TORCHRUN, environment, program
-from tests.training.test_resume import blank, demand_same_folders, seen_in
+from tests.training.test_resume import demand_same_folders, seen_in
 from tests.training.tiny import NAME, prepare, request, tiny_plan
 
 pytestmark = pytest.mark.usefixtures("heard")
@@ -38,10 +38,7 @@ STEPS, EPOCH = 7, 3
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Epochs of several steps, no pictures, and no waiting for the disk."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(journal, "curves", blank)
-    monkeypatch.setattr(journal, "slices", blank)
+    """Epochs of several steps."""
     monkeypatch.setattr(new_run, "epoch_steps", lambda _: EPOCH)
 
 
