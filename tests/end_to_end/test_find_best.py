@@ -15,7 +15,6 @@ from nndiff.checkpoint import BEST, LATEST
 from nndiff.cli import predict as predict_command
 from nndiff.cli.find_best_configuration import main
 from nndiff.imaging import io
-from nndiff.metrics import image
 from nndiff.prediction import held_out, pipeline
 from nndiff.words import best, dataset
 from nndiff.words.errors import NndiffError
@@ -29,10 +28,7 @@ NAME = "Dataset001_Tiny"
 FLAGS = ("-np", "0", "-device", "cpu")
 
 
-@pytest.fixture(autouse=True)
-def small_scales(monkeypatch):
-    """MS-SSIM pads to 97³: too slow for tests that do not look at it."""
-    monkeypatch.setattr(image, "SMALLEST_AXIS", 17)
+pytestmark = pytest.mark.usefixtures("small_scales")
 
 
 @pytest.fixture

@@ -32,10 +32,7 @@ SPACING = (2.0, 2.0, 2.0)
 METHODS = ["prediction", "input", "best Gaussian"]
 
 
-@pytest.fixture(autouse=True)
-def small_scales(monkeypatch):
-    """MS-SSIM pads to 97³: too slow for tests that do not look at it."""
-    monkeypatch.setattr(image, "SMALLEST_AXIS", 17)
+pytestmark = pytest.mark.usefixtures("small_scales")
 
 
 @pytest.fixture

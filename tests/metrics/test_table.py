@@ -24,10 +24,7 @@ SHAPE = (30, 32, 34)  # large enough for every band of the texture in the body
 every_metric = pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)
 
 
-@pytest.fixture(autouse=True)
-def small_scales(monkeypatch) -> None:
-    """MS-SSIM pads to 97³: too slow for tests that do not look at it."""
-    monkeypatch.setattr(image, "SMALLEST_AXIS", 17)
+pytestmark = pytest.mark.usefixtures("small_scales")
 
 
 def comparison(shift: float = 0.1, **more) -> Comparison:

@@ -24,6 +24,8 @@ from nndiff.words.version import versions
 from tests.training.tiny import NAME, prepare, request, tiny_plan
 from tests.walks import changed, walk_of
 
+pytestmark = pytest.mark.usefixtures("small_scales")
+
 
 @pytest.fixture
 def fold(roots) -> Any:
