@@ -43,7 +43,7 @@ demo: setup
 	$(BIN)/nndiff_demo -o $(DEMO)
 
 test: setup  # a process a core, with a thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal --ignore tests/slurm
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal --ignore tests/slurm --durations 25
 
 slurm: setup  # a real one: a controller and a node, both on this machine; needs root, apt-get install slurm-wlm munge
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/slurm
