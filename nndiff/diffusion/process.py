@@ -209,7 +209,7 @@ def constant(values: tuple[float, ...], like: Tensor) -> Tensor:
 
     While a GPU's work is recorded (training/recorder.py), nothing can be copied from the host.
     """
-    if like.device.type == "cpu" or type(like) is not Tensor:
+    if type(like) is not Tensor:
         return torch.tensor(values, dtype=like.dtype, device=like.device)
     return _copied(values, like.dtype, like.device)
 

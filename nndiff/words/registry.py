@@ -49,9 +49,9 @@ class Registry(Generic[T]):
 
     @property
     def is_extended(self) -> bool:
-        """Return whether there is a row of another package, or of a program that uses nndiff."""
-        modules = (getattr(row, "__module__", "") for row in self.table.values())
-        return bool(self._installed()) or any(name.partition(".")[0] != PACKAGE for name in modules)
+        """Return whether this is a table of nndiff's with a row of another package, or of a program that uses it."""
+        owners = {getattr(row, "__module__", "").partition(".")[0] for row in self.table.values()}
+        return PACKAGE in owners and (len(owners) > 1 or bool(self._installed()))
 
     def values(self) -> list[T]:
         """Return every row, the rows of the built-in table first."""
@@ -84,5 +84,5 @@ def _found(search: Callable[..., Iterable[EntryPoint]], group: str, path: tuple[
 
 
 def is_extended() -> bool:
-    """Return whether any table has a row that is not nndiff's own."""
+    """Return whether any table of nndiff's has a row that is not its own."""
     return any(registry.is_extended for registry in _every)

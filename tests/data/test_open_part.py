@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -204,6 +205,27 @@ def test_each_target_has_its_own_grain() -> None:
         Volume(both[:1], grid), Volume(both, grid), ([CT], [CT, CT]), (["A"], ["B", "C"]), ([], everywhere), 2000
     )
     assert found.grain[1] / found.grain[0] == pytest.approx(4, rel=0.1)
+
+
+# ---------------------------------------------------------------- many voxels
+
+
+def test_it_is_the_same_where_there_are_too_many_voxels_to_keep_their_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, groups = [sampled(RULES["square"], 0.1, seed, count=400) for seed in range(3)], ["a", "b", "c"]
+    called, call = [0], open_part._Hinges.__call__
+
+    def counted(self: Any, features: FloatArray) -> Floats:
+        called[0] += 1
+        return call(self, features)
+
+    monkeypatch.setattr(open_part._Hinges, "__call__", counted)
+    kept, few = measured(samples, groups), called[0]
+    monkeypatch.setattr(open_part, "ALL_VOXELS", 0)
+    computed_again = measured(samples, groups)
+    assert kept is not None
+    assert computed_again is not None
+    assert (kept.rms, kept.curves) == (computed_again.rms, computed_again.curves)
+    assert called[0] - few == 2 * few
 
 
 # ---------------------------------------------------------------- samples

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from nndiff.families import NetworkSpec
 from nndiff.methods import planned_for
+from nndiff.planning import planner
 from nndiff.planning.planner import plan
-from nndiff.plans.plan import Configuration, Plan, decode_plan
+from nndiff.plans.plan import Configuration, Plan, Workload, decode_plan
 from nndiff.resources.memory import usable_bytes
 from nndiff.words.errors import NndiffError
 from nndiff.words.strict_json import encode
@@ -37,6 +39,19 @@ def closed_form(spec: NetworkSpec, puzzle: tuple[int, ...], patch: tuple[int, ..
     extra = 1.33 if spec.recompute == "blocks" else 1.0
     flops = extra * 6 * 27 * core * (12 * spec.width**2 + spec.in_channels * pieces * spec.width)
     return Closed(int(weights + image + 2 * kept * spec.width * core), int(flops))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def untraced() -> Iterator[None]:
+    """Take the same for an evaluation: tracing one takes longer than all the rest of a plan."""
+
+    def evaluation(work: Workload) -> Closed:
+        return closed_form(replace(work.network, recompute="none"), work.puzzle_factor, work.patch_size, 1)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(planner, "prediction_cost", evaluation)
+        patched.setattr(planner, "shallow_share", lambda work, depth: depth / 10)
+        yield
 
 
 shapes = st.tuples(*[st.integers(20, 700)] * 3)

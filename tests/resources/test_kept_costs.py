@@ -14,6 +14,8 @@ import pytest
 from nndiff.diffusion.losses import LOSSES, Squared
 from nndiff.resources import kept_costs, memory
 from nndiff.resources.memory import Cost, prediction_cost, reuse_cost, training_cost
+from nndiff.words import registry
+from nndiff.words.registry import Registry
 from tests.resources.test_memory import LESSON, work_of
 
 WORK = work_of(patch=(16, 16, 16), precision="fp32", device="cpu")
@@ -111,6 +113,26 @@ def test_nothing_is_kept_where_nndiff_is_extended(
     for _ in range(2):
         traces.clear()
         COSTS["training"]()
+        assert traces
+    assert not folder.exists()
+
+
+def test_a_table_of_another_program_changes_nothing(traces: list[Any]) -> None:
+    theirs = Registry("colour", {"red": type("Red", (), {}), "blue": "a word"})
+    COSTS["prediction"]()
+    traces.clear()
+    COSTS["prediction"]()
+    assert not traces
+    assert theirs.is_extended is False
+
+
+def test_nothing_is_kept_where_another_package_is_installed(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, traces: list[Any]
+) -> None:
+    monkeypatch.setattr(registry, "entry_points", lambda group: ["a row"] if group == "nndiff.loss" else [])
+    for _ in range(2):
+        traces.clear()
+        COSTS["prediction"]()
         assert traces
     assert not folder.exists()
 
