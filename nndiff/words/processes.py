@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from pathlib import Path
@@ -34,14 +35,22 @@ def space() -> str:
         return ""
 
 
+def place() -> str:
+    """Return ten characters for this machine and its space of process numbers: a machine's name can be long."""
+    return hashlib.sha256(f"{platform.node()} {space()}".encode()).hexdigest()[:10]
+
+
 def signature() -> str:
-    """Return what marks a temporary file of this process: host_process-started-space."""
-    return f"{platform.node()}_{os.getpid()}-{started(os.getpid())}-{space()}"
+    """Return what marks a temporary file of this process: place_process-started."""
+    return f"{place()}_{os.getpid()}-{started(os.getpid())}"
 
 
 def is_over(mark: str) -> bool:
-    """Return whether a signature is that of a process which ran here, in this space, and has ended."""
-    host, _, numbers = mark.rpartition("_")
-    process, since, where = (*numbers.split("-"), "", "")[:3]
-    here = host == platform.node() and where in ("", space())
+    """Return whether a signature is that of a process which ran in this place and has ended.
+
+    Earlier versions wrote host_process.
+    """
+    where, _, numbers = mark.rpartition("_")
+    process, new, since = numbers.partition("-")
+    here = where == (place() if new else platform.node())
     return here and process.isdecimal() and not runs(int(process), since)

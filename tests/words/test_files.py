@@ -6,14 +6,19 @@ import math
 import os
 import platform
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nndiff.words import processes
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import PART, atomic, atomic_folder, demand_writable, dumps, read_json, sweep, write_json
+from nndiff.words.names import LONGEST
+from nndiff.words.processes import is_over, place, signature
 
 
 def test_a_file_appears_in_one_step_and_keeps_its_ending(tmp_path):
@@ -166,11 +171,6 @@ def test_a_mark_that_windows_editors_put_first_is_no_error(tmp_path):
 
 
 def test_sweeping_removes_what_dead_processes_of_this_machine_were_writing(tmp_path):
-    import os
-    import platform
-    import subprocess
-    import sys
-
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     here, elsewhere = platform.node(), "another-machine"
@@ -180,7 +180,7 @@ def test_sweeping_removes_what_dead_processes_of_this_machine_were_writing(tmp_p
         tmp_path / f"{PART}{elsewhere}_{dead.pid}+case.npy",
         tmp_path / "case.npy",
     ]
-    number_given_again = tmp_path / f"{PART}{here}_{os.getpid()}-1+case.npy"  # that process started long ago
+    number_given_again = tmp_path / f"{PART}{place()}_{os.getpid()}-1+case.npy"  # that process started long ago
     for path in (gone, number_given_again, *kept):
         path.touch()
     with atomic(tmp_path / "new.npy") as part:
@@ -188,10 +188,33 @@ def test_sweeping_removes_what_dead_processes_of_this_machine_were_writing(tmp_p
         sweep(tmp_path)
         assert sorted(tmp_path.iterdir()) == sorted([part, *kept])
     (tmp_path / "new.npy").unlink()
-    other_space = tmp_path / f"{PART}{here}_{dead.pid}-1-1+case.npy"  # of a container, where it may live
-    other_space.touch()
-    kept.append(other_space)
     sweep(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_process_is_over_where_it_ran_alone(monkeypatch, known):
+    """Another machine, or a container with this one's name, has other processes under the same numbers."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    marks = []
+    for node, space in (("ours", "1"), ("ours", "2"), ("theirs", "1")):
+        with monkeypatch.context() as there:
+            there.setattr(processes.platform, "node", lambda node=node: node)
+            there.setattr(processes, "space", lambda space=space: space)
+            there.setattr(processes, "started", lambda _: "123" if known else "")
+            there.setattr(os, "getpid", lambda: dead.pid)
+            marks.append(signature())
+    monkeypatch.setattr(processes.platform, "node", lambda: "ours")
+    monkeypatch.setattr(processes, "space", lambda: "1")
+    assert [is_over(mark) for mark in marks] == [True, False, False]
+    assert not is_over(signature())
+
+
+def test_the_longest_names_of_cases_fit_with_what_marks_a_part(monkeypatch):
+    monkeypatch.setattr(processes.platform, "node", lambda: "n" * 64)
+    monkeypatch.setattr(processes, "started", lambda _: "9" * 10)
+    monkeypatch.setattr(os, "getpid", lambda: 2**22)
+    assert len(f"{PART}{signature()}+{'x' * LONGEST}_0000.nii.gz") <= 255
 
 
 def test_what_has_not_changed_for_a_day_is_nobodys(tmp_path):
