@@ -86,7 +86,8 @@ def sweep(folder: Path) -> None:
 def _sweep_once(folder: Path) -> None:
     if folder not in _swept:
         _swept.add(folder)
-        sweep(folder)
+        with contextlib.suppress(OSError):  # the write itself says why it cannot be
+            sweep(folder)
 
 
 def demand_writable(folder: Path) -> None:

@@ -238,6 +238,16 @@ def test_who_writes_into_a_folder_first_sweeps_it(tmp_path, write):
         assert [path.name for path in tmp_path.iterdir()] == [part.name]
 
 
+def test_a_folder_that_cannot_be_looked_into_is_refused_in_words(tmp_path, monkeypatch):
+    def refused(self, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    for name in ("is_dir", "mkdir"):
+        monkeypatch.setattr(type(tmp_path), name, refused)
+    with pytest.raises(NndiffError, match="Permission denied|Cannot write"), atomic(tmp_path / "a" / "b.npy"):
+        pass
+
+
 def test_trying_whether_a_folder_can_be_written_leaves_nothing(tmp_path):
     demand_writable(tmp_path / "new")
     assert list((tmp_path / "new").iterdir()) == []
