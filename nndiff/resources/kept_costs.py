@@ -40,11 +40,11 @@ def find(question: str) -> Numbers | None:
         return None
     try:
         kept = json.loads(_file(folder, question).read_text(encoding="utf-8"))
-        numbers = kept["bytes"], kept["flops"]
+        asked, *numbers = kept["question"], kept["bytes"], kept["flops"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    sound = kept["question"] == question and all(type(number) is int and number >= 0 for number in numbers)
-    return numbers if sound else None
+    sound = asked == question and all(type(number) is int and number >= 0 for number in numbers)
+    return (numbers[0], numbers[1]) if sound else None
 
 
 def keep(question: str, numbers: Numbers) -> None:

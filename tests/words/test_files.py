@@ -244,7 +244,7 @@ def test_a_folder_that_cannot_be_looked_into_is_refused_in_words(tmp_path, monke
 
     for name in ("is_dir", "mkdir"):
         monkeypatch.setattr(type(tmp_path), name, refused)
-    with pytest.raises(NndiffError, match="Permission denied|Cannot write"), atomic(tmp_path / "a" / "b.npy"):
+    with pytest.raises(NndiffError, match=r"Permission denied|Cannot write"), atomic(tmp_path / "a" / "b.npy"):
         pass
 
 
