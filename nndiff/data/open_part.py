@@ -136,7 +136,7 @@ def _predictions(
     """Return, per case, its prediction with each penalty by the fit to the other folds: [penalty, n, T]."""
     grams: dict[int, Floats] = {}
     products: dict[int, Floats] = {}
-    few = sum(map(len, features)) <= ALL_VOXELS  # their inputs are kept: computing them takes a quarter of the time
+    few = sum(map(len, features)) <= ALL_VOXELS  # then their inputs are kept, not computed twice
     kept: list[Floats | None] = []
     for case, own, fold in zip(samples, features, folds, strict=True):
         inputs = hinges(own)

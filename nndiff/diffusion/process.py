@@ -205,16 +205,17 @@ def per_volume(coefficient: Tensor, volume: Tensor) -> Tensor:
 
 
 def constant(values: tuple[float, ...], like: Tensor) -> Tensor:
-    """Return the values as a tensor in the dtype and on the device of `like`; for a GPU they are copied there once.
+    """Return the values as a tensor in the dtype and on the device of `like`, which is made once for good.
 
-    While a GPU's work is recorded (training/recorder.py), nothing can be copied from the host.
+    While a GPU's work is recorded (training/recorder.py), nothing can be copied from the host. In a trace, whose
+    tensors have no storage, nothing is kept.
     """
     if type(like) is not Tensor:
         return torch.tensor(values, dtype=like.dtype, device=like.device)
     return _copied(values, like.dtype, like.device)
 
 
-@cache  # for good: recorded work reads the copies where they lie
+@cache  # recorded work reads the copies where they lie
 def _copied(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=dtype, device=device)
 

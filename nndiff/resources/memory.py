@@ -65,22 +65,21 @@ def remembered(function: Callable[..., T]) -> Callable[..., T]:
 
 
 def kept(function: Callable[..., Cost]) -> Callable[..., Cost]:
-    """Return the function with a cache of its results for this program, and on disk for later ones."""
-    name = function.__name__
+    """Return the function with a cache of its results on disk, for later programs."""
 
-    def traced(*arguments: Any) -> Cost:
-        question = json.dumps([name, *encode(list(arguments))])
+    @wraps(function)
+    def ask(*arguments: Any) -> Cost:
+        question = json.dumps([function.__name__, *encode(list(arguments))])
         if (numbers := kept_costs.find(question)) is not None:
             return Cost(*numbers)
         cost = function(*arguments)
         kept_costs.keep(question, (cost.bytes, cost.flops))
         return cost
 
-    ask = remembered(wraps(function)(traced))
-    ask.__wrapped__ = function  # type: ignore[attr-defined]
     return ask
 
 
+@remembered
 @kept
 def training_cost(work: Workload, lesson: Lesson) -> Cost:
     """Return the cost of a training step (x_t, networks, loss, backward, clipping, AdamW, EMA); maximum over stages."""
@@ -98,6 +97,7 @@ def training_cost(work: Workload, lesson: Lesson) -> Cost:
     return Cost(max(cost.bytes for cost in costs), max(cost.flops for cost in costs))
 
 
+@remembered
 @kept
 def prediction_cost(work: Workload) -> Cost:
     """Return the cost of one evaluation of one tile and of the sampler's arithmetic on it.
@@ -111,6 +111,7 @@ def prediction_cost(work: Workload) -> Cost:
     return _trace(work, step, 0)
 
 
+@remembered
 @kept
 def reuse_cost(work: Workload, depth: int) -> Cost:
     """Return the cost of one evaluation of a tile with a kept feature (LIM)."""

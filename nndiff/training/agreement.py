@@ -16,14 +16,15 @@ SHOWN = 4  # differences that an error names
 
 def differences(found: Checkpoint, request: Request) -> list[str]:
     """Return what was asked for when the training began and is asked for otherwise now, in words."""
+    earlier, later = _durations(found.run.time_budget, request.time_budget)
     then = _settings(found.plan, found.configuration) | {
         "--seed": found.run.seed,
-        "--time_budget": _duration(found.run.time_budget),
+        "--time_budget": earlier,
         "--from": found.run.begun_with,
     }
     now = _settings(request.plan, request.configuration) | {
         "--seed": request.seed,
-        "--time_budget": _duration(request.time_budget),
+        "--time_budget": later,
         "--from": request.begun_with,
     }
     names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
@@ -55,8 +56,10 @@ def _has_objects(tree: Any) -> bool:
     return isinstance(tree, list) and any(isinstance(item, dict) for item in tree)
 
 
-def _duration(seconds: float | None) -> str:
-    return "" if seconds is None else in_words(seconds)
+def _durations(*seconds: float | None) -> list[str]:
+    """Return durations in words, or to the second where words would make different ones the same."""
+    rounded = ["" if each is None else in_words(each) for each in seconds]
+    return rounded if len({*rounded}) == len({*seconds}) else [f"{each:g} s" for each in seconds]
 
 
 def _said(value: Any) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from tests.resources.test_memory import LESSON, work_of
 
 WORK = work_of(patch=(16, 16, 16), precision="fp32", device="cpu")
 COSTS: dict[str, Callable[[], Cost]] = {
-    "training": lambda: memory.kept(training_cost.__wrapped__)(WORK, LESSON),  # type: ignore[attr-defined]
-    "prediction": lambda: memory.kept(prediction_cost.__wrapped__)(WORK),  # type: ignore[attr-defined]
-    "reuse": lambda: memory.kept(reuse_cost.__wrapped__)(WORK, 2),  # type: ignore[attr-defined]
+    "training": lambda: memory.kept(unwrap(training_cost))(WORK, LESSON),
+    "prediction": lambda: memory.kept(unwrap(prediction_cost))(WORK),
+    "reuse": lambda: memory.kept(unwrap(reuse_cost))(WORK, 2),
 }  # each call as if by a new program
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,7 @@ def test_one_traced_step_is_as_high_as_the_second_of_two(monkeypatch: pytest.Mon
 
     step = memory.teach
     monkeypatch.setattr(memory, "teach", twice)
-    traced_anew = training_cost.__wrapped__  # type: ignore[attr-defined]
+    traced_anew = unwrap(training_cost)
     assert traced_anew(work_of(), LESSON).bytes == pytest.approx(once.bytes, rel=0.005)
 
 
@@ -171,7 +172,7 @@ def test_slabs_that_are_alike_need_not_all_be_traced(batch: int, planes: int, mo
     work = replace(work_of(replace(SPEC, head_width=16), patch=(planes, 96, 96), batch=batch), device="cpu")
     told = training_cost(work, LESSON), prediction_cost(work)
     monkeypatch.setattr(memory, "traced", lambda device, told: nullcontext())
-    whole = (known.__wrapped__(work, *rest) for known, *rest in ((training_cost, LESSON), (prediction_cost,)))  # type: ignore[attr-defined]
+    whole = (unwrap(known)(work, *rest) for known, *rest in ((training_cost, LESSON), (prediction_cost,)))
     assert told == tuple(whole)
 
 

@@ -22,7 +22,7 @@ from nndiff.cli.times import seconds_of
 from nndiff.cli.train import main
 from nndiff.imaging import store
 from nndiff.plans.plan import Plan
-from nndiff.training import alarms, checkpoints, job, run, validation
+from nndiff.training import agreement, alarms, checkpoints, job, run, validation
 from nndiff.training import budget as timing
 from nndiff.training.batches import Batches
 from nndiff.training.budget import (
@@ -385,6 +385,15 @@ def test_it_starts_over_nothing_and_goes_on_only_as_it_began(tmp_path, trained) 
     assert outcome.code == 0
     assert "The training of this fold is complete: 2 of 2 steps" in outcome.err
     assert (folder / LATEST).read_bytes() == before
+
+
+def test_time_budgets_that_are_alike_in_words_are_told_apart(tmp_path, trained) -> None:
+    plan = tiny_plan(training_steps=1)
+    prepare(tmp_path, plan)
+    found = checkpoint.load(trained()[1] / LATEST)
+    begun = replace(found, run=replace(found.run, time_budget=91.0))
+    for now, expected in ((91.0, []), (120.0, ["--time_budget was 91 s, is 120 s"])):
+        assert agreement.differences(begun, request(tmp_path, plan, time_budget=now)) == expected
 
 
 def test_set_changes_this_training_alone_and_is_kept_in_its_checkpoint(tmp_path, trained) -> None:

@@ -38,6 +38,24 @@ def test_another_kind_sees_nothing_of_it(offered):
     assert list(Registry("shape", {"round": 1})) == ["round"]
 
 
+def test_installed_packages_are_searched_once_for_each_path(monkeypatch):
+    searched = []
+
+    def search(group):
+        searched.append(group)
+        return [Point("green")]
+
+    monkeypatch.setattr(registry, "entry_points", search)
+    colours = Registry("colour", {"red": "our red"})
+    for _ in range(3):
+        assert list(colours) == ["red", "green"]
+        assert colours["green"] == "loaded green"
+    assert searched == ["nndiff.colour"]
+    monkeypatch.syspath_prepend("/elsewhere")  # as for a package that is installed there
+    assert "green" in colours
+    assert len(searched) == 2
+
+
 def test_an_unknown_name_says_the_kind_and_the_nearest(offered):
     with pytest.raises(NndiffError, match="no colour named 'gren'") as raised:
         offered["gren"]
