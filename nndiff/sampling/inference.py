@@ -1,13 +1,14 @@
 """The contents of inference.json: the sampler that tuning chose for one checkpoint, and all measurements.
 
 The file is stored beside the checkpoint and contains a hash of its weights; beside another checkpoint it is refused.
+It holds no measured time, so that tuning again gives the same file.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from nndiff.walk.layers import Tiles
 from nndiff.walk.sampler import SamplerPlan
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json, write_json
-from nndiff.words.strict_json import decode, encode
+from nndiff.words.strict_json import LEFT_OUT, decode, encode
 
 FILE = "inference.json"
 
@@ -35,8 +36,11 @@ class Row:
     ssim: float
     mae: float
     hf: float
-    seconds: float  # per volume
     cases: int
+    # None in files that were written before it was counted.
+    evaluations: float | None = None  # of the whole network, per volume
+    # None in a file.
+    seconds: float | None = field(default=None, metadata={LEFT_OUT: True})  # per volume, as measured
     # None if it cannot be measured, and in files that were written before texture was measured locally.
     texture_db: float | None = None  # distance from the truth's texture; its penalty is part of the score
     hf_body: float | None = None
@@ -82,7 +86,9 @@ class Inference:
 
 
 def save(folder: Path, inference: Inference) -> Path:
-    write_json(folder / FILE, encode(inference))
+    rows = (inference.sweep, inference.report)
+    sweep, report = (tuple(replace(row, seconds=None) for row in every) for every in rows)
+    write_json(folder / FILE, encode(replace(inference, sweep=sweep, report=report)))
     return folder / FILE
 
 

@@ -33,6 +33,7 @@ class Measured:
     sampler: SamplerPlan
     figures: dict[str, Figures]  # case → metrics
     seconds: dict[str, float]  # case → seconds
+    work: float  # per volume, in evaluations of the whole network
 
     @property
     def cost(self) -> float:
@@ -52,8 +53,9 @@ class Measured:
             ssim=fmean(f.ssim for f in every),
             mae=fmean(f.mae for f in every),
             hf=fmean(f.hf for f in every),
-            seconds=self.cost,
             cases=len(every),
+            evaluations=self.work,
+            seconds=self.cost,
             texture_db=_defined(f.texture_db for f in every),
             hf_body=_defined(f.hf_body for f in every),
             hf_air=_defined(f.hf_air for f in every),
@@ -83,7 +85,7 @@ class Bench:
             if case not in self._textures:
                 self._textures[case] = [TrueTexture.of(channel, mask) for channel in target]
             figures[case] = compare(estimate, target, bounds, mask, texture=True, known=self._textures[case])
-        return Measured(sampler, figures, seconds)
+        return Measured(sampler, figures, seconds, self.work(sampler))
 
     @cached_property
     def _textures(self) -> dict[str, list[TrueTexture]]:

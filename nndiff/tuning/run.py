@@ -143,7 +143,7 @@ def _figures(row: Row) -> list[str]:
         _cell(row.hf_body),
         _cell(row.hf_air),
         _cell(row.correlation_bias, "+.2f"),
-        f"{row.seconds:.2f}",
+        _cell(row.seconds),
         str(row.cases),
     ]
 
@@ -170,7 +170,8 @@ def points(search: Search, found: Inference) -> list[Point]:
         label = row.label if chosen or measured.sampler in front else ""
         if measured.sampler == found.planned:
             label = f"planned: {row.label}"
-        points.append(Point(label=label, x=row.seconds, y=row.score, chosen=chosen, in_front=measured.sampler in front))
+        in_front = measured.sampler in front
+        points.append(Point(label=label, x=measured.cost, y=row.score, chosen=chosen, in_front=in_front))
     return points
 
 

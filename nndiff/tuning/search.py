@@ -1,8 +1,11 @@
 """The search for a sampler: rounds within a time budget, the choice, and the report on cases that did not choose.
 
 best      the sampler with the highest mean score
-chosen    the cheapest sampler that is behind the best, on average over the cases, by at most the standard error of this
-          difference, or by at most 0.05
+chosen    the sampler of the fewest evaluations that is behind the best, on average over the cases, by at most the
+          standard error of this difference, or by at most 0.05
+
+Evaluations are counted and not timed, so that the same cases and weights lead to the same choice whenever the time is
+enough for every candidate.
 """
 
 from __future__ import annotations
@@ -71,9 +74,9 @@ class Search:
     def chosen(self) -> Measured:
         allowed = self.rows
         if self.at_most is not None:
-            allowed = [row for row in self.rows if row.cost <= self.at_most] or [min(self.rows, key=_cost)]
+            allowed = [row for row in self.rows if row.cost <= self.at_most] or [min(self.rows, key=_seconds)]
         best = self._best_of(allowed)
-        return min((row for row in allowed if self.as_good(row, best)), key=_cost)
+        return min((row for row in allowed if self.as_good(row, best)), key=_work)
 
     def _best_of(self, rows: Sequence[Measured]) -> Measured:
         best = rows[0]
@@ -140,7 +143,7 @@ class Search:
     def _measure(self, sampler: SamplerPlan, on_measured: OnMeasured) -> None:
         row = self.bench.measure(sampler, self.cases[: self._count(sampler)])
         self.rows.append(row)
-        self._evaluation = row.cost / self.bench.work(sampler)
+        self._evaluation = row.cost / row.work
         on_measured(row)
 
     def _count(self, sampler: SamplerPlan) -> int:
@@ -191,7 +194,7 @@ def tune(
         planned=planned,
         chosen_on=tuple(search.cases),
         reported_on=cases,
-        sweep=tuple(row.row(search.texture) for row in sorted(search.rows, key=_cost)),
+        sweep=tuple(row.row(search.texture) for row in sorted(search.rows, key=_work)),
         report=tuple(rows[sampler].row(search.texture) for sampler in samplers),
         dial=(stops := search.stops()),
         drawn=search.drawn(stops, others),
@@ -202,8 +205,8 @@ def tune(
 
 
 def frontier(rows: Sequence[Measured], texture: float) -> list[Measured]:
-    """Return the Pareto front of cost and score, cheapest first."""
-    ordered = sorted(rows, key=_cost)
+    """Return the Pareto front of seconds and score, fastest first."""
+    ordered = sorted(rows, key=_seconds)
     kept = ordered[:1]
     for row in ordered[1:]:
         if behind(kept[-1], row, texture)[0] > 0:
@@ -211,5 +214,9 @@ def frontier(rows: Sequence[Measured], texture: float) -> list[Measured]:
     return kept
 
 
-def _cost(row: Measured) -> float:
+def _work(row: Measured) -> float:
+    return row.work
+
+
+def _seconds(row: Measured) -> float:
     return row.cost

@@ -42,7 +42,7 @@ def _epoch(step: int, psnr: float) -> Epoch:
 
 def _tuned(planned: Any, weights: str) -> Inference:
     other = changed(planned, steps=2, eta=1.0)
-    row = Row("two steps, measured", other, 50.0, 32.5, 0.9, 0.01, 1.0, 0.5, len(TUNING))
+    row = Row("two steps, measured", other, 50.0, 32.5, 0.9, 0.01, 1.0, len(TUNING), 2.0)
     return Inference(BEST, weights, "balanced", other, other, planned, TUNING, TUNING, (row,), (row,), 0.0, 0.0)
 
 

@@ -121,7 +121,7 @@ def test_training_tunes_at_its_end_unless_told_not_to(roots, fold, run_cli) -> N
 
 def test_the_table_leaves_a_cell_empty_where_there_is_no_figure() -> None:
     """Of a file from before, or of volumes without air."""
-    row = Row("walk", walk_of("source", 1000, 1), 48.0, 30.0, 0.9, 0.1, 0.4, 2.0, 3)
+    row = Row("walk", walk_of("source", 1000, 1), 48.0, 30.0, 0.9, 0.1, 0.4, 3, seconds=2.0)
     assert _figures(row) == ["48.00", "30.00", "0.9000", "0.1000", "", "0.40", "", "", "", "2.00", "3"]
     local = replace(row, texture_db=4.25, hf_body=0.5, hf_air=12.0, correlation_bias=-0.2)
     assert _figures(local)[4:9] == ["4.25", "0.40", "0.50", "12.00", "-0.20"]

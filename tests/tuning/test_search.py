@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nndiff.diffusion.process import DDPM, PROCESSES
+from nndiff.sampling import inference
 from nndiff.sampling.inference import Row
 from nndiff.sampling.scoring import Figures
 from nndiff.tuning import search as module
@@ -38,7 +40,13 @@ SHARE = 0.25  # of a full step's work that a shallow one does
 class Invented(Bench):
     """Figures by a formula; a second an evaluation, in work rather than in waiting."""
 
-    def __init__(self, figures: Callable[[SamplerPlan, str], Figures], process: Any, task: str = "translation"):
+    def __init__(
+        self,
+        figures: Callable[[SamplerPlan, str], Figures],
+        process: Any,
+        task: str = "translation",
+        pace: Callable[[], float] = lambda: 1.0,  # seconds of an evaluation
+    ):
         network = unet(blocks=2)
         model = SimpleNamespace(
             configuration=SimpleNamespace(network=network, prediction="x0", sampler=PLANNED),
@@ -48,11 +56,12 @@ class Invented(Bench):
         object.__setattr__(self, "plan", SimpleNamespace(task=task))
         object.__setattr__(self, "figures", figures)
         object.__setattr__(self, "asked", [])
+        object.__setattr__(self, "pace", pace)
 
     def measure(self, sampler: SamplerPlan, cases: Sequence[str]) -> Measured:
         self.asked.append((sampler, tuple(cases)))
-        seconds = dict.fromkeys(cases, self.work(sampler))
-        return Measured(sampler, {case: self.figures(sampler, case) for case in cases}, seconds)
+        seconds = {case: self.work(sampler) * self.pace() for case in cases}
+        return Measured(sampler, {case: self.figures(sampler, case) for case in cases}, seconds, self.work(sampler))
 
     def share(self, depth: int) -> float:
         return SHARE * depth
@@ -86,7 +95,7 @@ def test_the_best_start_is_found_and_then_the_fewest_evaluations_that_are_as_goo
     assert chosen.times.first == 25
     cheapest = min(
         (row for row in search.rows if row.sampler.times.first == 25 and search.as_good(row, search.best())),
-        key=lambda row: row.cost,
+        key=lambda row: row.work,
     )
     assert chosen == cheapest.sampler
     assert chosen == walk_of("shortcut", 25, 25, eta=1.0, reuse=Deep(5))  # 10 behind is 0.09: somebody sees
@@ -132,7 +141,7 @@ def test_a_walk_of_a_thousand_steps_is_measured_on_two_cases_at_most() -> None:
 def measured(cost: float, *psnr: float, texture_db: float = 0.0) -> Measured:
     cases = CASES[: len(psnr)]
     figures = {case: Figures(value, 0.9, 0.1, 1.0, texture_db) for case, value in zip(cases, psnr, strict=True)}
-    return Measured(changed(PLANNED, steps=round(cost)), figures, dict.fromkeys(cases, cost))
+    return Measured(changed(PLANNED, steps=round(cost)), figures, dict.fromkeys(cases, cost), work=cost)
 
 
 def chosen_of(*rows: Measured, **words: Any) -> Measured:
@@ -169,7 +178,7 @@ def test_a_row_is_the_mean_over_the_cases_that_have_a_figure_and_json_can_hold_i
         "a": Figures(30, 0.9, 0.1, 1.0, texture_db=2.0, hf_body=0.5),
         "b": Figures(32, 0.9, 0.1, 0.5, texture_db=4.0),
     }
-    row = Measured(PLANNED, figures, {"a": 1.0, "b": 1.0}).row(0.5)
+    row = Measured(PLANNED, figures, {"a": 1.0, "b": 1.0}, 25.0).row(0.5)
     assert (row.texture_db, row.hf_body, row.hf_air, row.correlation_bias) == (3.0, 0.5, None, None)
     assert row.score == pytest.approx(31 + 18 - 0.5 * 3.0)
     assert decode(Row, json.loads(json.dumps(encode(row), allow_nan=False))) == row
@@ -225,6 +234,22 @@ def test_the_best_is_told_apart_from_the_chosen_and_the_planned_is_named_in_the_
     assert [sampler for sampler, point in shown.items() if point.chosen] == [found.sampler]
     front = {row.sampler for row in frontier(search.rows, search.texture)}
     assert {sampler for sampler, point in shown.items() if point.label} == front | {PLANNED, found.sampler}
+
+
+def test_the_file_is_the_same_however_long_the_evaluations_took(tmp_path) -> None:
+    files = []
+    for seed in (0, 1):
+        pace = random.Random(seed).random
+        search = Search(Invented(by_start, DDPM(1000), pace=pace), CASES, 1e9)
+        found = tune(search, PLANNED, ("x", "y"), "c", "w")
+        assert all(row.seconds is not None for row in found.sweep + found.report), "told to who asked"
+        files.append(inference.save(tmp_path / str(seed), found).read_bytes())
+    assert files[0] == files[1]
+    assert b"seconds" not in files[0]
+    read = inference.load(tmp_path / "0", "c", PLANNED, "w")
+    assert read is not None
+    assert [row.evaluations for row in read.sweep] == sorted(search.bench.work(row.sampler) for row in read.sweep)
+    assert {row.seconds for row in read.sweep} == {None}
 
 
 def test_generation_has_nothing_to_compare_with() -> None:
