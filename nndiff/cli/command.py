@@ -21,7 +21,7 @@ from nndiff.words.files import explained
 from nndiff.words.paths import Paths
 from nndiff.words.stopping import STOPPING, Stopped, handled, raise_stopped
 from nndiff.words.strict_json import encode
-from nndiff.words.telling import Quiet, fitted
+from nndiff.words.telling import Quiet, fitted, tell
 from nndiff.words.version import VERSION
 
 # Flags of nnU-Net that nndiff does not have → what to use instead.
@@ -106,15 +106,15 @@ class Command:
     def flag(self, name: str, short: str | None = None, also: str | None = None, **options: Any) -> None:
         """Add a flag that can be written as -name and as --name; `also` is another name of it."""
         first = [f"-{short}"] if short else []
-        last = [f"-{also}", f"--{also}"] if also else []
-        self.parser.add_argument(*first, f"-{name}", f"--{name}", *last, dest=name.replace("-", "_"), **options)
+        last = [f"--{also}", f"-{also}"] if also else []
+        self.parser.add_argument(*first, f"--{name}", f"-{name}", *last, dest=name.replace("-", "_"), **options)
 
     def switch(self, name: str, default: bool, help: str) -> None:
         """Add the two flags --name and --no-name."""
-        self.parser.add_argument(f"-{name}", f"--{name}", dest=name, action="store_true", default=default, help=help)
+        self.parser.add_argument(f"--{name}", f"-{name}", dest=name, action="store_true", default=default, help=help)
         self.parser.add_argument(
-            f"-no-{name}",
             f"--no-{name}",
+            f"-no-{name}",
             dest=name,
             action="store_false",
             default=argparse.SUPPRESS,
@@ -136,7 +136,7 @@ class Command:
         except NndiffError as error:
             if debug:
                 traceback.print_exc()
-            print(f"\nError: {error}", file=sys.stderr)
+            tell(f"\nError: {error}")
             return 1
         except BrokenPipeError:  # the reader of the output has ended, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -146,13 +146,13 @@ class Command:
                 raise
             if debug:
                 traceback.print_exc()
-            print(f"\nError: {explained(error, Path(error.filename or '.'))}", file=sys.stderr)
+            tell(f"\nError: {explained(error, Path(error.filename or '.'))}")
             return 1
         except MemoryError as error:
             if debug:
                 traceback.print_exc()
             remedy = "use fewer workers (-np 1, or -np 0 for none), or a machine with more memory"
-            print(f"\nError: {NndiffError('The memory is full.', found=str(error), remedy=remedy)}", file=sys.stderr)
+            tell(f"\nError: {NndiffError('The memory is full.', found=str(error), remedy=remedy)}")
             return 1
         except KeyboardInterrupt as interrupt:
             stopped = interrupt if isinstance(interrupt, Stopped) else Stopped()
@@ -268,7 +268,10 @@ def add_configurations(command: Command, unset: str = "bridge ddpm; for generati
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose error about an unknown flag names the nearest known one."""
+    """A parser whose error about an unknown flag names the nearest known one, in lines that fit the terminal."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        super().exit(status, message and fitted(message, sys.stderr))
 
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ").split()

@@ -10,7 +10,7 @@ from pathlib import Path
 from nndiff.cli.command import Command, paths_of
 from nndiff.cli.model import add_model, model_of
 from nndiff.words.paths import demand_zip_name
-from nndiff.words.telling import tell
+from nndiff.words.telling import show, tell
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,11 +43,11 @@ def _work(arguments: argparse.Namespace) -> None:
     for line in done.oddities:
         tell(f"Warning: {line}")
     for fold, change in zip(done.folds, done.changes, strict=False):
-        print(f"Fold {fold} as float16: on a random input, its network's output changes by {change}")
-    print(f"Exported {_folds(done.folds)}: {done.path}, {done.bytes / 1e6:.1f} MB")
+        show(f"Fold {fold} as float16: on a random input, its network's output changes by {change}")
+    show(f"Exported {_folds(done.folds)}: {done.path}, {done.bytes / 1e6:.1f} MB")
     if not arguments.licence:
-        print("The model card states no licence (--licence TEXT). Read MODEL_CARD.md before you hand the file on.")
-    print(f"Next: nndiff_predict -i IN -o OUT -m {done.path}")
+        show("The model card states no licence (--licence TEXT). Read MODEL_CARD.md before you hand the file on.")
+    show(f"Next: nndiff_predict -i IN -o OUT -m {done.path}")
 
 
 def _folds(names: Sequence[str]) -> str:

@@ -87,14 +87,14 @@ def _add_where(command: Command) -> None:
 def _add_how(command: Command) -> None:
     ends = command.parser.add_mutually_exclusive_group()
     ends.add_argument(
-        "-objective",
         "--objective",
+        "-objective",
         choices=tuple(DIAL),
         default=None,
         help="fidelity: the mean, with the best PSNR; texture: a draw with the truth's texture; balanced: between",
     )
     ends.add_argument(
-        "-dial", "--dial", type=float, default=None, metavar="X", help="the same as a number: 0 fidelity, 1 texture"
+        "--dial", "-dial", type=float, default=None, metavar="X", help="the same as a number: 0 fidelity, 1 texture"
     )
     for flag in flags():
         metavar = "|".join(["auto", *map(str, flag.choices)]) if flag.choices else flag.metavar

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "-c", "--c", action="store_true", help="go on from the last checkpoint, whatever plan.json says by now"
     )
     which.add_argument(
-        "-restart", "--restart", action="store_true", help="begin anew; an earlier training is moved to earlier/"
+        "--restart", "-restart", action="store_true", help="begin anew; an earlier training is moved to earlier/"
     )
     add_device(command)
     command.flag(

@@ -1,4 +1,4 @@
-"""What a command tells while it works: on stderr, so that stdout holds its results alone.
+"""What a command tells while it works, on stderr, and shows as its result, on stdout.
 
 On a terminal long lines are broken to its width. In a pipe or a file each stays one line, without carriage returns.
 """
@@ -16,6 +16,10 @@ URGENT = ("warning", "error")  # how lines begin that are told even if a command
 
 def tell(line: str) -> None:
     print(fitted(line, sys.stderr), file=sys.stderr, flush=True)
+
+
+def show(line: str) -> None:
+    print(fitted(line, sys.stdout), flush=True)
 
 
 def fitted(text: str, stream: TextIO) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -65,6 +67,32 @@ def test_quiet_leaves_results_warnings_and_errors(capsys: Any) -> None:
     assert "step 1" not in err
     assert "Warning: grain" in err
     assert "Error: It does not fit." in err
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["1", "bridge", "0", "--disable_checkpointing"],  # a flag of nnU-Net
+        ["1", "3d_fullres", "0"],
+        ["1", "bridge", "0", "-np", "many", "--" + "very_" * 12 + "wrong"],
+        ["1", "bridge", "0", "--raw", "/one", "--preprocessed", "/other", "--results", "/third"],  # none is there
+    ],
+)
+def test_on_a_terminal_of_80_columns_a_refusal_fits_word_for_word(words, monkeypatch: Any) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    told = {}
+    for kind in (Terminal, io.StringIO):
+        monkeypatch.setattr(sys, "stderr", told.setdefault(kind, kind()))
+        with contextlib.suppress(SystemExit):
+            assert train.main(words) == 1
+    narrow, whole = (told[kind].getvalue() for kind in (Terminal, io.StringIO))
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert narrow.split() == whole.split()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Tests of the command line: fast help, flags with one or two dashes, and errors about wrong flags."""
 
+import re
 import subprocess
 import sys
 from importlib.metadata import distribution
@@ -36,6 +37,14 @@ def test_help_in_a_fresh_process_loads_nothing_heavy(name):
     assert done.returncode == 0
     assert f"usage: {name} " in done.stdout
     assert done.stdout.endswith("LOADED []\n")
+
+
+@every_command
+def test_the_line_of_usage_spells_flags_as_the_list_below_does(name, capsys):
+    with pytest.raises(SystemExit):
+        SCRIPTS[name].load()(["--help"])
+    usage = capsys.readouterr().out.partition("\n\n")[0]
+    assert re.findall(r"[ |(\[](-\w{2,})", usage) == []
 
 
 @pytest.mark.parametrize(
