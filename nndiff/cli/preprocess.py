@@ -48,9 +48,7 @@ def prepare_cases(paths: Paths, plan: Plan, configurations: Sequence[str], worke
         error = f"{summary.worst_error:.1e} rms of the normalised range"
         show(f"  largest error after preprocessing and back: {error} (case {summary.worst_case})")
         if summary.cut:
-            show(
-                f"  cut at the edges, because they are larger than the shape for generation: {', '.join(summary.cut)}"
-            )
+            show(f"  cut at the edges, because they are larger than the shape for generation: {', '.join(summary.cut)}")
 
 
 if __name__ == "__main__":

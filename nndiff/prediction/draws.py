@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +72,7 @@ class Computation:
     sampler: SamplerPlan
     device: torch.device
 
-    def __call__(self, case: InputCase, read: Read, on_step: Callable[[], Any]) -> Computed:
+    def __call__(self, case: InputCase, read: Read, on_progress: Callable[[float], object]) -> Computed:
         clock = time.perf_counter()
         prepared = read.prepared
         shape, model = prepared.grid.shape, self.trained.model
@@ -84,7 +83,7 @@ class Computation:
         draws = Draws()
         for k in range(self.sampler.samples):
             generator = torch.Generator().manual_seed(draw_seed(self.request.seed, case.name, k))
-            draw = translate(model, source, shape, self.sampler, generator, options, on_step, used.append).numpy()
+            draw = translate(model, source, shape, self.sampler, generator, options, on_progress, used.append).numpy()
             draws.add(draw, keep=self.request.save_samples)
             options = options[options.index(used[-1]) :]  # later draws do not try an arrangement that has failed
         expected = None

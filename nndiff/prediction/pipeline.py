@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -161,10 +160,10 @@ def _schedule(made: Ready, decoded: Decoder, outputs: Outputs, record: Record) -
     request, trained, sampler = made.request, made.trained, made.sampler
     computation = Computation(request, trained, sampler, made.device)
 
-    def compute(case: InputCase, read: Read, on_step: Callable[[], Any]) -> Computed:
+    def compute(case: InputCase, read: Read, on_progress: Callable[[float], object]) -> Computed:
         if case.files:
             record.warn(case.name, read.warnings)
-        return computation(case, read, on_step)
+        return computation(case, read, on_progress)
 
     return Schedule(
         read=Reader(trained, request.dicom_out, decoded),

@@ -26,7 +26,7 @@ class Schedule:
     """The three stages of a case, and a function for its outcome; a case that fails skips the later stages."""
 
     read: Callable[[InputCase], Read]
-    compute: Callable[[InputCase, Read, Callable[[], Any]], Computed]  # calls its last argument after every step
+    compute: Callable[[InputCase, Read, Callable[[float], object]], Computed]  # tells the last one shares of a step
     write: Callable[[InputCase, Computed], dict[str, Any]]
     finish: Callable[[str, dict[str, Any] | Failure], None]  # in the order of the cases
     steps: int  # steps per case, for the progress bar

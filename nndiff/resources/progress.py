@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from nndiff.words.telling import width_of
 
@@ -15,7 +15,7 @@ REST = 15.0  # s between two lines
 class Bar(Protocol):
     n: int | float  # of the total
 
-    def update(self, n: int = 1) -> object: ...
+    def update(self, n: float = 1) -> object: ...
 
     def set_postfix_str(self, s: str) -> object: ...
 
@@ -32,7 +32,12 @@ def bar(total: int, label: str, unit: str, quiet: bool = False) -> Bar:
         return Lines(total, label, unit, quiet)
     from tqdm import tqdm
 
-    made: Bar = tqdm(total=total, desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True, mininterval=0.5)
+    class Rounded(tqdm):  # type: ignore[misc]
+        @property
+        def format_dict(self) -> dict[str, Any]:
+            return {**super().format_dict, "n": _rounded(self.n)}
+
+    made: Bar = Rounded(total=total, desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True, mininterval=0.5)
     return made
 
 
@@ -45,13 +50,13 @@ class Lines:
         self.about = ""
         self.began = self.last = time.monotonic()
 
-    def update(self, n: int = 1) -> None:
+    def update(self, n: float = 1) -> None:
         self.n += n
         now = time.monotonic()
         if now - self.last >= REST and self.n < self.total:
             self.last = now
             left = (now - self.began) / self.n * (self.total - self.n)
-            self._say(f"{self.n:g} of {self.total} {self.unit}s, about {left:.0f} s left{self.about}")
+            self._say(f"{_rounded(self.n)} of {self.total} {self.unit}s, about {left:.0f} s left{self.about}")
 
     def set_postfix_str(self, s: str) -> None:
         self.about = f" ({s})"
@@ -62,8 +67,14 @@ class Lines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._say(f"{self.n:g} of {self.total} {self.unit}s in {time.monotonic() - self.began:.0f} s")
+        self._say(f"{_rounded(self.n)} of {self.total} {self.unit}s in {time.monotonic() - self.began:.0f} s")
 
     def _say(self, words: str) -> None:
         if not self.quiet:
             print(f"{self.label}: {words}", file=sys.stderr, flush=True)
+
+
+def _rounded(n: float) -> float:
+    """Return the number to two decimals, a whole one without any."""
+    rounded = round(n, 2)
+    return int(rounded) if rounded == int(rounded) else rounded

@@ -20,6 +20,7 @@ from nndiff.walk.layers import Asks, Layer, Where, ordered
 from nndiff.words.volume import Triple
 
 Network = Callable[..., Tensor]  # (x_t, t, condition, *caches) → output
+OnTile = Callable[[], object]  # called after every tile
 
 
 def plain(network: Network) -> Asks:
@@ -62,7 +63,7 @@ def averaged(networks: Sequence[Asks], precision: str) -> Asks:
     return ask
 
 
-def tiled(network: Asks, tiling: Tiling, device: torch.device) -> Asks:
+def tiled(network: Asks, tiling: Tiling, device: torch.device, on_tile: OnTile = lambda: None) -> Asks:
     """Return the network of a whole volume.
 
     Every tile is copied to the device. The weighted mean of the outputs is formed on the device of the volume.
@@ -76,6 +77,7 @@ def tiled(network: Asks, tiling: Tiling, device: torch.device) -> Asks:
                 seen = None if condition is None else tiling.extract(condition, i).to(device)
                 answer = network(tiling.extract(x_t, i).to(device), moment, seen, (*where, i))
                 yield answer.to(x_t.device)
+                on_tile()
 
         return tiling.merge(answers())
 

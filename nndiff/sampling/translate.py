@@ -26,7 +26,7 @@ from nndiff.networks.lean import channels
 from nndiff.plans.plan import Configuration, Plan
 from nndiff.resources.memory import feature_bytes, volume_bytes
 from nndiff.resources.recording import recording_on
-from nndiff.sampling.compose import averaged, layered, tiled
+from nndiff.sampling.compose import OnTile, averaged, layered, tiled
 from nndiff.sampling.replays import Replayed, replay_bytes
 from nndiff.walk.caches import Deep, Keeping, Kept
 from nndiff.walk.layers import Tiles, ordered
@@ -192,7 +192,7 @@ def translate(
     sampler: SamplerPlan,
     generator: torch.Generator,  # on the CPU
     options: Sequence[Arrangement],
-    on_step: Callable[[], None] = lambda: None,
+    on_progress: Callable[[float], object] = lambda _: None,  # called with the share of a step that has been walked
     on_retreat: Callable[[Arrangement], None] = lambda _: None,
     on_kept: Callable[[Kept], None] | None = None,  # called after the walk; if given, changes of features are measured
 ) -> Tensor:
@@ -203,7 +203,7 @@ def translate(
     state = generator.get_state()
     for arrangement, smaller in zip(options, [*options[1:], None], strict=True):
         try:
-            return _draw(model, source, shape, sampler, generator, arrangement, on_step, on_kept)
+            return _draw(model, source, shape, sampler, generator, arrangement, on_progress, on_kept)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -225,6 +225,26 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
+@dataclass
+class Pace:
+    """Tells how much of a walk's step is done: tile by tile, and at its end what is left of it."""
+
+    tell: Callable[[float], object]
+    tiles: int
+    told: float = 0.0  # of the step
+
+    def tile(self) -> None:
+        self._tell(min(1 / self.tiles, 1 - self.told))  # a layer may ask for all tiles again
+
+    def step(self) -> None:
+        self._tell(1 - self.told)
+        self.told = 0.0
+
+    def _tell(self, share: float) -> None:
+        self.told += share
+        self.tell(share)
+
+
 @torch.no_grad()
 def _draw(
     model: Model,
@@ -233,7 +253,7 @@ def _draw(
     sampler: SamplerPlan,
     generator: torch.Generator,
     arrangement: Arrangement,
-    on_step: Callable[[], None],
+    on_progress: Callable[[float], object],
     on_kept: Callable[[Kept], None] | None,
 ) -> Tensor:
     store, process = arrangement.store, model.formulation.process
@@ -244,8 +264,10 @@ def _draw(
     measured = [Kept(sampler.part(Deep), store, measures=True)] if on_kept is not None else []
     keeping: list[Keeping] = [*measured] or [c.begin(store) for c in sampler.caches if not c.is_identity]
 
-    def estimated(keeping: Sequence[Keeping]) -> Callable[[Tensor, float], Estimate]:
-        network = composed(model, sampler, arrangement.tiling, keeping)
+    pace = Pace(on_progress, len(arrangement.tiling))
+
+    def estimated(keeping: Sequence[Keeping], on_tile: OnTile = lambda: None) -> Callable[[Tensor, float], Estimate]:
+        network = composed(model, sampler, arrangement.tiling, keeping, on_tile)
 
         def estimate(x_t: Tensor, t: float) -> Estimate:
             times = torch.full((1,), t, dtype=torch.float64)
@@ -254,7 +276,7 @@ def _draw(
 
         return estimate
 
-    ask = estimated(keeping)
+    ask = estimated(keeping, pace.tile)
 
     def denoise(x_t: Tensor, t: float) -> Estimate:
         for kept in keeping:
@@ -273,7 +295,7 @@ def _draw(
     guides = [guide for guide in sampler.guides if not guide.is_identity]
     for x_s, _, _ in walk(reached, times, denoise, sampler.rule, course, (low, high), guides):
         reached = x_s
-        on_step()
+        pace.step()
     for each in measured:
         if on_kept is not None:
             on_kept(each)
@@ -296,7 +318,7 @@ def expected_error(
 
 
 def composed(
-    model: Model, sampler: SamplerPlan, tiling: Tiling, keeping: Sequence[Keeping]
+    model: Model, sampler: SamplerPlan, tiling: Tiling, keeping: Sequence[Keeping], on_tile: OnTile = lambda: None
 ) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
     """Return the model's networks with all layers of the sampler: (x_t, t, condition) → output, of a whole volume."""
     configuration = model.configuration
@@ -304,7 +326,7 @@ def composed(
     shared = None if recording is None else cache(recording)  # by all folds, so that memory does not grow with them
     networks = [Replayed(network, shared) for network in model.networks]
     folds = [layered(network, sampler.layers, keeping, configuration.puzzle_factor) for network in networks]
-    network = tiled(averaged(folds, configuration.precision), tiling, model.device)
+    network = tiled(averaged(folds, configuration.precision), tiling, model.device, on_tile)
     outside = [layer for layer in sampler.layers if layer.sees_volume and not isinstance(layer, Tiles)]
     for layer in reversed(ordered(outside)):
         network = layer.around(network, configuration.puzzle_factor)

@@ -37,9 +37,9 @@ def work(monkeypatch):
     done = []
     computed, scored = pipeline.Computation.__call__, evaluation.Scorer.__call__
 
-    def compute(self, case, read, on_step):
+    def compute(self, case, read, on_progress):
         done.append(("translate", self.trained.configuration, case.name))
-        return computed(self, case, read, on_step)
+        return computed(self, case, read, on_progress)
 
     def score(self, case):
         done.append(("measure", case.prediction[0].parent.parent.parent.name, case.name))

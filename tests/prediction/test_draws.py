@@ -16,7 +16,7 @@ def test_later_draws_do_not_try_what_ran_out_of_memory(monkeypatch):
     options = [SimpleNamespace(name=name, bytes=size) for name, size in (("whole", 9), ("far", 2), ("near", 5))]
     tried = []
 
-    def translate(model, source, shape, sampler, generator, options, on_step, on_retreat):
+    def translate(model, source, shape, sampler, generator, options, on_progress, on_retreat):
         tried.append([option.name for option in options])
         for option in options[1:]:
             on_retreat(option)

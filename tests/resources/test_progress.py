@@ -41,6 +41,26 @@ def test_it_counts_what_is_set_and_names_what_is_at_work(clock: list[float], cap
     assert "3 of 4 steps, about 10 s left (case_7)" in capsys.readouterr().err
 
 
+def test_shares_are_counted_and_shown_to_two_decimals(clock: list[float], capsys: Any) -> None:
+    with bar(2, "Predict", "step") as shown:
+        for _ in range(3):
+            clock[0] += REST
+            shown.update(1 / 3)
+        shown.update(0.5)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Predict: 0.33 of 2 steps, about 75 s left"
+    assert lines[2] == "Predict: 1 of 2 steps, about 45 s left"
+    assert lines[-1].startswith("Predict: 1.5 of 2 steps")
+
+
+def test_a_bar_shows_shares_to_two_decimals_too(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with bar(4, "Predict", "step") as shown:
+        shown.update(1 / 3)
+        shown.n = 2 + 2 / 3
+    assert "| 2.67/4 [" in capsys.readouterr().err
+
+
 def test_a_terminal_gets_a_bar_and_the_quiet_nothing(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     with bar(3, "Predict", "step", quiet=True) as shown:
         shown.update()

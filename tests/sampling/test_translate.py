@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nndiff.assemble import build_network
 from nndiff.imaging.tiles import Tiling
 from nndiff.resources.memory import prediction_cost, reuse_cost, shallow_share
 from nndiff.sampling import translate as module
-from nndiff.sampling.translate import Arrangement, Model, arrangements, build_model, kept_bytes, translate
+from nndiff.sampling.translate import Arrangement, Model, Pace, arrangements, build_model, kept_bytes, translate
 from nndiff.walk.caches import Deep, Kept
 from nndiff.walk.layers import Tiles
 from nndiff.walk.sampler import SamplerPlan
@@ -207,6 +209,30 @@ def test_predicted_bytes_follow_the_voxels_within_the_slack() -> None:
         weights = 4 * sum(w.numel() for w in build_network(work.network, (2, 2, 2)).parameters())
         voxels = torch.tensor(tile).prod().item() / 32**3
         assert there - weights <= module.PROPORTION_SLACK * (own - weights) * voxels
+
+
+@given(st.integers(1, 9), st.lists(st.integers(0, 20), min_size=1, max_size=5))
+def test_the_shares_of_a_step_are_never_negative_and_make_one(tiles: int, asked: list[int]) -> None:
+    """However often its tiles were asked for: by a layer again, or not at all."""
+    for count in asked:
+        told: list[float] = []
+        pace = Pace(told.append, tiles)
+        for _ in range(2):
+            for _ in range(count):
+                pace.tile()
+            pace.step()
+        assert min(told) >= 0
+        assert sum(told) == pytest.approx(2)
+        assert count == 0 or told[0] == pytest.approx(1 / tiles)
+
+
+def test_a_walk_tells_how_far_it_is_tile_by_tile() -> None:
+    model, sampler, told = model_of(), reusing(interval=2), list[float]()
+    options = tiled((8, 8, 8))
+    translate(model, torch.randn(1, *SHAPE), SHAPE, sampler, torch.Generator(), options, told.append)
+    assert sum(told) == pytest.approx(sampler.steps)
+    assert max(told) == pytest.approx(1 / len(options[0].tiling))
+    assert len(options[0].tiling) > 1
 
 
 class Greedy(nn.Module):
