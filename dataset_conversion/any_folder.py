@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataset_conversion.base import WILD, Role, add_flags, add_naming, dataset_of, gather, named, write
 from nndiff.cli.command import Command, add_crew, crew
 from nndiff.words.errors import NndiffError
+from nndiff.words.telling import show
 
 NAMES = ("CBCT", "CT", "NAC", "PET", "SPECT", "FLAIR", "T1c", "T1", "T2", "PD", "MR")  # searched for in this order
 NAMED = re.compile(r"(?P<name>[^=/*{}]+)=(?P<pattern>.+)")
@@ -67,7 +68,7 @@ def _work(arguments: argparse.Namespace) -> None:
         masks = [add_masks(gathered, roles, folder, arguments.mask, crew(arguments), arguments.overwrite)]
     write(folder, [*roles, *masks], gathered, {}, arguments.overwrite)
     if not gathered.patients:
-        print("Each case counts as a separate patient. If a patient has several scans, mark {patient} in the patterns.")
+        show("Each case counts as a separate patient. If a patient has several scans, mark {patient} in the patterns.")
 
 
 def role_of(side: str, text: str) -> Role:

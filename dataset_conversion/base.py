@@ -27,6 +27,7 @@ from nndiff.words.dataset import FILE_ENDINGS
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json, write_json
 from nndiff.words.paths import FOLDER
+from nndiff.words.telling import counted, show
 
 REPORT, NUMBERS = "conversion.json", "case_numbers.json"
 SERIES = ("/", ".zip")
@@ -126,7 +127,9 @@ def gather(roles: Sequence[Role]) -> Gathered:
             gathered.cases[case] = {role: paths[0] for role, paths in files.items()}
     if not found:
         raise NndiffError(
-            "No file matches the patterns.",
+            "No case is named by the patterns: the shell has put a file in place of one."
+            if any(Path(role.pattern).is_file() for role in roles)
+            else "No file matches the patterns.",
             expected="\n            ".join(role.pattern for role in roles),
             found=_nearby(roles[0].pattern),
             remedy=_remedy([role.pattern for role in roles]),
@@ -339,12 +342,12 @@ def _row(files: Mapping[Role, Path], sides: Mapping[str, Sequence[Role]], folder
 
 def _tell(folder: Path, gathered: Gathered) -> None:
     patients = len({gathered.patients.get(case, case) for case in gathered.cases})
-    print(f"Wrote {folder}: {len(gathered.cases)} cases of {patients} patients")
+    show(f"Wrote {folder}: {counted(len(gathered.cases), 'case')} of {counted(patients, 'patient')}")
     told = [(case, gathered.patients.get(case, case)) for case in gathered.cases]
     for case, patient in [pair for pair in told if len(set(pair)) > 1][:1]:
         print(f"  for example case {case} of patient {patient}")
     for case, why in list(gathered.left_out.items())[:NAMED]:
-        print(f"  case left out: {case}: {why}")
+        show(f"  case left out: {case}: {why}")
     if len(gathered.left_out) > NAMED:
         print(f"  and {len(gathered.left_out) - NAMED} more; the full list is in {folder / REPORT}")
     print(f"Next: nndiff_plan_and_preprocess -d {int(folder.name[7:10])}")

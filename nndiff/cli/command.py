@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -32,7 +33,7 @@ NNUNET_FLAGS = {
     "-preprocessor_name": "use --set key=value, because the planner's decisions are fields, not classes",
     "-overwrite_plans_name": "one plan.json holds all configurations; use --set to change their fields",
     "-p": "one plan.json holds all configurations; choose one by its name",
-    "-tr": "there is one trainer; use --set key=value to change its fields",
+    "-tr": "there is one trainer, so leave the flag out; nndiff_plan --set key=value changes what it does",
     "-num_gpus": "start the training with torchrun --nproc_per_node=N -m nndiff.cli.train …",
     "-npp": "reading, computing and writing always overlap, so leave the flag out",
     "-nps": "reading, computing and writing always overlap, so leave the flag out",
@@ -267,6 +268,18 @@ def add_configurations(command: Command, unset: str = "bridge ddpm; for generati
     )
 
 
+# Flags that some commands have for what others take by its place.
+BY_PLACE = {
+    "d": "DATASET",
+    "dataset": "DATASET",
+    "c": "CONFIG",
+    "configuration": "CONFIG",
+    "f": "FOLD",
+    "fold": "FOLD",
+    "folds": "FOLDS",
+}
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose error about an unknown flag names the nearest known one, in lines that fit the terminal."""
 
@@ -274,13 +287,31 @@ class _Parser(argparse.ArgumentParser):
         super().exit(status, message and fitted(message, sys.stderr))
 
     def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ").split()
-        if message.startswith("unrecognized") and unknown and unknown[0].startswith("-"):
+        unknown = re.sub("^(unrecognized arguments|ambiguous option): ", "", message).split() or [""]
+        if message.startswith("ambiguous") and (place := self._by_place(unknown[0])):
+            message = f"unknown flag {unknown[0]}: {place}"
+        elif message.startswith("unrecognized") and unknown[0].startswith("-"):
             known = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
-            message = f"unknown flag {unknown[0]}: {nearest('--' + unknown[0].lstrip('-'), known)}"
+            message = f"unknown flag {unknown[0]}: {self._by_place(unknown[0]) or self._nearest(unknown[0], known)}"
         elif message.startswith("unrecognized"):
-            message = f"too many values: {' '.join(unknown)}; the flag before them takes fewer values"
+            message = f"too many values: {' '.join(unknown)}{self._in_order()}"
         self.exit(2, f"{self.prog}: {message}\nrun {self.prog} -h for a list of all flags\n")
+
+    def _nearest(self, word: str, known: Sequence[str]) -> str:
+        return nearest("--" + word.lstrip("-"), known)
+
+    def _places(self) -> list[str]:
+        return [str(action.metavar or action.dest) for action in self._actions if not action.option_strings]
+
+    def _by_place(self, word: str) -> str:
+        """Return what to say of a flag of other commands for what is given here by its place, or ""."""
+        places = self._places()
+        known = BY_PLACE.get(word.lstrip("-")) in places
+        return f"give it by its place: {self.prog} {' '.join(places)}" if known else ""
+
+    def _in_order(self) -> str:
+        places = " ".join(self._places())
+        return f"; expected {places} and flags" if places else "; the flag before them takes fewer values"
 
 
 class _OneSpelling(argparse.HelpFormatter):

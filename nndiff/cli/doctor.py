@@ -73,7 +73,9 @@ def _findings(problems: Sequence[Problem]) -> str:
         shown = _command(problem.remedy, " " * 7) if " -m pip " in problem.remedy else ""
         rows.append(f"     remedy:\n{shown}" if shown else _filled(f"remedy: {problem.remedy}", "     ", "       "))
     stopping = sum(problem.stops for problem in problems)
-    rows.append(f"  {len(problems)} found, {stopping} of which stop work" if problems else "  nothing is wrong")
+    rows.append(
+        f"  {len(problems)} found; {stopping} of them would stop your work" if problems else "  nothing is wrong"
+    )
     rows.append("\nThis can go into a bug report: it names no cases or patients, and home is ~.")
     return "\n".join(rows)
 

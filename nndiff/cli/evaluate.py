@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nndiff.cli.command import Command, add_crew, answer, crew
 from nndiff.words.kind import KINDS, SYNTHRAD_RANGES
+from nndiff.words.telling import counted
 from nndiff.words.text_table import text_table
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "kind",
         choices=(*KINDS, "auto"),
         default="auto",
-        help="modality (default: auto, from the dataset.json above GT or the values)",
+        help="modality (default: auto, from the dataset.json above GT, predict.json in PRED or the values)",
     )
     editions = tuple(SYNTHRAD_RANGES)
     command.flag(
@@ -91,7 +92,9 @@ def table(evaluation: Evaluation) -> str:
     parts = []
     for channel, kinds in summary["settings"]["kinds"].items():
         methods = {method: channels[channel] for method, channels in summary["metrics"].items()}
-        parts += [f"Channel {channel}, {_kinds(kinds)}, {_cases(summary['cases'])}, range {_bounds(summary, kinds)}"]
+        parts += [
+            f"Channel {channel}, {_kinds(kinds)}, {counted(summary['cases'], 'case')}, range {_bounds(summary, kinds)}"
+        ]
         parts += [text_table(_rows(methods)), *_oracle(methods), *_apart(summary, channel), ""]
     return "\n".join(
         [*parts, f"All cases: {evaluation.folder / 'metrics.csv'}; summary: {evaluation.folder / 'summary.json'}"]
@@ -139,10 +142,6 @@ def _number(value: float | None, percent: bool = False) -> str:
 
 def _kinds(kinds: Sequence[str]) -> str:
     return kinds[0] if len(kinds) == 1 else f"{' and '.join(kinds)} (the cases differ; pass --kind to choose one)"
-
-
-def _cases(count: int) -> str:
-    return "1 case" if count == 1 else f"{count} cases"
 
 
 def _bounds(summary: dict[str, Any], kinds: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from nndiff.cli.command import Command, add_crew, add_dataset, answer, crew, pat
 from nndiff.words.crew import Workers
 from nndiff.words.fingerprint import Fingerprint
 from nndiff.words.paths import Paths
-from nndiff.words.telling import fitted, tell
+from nndiff.words.telling import show, tell
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,9 +54,9 @@ def extract(
     found = measured(raw, folder, workers, verify, anew)
     for warning in found.warnings:
         tell(f"Warning: {warning}")
-    print(fitted(f"\n{name}\n{fingerprint_table(found.fingerprint)}", sys.stdout))
+    show(f"\n{name}\n{fingerprint_table(found.fingerprint)}")
     if found.kept:
-        print(f"\nNo file has changed since {folder / FILE} was extracted (--clean extracts it again).")
+        show(f"\nNo file has changed since {folder / FILE} was extracted (--clean extracts it again).")
     elif write:
         keep(folder, found)
         print(f"\nWrote {folder / FILE}")

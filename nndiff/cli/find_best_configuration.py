@@ -11,6 +11,7 @@ from nndiff.cli.command import Command, add_configurations, add_workers, answer,
 from nndiff.cli.train import add_device
 from nndiff.words import best
 from nndiff.words.best import Averages, Best, Row
+from nndiff.words.telling import counted
 from nndiff.words.text_table import text_table
 
 WIDTH = 80
@@ -60,7 +61,7 @@ def _work(arguments: argparse.Namespace) -> None:
 def table(found: Best) -> str:
     """Return the figures, the differences, what was left out and the advice, at most 80 columns wide."""
     patients = len(set(found.cases.values()))
-    shared = f"{_count(len(found.cases), 'case')} of {_count(patients, 'patient')}"
+    shared = f"{counted(len(found.cases), 'case')} of {counted(patients, 'patient')}"
     parts = [f"On {shared} that each configuration held out:", _figures(found)]
     parts += ["  s/volume: median of one fold; GB: planned memory of a prediction", "", _differences(found)]
     if len(found.rows) > 1 and patients == 1:
@@ -113,7 +114,7 @@ def _left_out(reasons: dict[str, str]) -> list[str]:
     lines = []
     for reason, cases in groups.items():
         named = ", ".join(cases[:SHOWN]) + (", …" if len(cases) > SHOWN else "")
-        lines.append(_wrapped(f"Left out: {_count(len(cases), 'case')} ({named}): {reason}."))
+        lines.append(_wrapped(f"Left out: {counted(len(cases), 'case')} ({named}): {reason}."))
     return [*lines, ""] if lines else []
 
 
@@ -128,10 +129,6 @@ def _folds(row: Row) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-
-
-def _count(number: int, what: str) -> str:
-    return f"1 {what}" if number == 1 else f"{number} {what}s"
 
 
 def _wrapped(text: str) -> str:

@@ -8,6 +8,7 @@ from itertools import groupby
 
 from nndiff.cli.commands import BY_WORD, PREFIX, ROWS
 from nndiff.words.errors import nearest
+from nndiff.words.telling import tell
 from nndiff.words.version import VERSION
 
 USAGE = "usage: nndiff [-h] [--version] COMMAND …"
@@ -26,6 +27,8 @@ its own, too: nndiff train is nndiff_train. Your shell completes words after
 
 def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
     if not words or words[0] in ("-h", "-help", "--help"):
         print(listed())
         return 0
@@ -41,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if row is None:
         what = "flag" if first.startswith("-") else "command"
         known = [*BY_WORD, "completion"]
-        print(f"nndiff: unknown {what} {first}: {nearest(first, known)}\nrun nndiff for a list", file=sys.stderr)
+        tell(f"nndiff: unknown {what} {first}: {nearest(first, known)}\nrun nndiff for a list")
         return 2
     return row.main()(rest)
 

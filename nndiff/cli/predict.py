@@ -25,7 +25,7 @@ from nndiff.walk.sampler import Flag, flags
 from nndiff.words.errors import NndiffError
 from nndiff.words.lives import life
 from nndiff.words.paths import demand_input
-from nndiff.words.telling import tell
+from nndiff.words.telling import counted, show, tell
 
 DIAL = {"fidelity": 0.0, "balanced": 0.5, "texture": 1.0}
 
@@ -169,11 +169,9 @@ def _work(arguments: argparse.Namespace) -> None:
     )
     summary = predict(request)
     kept = f", {len(summary.skipped)} existed already" if summary.skipped else ""
-    done = "1 volume" if len(summary.done) == 1 else f"{len(summary.done)} volumes"
-    print(f"{done} written to {arguments.output}{kept}; all settings: {summary.record}")
-    for case, lines in summary.warnings.items():
-        for line in lines:
-            tell(f"Warning: {case}: {line}")
+    show(f"{counted(len(summary.done), 'volume')} written to {arguments.output}{kept}; all settings: {summary.record}")
+    for line in summary.warned():
+        tell(line)
 
 
 def _part(arguments: argparse.Namespace) -> tuple[int, int]:

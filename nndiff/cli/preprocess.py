@@ -13,7 +13,7 @@ from nndiff.cli.command import Command, add_configurations, add_crew, add_datase
 from nndiff.plans.plan import Plan
 from nndiff.words.crew import Workers
 from nndiff.words.paths import Paths
-from nndiff.words.telling import show
+from nndiff.words.telling import counted, show
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +43,7 @@ def prepare_cases(paths: Paths, plan: Plan, configurations: Sequence[str], worke
     for summary in preprocess(raw, plan, configurations, paths.preprocessed / plan.dataset, workers):
         kept = f", {summary.skipped} already up to date" if summary.skipped else ""
         gone = f", {summary.removed} removed that the dataset no longer contains" if summary.removed else ""
-        done = "1 case" if summary.done == 1 else f"{summary.done} cases"
+        done = counted(summary.done, "case")
         show(f"{summary.configuration}: {done} preprocessed{kept}{gone}; folder {summary.folder}")
         error = f"{summary.worst_error:.1e} rms of the normalised range"
         show(f"  largest error after preprocessing and back: {error} (case {summary.worst_case})")

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from statistics import median
 
 from nndiff.words.fingerprint import Fingerprint
+from nndiff.words.telling import counted
 from nndiff.words.text_table import text_table
 
 
 def fingerprint_table(fingerprint: Fingerprint) -> str:
     cases = fingerprint.cases
+    patients = len({case.group for case in cases})
     rows = [
-        ("cases", f"{len(cases)}, of {len({case.group for case in cases})} patients; task {fingerprint.task}"),
+        ("cases", f"{len(cases)}, of {counted(patients, 'patient')}; task {fingerprint.task}"),
         ("spacing", _between([case.spacing for case in cases]) + " mm"),
         ("shape", _between([case.shape for case in cases])),
         ("shape after crop", _between([case.cropped_shape for case in cases])),

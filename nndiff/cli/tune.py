@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from nndiff.cli.command import Command, answer, paths_of
 from nndiff.cli.times import HINT, seconds_of
 from nndiff.cli.train import add_device, add_fold
+from nndiff.words.telling import show
 
 if TYPE_CHECKING:
     from nndiff.sampling.inference import Inference
@@ -77,7 +78,7 @@ def _work(arguments: argparse.Namespace) -> None:
     answer(arguments, found, lambda: in_words(found))
     name = paths.dataset_name(arguments.dataset)
     fold = paths.results / name / arguments.configuration / f"fold_{arguments.fold}"
-    print(f"Wrote {fold / FILE}, which nndiff_predict uses, and a plot: {fold / 'tuning.png'}")
+    show(f"Wrote {fold / FILE}, which nndiff_predict uses, and a plot: {fold / 'tuning.png'}")
 
 
 def in_words(found: Inference) -> str:

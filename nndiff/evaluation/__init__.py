@@ -69,8 +69,11 @@ def evaluate(
     """
     _demand_edition(edition)
     factor = puzzled_by(puzzle_factor, prediction_folder)
-    truth = _described(truth_folder, "target_names")
-    sources = () if input_folder is None else _described(input_folder, "channel_names")
+    record = _record(prediction_folder)
+    truth = _described("target_names", truth_folder.absolute().parent / "dataset.json", record)
+    sources: tuple[Named, ...] = ()
+    if input_folder is not None:
+        sources = _described("channel_names", input_folder.absolute().parent / "dataset.json", record)
     source = sources[input_channel] if input_channel < len(sources) else None
     scorer = Scorer(_channel_kinds(kinds, truth), edition, factor, truth, source)
     folders = Folders.read(truth_folder, prediction_folder, input_folder, mask_folder, region_folder)
@@ -154,16 +157,19 @@ def _channel_kinds(kinds: str | Sequence[str], truth: Sequence[Named]) -> tuple[
     return (*(channel.kind for channel in truth), None) if asked == (None,) and truth else asked
 
 
-def _described(folder: Path, side: str) -> tuple[Named, ...]:
-    """Return the channels that the dataset.json above the folder describes, in order; none if there is no such file."""
-    description = folder.absolute().parent / "dataset.json"
-    if not description.is_file():
-        return ()
-    words = read_json(description)
+def _described(side: str, *descriptions: Path) -> tuple[Named, ...]:
+    """Return the channels that the first of the files that is there describes, in order."""
+    there = [path for path in descriptions if path.is_file()]
+    words = read_json(there[0]) if there else None
     names = words.get(side) if isinstance(words, dict) else None
     if not isinstance(names, dict) or not all(key.isdecimal() for key in names):
         return ()
     return tuple(Named(str(names[key]), kind_of(str(names[key]))) for key in sorted(names, key=int))
+
+
+def _record(folder: Path) -> Path:
+    """Return the record of the predictions: one of the parts if the work was split, as all are of one model."""
+    return min(folder.glob("predict*.json"), default=folder / "predict.json")
 
 
 def _asked(name: str) -> Kind | None:
@@ -174,10 +180,9 @@ def _asked(name: str) -> Kind | None:
 
 def puzzled_by(asked: Sequence[int] | None, prediction_folder: Path) -> Triple:
     """Return the requested puzzle factor, otherwise the one in predict.json, otherwise the default."""
-    records = sorted(prediction_folder.glob("predict*.json"))  # one per part if the work was split; all have one model
-    factor = asked
-    if factor is None and records:
-        words = read_json(records[0])
+    record, factor = _record(prediction_folder), asked
+    if factor is None and record.is_file():
+        words = read_json(record)
         factor = words.get("puzzle_factor") if isinstance(words, dict) else None
     if factor is None:
         return PUZZLE_FACTOR
@@ -186,7 +191,7 @@ def puzzled_by(asked: Sequence[int] | None, prediction_folder: Path) -> Triple:
             "The puzzle factor is not valid.",
             expected="three whole numbers of at least 1, along z, y and x",
             found=factor,
-            where=records[0] if asked is None else None,
+            where=record if asked is None else None,
             remedy="pass --puzzle_factor Z Y X",
         )
     z, y, x = factor

@@ -13,6 +13,7 @@ from nndiff.folds import Fold
 from nndiff.handover.data import Data
 from nndiff.handover.halving import Change
 from nndiff.plans.channels import Channel
+from nndiff.words.telling import counted
 from nndiff.words.verdict import in_words
 from nndiff.words.version import versions
 
@@ -102,11 +103,11 @@ def _not_intended(fold: Fold) -> list[str]:
 
 def _data(folds: Sequence[Trained], data: Data) -> list[str]:
     plan, measured = folds[0].fold.plan, data.measured
-    lines = [f"- {_count(data.cases, 'case')} in the training of the folds together", *_patients(data)]
+    lines = [f"- {counted(data.cases, 'case')} in the training of the folds together", *_patients(data)]
     for each in folds:
         run = each.saved.run
         held = "held out" if run.held_out else "not held out"
-        cases = f"{_count(len(run.training), 'training case')}, {len(run.validation)} for validation ({held})"
+        cases = f"{counted(len(run.training), 'training case')}, {len(run.validation)} for validation ({held})"
         lines.append(f"- fold {each.fold.name}: {cases}; {each.fold.step} of {run.training_steps} steps")
     for seen, channel in zip(folds[0].fold.seen, plan.source_channels, strict=False):  # export reads its file back
         lines.append(
@@ -123,7 +124,7 @@ def _patients(data: Data) -> list[str]:
     if measured is None:
         return [f"- patients, spacings and shapes: not known here ({data.unknown})"]
     spacings, shapes = (_between(ends) for ends in (measured.spacings, measured.shapes))
-    return [f"- of {_count(measured.patients, 'patient')}", f"- spacings: {spacings} mm", f"- shapes: {shapes} voxels"]
+    return [f"- of {counted(measured.patients, 'patient')}", f"- spacings: {spacings} mm", f"- shapes: {shapes} voxels"]
 
 
 def _between(ends: tuple[tuple[float, ...], tuple[float, ...]]) -> str:
@@ -133,10 +134,6 @@ def _between(ends: tuple[tuple[float, ...], tuple[float, ...]]) -> str:
 
 def _range(low: float, high: float) -> str:
     return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 # ---------------------------------------------------------------- figures
@@ -217,8 +214,8 @@ def _half(folds: Sequence[Trained]) -> list[str]:
 def _inside(folds: Sequence[Trained]) -> list[str]:
     half = folds[0].change is not None
     return [
-        f"Inside: the averaged weights of {_count(len(folds), 'fold')} ({'float16' if half else 'float32'}); the plan, "
-        "with the name of the dataset, the reasons of its decisions and what was set by hand; the number of the "
+        f"Inside: the averaged weights of {counted(len(folds), 'fold')} ({'float16' if half else 'float32'}); the "
+        "plan, with the name of the dataset, the reasons of its decisions and what was set by hand; the number of the "
         "training step; where the sampler was tuned, what was measured of each; per source channel the lowest and the "
         "highest P99.99 and minimum of the training cases, which prediction compares new scans with. Each of these is "
         "a value of one case.",

@@ -18,6 +18,7 @@ from nndiff.words.dataset import CHANNEL, FILE_ENDINGS
 from nndiff.words.errors import NndiffError
 from nndiff.words.names import shown, unfit
 from nndiff.words.paths import demand_input
+from nndiff.words.telling import counted
 
 DICOM_TO = ".nii.gz"
 
@@ -141,4 +142,4 @@ def _unnumbered(path: Path, channels: tuple[Channel, ...]) -> str:
 
 def _wrong_channels(name: str, found: list[int], channels: tuple[Channel, ...]) -> str:
     expected = ", ".join(f"{name}_{i:04d} ({channel.name})" for i, channel in enumerate(channels))
-    return f"the model needs {len(channels)} source channels: expected {expected}; found channels {found}"
+    return f"the model needs {counted(len(channels), 'source channel')}: expected {expected}; found channels {found}"

@@ -11,11 +11,11 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from nndiff.prediction.pipeline import predicted, ready
+from nndiff.prediction.pipeline import concluded, predicted, ready
 from nndiff.prediction.reading import decoder
 from nndiff.prediction.record import Summary
 from nndiff.prediction.request import Request
-from nndiff.resources.outcomes import Failure, demand_success
+from nndiff.resources.outcomes import Failure
 from nndiff.resources.workers import run
 from nndiff.words.crew import Crew
 from nndiff.words.errors import NndiffError
@@ -52,7 +52,7 @@ def predict(request: Request) -> Summary:
             summary.warnings |= outcome.warnings
             summary.paths |= outcome.paths
             summary.seconds |= outcome.seconds
-    demand_success(summary.failures, total, "Predict")
+    concluded(summary, total)
     return summary
 
 

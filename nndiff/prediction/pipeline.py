@@ -63,8 +63,16 @@ def predict(request: Request) -> Summary:
     with decoder() as decoded:  # begins while the model is loaded
         made = ready(request)
         summary = predicted(made, decoded)
-    demand_success(summary.failures, made.total, "Predict")
+    concluded(summary, made.total)
     return summary
+
+
+def concluded(summary: Summary, total: int) -> None:
+    """Raise an error if a case failed, after the warnings of the others, which the caller then does not see."""
+    if summary.failures:
+        for line in summary.warned():
+            tell(line)
+    demand_success(summary.failures, total, "Predict")
 
 
 def ready(request: Request) -> Ready:
@@ -149,10 +157,12 @@ def _part(request: Request) -> str:
 def _to_do(request: Request, cases: Sequence[InputCase], outputs: Outputs, record: Record) -> list[InputCase]:
     """Return the cases without those that an earlier prediction finished with the same settings."""
     if not request.go_on:
+        if request.num_parts == 1:
+            record.begin_anew()
         return list(cases)
     record.take_over()
     done = {case.name for case in cases if record.holds(case.name) and outputs.exist(case)}
-    record.skip(case.name for case in cases if case.name in done)
+    record.skip([case.name for case in cases if case.name in done])
     return [case for case in cases if case.name not in done]
 
 

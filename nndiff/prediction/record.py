@@ -6,9 +6,10 @@ The record is written after every case, so that an interrupted prediction can be
 from __future__ import annotations
 
 import platform
+import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from nndiff.plans import migrate
+from nndiff.plans.channels import Channel
 from nndiff.plans.plan import digest
 from nndiff.prediction.models import Trained
 from nndiff.prediction.request import Request
@@ -25,6 +27,8 @@ from nndiff.words.errors import NndiffError
 from nndiff.words.files import read_json, write_json
 from nndiff.words.strict_json import encode
 from nndiff.words.version import versions
+
+RECORD = re.compile(r"predict(_part_\d+_of_\d+)?\.json")
 
 
 @dataclass
@@ -39,19 +43,33 @@ class Summary:
     paths: dict[str, list[Path]] = field(default_factory=dict)  # case → its volumes, one per target channel
     seconds: dict[str, float] = field(default_factory=dict)  # case → for its computation
 
+    def warned(self) -> list[str]:
+        return [f"Warning: {case}: {line}" for case, lines in self.warnings.items() for line in lines]
+
 
 class Record:
     """The record of a running prediction, in the file and in the summary."""
 
     def __init__(self, path: Path, begun: dict[str, Any]):
         self.summary, self.data = Summary(path), begun
+        self.known: dict[str, Any] = {}  # cases that earlier predictions recorded
         self.clock = time.perf_counter()
 
     def take_over(self) -> None:
-        """Add the cases that an earlier prediction recorded; refuse a record that was made with other settings."""
-        path = self.summary.record
-        if not path.exists():
-            return
+        """Learn which cases earlier predictions recorded, as a whole or in parts; refuse one with other settings."""
+        for path in records_in(self.summary.record.parent):
+            cases = self._cases_of(path)
+            self.known |= cases
+            if path == self.summary.record:
+                self.data["cases"] |= cases
+
+    def begin_anew(self) -> None:
+        """Remove the records of parts, whose volumes a prediction of all cases replaces."""
+        for path in records_in(self.summary.record.parent):
+            if path != self.summary.record:
+                path.unlink(missing_ok=True)
+
+    def _cases_of(self, path: Path) -> dict[str, Any]:
         before = read_json(path)
         if not _is_record(before):
             raise NndiffError(
@@ -72,14 +90,16 @@ class Record:
                     where=path,
                     remedy="choose another output folder, or leave out --continue_prediction to replace the outputs",
                 )
-        self.data["cases"] = before.get("cases", {})
+        cases: dict[str, Any] = before.get("cases", {})
+        return cases
 
     def holds(self, case: str) -> bool:
         """Return whether an earlier run with the same settings recorded the case; files alone do not count."""
-        return case in self.data["cases"]
+        return case in self.known
 
-    def skip(self, cases: Iterable[str]) -> None:
+    def skip(self, cases: Sequence[str]) -> None:
         self.summary.skipped += cases
+        self.data["cases"] |= {case: self.known[case] for case in cases}
 
     def warn(self, case: str, lines: list[str]) -> None:
         self.summary.warnings[case] = lines
@@ -104,6 +124,11 @@ class Record:
         write_json(self.summary.record, self.data)
 
 
+def records_in(folder: Path) -> list[Path]:
+    """Return the records of a folder of predictions: one of the whole, one per part, or both."""
+    return sorted(path for path in folder.glob("predict*.json") if RECORD.fullmatch(path.name))
+
+
 def begun_record(request: Request, trained: Trained, sampler: SamplerPlan, device: torch.device) -> dict[str, Any]:
     """Return the record of the settings, before the first case."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type
@@ -111,6 +136,8 @@ def begun_record(request: Request, trained: Trained, sampler: SamplerPlan, devic
         "versions": versions(),
         "command": [word if request.record_paths else without_folders(word) for word in sys.argv],
         "dataset": trained.plan.dataset,
+        "channel_names": _names(trained.plan.source_channels),
+        "target_names": _names(trained.plan.target_channels),
         "configuration": trained.configuration,
         "plan": digest(trained.plan),
         "model": [
@@ -160,3 +187,8 @@ def how_made(record: Mapping[str, Any]) -> dict[str, Any]:
     if migrate.is_old_sampler(sampler):
         sampler = migrate.sampler(sampler)
     return {"model": model, "sampler": sampler, "seed": record.get("seed")}
+
+
+def _names(channels: Sequence[Channel]) -> dict[str, str]:
+    """Return the names as dataset.json has them."""
+    return {str(number): channel.name for number, channel in enumerate(channels)}

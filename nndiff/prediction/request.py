@@ -77,5 +77,11 @@ def demand_task(request: Request, generates: bool) -> None:
             "--dicom_out needs a DICOM scan of a patient, but this model generates volumes.",
             remedy="leave out --dicom_out",
         )
+    if not generates and request.volumes != 1:
+        raise NndiffError(
+            "This model translates every scan once, so it takes no number of volumes.",
+            found=f"-n {request.volumes}",
+            remedy="leave out -n; --samples draws several times and averages, --save_samples keeps the draws",
+        )
     if not generates and not translates:
         raise NndiffError("This model translates scans, so it needs an input folder.", remedy="pass -i FOLDER")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from nndiff.words.errors import NndiffError
+from nndiff.words.telling import counted
 
 
 class Named(Protocol):
@@ -61,8 +62,9 @@ def demand_success(failures: Sequence[Failure], total: int, stage: str) -> None:
     """Raise an error that lists every failed case with its reason, if there is one."""
     if not failures:
         return
+    others = "; the others are done" if len(failures) < total else ""
     rows = "\n".join(f"  {failure.case}: {failure.message}" for failure in failures)
     raise CasesFailed(
-        f"{stage}: {len(failures)} of {total} cases failed; the others are done.\n{rows}",
+        f"{stage}: {len(failures)} of {counted(total, 'case')} failed{others}.\n{rows}",
         remedy="correct these cases and run the same command again; finished cases are kept (--debug shows tracebacks)",
     )

@@ -97,11 +97,11 @@ def at(stops: Sequence[Stop], position: float, configuration: Configuration) -> 
         raise NndiffError("The dial is out of range.", expected="0 (the mean) to 1 (the texture)", found=position)
     if position > 0 and len(stops) == 1:
         raise NndiffError(
-            "Tuning found no sampler of this model whose texture is nearer to the truth's than that of the mean.",
-            expected="a model that was trained for long enough",
+            "Tuning has found no sampler of this model whose texture is nearer to the truth's than that of the mean.",
+            expected="a tuning with the time for more samplers, of a model that was trained for long enough",
             found=f"only {stops[0].label()}",
-            remedy="train longer (nndiff_train --c, or a longer --time_budget) and tune again, or choose the number of "
-            "steps by --steps 6",
+            remedy="run nndiff_tune with a longer --time_budget; if it finds none, train longer; or choose the number "
+            "of steps yourself (--steps 6 in place of --objective and --dial)",
         )
     if position > 0 and not stops:
         raise NndiffError(

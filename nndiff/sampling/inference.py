@@ -81,6 +81,7 @@ class Inference:
     best_minus_chosen: float  # mean difference of the scores in the report
     standard_error: float  # of that difference, over the cases
     dial: tuple[Stop, ...] = ()  # the measured samplers between the mean and the texture, on the cases `chosen_on`
+    untried: int = 0  # samplers that were not measured for lack of time
     drawn: Drawn | None = None  # several draws of the sampler at the texture's end; None if it is deterministic
     versions: dict[str, str] = field(default_factory=dict)  # of the software that made it
 

@@ -79,7 +79,7 @@ def _step_seconds(trainer: Trainer, batches: Batches, run: Run, ranks: Ranks, lo
         long_enough = len(seconds) > IGNORED and spent > LONGEST_REHEARSAL * budget
         if max(ranks.gathered(long_enough or len(seconds) >= IGNORED + REHEARSED)):
             break
-    return float(np.median(seconds[IGNORED:]))
+    return float(np.median(seconds[IGNORED:] or seconds))  # a plan may have fewer steps than are ignored
 
 
 def beside_loaders(step: Step, loaders: int) -> float:

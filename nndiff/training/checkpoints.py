@@ -7,6 +7,7 @@ checkpoint_best_texture.pt    the epoch whose estimates on a walk were best, onl
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 from collections.abc import Sequence
@@ -66,6 +67,15 @@ def set_aside(folder: Path) -> Path | None:
     for path in sorted(kept, key=lambda path: path.name == LATEST):
         path.rename(aside / path.name)
     return aside
+
+
+def put_back(folder: Path, aside: Path) -> None:
+    """Move a training that was set aside to where it was, its last checkpoint last, over what has begun there."""
+    for path in sorted(aside.iterdir(), key=lambda path: path.name == LATEST):
+        path.replace(folder / path.name)
+    aside.rmdir()
+    with contextlib.suppress(OSError):  # others of earlier times are in it
+        aside.parent.rmdir()
 
 
 def restore(trainer: Trainer, found: Checkpoint, request: Request) -> None:

@@ -52,6 +52,7 @@ def within_time(job: Job, run: Run, began: float, say: Callable[[str], None]) ->
         if request.begin_with is not None:
             begin(trainer, request.begin_with)
 
+    say(f"Measuring how long steps and validation take, to fit {in_words(request.time_budget)}: up to some minutes.")
     step, case = rehearsed(
         plan=job.plan,
         name=job.name,

@@ -47,24 +47,15 @@ def _train(request: Request, ranks: Ranks, began: float) -> None:
         aside = checkpoints.set_aside(request.folder) if request.restart else None
     ranks.wait()
     journal = Journal(request.folder, quiet=not ranks.first)
+    try:
+        job, trainer, history, taken = _prepared(request, ranks, journal, began)
+    except BaseException:
+        if aside is not None:
+            checkpoints.put_back(request.folder, aside)
+        raise
     if aside is not None:
         journal.say(f"The earlier training of this fold was moved to {aside}.")
-    found = checkpoints.find(request)
-    job = Job.of(request, ranks, found)
-    if (warning := job.planned_for_another_device()) is not None:
-        journal.say(warning)
-    run = _settled(job, found, began, journal.say)
-    trainer, history, taken = job.trainer(run), tuple[Epoch, ...](), tuple[Step, ...]()
-    if found is not None:
-        checkpoints.restore(trainer, found, request)
-        history, taken = found.history, found.taken
-        journal.say(f"Going on with the training of {request.folder} after step {trainer.step}.")
-        del found  # frees memory: the trainer has copies of its weights and moments
-    else:
-        prior.learn(trainer, job.cases)
-        if request.begin_with is not None:
-            journal.say(begin(trainer, request.begin_with))
-    report = Report(journal, job, trainer)
+    report, run = Report(journal, job, trainer), trainer.run
     if trainer.step >= run.training_steps and not taken:
         report.already_trained(history)
         return
@@ -74,6 +65,25 @@ def _train(request: Request, ranks: Ranks, began: float) -> None:
         except Stopped as stopped:
             report.stopped(stopped.name)
             raise
+
+
+def _prepared(
+    request: Request, ranks: Ranks, journal: Journal, began: float
+) -> tuple[Job, Trainer, tuple[Epoch, ...], tuple[Step, ...]]:
+    """Return what the first step needs: a new training, or one that goes on with its history and unfinished epoch."""
+    found = checkpoints.find(request)
+    job = Job.of(request, ranks, found)
+    if (warning := job.planned_for_another_device()) is not None:
+        journal.say(warning)
+    trainer = job.trainer(_settled(job, found, began, journal.say))
+    if found is not None:
+        checkpoints.restore(trainer, found, request)
+        journal.say(f"Going on with the training of {request.folder} after step {trainer.step}.")
+        return job, trainer, found.history, found.taken
+    prior.learn(trainer, job.cases)
+    if request.begin_with is not None:
+        journal.say(begin(trainer, request.begin_with))
+    return job, trainer, (), ()
 
 
 def _settled(job: Job, found: Checkpoint | None, began: float, say: Callable[[str], None]) -> Run:

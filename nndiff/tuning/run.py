@@ -105,18 +105,22 @@ def summary(found: Inference) -> str:
         f"\nChosen by '{found.objective}'; results on {others} ({', '.join(found.reported_on)}):",
         text_table([HEADS, *([row.label, *_figures(row)] for row in found.report)]),
     ]
-    psnr = {row.sampler: row.psnr for row in found.report}
-    lines.append(
-        f"On these cases, the sampler with the best score in the search differs from the chosen one by "
-        f"{found.best_minus_chosen:+.3f} ± {found.standard_error:.3f} (standard error) in score and by "
-        f"{psnr[found.best] - psnr[found.sampler]:+.2f} dB in PSNR."
-    )
+    if found.best != found.sampler:
+        psnr = {row.sampler: row.psnr for row in found.report}
+        error = f" ± {found.standard_error:.3f} (standard error)" if len(found.reported_on) > 1 else ""
+        lines.append(
+            f"On these cases, the sampler with the best score in the search differs from the chosen one by "
+            f"{found.best_minus_chosen:+.3f}{error} in score and by "
+            f"{psnr[found.best] - psnr[found.sampler]:+.2f} dB in PSNR."
+        )
     return "\n".join(lines)
 
 
 def ends(found: Inference) -> str:
     """Return the lines on the dial from the mean to the texture, and on the spread of draws."""
     if len(found.dial) < 2:
+        if found.untried:
+            return f"There is no dial yet: {found.untried} samplers were not measured for lack of time (--time_budget)."
         return "There is no dial: no sampler has a better texture than the one with the best PSNR."
     lines = ["\nFrom the mean to the texture (nndiff_predict --objective fidelity|balanced|texture, or --dial 0 to 1):"]
     lines += [f"  {stop.position:.2f}  {stop.label()}" for stop in found.dial]

@@ -185,6 +185,7 @@ def tune(
     samplers = list(dict.fromkeys([chosen.sampler, best.sampler, planned]))
     rows = {sampler: there.get(sampler) or search.bench.measure(sampler, cases) for sampler in samplers}
     difference, error = behind(rows[chosen.sampler], rows[best.sampler], search.texture)
+    spread = search.drawn(stops := search.stops(), others)
     return Inference(
         checkpoint=checkpoint,
         weights=weights,
@@ -196,8 +197,9 @@ def tune(
         reported_on=cases,
         sweep=tuple(row.row(search.texture) for row in sorted(search.rows, key=_work)),
         report=tuple(rows[sampler].row(search.texture) for sampler in samplers),
-        dial=(stops := search.stops()),
-        drawn=search.drawn(stops, others),
+        dial=stops,
+        untried=len(search.left_out),
+        drawn=spread,
         best_minus_chosen=difference,
         standard_error=error,
         versions=versions(),

@@ -20,6 +20,7 @@ from nndiff.words import strict_json
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import PART, read_json
 from nndiff.words.names import shown, unfit
+from nndiff.words.telling import counted
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
@@ -374,7 +375,7 @@ def _channel_findings(
     missing = [i for i in range(n) if i not in files]
     if words.dataset is not None:
         if len(files) != n:
-            listed, named = _counted(len(files), "file"), _counted(n, "channel")
+            listed, named = counted(len(files), "file"), counted(n, "channel")
             what = f'"{side.removesuffix("Tr")}" lists {listed}, but {key} names {named}.'
             yield Finding(case, str(folder / "dataset.json"), what, 'correct the case under "dataset" in dataset.json')
         return
@@ -397,7 +398,7 @@ def _channel_findings(
         yield Finding(
             case,
             str(files[i]),
-            f"the file is channel _{i:04d}, but {key} names {_counted(n, 'channel')}, numbered from 0.",
+            f"the file is channel _{i:04d}, but {key} names {counted(n, 'channel')}, numbered from 0.",
             f'add "{i}" to {key}, or remove the file',
         )
 
@@ -421,10 +422,6 @@ def _count_findings(words: DatasetJson, cases: list[Case], folder: Path) -> list
             )
         ]
     return []
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def _place(finding: Finding) -> str:

@@ -92,9 +92,15 @@ def _sweep_once(folder: Path) -> None:
 
 def demand_writable(folder: Path) -> None:
     """Refuse a folder that cannot be written to, before long work begins rather than after it."""
-    with atomic(folder / "can_be_written") as part:
-        part.touch()
-    (folder / "can_be_written").unlink()
+    probe = folder / "can_be_written"
+    try:
+        with atomic(probe) as part:
+            part.touch()
+        probe.unlink()
+    except NndiffError as error:
+        raise NndiffError(
+            error.what.replace(probe.name, f"into {folder.name}"), found=error.found, where=folder, remedy=error.remedy
+        ) from error
 
 
 def write_json(path: Path, data: Any) -> None:

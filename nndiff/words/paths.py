@@ -144,7 +144,7 @@ def _root(kind: str, given: Path | None) -> Path:
     value = str(given) if given is not None else os.environ.get(f"nndiff_{kind}", "")
     if not value:
         raise NndiffError(
-            f"The folder for {kind} data is not set.",
+            f"The folder for {kind if kind == 'results' else f'{kind} data'} is not set.",
             remedy=f"export nndiff_{kind}=/some/folder, or pass --{kind} /some/folder",
         )
     return Path(value).expanduser().resolve()

@@ -11,7 +11,7 @@ import sys
 import textwrap
 from typing import TextIO
 
-URGENT = ("warning", "error")  # how lines begin that are told even if a command is asked to be quiet
+URGENT = ("warning", "error")  # how lines begin that are told, with the indented ones below, by a quiet command too
 
 
 def tell(line: str) -> None:
@@ -37,6 +37,11 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words: 1 case, 2 cases."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def width_of(stream: TextIO) -> int | None:
     """Return the columns of the terminal behind the stream, or None if it is a pipe or a file."""
     return shutil.get_terminal_size((80, 24)).columns if stream.isatty() else None
@@ -60,12 +65,14 @@ class Quiet(io.TextIOBase):
     """A stream that passes on only the lines that are urgent."""
 
     def __init__(self, stream: TextIO):
-        self.stream, self.begun = stream, ""
+        self.stream, self.begun, self.passes = stream, "", False
 
     def write(self, text: str) -> int:
         *lines, self.begun = (self.begun + text).replace("\r", "\n").split("\n")
         for line in lines:
-            if line.lstrip().lower().startswith(URGENT):
+            urgent = line.lstrip().lower().startswith(URGENT)
+            self.passes = urgent or (self.passes and line.startswith("  "))
+            if self.passes:
                 self.stream.write(line + "\n")
         return len(text)
 

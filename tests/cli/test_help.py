@@ -7,7 +7,7 @@ from importlib.metadata import distribution
 
 import pytest
 
-from nndiff.cli import extract_fingerprint, plan, plan_and_preprocess, preprocess
+from nndiff.cli import extract_fingerprint, find_best_configuration, plan, plan_and_preprocess, preprocess, train
 from nndiff.cli.command import NNUNET_FLAGS
 
 SCRIPTS = {point.name: point for point in distribution("nndiff").entry_points.select(group="console_scripts")}
@@ -145,6 +145,21 @@ def test_an_unknown_flag_names_the_nearest(typed, near, run_cli):
     code, _, err = run_cli(plan_and_preprocess.main, "-d", "1", typed, "x")
     assert code == 2
     assert f"unknown flag {typed}: did you mean '{near}'?" in err
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "message"),
+    [
+        (train.main, ["-d", "1", "-c", "bridge", "-f", "0"], "flag -d: give it by its place: nndiff_train DATASET"),
+        (train.main, ["1", "bridge", "0", "9"], "too many values: 9; expected DATASET CONFIG FOLD and flags"),
+        (find_best_configuration.main, ["-d", "1"], "by its place: nndiff_find_best_configuration DATASET"),
+        (plan.main, ["-d", "1", "-f", "0"], "unknown flag -f: did you mean"),
+    ],
+)
+def test_what_a_command_takes_by_its_place_is_said_where_it_is_given_as_a_flag(main, words, message, run_cli):
+    code, _, err = run_cli(main, *words)
+    assert code == 2
+    assert message in err
 
 
 def test_flags_are_never_guessed_from_their_beginning(run_cli):

@@ -128,6 +128,21 @@ def test_the_input_is_compared_only_in_the_truths_units(folders, source: str, ta
     assert ("not compared" in command.table(found)) is bool(words)
 
 
+@pytest.mark.parametrize("name", ["predict.json", "predict_part_1_of_3.json"])
+def test_where_no_dataset_describes_the_truth_the_record_of_the_predictions_does(folders, name: str) -> None:
+    folder = folders(1)
+    described = {"channel_names": {"0": "T1"}, "target_names": {"0": "FLAIR"}}
+    (folder / "prediction" / name).write_text(json.dumps(described))
+    found = run(folder, input_folder=folder / "input")
+    assert {row.kind.name for row in found.rows} == {"mr"}
+    assert {row.method for row in found.rows} == {METHODS[0]}
+    assert "T1 and FLAIR have no common scale" in command.table(found)
+    (folder / "dataset.json").write_text(json.dumps({"channel_names": {"0": "PET"}, "target_names": {"0": "PET"}}))
+    found = run(folder, input_folder=folder / "input")
+    assert {row.kind.name for row in found.rows} == {"pet"}, "the dataset's own description comes first"
+    assert {row.method for row in found.rows} == set(METHODS)
+
+
 def test_without_a_description_the_values_tell_hounsfield_units_from_others(folders, save) -> None:
     folder = folders(1, kind="ct")
     assert {row.method for row in run(folder, input_folder=folder / "input").rows} == set(METHODS)
@@ -474,7 +489,7 @@ def test_folders_that_hold_nothing_or_two_of_one_are_refused(folders, save) -> N
         evaluate(folder / "empty", folder / "empty", folder / "out")
     with pytest.raises(NndiffError, match="folder of the input does not exist"):
         run(folder, input_folder=folder / "nowhere")
-    with pytest.raises(NndiffError, match="1 of 1 cases failed"):
+    with pytest.raises(NndiffError, match="1 of 1 case failed\\."):
         evaluate(folder / "truth", folder / "empty", folder / "out")
     save(folder / "truth/case_0_0000.mha", np.ones(SHAPE, np.float32))
     with pytest.raises(NndiffError, match="two files named case_0_0000"):

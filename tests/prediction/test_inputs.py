@@ -50,7 +50,7 @@ def test_what_is_no_image_is_told_and_what_is_hidden_is_not(folder):
     ("names", "channels", "words"),
     [
         (("bad.nii.gz",), (PET,), ("bad.nii.gz has no channel number", "_0000 PET")),
-        (("bad_0000.nii.gz", "bad_0001.nii.gz"), (PET,), ("needs 1 source channels", "found channels [0, 1]")),
+        (("bad_0000.nii.gz", "bad_0001.nii.gz"), (PET,), ("needs 1 source channel:", "found channels [0, 1]")),
         (("bad_0000.nii.gz",), (PET, CT), ("needs 2 source channels", "bad_0001 (CT)", "found channels [0]")),
         (("bad_0001.nii.gz",), (PET,), ("bad_0000 (PET)", "found channels [1]")),
         (("bad_0000.nii.gz", "bad_0000.mha"), (PET,), ("two files are channel 0 of this case",)),

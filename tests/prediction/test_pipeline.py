@@ -181,6 +181,43 @@ def test_parts_are_disjoint_and_complete_and_give_the_bytes_of_the_whole(tmp_pat
     assert records == {f"predict_part_{part}_of_{parts}.json" for part in range(parts)}
 
 
+def test_what_a_part_has_done_is_kept_by_the_whole_and_by_other_parts(tmp_path, predict, whole):
+    predict("shared", **RANDOM, part_id=0, num_parts=2)
+    with pytest.raises(NndiffError, match=r"made with another seed[\s\S]*predict_part_0_of_2\.json"):
+        predict("shared", seed=5, go_on=True, **RANDOM)
+    third = predict("shared", go_on=True, **RANDOM, part_id=0, num_parts=3)
+    assert (third.done, third.skipped) == (["case_3"], ["case_0"])
+    rest = predict("shared", go_on=True, **RANDOM)
+    assert (rest.done, rest.skipped) == (["case_1"], ["case_0", "case_2", "case_3"])
+    assert contents(tmp_path / "shared") == whole
+    assert set(read_json(rest.record)["cases"]) == {f"case_{i}" for i in range(4)}, "it says how each volume was made"
+
+
+def test_a_prediction_of_all_cases_replaces_the_records_of_parts_too(tmp_path, predict, whole):
+    predict("shared", seed=5, **RANDOM, part_id=0, num_parts=2)
+    (tmp_path / "shared" / "predict_notes.json").write_text("{}")
+    predict("shared", **RANDOM)
+    assert contents(tmp_path / "shared") == whole
+    assert {path.name for path in (tmp_path / "shared").glob("*.json")} == {"predict.json", "predict_notes.json"}
+    assert predict("shared", go_on=True, **RANDOM).done == []
+
+
+def test_the_warnings_of_a_case_are_told_although_another_failed(tmp_path, predict, capsys, monkeypatch):
+    scans(tmp_path / "in", cases=1)
+    (tmp_path / "in" / "a_0000.nii.gz").write_text("no image")
+    real = pipeline.ready
+    monkeypatch.setattr(pipeline, "ready", lambda request: replace(real(request), oddities=["an odd sampler"]))
+    with pytest.raises(NndiffError, match="1 of 2 cases failed"):
+        predict()
+    assert "Warning: all cases: an odd sampler" in capsys.readouterr().err
+
+
+def test_a_translation_takes_no_number_of_volumes(tmp_path, predict):
+    scans(tmp_path / "in", cases=1)
+    with pytest.raises(NndiffError, match=r"translates every scan once[\s\S]*found -n 3"):
+        predict(volumes=3)
+
+
 def test_another_seed_or_another_name_is_another_draw(tmp_path, predict, whole):
     predict("other", seed=1, **RANDOM)
     other = contents(tmp_path / "other")
@@ -195,7 +232,7 @@ def test_a_negative_seed_is_a_seed_or_refused_at_once(tmp_path, predict):
     try:
         predict(seed=-1)
     except NndiffError as error:
-        if "1 of 1 cases failed" in str(error):
+        if "1 of 1 case failed" in str(error):
             raise
 
 

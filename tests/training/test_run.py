@@ -483,6 +483,18 @@ def test_a_budget_spent_before_the_first_step_is_refused(tmp_path) -> None:
     assert not (request(tmp_path, plan).folder / LATEST).exists()
 
 
+def test_a_restart_that_cannot_begin_leaves_the_earlier_training_where_it_was(tmp_path, trained) -> None:
+    prepare(tmp_path, tiny_plan(training_steps=2))
+    _, folder = trained()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    outcome, _ = trained("--restart", "--time_budget", "0.001s")
+    assert outcome.code == 1
+    assert "too short" in outcome.err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert not (folder.parent / "earlier").exists()
+    assert trained("--c")[0].code == 0
+
+
 def test_the_same_words_go_on_with_what_they_began(tmp_path, trained) -> None:
     """Also where plan.json is another by now, as far as that does not change the training."""
     prepared = prepare(tmp_path, tiny_plan(training_steps=4))

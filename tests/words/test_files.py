@@ -252,8 +252,9 @@ def test_trying_whether_a_folder_can_be_written_leaves_nothing(tmp_path):
     demand_writable(tmp_path / "new")
     assert list((tmp_path / "new").iterdir()) == []
     (tmp_path / "file").touch()
-    with pytest.raises(NndiffError, match="Cannot write"):
+    with pytest.raises(NndiffError, match=r"Cannot write into below\.") as raised:
         demand_writable(tmp_path / "file" / "below")
+    assert raised.value.where == tmp_path / "file" / "below"
 
 
 def test_numpys_own_word_for_a_full_disk_is_understood(tmp_path):

@@ -18,7 +18,7 @@ def paths(tmp_path):
 
 @pytest.mark.parametrize("kind", ["raw", "preprocessed", "results"])
 def test_the_flag_wins_over_the_environment_and_neither_names_the_remedy(kind, tmp_path, monkeypatch):
-    with pytest.raises(NndiffError, match=f"{kind} data") as raised:
+    with pytest.raises(NndiffError, match=f"folder for {kind}( data)? is not set") as raised:
         getattr(Paths(), kind)
     assert f"export nndiff_{kind}=" in raised.value.remedy
     assert f"--{kind}" in raised.value.remedy

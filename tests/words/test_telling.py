@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nndiff.words.telling import Quiet, fitted, tell
+from nndiff.words.telling import Quiet, counted, fitted, tell
 
 
 class Terminal(io.StringIO):
@@ -62,3 +62,15 @@ def test_who_is_quiet_still_warns() -> None:
         assert quiet.write(part) == len(part)
     assert stream.getvalue() == "Warning: grain\n  Warning: blur\nError: no\n"
     assert not quiet.isatty()
+
+
+def test_who_is_quiet_hears_the_whole_warning() -> None:
+    stream = io.StringIO()
+    quiet: Any = Quiet(stream)
+    quiet.write("Warning: no mask\n  remedy: write one\nstep 1\n  of 3\n")
+    assert stream.getvalue() == "Warning: no mask\n  remedy: write one\n"
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, "0 cases"), (1, "1 case"), (2, "2 cases")])
+def test_things_are_counted_in_words(number: int, words: str) -> None:
+    assert counted(number, "case") == words
