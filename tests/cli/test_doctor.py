@@ -125,3 +125,9 @@ def test_home_and_login_are_not_told(tmp_path: Path, run_cli, few: None, monkeyp
     done = run_cli(doctor.main)
     assert "~/data/raw ($nndiff_raw)" in done.out
     assert "someone" not in done.out
+
+
+def test_an_import_is_by_the_name_of_the_distribution() -> None:
+    installed.demand_import("typing-extensions")
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        installed.demand_import("no-such-library")

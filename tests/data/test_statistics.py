@@ -101,6 +101,8 @@ def test_links_are_by_target_then_source():
     signs = [[round(link.correlation) for link in row] for row in rows]
     assert signs == [[1, -1, 0], [-1, 1, 0]]
     assert links(None, target, ([], [MR] * 2), ([], [])) == ()
+    shares = [link.noise_share for row in rows for link in row]
+    assert shares == [round(share, 3) for share in shares], "it is written with three decimals"
 
 
 def test_each_side_of_another_kind_has_its_own_map():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -147,3 +148,9 @@ def test_alternatives_change_one_field_and_carry_their_cost() -> None:
     )
     assert verdict.alternatives[0].value == (1, 1, 1)
     assert f"{whole.bytes / 1e9:.2f} GB" in verdict.alternatives[0].note
+
+
+def test_a_cost_is_told_in_gigabytes_and_teraflops() -> None:
+    assert search.cost_words(SimpleNamespace(bytes=2_500_000_000, flops=3_120_000_000_000)) == (
+        "2.50 GB and 3.12 TFLOP per step"
+    )

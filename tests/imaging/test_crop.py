@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from nndiff.imaging import crop as module
 from nndiff.imaging.crop import body_box, crop, foreground, place
@@ -121,6 +122,13 @@ def test_crop_is_a_view_and_place_puts_each_background_outside() -> None:
     assert np.array_equal(back[:, inside], array[:, inside])
     assert (back[0][~inside] == -1024).all()
     assert (back[1][~inside] == 0.5).all()
+
+
+@pytest.mark.parametrize("offset", [(0, 0, 1), (0, -1, 0)])
+def test_a_volume_of_the_same_shape_is_moved_too(offset: tuple[int, int, int]) -> None:
+    array = np.arange(60, dtype=np.float32).reshape(1, 3, 4, 5) + 1
+    moved = place(array, offset, (3, 4, 5), [-1.0])
+    assert np.array_equal(moved, scipy.ndimage.shift(array, (0, *offset), order=0, cval=-1.0))
 
 
 @pytest.mark.parametrize("offset", [(0, 0, 0), (1, -2, 3), (-2, 2, 0), (9, 0, 0), (-9, 0, 0)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -338,3 +339,11 @@ def test_a_single_slice_is_measured(truth, axis) -> None:
 def test_a_volume_too_small_for_a_region_has_none(shape) -> None:
     images = (np.random.default_rng(seed).random(shape, np.float32) for seed in (0, 1))
     assert texture(*images) == Texture()
+
+
+def test_a_body_has_texture_from_as_many_voxels_on_as_the_finest_band_needs() -> None:
+    found = Reference.of(drawn(0))
+    for voxels, enough in ((module.LEAST_VOXELS[0] - 1, False), (module.LEAST_VOXELS[0], True)):
+        sizes = found.sizes.copy()
+        sizes[BODY] = voxels
+        assert replace(found, sizes=sizes).has_texture is enough

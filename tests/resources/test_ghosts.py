@@ -130,3 +130,12 @@ def test_a_ghost_outside_of_its_trace_is_refused() -> None:
 def test_an_operation_that_reshapes_its_argument_is_refused() -> None:
     with Tracer("cpu", trains=False), pytest.raises(RuntimeError, match="unsqueeze_"):
         torch.empty(3).unsqueeze_(0)
+
+
+@pytest.mark.parametrize(
+    ("device", "trains", "unfolds"), [("cpu", True, True), ("cpu", False, False), ("cuda", True, False)]
+)
+def test_only_a_training_on_a_cpu_unfolds_small_maps(device: str, trains: bool, unfolds: bool) -> None:
+    with Tracer(device, trains), torch.set_grad_enabled(False):
+        out = F.conv3d(torch.empty(1, 4, 3, 3, 3), torch.empty(8, 4, 3, 3, 3), padding=1)
+    assert out.is_contiguous() is unfolds

@@ -126,4 +126,5 @@ def test_recordings_count_among_the_bytes_of_an_arrangement(counted: Callable[[R
     spec = model.configuration.network
     expected = [before + 2 * replay_bytes(spec, option.tiling.size) for before, option in zip(sizes, more, strict=True)]
     assert [option.bytes for option in more] == expected
+    assert replay_bytes(spec, (2**8, 2**8, 2**8)) == 0, "it is not recorded"
     assert replay_bytes(spec, SHAPE) == 4 * math.prod(SHAPE) * (spec.in_channels + 2 * spec.out_channels)
