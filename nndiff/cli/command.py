@@ -128,8 +128,7 @@ class Command:
             argv.parser = self.parser
             return 0
         words = sys.argv[1:] if argv is None else list(argv)
-        _refuse_nnunet_flags(self.parser, words)
-        arguments = self.parser.parse_args(words)
+        arguments = parsed(self.parser, words)
         debug = getattr(arguments, "debug", False)
         try:
             with handled(STOPPING, raise_stopped), _streams(arguments):
@@ -325,6 +324,12 @@ class _OneSpelling(argparse.HelpFormatter):
             return super()._format_action_invocation(action)
         values = "" if action.nargs == 0 else " " + self._format_args(action, action.dest.upper())
         return ", ".join(flags) + values
+
+
+def parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """Return what the words ask for; leave the program if they are wrong."""
+    _refuse_nnunet_flags(parser, words)
+    return parser.parse_args(words)
 
 
 NNUNET_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nndiff.cli.command import Command, paths_of
+from nndiff.cli import train
+from nndiff.cli.command import Command, Described, parsed, paths_of
 from nndiff.cli.times import seconds_of
 from nndiff.words.errors import NndiffError
 from nndiff.words.paths import Paths
@@ -216,6 +217,9 @@ def _demand_sound(wanted: _Wanted, steps: Sequence[str]) -> None:
             f"plan it first: nndiff_plan_and_preprocess -d {asked.dataset}, or add the step plan",
         )
         plan.demand_configuration(asked.configuration)
+        _demand_folds(wanted)
+    if "train" in steps:
+        _demand_flags(vars(asked)["with"])
     needed: dict[str, Callable[[], list[Path]]] = {
         "predict": lambda: [wanted.scans],
         "evaluate": lambda: [wanted.scans, wanted.paths.raw / wanted.name / "targetsTs"],
@@ -230,6 +234,25 @@ def _demand_sound(wanted: _Wanted, steps: Sequence[str]) -> None:
                     where=folder,
                     remedy=f"leave out {step}, or add the scans to the dataset",
                 )
+
+
+def _demand_folds(wanted: _Wanted) -> None:
+    """Refuse a fold that the prepared cases do not have."""
+    from nndiff.training import folds
+
+    folder = wanted.paths.preprocessed / wanted.name
+    splits = folds.splits_of(folder, folds.groups_of(folder / wanted.arguments.configuration))
+    for fold in wanted.listed.split():
+        if fold != folds.ALL:
+            folds.demand_fold(fold, splits, folder / folds.FILE)
+
+
+def _demand_flags(text: str) -> None:
+    """Leave with the words of nndiff_train if it does not have these flags."""
+    asked = Described()
+    train.main(asked)
+    assert asked.parser is not None
+    parsed(asked.parser, ["1", "bridge", "0", *shlex.split(text)])
 
 
 if __name__ == "__main__":

@@ -49,10 +49,20 @@ def split_of(fold: str, folder: Path, groups: Mapping[str, str]) -> Split:
         names = tuple(sorted(groups))
         return Split(names, names)
     path = folder / FILE
-    made = [] if path.exists() else make(groups)
-    if made:
-        write_json(path, [{"train": list(s.train), "val": list(s.val)} for s in made])
-    splits = read(path, groups) if path.exists() else []
+    splits = splits_of(folder, groups)
+    demand_fold(fold, splits, path)
+    if not path.exists():
+        write_json(path, [{"train": list(s.train), "val": list(s.val)} for s in splits])
+    return splits[int(fold)]
+
+
+def splits_of(folder: Path, groups: Mapping[str, str]) -> list[Split]:
+    """Return the splits of splits.json, or those that it would have."""
+    path = folder / FILE
+    return read(path, groups) if path.exists() else make(groups)
+
+
+def demand_fold(fold: str, splits: Sequence[Split], path: Path) -> None:
     if not fold.isdecimal() or int(fold) >= len(splits):
         raise NndiffError(
             f"There is no fold {fold}.",
@@ -61,7 +71,6 @@ def split_of(fold: str, folder: Path, groups: Mapping[str, str]) -> Split:
             where=path,
             remedy=f"train fold {ALL}, because a single patient cannot be split" if not splits else None,
         )
-    return splits[int(fold)]
 
 
 def make(groups: Mapping[str, str]) -> list[Split]:

@@ -170,3 +170,22 @@ def test_without_slurm_the_dry_run_is_named(tmp_path, roots, run_cli, monkeypatc
     outcome = run_cli(submit.main, 1, "bridge", 0)
     assert outcome.code == 1
     assert "--dry-run" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("0-9",), 1, "There is no fold 5."),
+        (("0,7",), 1, "There is no fold 7."),
+        (("0", "--with=--val"), 2, "does not have nnU-Net's flag -val"),
+        (("0", "--with=--sed 1"), 2, "unknown flag --sed: did you mean '--seed'?"),
+        (("0", "--with=more"), 2, "too many values: more"),
+    ],
+)
+def test_what_would_fail_only_in_a_job_is_refused_before(scripts, roots, run_cli, words, code, said) -> None:
+    assert set(scripts("0-4", "--with=--seed 1")) == {"train"}
+    assert scripts("all", "--steps", "plan", "train")  # how many folds there will be is not known
+    outcome = run_cli(submit.main, 1, "bridge", *words, "--dry-run")
+    assert (outcome.code, outcome.out) == (code, "")
+    assert said in outcome.err
+    assert not (roots.preprocessed / NAME / "splits.json").exists(), "a dry run writes nothing"
