@@ -19,7 +19,7 @@ from pathlib import Path
 from nndiff.words import strict_json
 from nndiff.words.errors import NndiffError
 from nndiff.words.files import PART, read_json
-from nndiff.words.names import shown, unfit
+from nndiff.words.names import of_one_patient, shown, unfit
 from nndiff.words.telling import counted
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
@@ -118,7 +118,7 @@ def read(folder: Path) -> Dataset:
         _in_place(words, folder) if words.dataset is not None else _from_folders(words, folder)
     )
     cases, found = _whole_cases(sources, targets, masks, words, len(channel_names), len(target_names), folder)
-    findings = [*findings, *found, *_count_findings(words, cases, folder)]
+    findings = [*findings, *found, *_count_findings(words, cases, folder), *_patient_findings(words, cases, folder)]
     return Dataset(
         name=folder.name,
         folder=folder,
@@ -401,6 +401,16 @@ def _channel_findings(
             f"the file is channel _{i:04d}, but {key} names {counted(n, 'channel')}, numbered from 0.",
             f'add "{i}" to {key}, or remove the file',
         )
+
+
+def _patient_findings(words: DatasetJson, cases: list[Case], folder: Path) -> list[Finding]:
+    visits = [] if words.groups else of_one_patient(case.name for case in cases)
+    if not visits:
+        return []
+    alike, remedy = f"{visits[0]} and {visits[1]}", 'name the patient of each case under "groups"'
+    what = f"{alike} seem to be scans of one patient, but count as two: held-out cases would not be new patients."
+    place = str(folder / "dataset.json")
+    return [Finding("", place, what, f"{remedy} (nndiff_convert: mark {{patient}})", severity="warning")]
 
 
 def _count_findings(words: DatasetJson, cases: list[Case], folder: Path) -> list[Finding]:

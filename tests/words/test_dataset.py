@@ -147,6 +147,14 @@ def test_num_training_is_only_compared(build):
     assert read(build([], numTraining=2)).findings == ()
 
 
+def test_scans_that_seem_to_be_of_one_patient_are_warned_of_unless_patients_are_named(build):
+    finding = only(read(build(pair("anna_s1", "anna_s2", "berta_s1"))))
+    assert finding.severity == "warning"
+    assert "anna_s1 and anna_s2 seem to be scans of one patient" in finding.what
+    named = {"anna_s1": "anna", "anna_s2": "anna", "berta_s1": "berta"}
+    assert read(build(pair(*named), groups=named)).findings == ()
+
+
 def test_groups_that_name_nobody(build):
     finding = only(read(build(pair("a"), groups={"a": "p", "c": "p"})))
     assert (finding.case, finding.severity) == ("c", "warning")
