@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from nndiff.words.volume import FloatArray, Spacing
 
@@ -39,7 +40,10 @@ def curves(path: Path, panels: Sequence[Curve], title: str) -> None:
         axes.plot(panel.x, panel.y, color=ACCENT, marker="o", markersize=2.5, linewidth=1.4)
         if panel.reference is not None:
             name, values = panel.reference
-            axes.plot(panel.x, values, color=SOFT, linestyle="--", linewidth=1.2, label=name)
+            marker = "_" if len(panel.x) == 1 else ""  # a line of one point is none
+            axes.plot(
+                panel.x, values, color=SOFT, linestyle="--", linewidth=1.2, marker=marker, markersize=24, label=name
+            )
             axes.legend(frameon=False, fontsize=8)
         for mark in panel.marks:
             axes.axvline(mark, color=SOFT, linestyle=":", linewidth=1.2)
@@ -49,6 +53,8 @@ def curves(path: Path, panels: Sequence[Curve], title: str) -> None:
             axes.set_ylim(*panel.limits)
         axes.set_title(panel.title, fontsize=10, color=INK)
         axes.set_xlabel("step", fontsize=8, color=SOFT)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.tick_params(which="both", labelsize=8, colors=SOFT)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2)
