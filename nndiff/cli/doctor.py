@@ -76,7 +76,7 @@ def _findings(problems: Sequence[Problem]) -> str:
     rows.append(
         f"  {len(problems)} found; {stopping} of them would stop your work" if problems else "  nothing is wrong"
     )
-    rows.append("\nThis can go into a bug report: it names no cases or patients, and home is ~.")
+    rows.append("\nThis can go into a bug report: it names no cases or patients. Home is ~.")
     return "\n".join(rows)
 
 

@@ -1,7 +1,7 @@
 """A problem of an installation, a machine or a folder, with its remedy, and texts without the names of people.
 
-What `nndiff_doctor` prints goes into bug reports: home folders are written as ~, and a folder named after the login as
-$USER.
+What `nndiff_doctor` prints goes into bug reports: the home folder is written as ~, that of another person as
+~other, and a folder named after the login as $USER.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Problem:
 
 
 def without_names(data: Any) -> Any:
-    """Return the same data with ~ for every home folder, in texts at any depth."""
+    """Return the same data with ~ for the home folder and ~other for those of others, in texts at any depth."""
     if isinstance(data, str):
         return _impersonal(data)
     if isinstance(data, dict):
@@ -43,6 +43,6 @@ def _impersonal(text: str) -> str:
         home = ""
     if len(home) > 1:
         text = re.sub(f"{BEGIN}{re.escape(home)}{END}", "~", text)
-    text = HOMES.sub("~", text)
+    text = HOMES.sub("~other", text)
     user = os.environ.get("USER") or os.environ.get("LOGNAME") or ""
     return re.sub(f"(?<=/){re.escape(user)}{END}", "$USER", text) if user else text

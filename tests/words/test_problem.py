@@ -10,9 +10,9 @@ from nndiff.words.problem import without_names
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("/home/jane/data", "~/data"),
-        ("see /home/jane, or '/Users/jane/x'", "see ~, or '~/x'"),
-        ("/root/.venv/bin/python", "~/.venv/bin/python"),
+        ("/home/jane/data", "~other/data"),
+        ("see /home/jane, or '/Users/jane/x'", "see ~other, or '~other/x'"),
+        ("/root/.venv/bin/python", "~other/.venv/bin/python"),
         ("/rooted/x /data/root", "/rooted/x /data/root"),
         ("/mnt/people/ann/data", "~/data"),
         ("/mnt/people/annabel/data", "/mnt/people/annabel/data"),
@@ -21,7 +21,9 @@ from nndiff.words.problem import without_names
         ("/data/nndiff_raw", "/data/nndiff_raw"),
     ],
 )
-def test_a_home_folder_is_a_tilde(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_folder_is_a_tilde_and_that_of_another_says_so(
+    text: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", "/mnt/people/ann")
     monkeypatch.setenv("USER", "ann_k")
     assert without_names(text) == shown
