@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-NAMES_SHOWN = 8
+NAMES_SHOWN = 24  # all commands, all fields of a configuration
 KEPT: Any = object()  # marks an argument of `at` that was not given, because None removes the field
 
 

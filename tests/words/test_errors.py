@@ -1,8 +1,11 @@
 """Tests of the exception that users see: at most four lines, and unchanged when passed between processes."""
 
 import pickle
+from dataclasses import fields
 
-from nndiff.words.errors import NndiffError, nearest
+from nndiff.cli.commands import ROWS
+from nndiff.plans.plan import Configuration
+from nndiff.words.errors import NAMES_SHOWN, NndiffError, nearest
 
 FULL = {"expected": "(1, 1, 1)", "found": "(1, 1, 3)", "where": "/data/case_0.nii.gz", "remedy": "resample it"}
 
@@ -54,5 +57,8 @@ class _Special(NndiffError):
 def test_nearest_names_the_likely_word_or_else_all_of_them():
     assert nearest("brigde", ["bridge", "ddpm"]) == "did you mean 'bridge'?"
     assert nearest("zzz", ["ddpm", "bridge"]) == "use one of: bridge, ddpm"
-    assert nearest("zzz", [f"name{i}" for i in range(30)]).endswith("name15, …")
+    many = [f"name{i:03d}" for i in range(NAMES_SHOWN + 1)]
+    assert nearest("zzz", many).endswith(f"{many[-2]}, …")
+    assert nearest("zzz", many[1:]).endswith(many[-1])
+    assert max(len(fields(Configuration)), len(ROWS) + 1) <= NAMES_SHOWN, "none of them is hidden"
     assert nearest("zzz", []) == "none is available"
