@@ -30,8 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = Command("nndiff_convert", __doc__ or "")
     add_flags(command, None, None)
     for side, what in (
-        ("source", "files of a source channel; none for generation"),
-        ("target", "files of a target channel"),
+        (
+            "source",
+            "files of a source channel, none for generation; in quotes: * is any text, ** any folders, {case} the part "
+            "of the path that names the case, {patient} the one that names the patient",
+        ),
+        ("target", "files of a target channel, likewise"),
     ):
         command.flag(side, nargs="+", action="extend", default=[], metavar="NAME=PATTERN", help=what)
     command.flag(
