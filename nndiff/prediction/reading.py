@@ -21,6 +21,7 @@ from nndiff.words.errors import NndiffError
 from nndiff.words.volume import Volume
 
 UNITS_APART = 3.0  # warn of other units if the peak is this many times above or below those of all training cases
+BEGINS_APART = 0.1  # and if the lowest value is this share of the training's range beyond those of all training cases
 COARSER = 1.6  # warn of a spacing above this multiple of the trained one, along some axis
 PATIENCE, SLOWEST = 600.0, 1e5  # s that decoding may take in any case, and the least bytes a second
 
@@ -61,7 +62,7 @@ class Reader:
         return Read(prepared, warnings, time.perf_counter() - clock)
 
     def _other_units(self, source: Volume) -> list[str]:
-        """Return a warning for each channel whose peak is far from those of all training cases."""
+        """Return a warning for each channel whose highest or lowest values are far from those of all training cases."""
         lines = []
         for channel, seen in zip(source.array, self.trained.seen, strict=True):
             peak = float(np.percentile(channel, 99.99))
@@ -70,6 +71,14 @@ class Reader:
                 lines.append(
                     f"{seen.name}: the intensities are outside the training range (P99.99 is {peak:.4g}, in training "
                     f"{low:.4g} to {high:.4g}); check that the units are the same"
+                )
+                continue
+            least, (lowest, highest) = float(channel.min()), seen.minima
+            apart = BEGINS_APART * (high - lowest)
+            if not lowest - apart <= least <= highest + apart:
+                lines.append(
+                    f"{seen.name}: the intensities begin at {least:.4g}, in training at {lowest:.4g} to {highest:.4g}; "
+                    f"check that this is {seen.name}, in the same units"
                 )
         return lines
 

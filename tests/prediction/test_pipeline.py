@@ -343,6 +343,16 @@ def test_what_lies_outside_of_training_is_warned_of_and_recorded(tmp_path, predi
         assert word in " ".join(lines)
 
 
+@pytest.mark.parametrize(("moved", "warned"), [(-1024, True), (-0.9, False), (0.9, False), (1.1, True)])
+def test_a_scan_of_another_kind_is_known_by_where_its_values_begin(tmp_path, predict, moved, warned):
+    """A CT has a peak as MR has, but begins far below 0. In the training of this model P99.99 was 1 to 10."""
+    scan = np.maximum(make_phantom(0), 0)
+    scan[:, :, 0] = 0
+    save_volume(tmp_path / "in" / "case_0_0000.nii.gz", np.where(scan == 0, moved, np.maximum(scan, moved)))
+    lines = predict().warnings["case_0"]
+    assert [line.partition(",")[0] for line in lines] == [f"PET: the intensities begin at {moved:g}"] * warned
+
+
 def test_a_warning_is_of_the_channel_that_it_names(tmp_path, predict):
     model = model_folder(tmp_path / "two", sources=("PET", "CT"))
     save_trained(model / "fold_0" / BEST, plan_of(sources=("PET", "CT")), peaks=(5.0, 600.0))
