@@ -21,7 +21,7 @@ from nndiff.sampling.scoring import Figures
 from nndiff.tuning import search as module
 from nndiff.tuning.candidates import rounds, without_caches
 from nndiff.tuning.measure import Bench, Measured
-from nndiff.tuning.run import points
+from nndiff.tuning.run import ends, points, summary
 from nndiff.tuning.search import CASES_OF_LONG, NOBODY_SEES, OBJECTIVES, Search, behind, frontier, tune
 from nndiff.walk.caches import Cache, Deep
 from nndiff.walk.part import Setting
@@ -250,6 +250,23 @@ def test_the_file_is_the_same_however_long_the_evaluations_took(tmp_path) -> Non
     assert read is not None
     assert [row.evaluations for row in read.sweep] == sorted(search.bench.work(row.sampler) for row in read.sweep)
     assert {row.seconds for row in read.sweep} == {None}
+
+
+def test_where_there_was_no_time_for_a_dial_that_is_said() -> None:
+    search = searching(budget=0.0)
+    found = tune(search, PLANNED, ("x",), "c", "w")
+    assert found.untried == len(search.left_out) > 0
+    assert f"no dial yet: {found.untried} samplers were not measured" in ends(found)
+    assert "no sampler has a better texture" in ends(replace(found, untried=0))
+
+
+def test_one_case_has_no_standard_error_and_the_best_is_not_compared_with_itself() -> None:
+    one, two = (tune(searching(), PLANNED, cases, "c", "w") for cases in (("x",), ("x", "y")))
+    assert one.best != one.sampler
+    assert "differs from the chosen one by +0." in summary(one)
+    assert "standard error" not in summary(one)
+    assert "(standard error)" in summary(two)
+    assert "differs" not in summary(replace(one, best=one.sampler))
 
 
 def test_generation_has_nothing_to_compare_with() -> None:
