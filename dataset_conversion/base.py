@@ -127,7 +127,7 @@ def gather(roles: Sequence[Role]) -> Gathered:
             gathered.cases[case] = {role: paths[0] for role, paths in files.items()}
     if not found:
         raise NndiffError(
-            "No case is named by the patterns: the shell has put a file in place of one."
+            "No case is named by the patterns: one of them is the path of a file, as when the shell has expanded it."
             if any(Path(role.pattern).is_file() for role in roles)
             else "No file matches the patterns.",
             expected="\n            ".join(role.pattern for role in roles),
@@ -345,9 +345,9 @@ def _tell(folder: Path, gathered: Gathered) -> None:
     show(f"Wrote {folder}: {counted(len(gathered.cases), 'case')} of {counted(patients, 'patient')}")
     told = [(case, gathered.patients.get(case, case)) for case in gathered.cases]
     for case, patient in [pair for pair in told if len(set(pair)) > 1][:1]:
-        print(f"  for example case {case} of patient {patient}")
+        show(f"  for example case {case} of patient {patient}")
     for case, why in list(gathered.left_out.items())[:NAMED]:
         show(f"  case left out: {case}: {why}")
     if len(gathered.left_out) > NAMED:
-        print(f"  and {len(gathered.left_out) - NAMED} more; the full list is in {folder / REPORT}")
+        show(f"  and {len(gathered.left_out) - NAMED} more; the full list is in {folder / REPORT}")
     print(f"Next: nndiff_plan_and_preprocess -d {int(folder.name[7:10])}")

@@ -238,7 +238,10 @@ def test_a_patient_is_as_short_as_can_be_so_that_visits_share_one(plant, convert
     [
         ("{Case}/t1.nii.gz", "replace {Case}, which is not known"),
         ("{case}/series", "with /, because it matches folders of DICOM"),
+        ("{case}/x.mha", "No file matches the patterns"),
         ("{case}/x.mha", "quotes"),
+        ("a/t1.nii.gz", "one of them is the path of a file"),
+        ("a/t1.nii.gz", "quotes"),
     ],
 )
 def test_what_a_pattern_lacks_is_said(pairs, tmp_path, phantom, run_cli, pattern, words) -> None:
